@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The core of reseed: everything that decides, and nothing that mounts or talks to a tool.
+//!
+//! - Values: [`names`], [`point`], [`error`], [`event`]
+//! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
+//! - What comes in from outside: [`clock`], [`entropy`], [`context`]
+//! - The tree [`digest`]
+
+pub mod clock;
+pub mod context;
+pub mod digest;
+pub mod entropy;
+pub mod error;
+pub mod event;
+pub mod names;
+pub mod offsite;
+pub mod point;
+pub mod replicate;
+pub mod source;
+pub mod store;
+pub mod verify;
+pub mod wal;
+
+pub use context::Context;
+pub use offsite::OffsiteRepo;
+pub use replicate::Replicator;
+pub use source::RestoreSource;
+pub use store::SnapshotStore;
+pub use verify::Verifier;
+pub use wal::WalArchiver;

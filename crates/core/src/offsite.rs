@@ -1,0 +1,169 @@
+//! [`OffsiteRepo`]: a deduplicating, encrypted repository in restic's format.
+//!
+//! # Contract
+//! - **O1 init only onto nothing.** Where a repository, or anything else, is, `init` fails with `AlreadyExists` (or `InvalidInput`) and
+//!   changes nothing.
+//! - **O2 the ways of not opening are told apart**: no repository, wrong password, locked, not reachable, a newer version, something
+//!   else in its place. None of them looks like an empty repository.
+//! - **O3 a backup is complete or it says what is missing.** Unreadable files make it `Partial`, with their names. A source that
+//!   doesn't exist is an error and makes no snapshot.
+//! - **O4 an unchanged tree adds nothing**, from whichever path it is read, as long as `as_path` is the same.
+//! - **O5 what was recorded comes back.** Point id, time, fingerprint, dataset and host of the request are in `points` afterwards.
+//! - **O6 points lists everything**, newest first, or fails.
+//! - **O7 locks are taken and honoured.** While a backup runs a prune by another program must see its lock; while another holds an
+//!   exclusive lock, `backup` fails with `Locked` and names the holder. A lock of our own is gone when the call ends, however it ends.
+//! - **O8 nothing is ever deleted** but our own locks and locks that are provably dead by restic's rules.
+//! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit.
+//! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::error::OffsiteError;
+use crate::names::{PointId, SnapshotName, SourceName};
+use crate::point::{Fingerprint, RecoveryPoint, Target};
+
+/// See the [module's contract](self).
+#[async_trait]
+pub trait OffsiteRepo: Send + Sync + fmt::Debug {
+    /// What it is called in the configuration. Doesn't change while it lives.
+    fn name(&self) -> &SourceName;
+
+    /// What this engine can do. Doesn't change while it lives.
+    fn caps(&self) -> OffsiteCaps;
+
+    /// Makes a repository where nothing is.
+    ///
+    /// # Errors
+    /// See O1.
+    async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError>;
+
+    /// Opens it and says what it is.
+    ///
+    /// # Errors
+    /// See O2.
+    async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError>;
+
+    /// Stores a tree.
+    ///
+    /// # Errors
+    /// `Locked`, `NoSpace`, `NotFound` for the tree, and what `open` can raise.
+    async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError>;
+
+    /// Every recovery point in the repository, newest first; of one target where one is given.
+    ///
+    /// # Errors
+    /// What `open` can raise, and `Corrupt`.
+    async fn points(&self, cx: &Context, target: Option<&Target>)
+    -> Result<Vec<RecoveryPoint>, OffsiteError>;
+
+    /// Looks for damage. What it finds is in the report.
+    ///
+    /// # Errors
+    /// What keeps it from looking.
+    async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError>;
+}
+
+/// What an [`OffsiteRepo`] can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsiteCaps {
+    /// Can be initialised from here.
+    pub init: bool,
+    /// Can forget points and prune. The embedded engine can't.
+    pub prune: bool,
+}
+
+/// What a repository is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoInfo {
+    /// The repository's own id.
+    pub id: String,
+    /// The version of its format.
+    pub version: u32,
+}
+
+/// Asks for a tree to be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// Of which target.
+    pub target: Target,
+    /// Where the tree is read: a snapshot, never live data.
+    pub path: PathBuf,
+    /// The path that is recorded, the same each time: the target's mountpoint.
+    pub as_path: PathBuf,
+    /// The host that is recorded.
+    pub host: String,
+    /// The point that it is.
+    pub point: PointId,
+    /// The snapshot's name.
+    pub snapshot: Option<SnapshotName>,
+    /// When the point was taken.
+    pub taken_at: Timestamp,
+    /// What it looked like.
+    pub fingerprint: Option<Fingerprint>,
+    /// Taken while the service was unseeded.
+    pub unseeded: bool,
+}
+
+/// How a backup ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// The repository's id of what was stored.
+    pub snapshot_id: String,
+    /// Whether all of it was.
+    pub outcome: BackupOutcome,
+    /// Files seen.
+    pub files: u64,
+    /// Bytes seen.
+    pub bytes: u64,
+    /// Bytes added to the repository, as stored.
+    pub added: u64,
+}
+
+/// Whether all of a tree was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum BackupOutcome {
+    /// All of it.
+    Complete,
+    /// Not all. This is not a success.
+    Partial {
+        /// How many entries could not be read.
+        unreadable: u64,
+        /// The first of them, with the reason each.
+        examples: Vec<String>,
+    },
+}
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckDepth {
+    /// Index, trees and the presence of packs.
+    Structure,
+    /// One part of the data out of so many, in turn.
+    Part {
+        /// Which part, from 1.
+        n: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// Every byte.
+    Everything,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// What is damaged, in the engine's words. Empty is sound.
+    pub errors: Vec<String>,
+    /// What is odd and does no harm.
+    pub warnings: Vec<String>,
+    /// Bytes of pack data that were read.
+    pub bytes_read: u64,
+}

@@ -1,0 +1,51 @@
+//! [`Verifier`]: how the chain finds out whether a staged tree is what it should be, before anyone can see it.
+//!
+//! The chain compares; the verifier only looks. It is passed in, so that the same chain runs over real files and over
+//! the test kit's world.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::error::OpError;
+use crate::point::Fingerprint;
+
+/// Looks at trees. Never writes to them.
+#[async_trait]
+pub trait Verifier: Send + Sync + fmt::Debug {
+    /// Measures the tree below a directory.
+    ///
+    /// # Errors
+    /// When anything in it can't be read: a digest with a gap is not a digest.
+    async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError>;
+
+    /// Runs one of a service's own checks on the tree.
+    ///
+    /// # Errors
+    /// `Failed` when the check says no; another kind when it could not be run.
+    async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError>;
+}
+
+/// A service's own check of a restored tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Validator {
+    /// `PRAGMA integrity_check` on a copy-free, read-only opened SQLite database.
+    Sqlite {
+        /// The database, relative to the dataset's root.
+        path: PathBuf,
+    },
+    /// The path must be there.
+    Exists {
+        /// Relative to the dataset's root.
+        path: PathBuf,
+    },
+    /// A program that exits 0 when all is well. It runs in the staged tree's root.
+    Command {
+        /// The argument vector; no shell.
+        argv: Vec<String>,
+    },
+}

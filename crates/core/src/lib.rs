@@ -8,21 +8,26 @@
 pub mod clock;
 pub mod context;
 pub mod digest;
+pub mod engine;
 pub mod entropy;
 pub mod error;
 pub mod event;
 pub mod names;
 pub mod offsite;
 pub mod point;
+pub mod preseed;
 pub mod replicate;
+pub mod service;
 pub mod source;
 pub mod store;
 pub mod verify;
 pub mod wal;
 
 pub use context::Context;
+pub use engine::Engine;
 pub use offsite::OffsiteRepo;
 pub use replicate::Replicator;
+pub use service::Service;
 pub use source::RestoreSource;
 pub use store::SnapshotStore;
 pub use verify::Verifier;

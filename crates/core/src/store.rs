@@ -28,8 +28,10 @@
 //! - **S11 promote is atomic and only onto nothing.** Before, the target is as it was; after, it holds the staged tree
 //!   entire. A target that turned out populated is left alone (`StalePlan`), unless the request says
 //!   [`Replace::SetAside`] with the guid of exactly what is there: then that is renamed aside and stays.
-//! - **S12 the marker is written last.** A crash before it leaves a target without marker; promoting again, or settling
-//!   the same request again, finishes the work.
+//! - **S12 the marker is written last.** A crash after the data stood at its place and before the marker leaves a populated
+//!   target whose [`Leftover::promoted`] is true; [`Settle::Finish`] then does what is missing and writes the marker. On
+//!   any other populated target `Finish` fails with `StalePlan` and changes nothing. Settling the same request twice is
+//!   no error.
 //! - **S13 nothing is deleted but staging.** `settle` deletes only what `stage` made. What stood at the target is renamed.
 //!   A quarantined tree stays until the operator removes it, though a newer one of the same dataset and source may
 //!   take its place.
@@ -174,6 +176,8 @@ pub struct Leftover {
     pub source: SourceName,
     /// Which point.
     pub point: RecoveryPoint,
+    /// Its tree stands at the target already; only what comes after the rename is missing.
+    pub promoted: bool,
 }
 
 /// Asks for a snapshot of several targets at one instant.
@@ -283,6 +287,15 @@ pub enum Settle {
         staging: Staging,
         /// What to do with what stands there.
         replace: Replace,
+        /// The marker.
+        marker: Marker,
+    },
+    /// Completes a promotion that was cut off after the data stood at its place.
+    Finish {
+        /// For which target.
+        target: Target,
+        /// The leftover, as `inspect` told it.
+        leftover: Leftover,
         /// The marker.
         marker: Marker,
     },

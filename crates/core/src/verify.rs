@@ -49,3 +49,13 @@ pub enum Validator {
         argv: Vec<String>,
     },
 }
+
+impl fmt::Display for Validator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path } => write!(f, "sqlite {}", path.display()),
+            Self::Exists { path } => write!(f, "exists {}", path.display()),
+            Self::Command { argv } => write!(f, "command {}", argv.join(" ")),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! In which order points are tried. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::point::{RecoveryPoint, Target};
+use crate::service::Prefer;
+use crate::store::Leftover;
+
+/// Older points of a source that are tried when every source's best one failed.
+pub(crate) const OLDER_POINTS: usize = 3;
+
+/// One state of all datasets that are wanted, from one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// The source's place in the chain.
+    pub(crate) source: usize,
+    /// One point a wanted dataset, in the order of the targets.
+    pub(crate) points: Vec<RecoveryPoint>,
+}
+
+impl Candidate {
+    /// When the state was taken: the oldest of its points.
+    pub(crate) fn taken_at(&self) -> Timestamp {
+        self.points
+            .iter()
+            .map(|p| p.taken_at)
+            .min()
+            .unwrap_or(Timestamp::MIN)
+    }
+
+    /// Whether it was taken after a start without data.
+    pub(crate) fn is_unseeded(&self) -> bool {
+        self.points.iter().any(|p| p.unseeded)
+    }
+
+    fn rank(&self) -> u8 {
+        let partial = self.points.iter().any(|p| p.partial);
+        u8::from(partial) + 2 * u8::from(self.is_unseeded())
+    }
+
+    fn same_state(&self, leftover: &Leftover) -> bool {
+        self.points
+            .iter()
+            .any(|p| p.source == leftover.source && p.id == leftover.point.id)
+    }
+}
+
+/// The states that one source has of all these datasets together, best first: whole before partial before those of an
+/// unseeded service, newest first among each.
+pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]) -> Vec<Candidate> {
+    // Datasets that are snapshotted together share the snapshot's name; a source that kept no names has the time.
+    type Key<'a> = (Option<&'a str>, Option<Timestamp>);
+    let mut groups: BTreeMap<Key<'_>, Vec<Option<&RecoveryPoint>>> = BTreeMap::new();
+    for point in points {
+        let Some(place) = targets.iter().position(|t| t.dataset == point.dataset) else {
+            continue;
+        };
+        let key = match &point.snapshot {
+            Some(name) => (Some(name.as_str()), None),
+            None => (None, Some(point.taken_at)),
+        };
+        let group = groups.entry(key).or_insert_with(|| vec![None; targets.len()]);
+        // Two points of one dataset under one name: the newer one.
+        if group[place].is_none_or(|other| other.taken_at < point.taken_at) {
+            group[place] = Some(point);
+        }
+    }
+    let mut candidates: Vec<Candidate> = groups
+        .into_values()
+        .filter_map(|group| {
+            group
+                .into_iter()
+                .map(|point| point.cloned())
+                .collect::<Option<Vec<_>>>()
+        })
+        .map(|points| Candidate { source, points })
+        .collect();
+    candidates.sort_by(|a, b| a.rank().cmp(&b.rank()).then(b.taken_at().cmp(&a.taken_at())));
+    candidates
+}
+
+/// All candidates in the order in which they are tried: every source's best, then older ones.
+///
+/// States of an unseeded service come after every other one, whichever source has them: they are what a start without
+/// data left behind. A leftover's state goes first when it loses nothing against what would be first.
+pub(crate) fn order(
+    per_source: Vec<Vec<Candidate>>,
+    prefer: Prefer,
+    leftover: Option<&Leftover>,
+) -> Vec<Candidate> {
+    let mut rounds: Vec<Vec<Candidate>> = Vec::new();
+    for candidates in per_source {
+        for (round, candidate) in candidates.into_iter().take(1 + OLDER_POINTS).enumerate() {
+            if rounds.len() <= round {
+                rounds.push(Vec::new());
+            }
+            rounds[round].push(candidate);
+        }
+    }
+    if prefer == Prefer::Newest {
+        for round in &mut rounds {
+            round.sort_by_key(|c| (c.rank(), std::cmp::Reverse(c.taken_at()), c.source));
+        }
+    }
+    let mut ordered: Vec<Candidate> = rounds.into_iter().flatten().collect();
+    ordered.sort_by_key(|c| c.rank() >= 2);
+    if let Some(leftover) = leftover
+        && let Some(place) = ordered.iter().position(|c| c.same_state(leftover))
+        && ordered[place].rank() <= ordered[0].rank()
+        && ordered[place].taken_at() >= ordered[0].taken_at()
+    {
+        ordered[..=place].rotate_right(1);
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{DatasetName, PointId, RunId, SnapshotName, SourceName};
+
+    fn target(name: &str) -> Target {
+        Target {
+            dataset: DatasetName::new(name).unwrap(),
+            mountpoint: format!("/{name}").into(),
+        }
+    }
+
+    fn point(dataset: &str, source: &str, id: u64, at: i64) -> RecoveryPoint {
+        RecoveryPoint {
+            id: PointId::new(id.to_string()).unwrap(),
+            dataset: DatasetName::new(dataset).unwrap(),
+            source: SourceName::new(source).unwrap(),
+            locator: String::new(),
+            snapshot: Some(SnapshotName::new(format!("s{at}")).unwrap()),
+            taken_at: Timestamp::from_second(at).unwrap(),
+            fingerprint: None,
+            bytes: None,
+            unseeded: false,
+            partial: false,
+        }
+    }
+
+    fn ids(candidates: &[Candidate]) -> Vec<&str> {
+        candidates.iter().map(|c| c.points[0].id.as_str()).collect()
+    }
+
+    #[test]
+    fn only_states_of_all_datasets_count() {
+        let (data, wal) = (target("tank/data"), target("tank/wal"));
+        let points = [
+            point("tank/data", "l", 1, 10),
+            point("tank/wal", "l", 2, 10),
+            point("tank/data", "l", 3, 20),
+        ];
+        let found = group(0, &[&data, &wal], &points);
+        assert_eq!(ids(&found), ["1"]);
+        assert_eq!(found[0].points[1].id.as_str(), "2");
+    }
+
+    #[test]
+    fn partial_and_unseeded_states_come_last() {
+        let data = target("tank/data");
+        let mut points: Vec<_> = (1..=3)
+            .map(|n| point("tank/data", "l", n, i64::try_from(n).unwrap()))
+            .collect();
+        points[2].unseeded = true;
+        points[1].partial = true;
+        assert_eq!(ids(&group(0, &[&data], &points)), ["1", "2", "3"]);
+        let other = group(1, &[&data], &[point("tank/data", "r", 9, 0)]);
+        let only_unseeded = vec![group(0, &[&data], &points[2..]), other];
+        assert_eq!(ids(&order(only_unseeded, Prefer::Chain, None)), ["9", "3"]);
+    }
+
+    #[test]
+    fn every_best_point_before_any_older_one() {
+        let data = target("tank/data");
+        let local = group(
+            0,
+            &[&data],
+            &[point("tank/data", "l", 1, 1), point("tank/data", "l", 2, 2)],
+        );
+        let replica = group(1, &[&data], &[point("tank/data", "r", 3, 3)]);
+        assert_eq!(
+            ids(&order(vec![local.clone(), replica.clone()], Prefer::Chain, None)),
+            ["2", "3", "1"]
+        );
+        assert_eq!(
+            ids(&order(vec![local, replica], Prefer::Newest, None)),
+            ["3", "2", "1"]
+        );
+    }
+
+    #[test]
+    fn a_leftover_goes_first_only_when_that_loses_nothing() {
+        let data = target("tank/data");
+        let leftover = |at| Leftover {
+            run: RunId::new("r").unwrap(),
+            source: SourceName::new("r").unwrap(),
+            point: point("tank/data", "r", 3, at),
+            promoted: false,
+        };
+        let lists = |at| {
+            vec![
+                group(0, &[&data], &[point("tank/data", "l", 1, 5)]),
+                group(1, &[&data], &[point("tank/data", "r", 3, at)]),
+            ]
+        };
+        assert_eq!(
+            ids(&order(lists(5), Prefer::Chain, Some(&leftover(5)))),
+            ["3", "1"]
+        );
+        assert_eq!(
+            ids(&order(lists(4), Prefer::Chain, Some(&leftover(4)))),
+            ["1", "3"]
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! The end of a chain that delivered nothing.
+//!
+//! "Nothing exists" and "could not ask" are different ends: the first is an ordinary first start, the second leaves the
+//! service unseeded, and then nothing may age out what its sources still hold.
+
+use super::report::{Outcome, Stage};
+use super::walk::{Probe, Walk};
+use crate::error::StoreError;
+use crate::names::{HoldTag, SourceName};
+use crate::point::{MarkerState, Target};
+use crate::service::WhenExhausted;
+use crate::store::{HoldChange, Settle};
+
+/// The hold that keeps the last good snapshots of a service while it is unseeded.
+pub(crate) const UNSEEDED_HOLD: &str = "reseed-unseeded";
+
+impl Walk<'_> {
+    pub(super) async fn exhausted(&mut self, probes: &[Probe], targets: &[&Target]) -> Outcome {
+        if self.cx.cancel.is_cancelled() {
+            return Outcome::Interrupted;
+        }
+        if let Some(error) = self.target_failure.take() {
+            return Outcome::Failed { error };
+        }
+        let nothing_exists = probes
+            .iter()
+            .all(|probe| matches!(&probe.answer, Ok(points) if points.is_empty()));
+        if nothing_exists {
+            if probes.is_empty() {
+                self.warn(
+                    "no source is declared, so nothing could be restored".to_owned(),
+                    None,
+                );
+            }
+            return match self.start_empty(targets, MarkerState::FirstStart).await {
+                Ok(()) => Outcome::FirstStart,
+                Err(error) => Outcome::Failed {
+                    error: error.report(),
+                },
+            };
+        }
+        let why = self.reasons();
+        if self.service.policy.when_exhausted == WhenExhausted::Hold {
+            return Outcome::Held { why };
+        }
+        // Before the marker: from here on the last good points must not age out, whatever happens next.
+        self.hold_last_good(targets).await;
+        match self
+            .start_empty(targets, MarkerState::Unseeded { why: why.clone() })
+            .await
+        {
+            Ok(()) => Outcome::StartedEmpty { why },
+            Err(error) => Outcome::Failed {
+                error: error.report(),
+            },
+        }
+    }
+
+    async fn start_empty(&mut self, targets: &[&Target], state: MarkerState) -> Result<(), StoreError> {
+        for target in targets {
+            let request = Settle::StartEmpty {
+                target: (*target).clone(),
+                marker: self.marker(state.clone()),
+            };
+            self.settle(&request, "starting without data").await?;
+        }
+        Ok(())
+    }
+
+    async fn hold_last_good(&mut self, targets: &[&Target]) {
+        if !self.service.store.caps().holds {
+            return;
+        }
+        let targets: Vec<Target> = targets.iter().map(|t| (*t).clone()).collect();
+        let store = &self.service.store;
+        let hold = self.engine.within(
+            self.cx,
+            self.left_to_end(),
+            "holding the last good snapshots",
+            |cx| async move {
+                let tag = HoldTag::new(UNSEEDED_HOLD)
+                    .map_err(|e| StoreError::new(crate::error::StoreKind::InvalidInput, e.to_string()))?;
+                let snapshots = store.list(&cx, &targets).await?;
+                let last = |target: &Target| {
+                    snapshots
+                        .iter()
+                        .rev()
+                        .find(|s| s.dataset == target.dataset && !s.unseeded)
+                        .map(|s| s.reference())
+                };
+                let last: Vec<_> = targets.iter().filter_map(last).collect();
+                store.hold(&cx, &last, &tag, HoldChange::Add).await
+            },
+        );
+        if let Err(error) = hold.await {
+            // The unseeded marker guards them too; the hold is for other tools that prune.
+            self.warn(
+                format!("the last good snapshots could not be held: {error}"),
+                None,
+            );
+        }
+    }
+
+    /// Every source with why it didn't deliver.
+    fn reasons(&self) -> String {
+        let mut reasons: Vec<(SourceName, String)> = Vec::new();
+        for attempt in &self.attempts {
+            let words = match (&attempt.error, attempt.stage) {
+                (Some(error), _) => error.to_string(),
+                (None, Stage::NoPoint) => "holds no recovery point".to_owned(),
+                (None, _) => continue,
+            };
+            match reasons.iter_mut().find(|(source, _)| *source == attempt.source) {
+                Some((_, last)) => *last = words,
+                None => reasons.push((attempt.source.clone(), words)),
+            }
+        }
+        reasons
+            .iter()
+            .map(|(source, words)| format!("{source}: {words}"))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}

@@ -1,0 +1,120 @@
+//! Preseed: puts a service's data back when it is missing, before the service starts.
+//!
+//! The promise: data that is there is never touched; what becomes live is exactly one recovery point, verified before anyone
+//! could see it; whatever happens is told with its reason; and the same call after a crash at any point ends in the same
+//! place. It doesn't know what a dataset or a repository is made of.
+//!
+//! Contract (the simulator checks each of these after every step):
+//! - **C1** live data is never altered by a preseed.
+//! - **C2** after a success the target equals exactly one recovery point of the source that the report names.
+//! - **C3** data that fails verification is never promoted.
+//! - **C4** a crash anywhere, then the same call, ends in the same place.
+//! - **C5** no recovery point of an unseeded service disappears.
+//! - **C6** nothing on a replica is ever destroyed.
+//! - **C7** starting without data happens only when every source was tried, and every reason is in the report.
+//! - **C8** the walk ends inside its budget.
+
+mod candidates;
+mod decide;
+mod exhausted;
+mod report;
+mod restore;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::point::Target;
+use crate::service::Service;
+use crate::store::{Inspection, SnapshotStore};
+
+pub(crate) use candidates::{Candidate, group, order};
+pub(crate) use decide::{Decision, decide};
+pub use report::{Attempt, DatasetReport, Outcome, ServiceReport, Stage};
+pub(crate) use walk::{Walk, probe_all};
+
+/// Preseeds services, one after the other, after one inspection of all of them together.
+///
+/// Every service gets a report; none keeps another from being looked at.
+pub async fn preseed(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<ServiceReport> {
+    let inspections = inspect_all(engine, cx, services).await;
+    let mut reports = Vec::with_capacity(services.len());
+    for (service, inspections) in services.iter().zip(inspections) {
+        let walk = Walk::begin(engine, cx, service);
+        reports.push(walk.preseed(inspections).await);
+    }
+    reports
+}
+
+/// Says what a preseed of these services would do, and changes nothing.
+pub async fn plan(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<ServicePlan> {
+    let inspections = inspect_all(engine, cx, services).await;
+    let mut plans = Vec::with_capacity(services.len());
+    for (service, inspections) in services.iter().zip(inspections) {
+        plans.push(walk_plan::plan_one(engine, cx, service, inspections).await);
+    }
+    plans
+}
+
+pub(crate) mod walk_plan;
+pub use walk_plan::{PlannedSource, ServicePlan};
+
+/// How long one inspection of all targets of a store may take. A pool that hangs must not hang the boot.
+const INSPECT_BUDGET: Duration = Duration::from_secs(60);
+
+/// Inspects the targets of all services with one call a store, in the services' order.
+pub(crate) async fn inspect_all(
+    engine: &Engine,
+    cx: &Context,
+    services: &[&Service],
+) -> Vec<Result<Vec<Inspection>, String>> {
+    let mut stores: Vec<(&Arc<dyn SnapshotStore>, Vec<Target>)> = Vec::new();
+    let mut places = Vec::with_capacity(services.len());
+    for service in services {
+        let index = match stores
+            .iter()
+            .position(|(store, _)| Arc::ptr_eq(store, &service.store))
+        {
+            Some(index) => index,
+            None => {
+                stores.push((&service.store, Vec::new()));
+                stores.len() - 1
+            }
+        };
+        let first = stores[index].1.len();
+        stores[index].1.extend(service.targets.iter().cloned());
+        places.push((index, first..stores[index].1.len()));
+    }
+    let mut answers = Vec::with_capacity(stores.len());
+    for (store, targets) in &stores {
+        let answer = engine.within(cx, INSPECT_BUDGET, "inspecting the store", |cx| async move {
+            store.inspect(&cx, targets).await
+        });
+        answers.push(match answer.await {
+            Ok(list) if list.len() == targets.len() => Ok(list),
+            Ok(list) => Err(format!(
+                "the store answered for {} of {} datasets",
+                list.len(),
+                targets.len()
+            )),
+            Err(error) => {
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: error.to_string(),
+                    hint: error.what_to_do().map(str::to_owned),
+                });
+                Err(error.to_string())
+            }
+        });
+    }
+    places
+        .into_iter()
+        .map(|(index, range)| match &answers[index] {
+            Ok(list) => Ok(list[range].to_vec()),
+            Err(why) => Err(why.clone()),
+        })
+        .collect()
+}

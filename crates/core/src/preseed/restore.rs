@@ -1,0 +1,490 @@
+//! One candidate: stage, fetch, verify, and only then promote.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::report::{DatasetReport, Outcome, Stage};
+use super::{Candidate, Walk};
+use crate::error::{
+    Common, Effect, ErrorReport, Kind, OpError, OpKind, Retry, SourceError, SourceKind, StoreError, StoreKind,
+};
+use crate::event::Event;
+use crate::names::{PointId, SourceName};
+use crate::point::{Fingerprint, RecoveryPoint, Target};
+use crate::service::VerifyLevel;
+use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
+use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
+
+/// A missing dataset on its way back.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) target: Target,
+    /// What an earlier run left staged.
+    pub(super) leftover: Option<Leftover>,
+    /// What this run staged.
+    pub(super) staged: Option<Staged>,
+}
+
+#[derive(Debug)]
+pub(super) struct Staged {
+    staging: Staging,
+    source: SourceName,
+    point: PointId,
+}
+
+/// What came of a candidate.
+#[derive(Debug)]
+pub(super) enum Tried {
+    /// It is in place.
+    Restored,
+    /// Go on with the next one.
+    Failed,
+    /// No other candidate can help.
+    Stop(Outcome),
+}
+
+/// Why one try failed.
+#[derive(Debug)]
+struct Failure {
+    stage: Stage,
+    error: ErrorReport,
+    /// The target's fault, not the source's.
+    target: bool,
+}
+
+impl Failure {
+    fn source(stage: Stage, error: &SourceError) -> Self {
+        let target = matches!(error.kind().common(), Some(Common::NoSpace | Common::ReadOnly));
+        Self {
+            stage,
+            error: error.report(),
+            target,
+        }
+    }
+
+    fn store(stage: Stage, error: &StoreError) -> Self {
+        let source = error.kind().common() == Some(Common::Cancelled);
+        Self {
+            stage,
+            error: error.report(),
+            target: !source,
+        }
+    }
+}
+
+/// A dataset that is staged and verified.
+struct Verified {
+    restored: Restored,
+    fingerprint: Option<Fingerprint>,
+    matches: Option<bool>,
+}
+
+impl Walk<'_> {
+    /// Tries a candidate as often as its failures deserve.
+    pub(super) async fn restore(&mut self, candidate: &Candidate, slots: &mut [Slot]) -> Tried {
+        let source = Arc::clone(&self.service.sources[candidate.source]);
+        let ids: Vec<PointId> = candidate.points.iter().map(|p| p.id.clone()).collect();
+        let source_ends = self.engine.clock.monotonic()
+            + self.share(self.service.policy.source_budget, Some(source.name()));
+        for number in 1..=self.service.policy.tries.max(1) {
+            self.cx.emit(Event::AttemptStarted {
+                service: self.service.name.clone(),
+                source: source.name().clone(),
+                point: candidate.points[0].id.clone(),
+                attempt: number,
+            });
+            let began = self.engine.clock.monotonic();
+            let result = self.attempt(candidate, source.as_ref(), slots, source_ends).await;
+            let seconds = (self.engine.clock.monotonic() - began).as_secs_f64();
+            let failure = match result {
+                Ok(datasets) => {
+                    self.record(source.name().clone(), ids, number, Stage::Done, None, seconds);
+                    self.warn_about(candidate);
+                    self.done = Some((source.name().clone(), datasets));
+                    return Tried::Restored;
+                }
+                Err(failure) => failure,
+            };
+            let left = source_ends.saturating_sub(self.engine.clock.monotonic());
+            let worth_it = failure.error.retry == Retry::Later
+                && failure.stage != Stage::Verify
+                && number < self.service.policy.tries;
+            let delay = self
+                .backoff(number)
+                .filter(|delay| worth_it && *delay < left && !self.cx.cancel.is_cancelled());
+            self.failed(source.name(), &failure.error, delay);
+            self.record(
+                source.name().clone(),
+                ids.clone(),
+                number,
+                failure.stage,
+                Some(failure.error.clone()),
+                seconds,
+            );
+            if self.cx.cancel.is_cancelled() {
+                return Tried::Stop(Outcome::Interrupted);
+            }
+            if failure.stage == Stage::Promote {
+                // What is verified is staged and stays so; the next run promotes it. Another source can't do better.
+                return Tried::Stop(Outcome::Failed { error: failure.error });
+            }
+            if failure.target {
+                self.target_failure.get_or_insert(failure.error);
+            }
+            let Some(delay) = delay else { return Tried::Failed };
+            if self.pause(delay).await.is_err() {
+                return Tried::Stop(Outcome::Interrupted);
+            }
+        }
+        Tried::Failed
+    }
+
+    async fn attempt(
+        &mut self,
+        candidate: &Candidate,
+        source: &dyn RestoreSource,
+        slots: &mut [Slot],
+        ends: Duration,
+    ) -> Result<Vec<DatasetReport>, Failure> {
+        let mut verified = Vec::with_capacity(slots.len());
+        for (slot, point) in slots.iter_mut().zip(&candidate.points) {
+            let restored = self.fetch(slot, point, source, ends).await?;
+            verified.push(self.verify(slot, point, source, restored, ends).await?);
+        }
+        let mut reports = Vec::with_capacity(slots.len());
+        for ((slot, point), verified) in slots.iter_mut().zip(&candidate.points).zip(verified) {
+            let settled = self.promote(slot, point).await?;
+            reports.push(DatasetReport {
+                dataset: slot.target.dataset.clone(),
+                point: point.id.clone(),
+                taken_at: point.taken_at,
+                bytes: verified.fingerprint.map_or(verified.restored.bytes, |f| f.bytes),
+                files: verified.fingerprint.map_or(verified.restored.files, |f| f.files),
+                fingerprint: verified.fingerprint,
+                digest_matches: verified.matches,
+                set_aside: settled.set_aside,
+            });
+        }
+        Ok(reports)
+    }
+
+    fn until(&self, ends: Duration) -> Duration {
+        ends.saturating_sub(self.engine.clock.monotonic())
+            .min(self.left())
+    }
+
+    async fn fetch(
+        &mut self,
+        slot: &mut Slot,
+        point: &RecoveryPoint,
+        source: &dyn RestoreSource,
+        ends: Duration,
+    ) -> Result<Restored, Failure> {
+        let request = RestoreRequest {
+            target: slot.target.clone(),
+            point: point.clone(),
+            scope: Scope::Whole,
+        };
+        let what = format!("planning the restore from {}", source.name());
+        let plan = self
+            .engine
+            .within(self.cx, self.until(ends), &what, |cx| async move {
+                source.plan(&cx, &request).await
+            })
+            .await
+            .map_err(|error| Failure::source(Stage::Plan, &error))?;
+
+        let delivery = source.caps().delivery;
+        let staging = self
+            .stage(slot, point, delivery, ends)
+            .await
+            .map_err(|error| Failure::store(Stage::Stage, &error))?;
+        let what = format!("restoring {} from {}", slot.target.dataset, source.name());
+        let into = &staging;
+        let restored = self
+            .engine
+            .within(self.cx, self.until(ends), &what, |cx| async move {
+                source.execute(&cx, &plan, into).await
+            })
+            .await
+            .map_err(|error| Failure::source(Stage::Fetch, &error))?;
+        if delivery == Delivery::Native {
+            self.stage(slot, point, delivery, ends)
+                .await
+                .map_err(|error| Failure::store(Stage::Stage, &error))?;
+        }
+        for warning in &restored.warnings {
+            self.warn(format!("{}: {warning}", slot.target.dataset), None);
+        }
+        self.step(
+            "staged",
+            format!(
+                "{} from {}: {} bytes",
+                slot.target.dataset,
+                source.name(),
+                restored.bytes
+            ),
+        );
+        Ok(restored)
+    }
+
+    /// Opens the slot's staging for a point. What is staged there for another point goes first.
+    async fn stage(
+        &mut self,
+        slot: &mut Slot,
+        point: &RecoveryPoint,
+        delivery: Delivery,
+        ends: Duration,
+    ) -> Result<Staging, StoreError> {
+        if let Some(leftover) = slot
+            .leftover
+            .take_if(|l| l.source != point.source || l.point.id != point.id)
+        {
+            let request = Settle::DiscardLeftover {
+                target: slot.target.clone(),
+                leftover,
+            };
+            self.settle(&request, "removing old staging").await?;
+        }
+        if let Some(staged) = slot
+            .staged
+            .take_if(|s| s.source != point.source || s.point != point.id)
+        {
+            self.settle(
+                &Settle::Discard {
+                    staging: staged.staging,
+                },
+                "removing old staging",
+            )
+            .await?;
+        }
+        let purpose = StagePurpose::Restore {
+            point: point.clone(),
+            delivery,
+        };
+        let request = StageRequest {
+            target: slot.target.clone(),
+            purpose,
+        };
+        let store = &self.service.store;
+        let limit = self.until(ends);
+        let staging = self
+            .engine
+            .within(self.cx, limit, "making room for the restore", |cx| async move {
+                store.stage(&cx, &request).await
+            })
+            .await?;
+        slot.leftover = None;
+        slot.staged = Some(Staged {
+            staging: staging.clone(),
+            source: point.source.clone(),
+            point: point.id.clone(),
+        });
+        Ok(staging)
+    }
+
+    async fn verify(
+        &mut self,
+        slot: &mut Slot,
+        point: &RecoveryPoint,
+        source: &dyn RestoreSource,
+        restored: Restored,
+        ends: Duration,
+    ) -> Result<Verified, Failure> {
+        let Some(root) = slot.staged.as_ref().map(|s| s.staging.path.clone()) else {
+            let lost: StoreError = StoreError::new(StoreKind::NotFound, "staging is gone");
+            return Err(Failure::store(Stage::Verify, &lost));
+        };
+        match self.look(&root, point, source, &restored, ends).await {
+            Ok((fingerprint, matches)) => Ok(Verified {
+                restored,
+                fingerprint,
+                matches,
+            }),
+            Err(error) => {
+                // Only what was looked at and found wrong is set apart; a look that could not be taken says nothing.
+                if error.kind() == OpKind::Failed {
+                    self.quarantine(slot, &error.to_string()).await;
+                }
+                let report = error.convert::<SourceKind>(SourceKind::Corrupt).report();
+                Err(Failure {
+                    stage: Stage::Verify,
+                    error: report,
+                    target: false,
+                })
+            }
+        }
+    }
+
+    async fn look(
+        &mut self,
+        root: &Path,
+        point: &RecoveryPoint,
+        source: &dyn RestoreSource,
+        restored: &Restored,
+        ends: Duration,
+    ) -> Result<(Option<Fingerprint>, Option<bool>), OpError> {
+        self.verified.extend(restored.checked.iter().cloned());
+        let verifier = Arc::clone(&self.engine.verifier);
+        let mut measured = None;
+        let mut matches = None;
+        if self.service.policy.verify == VerifyLevel::Digest {
+            let found = self
+                .engine
+                .within(
+                    self.cx,
+                    self.until(ends),
+                    "measuring the restored tree",
+                    |cx| async move { verifier.measure(&cx, root).await },
+                )
+                .await?;
+            measured = Some(found);
+            match point.fingerprint {
+                Some(recorded) if recorded == found => {
+                    matches = Some(true);
+                    self.verified
+                        .insert(format!("tree digest {} of {} files", found.digest, found.files));
+                }
+                Some(recorded) => {
+                    let what = format!(
+                        "what {} delivered is not the recorded state: {} files and {} bytes with {}, recorded were {} files and {} bytes with {}",
+                        source.name(),
+                        found.files,
+                        found.bytes,
+                        found.digest,
+                        recorded.files,
+                        recorded.bytes,
+                        recorded.digest
+                    );
+                    return Err(OpError::new(OpKind::Failed, what).effect(Effect::StagingOnly));
+                }
+                None if source.caps().verifies => {
+                    self.warn(
+                        format!(
+                            "no tree digest was recorded with point {}; only {}'s own checks vouch for it",
+                            point.id,
+                            source.name()
+                        ),
+                        None,
+                    );
+                }
+                None => {
+                    self.warn(
+                        format!(
+                            "no tree digest was recorded with point {}, and {} has no checks of its own",
+                            point.id,
+                            source.name()
+                        ),
+                        None,
+                    );
+                }
+            }
+        }
+        let validators = self.service.policy.validators.clone();
+        for validator in &validators {
+            let verifier = Arc::clone(&self.engine.verifier);
+            self.engine
+                .within(
+                    self.cx,
+                    self.until(ends),
+                    "running a validator",
+                    |cx| async move { verifier.validate(&cx, root, validator).await },
+                )
+                .await?;
+            self.verified.insert(format!("validator {validator}"));
+        }
+        self.step("verified", format!("{} point {}", point.dataset, point.id));
+        Ok((measured, matches))
+    }
+
+    async fn quarantine(&mut self, slot: &mut Slot, why: &str) {
+        let Some(staged) = slot.staged.take() else { return };
+        let dataset = &slot.target.dataset;
+        match self
+            .settle(
+                &Settle::Quarantine {
+                    staging: staged.staging.clone(),
+                    why: why.to_owned(),
+                },
+                "quarantine",
+            )
+            .await
+        {
+            Ok(settled) => {
+                let place = settled.quarantined.unwrap_or_default();
+                self.warn(
+                    format!(
+                        "what {} delivered for {dataset} failed verification and is kept at {place}",
+                        staged.source
+                    ),
+                    None,
+                );
+            }
+            Err(error) => {
+                self.warn(
+                    format!(
+                        "what {} delivered for {dataset} could not be set apart: {error}",
+                        staged.source
+                    ),
+                    None,
+                );
+                slot.staged = Some(staged);
+            }
+        }
+    }
+
+    async fn promote(&mut self, slot: &mut Slot, point: &RecoveryPoint) -> Result<Settled, Failure> {
+        let lost = || {
+            Failure::store(
+                Stage::Promote,
+                &StoreError::new(StoreKind::NotFound, "staging is gone"),
+            )
+        };
+        let staging = slot.staged.as_ref().map(|s| s.staging.clone()).ok_or_else(lost)?;
+        let request = Settle::Promote {
+            staging,
+            replace: Replace::OnlyEmpty,
+            marker: self.restored_marker(point),
+        };
+        let settled = self
+            .settle(&request, "putting the restored data in place")
+            .await
+            .map_err(|error| Failure {
+                stage: Stage::Promote,
+                error: error.report(),
+                target: true,
+            })?;
+        slot.staged = None;
+        self.step(
+            "promoted",
+            format!("{} to its state of {}", slot.target.dataset, point.taken_at),
+        );
+        Ok(settled)
+    }
+
+    pub(super) async fn settle(&self, request: &Settle, what: &str) -> Result<Settled, StoreError> {
+        let store = &self.service.store;
+        self.engine
+            .within(self.cx, self.left_to_end(), what, |cx| async move {
+                store.settle(&cx, request).await
+            })
+            .await
+    }
+
+    fn warn_about(&mut self, candidate: &Candidate) {
+        if candidate.points.iter().any(|p| p.partial) {
+            self.warn(
+                "the restored point was taken with unreadable files: it is not complete".to_owned(),
+                None,
+            );
+        }
+        if candidate.is_unseeded() {
+            self.warn(
+                "the restored point was taken after a start without data; older ones were not usable"
+                    .to_owned(),
+                None,
+            );
+        }
+    }
+}

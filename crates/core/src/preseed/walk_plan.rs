@@ -1,0 +1,120 @@
+//! What a preseed would do: the forecast behind `--dry-run` and `status`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, Decision, decide, group, order, probe_all};
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::ErrorReport;
+use crate::names::{PointId, ServiceName, SourceName};
+use crate::point::Target;
+use crate::service::Service;
+use crate::store::Inspection;
+
+/// What a preseed of one service would do now, and what it would do if its data vanished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    /// The service.
+    pub service: ServiceName,
+    /// What a preseed would do now: `data-present`, `blocked`, `restore`, `first-start` or `exhausted`.
+    pub action: String,
+    /// Why, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The state of each dataset.
+    pub targets: Vec<Inspection>,
+    /// Every source with its answer, in the order of the chain.
+    pub sources: Vec<PlannedSource>,
+    /// The sources in the order in which their points would be tried.
+    pub order: Vec<SourceName>,
+}
+
+/// What one source could restore.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedSource {
+    /// The source.
+    pub source: SourceName,
+    /// Its best state of all datasets of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<PointId>,
+    /// When that was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Timestamp>,
+    /// Estimated bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Whether a tree digest was recorded with it.
+    pub digest: bool,
+    /// States of all datasets that it holds.
+    pub states: usize,
+    /// Why it didn't answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+/// Plans for one service. Asks every source, also when data is there: that is the forecast.
+pub(crate) async fn plan_one(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    inspections: Result<Vec<Inspection>, String>,
+) -> ServicePlan {
+    let targets: Vec<&Target> = service.targets.iter().collect();
+    let probes = probe_all(engine, cx, service, &targets, service.policy.probe_budget).await;
+    let mut sources = Vec::with_capacity(probes.len());
+    let mut groups = Vec::with_capacity(probes.len());
+    for (index, probe) in probes.iter().enumerate() {
+        let (candidates, error) = match &probe.answer {
+            Ok(points) => (group(index, &targets, points), None),
+            Err(error) => (Vec::new(), Some(error.clone())),
+        };
+        let best = candidates.first();
+        sources.push(PlannedSource {
+            source: service.sources[index].name().clone(),
+            point: best.map(|c| c.points[0].id.clone()),
+            taken_at: best.map(Candidate::taken_at),
+            bytes: best.and_then(|c| c.points.iter().map(|p| p.bytes).sum::<Option<u64>>()),
+            digest: best.is_some_and(|c| c.points.iter().all(|p| p.fingerprint.is_some())),
+            states: candidates.len(),
+            error,
+        });
+        groups.push(candidates);
+    }
+    let mut names: Vec<SourceName> = Vec::new();
+    for candidate in order(groups, service.policy.prefer, None) {
+        let name = service.sources[candidate.source].name();
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
+        (false, _) => ("restore", None),
+        (true, true) => ("first-start", None),
+        (true, false) => (
+            "exhausted",
+            Some("no source that answered holds a point".to_owned()),
+        ),
+    };
+    let (action, why) = match &inspections {
+        Err(why) => ("blocked", Some(why.clone())),
+        Ok(inspections) => match decide(inspections) {
+            Decision::Present => ("data-present", None),
+            Decision::Blocked { why, .. } => ("blocked", Some(why)),
+            Decision::RestoreAll { .. } => restore(),
+            Decision::RestoreSome { .. } => (
+                "blocked",
+                Some("only a part of the service's datasets is missing".to_owned()),
+            ),
+        },
+    };
+    let action = action.to_owned();
+    ServicePlan {
+        service: service.name.clone(),
+        action,
+        why,
+        targets: inspections.unwrap_or_default(),
+        sources,
+        order: names,
+    }
+}

@@ -3,6 +3,7 @@
 //! - Values: [`names`], [`point`], [`error`], [`event`]
 //! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
+//! - Running other programs: [`exec`]
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod digest;
 pub mod entropy;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod names;
 pub mod offsite;
 pub mod point;

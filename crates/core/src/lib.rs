@@ -4,6 +4,7 @@
 //! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
 //! - Running other programs: [`exec`]
+//! - The one [`retry`] loop
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod names;
 pub mod offsite;
 pub mod point;
 pub mod replicate;
+pub mod retry;
 pub mod source;
 pub mod store;
 pub mod verify;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Exit;
+use crate::error::{Common, Effect, Error, Kind};
 
 /// Why a command has no output to show, or (`Failed`) what a caller makes of an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,35 @@ impl ExecError {
         }
     }
 
+    /// This error in a trait's envelope. `what` is what failed in the field's terms; `effect` is what the command
+    /// may have done if it ran. An exit code that means something to the caller is the caller's to map first.
+    pub fn into_error<K: Kind>(self, what: impl Into<String>, effect: Effect) -> Error<K> {
+        let kind = match &self {
+            Self::NotInstalled { .. } => Common::ToolMissing,
+            Self::CannotStart { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Common::PermissionDenied
+            }
+            Self::WorkingDirectory { .. } => Common::NotFound,
+            Self::Invalid { .. } => Common::InvalidInput,
+            Self::TimedOut { .. } | Self::Unkillable { .. } => Common::TimedOut,
+            Self::Cancelled { .. } => Common::Cancelled,
+            Self::TooMuchOutput { .. } => Common::BadOutput,
+            Self::CannotStart { .. } | Self::Failed { .. } | Self::LostTrack { .. } => Common::Io,
+        };
+        let happened = if self.may_have_acted() {
+            effect
+        } else {
+            Effect::None
+        };
+        let error = Error::new(K::from_common(kind), what)
+            .effect(happened)
+            .said(&self);
+        match self.hint() {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
     /// Whether a process was running, so that it may have changed something.
     pub fn may_have_acted(&self) -> bool {
         !matches!(
@@ -128,4 +158,43 @@ fn said(stderr: &str) -> String {
         return String::new();
     }
     format!(": {}", lines[lines.len().saturating_sub(LINES)..].join(" / "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{StoreError, StoreKind};
+
+    #[test]
+    fn an_effect_needs_a_process() {
+        let missing = ExecError::NotInstalled {
+            program: "zfs".to_owned(),
+            hint: "install zfs".to_owned(),
+        };
+        let error: StoreError = missing.into_error("cannot list snapshots", Effect::Unknown);
+        assert_eq!(
+            (error.kind(), error.may_have()),
+            (StoreKind::ToolMissing, Effect::None)
+        );
+        assert_eq!(error.what_to_do(), Some("install zfs"));
+        let cut = ExecError::Cancelled {
+            command: "zfs recv".to_owned(),
+            stderr: String::new(),
+        };
+        let error: StoreError = cut.into_error("cannot receive", Effect::StagingOnly);
+        assert_eq!(
+            (error.kind(), error.may_have()),
+            (StoreKind::Cancelled, Effect::StagingOnly)
+        );
+    }
+
+    #[test]
+    fn only_the_last_words_are_in_the_sentence() {
+        let error = ExecError::Failed {
+            command: "x".to_owned(),
+            exit: Exit::Code(1),
+            stderr: "1\n2\n\n3\n4\n5".to_owned(),
+        };
+        assert_eq!(error.to_string(), "`x` failed with exit code 1: 2 / 3 / 4 / 5");
+    }
 }

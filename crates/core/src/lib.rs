@@ -3,6 +3,8 @@
 //! - Values: [`names`], [`point`], [`error`], [`event`]
 //! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
+//! - Running other programs: [`exec`]
+//! - The one [`retry`] loop
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -12,11 +14,13 @@ pub mod engine;
 pub mod entropy;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod names;
 pub mod offsite;
 pub mod point;
 pub mod preseed;
 pub mod replicate;
+pub mod retry;
 pub mod service;
 pub mod source;
 pub mod store;

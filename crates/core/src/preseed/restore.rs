@@ -87,7 +87,8 @@ impl Walk<'_> {
         let ids: Vec<PointId> = candidate.points.iter().map(|p| p.id.clone()).collect();
         let source_ends = self.engine.clock.monotonic()
             + self.share(self.service.policy.source_budget, Some(source.name()));
-        for number in 1..=self.service.policy.tries.max(1) {
+        let mut delays = self.delays();
+        for number in 1.. {
             self.cx.emit(Event::AttemptStarted {
                 service: self.service.name.clone(),
                 source: source.name().clone(),
@@ -109,10 +110,12 @@ impl Walk<'_> {
             let left = source_ends.saturating_sub(self.engine.clock.monotonic());
             let worth_it = failure.error.retry == Retry::Later
                 && failure.stage != Stage::Verify
-                && number < self.service.policy.tries;
-            let delay = self
-                .backoff(number)
-                .filter(|delay| worth_it && *delay < left && !self.cx.cancel.is_cancelled());
+                && !self.cx.cancel.is_cancelled();
+            let delay = if worth_it {
+                delays.next().filter(|delay| *delay < left)
+            } else {
+                None
+            };
             self.failed(source.name(), &failure.error, delay);
             self.record(
                 source.name().clone(),

@@ -15,6 +15,7 @@ use crate::error::{ErrorReport, Retry};
 use crate::event::Event;
 use crate::names::{PointId, SourceName};
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
+use crate::retry;
 use crate::service::{Prefer, Service};
 use crate::store::{Condition, Inspection, Leftover, Settle};
 
@@ -202,6 +203,7 @@ impl<'a> Walk<'a> {
 
     /// Asks a source again that failed in a way that may pass, then records what came of it.
     async fn settle_probe(&mut self, probe: &mut Probe, index: usize, targets: &[&Target]) {
+        let mut delays = self.delays();
         loop {
             let source = self.service.sources[index].name().clone();
             let error = match &probe.answer {
@@ -219,10 +221,12 @@ impl<'a> Walk<'a> {
                 }
                 Ok(_) => return,
             };
-            let again = error.retry == Retry::Later
-                && probe.tries < self.service.policy.tries
-                && !self.cx.cancel.is_cancelled();
-            let delay = self.backoff(probe.tries).filter(|_| again);
+            let again = error.retry == Retry::Later && !self.cx.cancel.is_cancelled();
+            let delay = if again {
+                delays.next().filter(|delay| *delay < self.left())
+            } else {
+                None
+            };
             self.failed(&source, &error, delay);
             self.record(
                 source.clone(),
@@ -447,17 +451,15 @@ impl<'a> Walk<'a> {
         wanted.min(self.left() / u32::try_from(untried + 1).unwrap_or(u32::MAX))
     }
 
-    /// The pause before another try, if there is time for it.
-    pub(super) fn backoff(&self, tries: u32) -> Option<Duration> {
-        const FIRST: Duration = Duration::from_secs(2);
-        const MOST: Duration = Duration::from_secs(60);
-        let full = FIRST
-            .saturating_mul(1 << tries.min(6).saturating_sub(1))
-            .min(MOST);
-        // Between a half and the whole of it, so that services that failed together don't come back together.
-        let part = u32::try_from(self.engine.entropy.next_u64() % 512).unwrap_or(0);
-        let delay = full * (512 + part) / 1024;
-        (delay < self.left()).then_some(delay)
+    /// The pauses between the tries of one source.
+    pub(super) fn delays(&self) -> retry::Delays<'a> {
+        let policy = retry::Policy {
+            tries: self.service.policy.tries,
+            first: Duration::from_secs(2),
+            cap: Duration::from_secs(60),
+            ..retry::Policy::default()
+        };
+        policy.delays(self.engine.entropy.as_ref())
     }
 
     /// Waits; fails when the run is cancelled meanwhile.

@@ -17,6 +17,7 @@ pub mod event;
 pub mod exec;
 pub mod names;
 pub mod offsite;
+pub mod ops;
 pub mod point;
 pub mod preseed;
 pub mod replicate;

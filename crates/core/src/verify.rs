@@ -22,6 +22,12 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// When anything in it can't be read: a digest with a gap is not a digest.
     async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError>;
 
+    /// Whether there is nothing at a path, or an empty directory.
+    ///
+    /// # Errors
+    /// When that can't be told.
+    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError>;
+
     /// Runs one of a service's own checks on the tree.
     ///
     /// # Errors

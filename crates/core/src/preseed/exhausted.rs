@@ -102,7 +102,7 @@ impl Walk<'_> {
     }
 
     /// Every source with why it didn't deliver.
-    fn reasons(&self) -> String {
+    pub(crate) fn reasons(&self) -> String {
         let mut reasons: Vec<(SourceName, String)> = Vec::new();
         for attempt in &self.attempts {
             let words = match (&attempt.error, attempt.stage) {

@@ -33,7 +33,9 @@ use crate::store::{Inspection, SnapshotStore};
 
 pub(crate) use candidates::{Candidate, group, order};
 pub(crate) use decide::{Decision, decide};
+pub(crate) use exhausted::UNSEEDED_HOLD;
 pub use report::{Attempt, DatasetReport, Outcome, ServiceReport, Stage};
+pub(crate) use restore::{Slot, Tried};
 pub(crate) use walk::{Walk, probe_all};
 
 /// Preseeds services, one after the other, after one inspection of all of them together.

@@ -18,16 +18,18 @@ use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, S
 
 /// A missing dataset on its way back.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) target: Target,
+pub(crate) struct Slot {
+    pub(crate) target: Target,
+    /// What may stand there when it is promoted.
+    pub(crate) replace: Replace,
     /// What an earlier run left staged.
-    pub(super) leftover: Option<Leftover>,
+    pub(crate) leftover: Option<Leftover>,
     /// What this run staged.
-    pub(super) staged: Option<Staged>,
+    pub(crate) staged: Option<Staged>,
 }
 
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(crate) struct Staged {
     staging: Staging,
     source: SourceName,
     point: PointId,
@@ -35,7 +37,7 @@ pub(super) struct Staged {
 
 /// What came of a candidate.
 #[derive(Debug)]
-pub(super) enum Tried {
+pub(crate) enum Tried {
     /// It is in place.
     Restored,
     /// Go on with the next one.
@@ -82,7 +84,7 @@ struct Verified {
 
 impl Walk<'_> {
     /// Tries a candidate as often as its failures deserve.
-    pub(super) async fn restore(&mut self, candidate: &Candidate, slots: &mut [Slot]) -> Tried {
+    pub(crate) async fn restore(&mut self, candidate: &Candidate, slots: &mut [Slot]) -> Tried {
         let source = Arc::clone(&self.service.sources[candidate.source]);
         let ids: Vec<PointId> = candidate.points.iter().map(|p| p.id.clone()).collect();
         let source_ends = self.engine.clock.monotonic()
@@ -447,7 +449,7 @@ impl Walk<'_> {
         let staging = slot.staged.as_ref().map(|s| s.staging.clone()).ok_or_else(lost)?;
         let request = Settle::Promote {
             staging,
-            replace: Replace::OnlyEmpty,
+            replace: slot.replace,
             marker: self.restored_marker(point),
         };
         let settled = self

@@ -17,7 +17,7 @@ use crate::names::{PointId, SourceName};
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
 use crate::service::{Prefer, Service};
-use crate::store::{Condition, Inspection, Leftover, Settle};
+use crate::store::{Condition, Inspection, Leftover, Replace, Settle};
 
 /// What one source answered.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ pub(crate) struct Walk<'a> {
     pub(super) attempts: Vec<Attempt>,
     pub(super) warnings: Vec<String>,
     pub(super) verified: BTreeSet<String>,
-    pub(super) done: Option<(SourceName, Vec<super::DatasetReport>)>,
+    pub(crate) done: Option<(SourceName, Vec<super::DatasetReport>)>,
     /// The first failure that was the target's fault, so that no source could have helped.
     pub(super) target_failure: Option<ErrorReport>,
 }
@@ -560,6 +560,7 @@ fn slots(inspections: &[Inspection], missing: &[usize]) -> Vec<Slot> {
         target: inspections[*index].target.clone(),
         leftover: inspections[*index].leftover.clone().filter(|l| !l.promoted),
         staged: None,
+        replace: Replace::OnlyEmpty,
     };
     missing.iter().map(slot).collect()
 }

@@ -1,0 +1,94 @@
+//! An operator's word that what is there is the service's data.
+
+use std::time::Duration;
+
+use super::{Doing, OpOutcome, OpReport};
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::{OpError, OpKind, StoreError, StoreKind};
+use crate::names::HoldTag;
+use crate::point::{Marker, MarkerState};
+use crate::preseed::UNSEEDED_HOLD;
+use crate::service::Service;
+use crate::store::{Condition, HoldChange, Inspection, Settle};
+
+const BUDGET: Duration = Duration::from_secs(300);
+
+/// Marks every dataset of a service as the service's data, lifts the unseeded guard and releases its holds.
+pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport {
+    let mut doing = Doing::begin(engine, cx, service, "adopt", None);
+    let store = &service.store;
+    let inspections = engine.within(cx, BUDGET, "inspecting", |cx| async move {
+        store.inspect(&cx, &service.targets).await
+    });
+    let inspections = match inspections.await {
+        Ok(inspections) => inspections,
+        Err(error) => return doing.fail(error.report()),
+    };
+    // All or none: a service of which a part is marked would look adopted.
+    let mut marks = Vec::with_capacity(inspections.len());
+    for inspection in &inspections {
+        match mark(engine, cx, inspection) {
+            Ok(mark) => marks.push(mark),
+            Err(error) => return doing.fail(error.report()),
+        }
+    }
+    for mark in marks {
+        let settled = engine.within(cx, BUDGET, "marking", |cx| async move {
+            store.settle(&cx, &mark).await
+        });
+        if let Err(error) = settled.await {
+            return doing.fail(error.report());
+        }
+    }
+    for target in &service.targets {
+        doing.done(target.dataset.to_string());
+    }
+    if let Err(error) = release(engine, cx, service).await {
+        doing.warn(format!(
+            "the holds of the unseeded guard could not be released: {error}"
+        ));
+    }
+    doing.end(OpOutcome::Ok)
+}
+
+fn mark(engine: &Engine, cx: &Context, inspection: &Inspection) -> Result<Settle, OpError> {
+    match (&inspection.condition, inspection.guid) {
+        (Condition::Populated | Condition::Empty, Some(guid)) => Ok(Settle::Mark {
+            target: inspection.target.clone(),
+            guid,
+            marker: Marker {
+                run: cx.run.clone(),
+                at: engine.clock.now(),
+                state: MarkerState::Adopted,
+            },
+        }),
+        _ => Err(OpError::new(
+            OpKind::Blocked,
+            format!("{} is not there to be adopted", inspection.target.dataset),
+        )
+        .hint(format!(
+            "bring {} to its place first",
+            inspection.target.mountpoint.display()
+        ))),
+    }
+}
+
+async fn release(engine: &Engine, cx: &Context, service: &Service) -> Result<(), StoreError> {
+    let store = &service.store;
+    if !store.caps().holds {
+        return Ok(());
+    }
+    let tag =
+        HoldTag::new(UNSEEDED_HOLD).map_err(|e| StoreError::new(StoreKind::InvalidInput, e.to_string()))?;
+    let work = engine.within(cx, BUDGET, "releasing holds", |cx| async move {
+        let held = store.list(&cx, &service.targets).await?;
+        let held: Vec<_> = held
+            .iter()
+            .filter(|s| s.holds.contains(&tag))
+            .map(|s| s.reference())
+            .collect();
+        store.hold(&cx, &held, &tag, HoldChange::Release).await
+    });
+    work.await
+}

@@ -1,0 +1,199 @@
+//! The operations beside preseed: protect (snapshot, replicate, back up), restore on request, verify, prune, adopt, status.
+//!
+//! Each takes the engine, a context and services, and returns plain reports. None of them prints, and none of them knows a
+//! backend.
+
+mod adopt;
+mod backup;
+mod guard;
+mod replicate;
+mod restore;
+mod snapshot;
+mod verify;
+
+pub use adopt::adopt;
+pub use backup::{backup, backup_plan};
+pub use guard::{Guarded, guard};
+pub use replicate::{replicate, replicate_plan};
+pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
+pub use snapshot::{SnapshotKind, snapshot, snapshot_name};
+pub use verify::{RepoCheck, check_repo, verify};
+
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::ErrorReport;
+use crate::event::Event;
+use crate::names::{RunId, ServiceName, SourceName};
+use crate::service::Service;
+
+/// How one operation on one service went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpReport {
+    /// The run.
+    pub run: RunId,
+    /// The service.
+    pub service: ServiceName,
+    /// `snapshot`, `replicate`, `backup`, `verify`, `prune` or `adopt`.
+    pub operation: String,
+    /// How it ended.
+    pub outcome: OpOutcome,
+    /// The replica or repository it was about, where it was about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<SourceName>,
+    /// What was done, one line a thing.
+    pub done: Vec<String>,
+    /// Bytes that were moved or added.
+    pub bytes: u64,
+    /// What is not as it should be.
+    pub warnings: Vec<String>,
+    /// Why it didn't end well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpOutcome {
+    /// All of it was done.
+    Ok,
+    /// There was nothing to do.
+    UpToDate,
+    /// Something is missing: this is not a success.
+    Partial,
+    /// It was left alone on purpose, for the reason given.
+    Skipped,
+    /// It failed.
+    Failed,
+    /// It was ended from outside; the next run goes on.
+    Interrupted,
+}
+
+impl OpOutcome {
+    /// The outcome's name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::UpToDate => "up-to-date",
+            Self::Partial => "partial",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Whether a script may go on.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Ok | Self::UpToDate)
+    }
+}
+
+/// Collects a report while an operation runs.
+#[derive(Debug)]
+pub(crate) struct Doing<'a> {
+    engine: &'a Engine,
+    cx: &'a Context,
+    began: std::time::Duration,
+    report: OpReport,
+}
+
+impl<'a> Doing<'a> {
+    pub(crate) fn begin(
+        engine: &'a Engine,
+        cx: &'a Context,
+        service: &Service,
+        operation: &str,
+        with: Option<&SourceName>,
+    ) -> Self {
+        cx.emit(Event::ServiceStarted {
+            service: service.name.clone(),
+            operation: operation.to_owned(),
+        });
+        let report = OpReport {
+            run: cx.run.clone(),
+            service: service.name.clone(),
+            operation: operation.to_owned(),
+            outcome: OpOutcome::Ok,
+            with: with.cloned(),
+            done: Vec::new(),
+            bytes: 0,
+            warnings: Vec::new(),
+            error: None,
+            seconds: 0.0,
+        };
+        Self {
+            engine,
+            cx,
+            began: engine.clock.monotonic(),
+            report,
+        }
+    }
+
+    pub(crate) fn done(&mut self, line: impl Into<String>) {
+        self.report.done.push(line.into());
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: u64) {
+        self.report.bytes += bytes;
+    }
+
+    pub(crate) fn warn(&mut self, message: impl Into<String>) {
+        let message = message.into();
+        self.cx.emit(Event::Warning {
+            service: Some(self.report.service.clone()),
+            message: message.clone(),
+            hint: None,
+        });
+        self.report.warnings.push(message);
+    }
+
+    pub(crate) fn fail(self, error: ErrorReport) -> OpReport {
+        let outcome = if self.cx.cancel.is_cancelled() {
+            OpOutcome::Interrupted
+        } else {
+            OpOutcome::Failed
+        };
+        self.end_with(outcome, Some(error))
+    }
+
+    pub(crate) fn end(self, outcome: OpOutcome) -> OpReport {
+        self.end_with(outcome, None)
+    }
+
+    pub(crate) fn end_with(mut self, outcome: OpOutcome, error: Option<ErrorReport>) -> OpReport {
+        self.report.outcome = outcome;
+        self.report.error = error;
+        self.report.seconds = (self.engine.clock.monotonic() - self.began).as_secs_f64();
+        self.cx.emit(Event::ServiceFinished {
+            service: self.report.service.clone(),
+            summary: self.report.summary(),
+            ok: outcome.is_good(),
+            seconds: self.report.seconds,
+        });
+        self.report
+    }
+}
+
+impl OpReport {
+    /// How it went, in one sentence.
+    pub fn summary(&self) -> String {
+        let with = self.with.as_ref().map(|w| format!(" ({w})")).unwrap_or_default();
+        let words = match (&self.error, self.done.as_slice()) {
+            (Some(error), _) => error.to_string(),
+            (None, []) => String::new(),
+            (None, [only]) => only.clone(),
+            (None, [first, rest @ ..]) => format!("{first}, and {} more", rest.len()),
+        };
+        let colon = if words.is_empty() { "" } else { ": " };
+        format!(
+            "{}: {}{with} {}{colon}{words}",
+            self.service,
+            self.operation,
+            self.outcome.name()
+        )
+    }
+}

@@ -1,0 +1,428 @@
+//! A restore that somebody asked for: from a chosen source, of a chosen moment, in place or to another directory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::{OpError, OpKind};
+use crate::names::{DatasetName, PointId, SourceName};
+use crate::point::{Fingerprint, RecoveryPoint, Target};
+use crate::preseed::{Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, probe_all};
+use crate::service::Service;
+use crate::source::{RestorePlan, RestoreRequest, Scope};
+use crate::store::{Condition, Delivery, Inspection, Replace, StageState, Staging};
+
+/// Longest that a restore on request may take: nobody's start-up waits for it.
+const BUDGET: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Which moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum At {
+    /// The newest.
+    Newest,
+    /// The newest that was taken at this time or before.
+    Time(Timestamp),
+    /// The point with this id, snapshot name, or source's own name (or its beginning, 6 characters at least).
+    Point(String),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOptions {
+    /// Only from this source.
+    pub from: Option<SourceName>,
+    /// Which moment.
+    pub at: At,
+    /// What is populated is renamed aside. Without it a populated target is refused.
+    pub set_aside: bool,
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestorePreview {
+    /// From where.
+    pub source: SourceName,
+    /// One a dataset.
+    pub plans: Vec<RestorePlan>,
+    /// What stands at each target.
+    pub targets: Vec<Inspection>,
+}
+
+/// Restores a service in place. What is populated there is refused, or renamed aside when the options say so.
+///
+/// # Errors
+/// `Blocked` for what stands at the targets, `NotFound` when no source has such a point.
+pub async fn restore(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    options: &RestoreOptions,
+) -> Result<ServiceReport, OpError> {
+    let inspections = inspect(engine, cx, service).await?;
+    let mut slots = Vec::with_capacity(inspections.len());
+    for inspection in &inspections {
+        slots.push(slot(service, inspection, options.set_aside)?);
+    }
+    let candidates = choose(engine, cx, service, options).await?;
+    let mut patient = service.clone();
+    patient.policy.budget = BUDGET;
+    patient.policy.source_budget = BUDGET;
+    let mut walk = Walk::begin(engine, cx, &patient);
+    for candidate in &candidates {
+        match walk.restore(candidate, &mut slots).await {
+            Tried::Restored => return Ok(walk.into_report(Outcome::Restored)),
+            Tried::Stop(outcome) => return Ok(walk.into_report(outcome)),
+            Tried::Failed => {}
+        }
+    }
+    let why = walk.reasons();
+    Ok(walk.into_report(Outcome::Held { why }))
+}
+
+/// Says what [`restore`] or [`restore_to`] would do.
+///
+/// # Errors
+/// As those.
+pub async fn restore_plan(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    options: &RestoreOptions,
+    scope: &Scope,
+    in_place: bool,
+) -> Result<RestorePreview, OpError> {
+    let targets = inspect(engine, cx, service).await?;
+    if in_place {
+        for inspection in &targets {
+            slot(service, inspection, options.set_aside)?;
+        }
+    }
+    let candidates = choose(engine, cx, service, options).await?;
+    let candidate = &candidates[0];
+    let source = &service.sources[candidate.source];
+    let mut plans = Vec::with_capacity(candidate.points.len());
+    for (target, point) in service.targets.iter().zip(&candidate.points) {
+        let request = RestoreRequest {
+            target: target.clone(),
+            point: point.clone(),
+            scope: scope.clone(),
+        };
+        plans.push(
+            source
+                .plan(cx, &request)
+                .await
+                .map_err(|e| e.convert(OpKind::Failed))?,
+        );
+    }
+    Ok(RestorePreview {
+        source: source.name().clone(),
+        plans,
+        targets,
+    })
+}
+
+/// What came back into another directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScratchReport {
+    /// From where.
+    pub source: SourceName,
+    /// Of which dataset.
+    pub dataset: DatasetName,
+    /// Which point.
+    pub point: PointId,
+    /// When that state was taken.
+    pub taken_at: Timestamp,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// What was measured.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether it is what was recorded; none when nothing was recorded, or when only a part was restored.
+    pub digest_matches: Option<bool>,
+    /// What is not as it was.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Restores all or a part of a service into a directory that is empty or not there yet. Several datasets go into
+/// directories named after their last component.
+///
+/// # Errors
+/// `AlreadyExists` when something is in the directory; the last source's failure when none delivered.
+pub async fn restore_to(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    options: &RestoreOptions,
+    scope: &Scope,
+    to: &Path,
+) -> Result<Vec<ScratchReport>, OpError> {
+    // A source makes what is there equal to the point, so this must be nobody's.
+    if !engine.verifier.is_vacant(cx, to).await? {
+        return Err(
+            OpError::new(OpKind::AlreadyExists, format!("{} is not empty", to.display())).hint(
+                "give a directory that is empty or doesn't exist yet; reseed never writes over what is there",
+            ),
+        );
+    }
+    let candidates = choose(engine, cx, service, options).await?;
+    let mut last = None;
+    for candidate in &candidates {
+        match one_to(engine, cx, service, candidate, scope, to).await {
+            Ok(reports) => return Ok(reports),
+            Err(error) => {
+                cx.emit(crate::event::Event::AttemptFailed {
+                    service: service.name.clone(),
+                    source: service.sources[candidate.source].name().clone(),
+                    error: error.report(),
+                    retry_in: None,
+                });
+                last = Some(error);
+            }
+        }
+        if cx.cancel.is_cancelled() {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(|| no_point(service, options)))
+}
+
+async fn one_to(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    candidate: &Candidate,
+    scope: &Scope,
+    to: &Path,
+) -> Result<Vec<ScratchReport>, OpError> {
+    let source = Arc::clone(&service.sources[candidate.source]);
+    if source.caps().delivery == Delivery::Native {
+        return Err(OpError::new(
+            OpKind::Unsupported,
+            format!("{} can't restore into a directory", source.name()),
+        ));
+    }
+    let mut reports = Vec::with_capacity(service.targets.len());
+    for (target, point) in service.targets.iter().zip(&candidate.points) {
+        let began = engine.clock.monotonic();
+        let path = if service.targets.len() == 1 {
+            to.to_owned()
+        } else {
+            to.join(target.dataset.leaf())
+        };
+        let staging = Staging {
+            target: target.clone(),
+            locator: path.display().to_string(),
+            path,
+            state: StageState::Partial,
+        };
+        let request = RestoreRequest {
+            target: target.clone(),
+            point: point.clone(),
+            scope: scope.clone(),
+        };
+        let (source, staging) = (source.as_ref(), &staging);
+        let restored = engine
+            .within(cx, BUDGET, "restoring", |cx| async move {
+                let plan = source.plan(&cx, &request).await?;
+                source.execute(&cx, &plan, staging).await
+            })
+            .await
+            .map_err(|e| e.convert(OpKind::Failed))?;
+        let (fingerprint, digest_matches) = match scope {
+            Scope::Path(_) => (None, None),
+            Scope::Whole => {
+                let found = engine.verifier.measure(cx, &staging.path).await?;
+                (Some(found), point.fingerprint.map(|recorded| recorded == found))
+            }
+        };
+        if digest_matches == Some(false) {
+            let what = format!(
+                "what {} delivered for {} is not the recorded state",
+                source.name(),
+                target.dataset
+            );
+            return Err(OpError::new(OpKind::Failed, what).hint(format!(
+                "it is left in {} to be looked at",
+                staging.path.display()
+            )));
+        }
+        reports.push(ScratchReport {
+            source: source.name().clone(),
+            dataset: target.dataset.clone(),
+            point: point.id.clone(),
+            taken_at: point.taken_at,
+            path: staging.path.clone(),
+            bytes: restored.bytes,
+            files: restored.files,
+            fingerprint,
+            digest_matches,
+            warnings: restored.warnings,
+            seconds: (engine.clock.monotonic() - began).as_secs_f64(),
+        });
+    }
+    Ok(reports)
+}
+
+async fn inspect(engine: &Engine, cx: &Context, service: &Service) -> Result<Vec<Inspection>, OpError> {
+    let store = &service.store;
+    let inspect = engine.within(cx, BUDGET, "inspecting", |cx| async move {
+        store.inspect(&cx, &service.targets).await
+    });
+    inspect.await.map_err(|e| e.convert(OpKind::Blocked))
+}
+
+fn slot(service: &Service, inspection: &Inspection, set_aside: bool) -> Result<Slot, OpError> {
+    let dataset = &inspection.target.dataset;
+    let blocked = |why: String| OpError::new(OpKind::Blocked, why);
+    let replace = match (&inspection.condition, inspection.guid) {
+        (Condition::Absent | Condition::Empty, _) => Replace::OnlyEmpty,
+        (Condition::Populated, Some(guid)) if set_aside => Replace::SetAside { guid },
+        (Condition::Populated, _) => {
+            return Err(blocked(format!("{dataset} holds data, which is never overwritten")).hint(format!(
+                "restore beside it with `reseed restore {0} --to DIR`, or stop the service and use `--set-aside`, which keeps what is there under another name",
+                service.name
+            )));
+        }
+        (
+            Condition::PoolUnavailable { why } | Condition::Unmounted { why } | Condition::Unknown { why },
+            _,
+        ) => {
+            return Err(blocked(format!("{dataset} can't be restored in place: {why}")));
+        }
+        (Condition::Occupied { by }, _) => {
+            return Err(blocked(format!(
+                "{} is taken by {by}, which is not {dataset}",
+                inspection.target.mountpoint.display()
+            )));
+        }
+    };
+    let leftover = inspection.leftover.clone().filter(|l| !l.promoted);
+    Ok(Slot {
+        target: inspection.target.clone(),
+        replace,
+        leftover,
+        staged: None,
+    })
+}
+
+/// The candidates that fit, best first. Never empty.
+async fn choose(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    options: &RestoreOptions,
+) -> Result<Vec<Candidate>, OpError> {
+    if let Some(from) = &options.from
+        && !service.sources.iter().any(|s| s.name() == from)
+    {
+        let names: Vec<&str> = service.sources.iter().map(|s| s.name().as_str()).collect();
+        return Err(OpError::new(
+            OpKind::InvalidInput,
+            format!("{} has no source {from}", service.name),
+        )
+        .hint(format!("its sources are: {}", names.join(", "))));
+    }
+    let mut narrowed = service.clone();
+    if let Some(from) = &options.from {
+        narrowed.sources.retain(|s| s.name() == from);
+    }
+    let targets: Vec<&Target> = service.targets.iter().collect();
+    let probes = probe_all(engine, cx, &narrowed, &targets, service.policy.probe_budget).await;
+    let mut found = Vec::new();
+    let mut failed = None;
+    for (source, probe) in narrowed.sources.iter().zip(probes) {
+        let index = service
+            .sources
+            .iter()
+            .position(|s| Arc::ptr_eq(s, source))
+            .unwrap_or(0);
+        match probe.answer {
+            Ok(points) => found.extend(
+                group(index, &targets, &points)
+                    .into_iter()
+                    .filter(|c| fits(c, &options.at)),
+            ),
+            Err(error) => {
+                cx.emit(crate::event::Event::AttemptFailed {
+                    service: service.name.clone(),
+                    source: source.name().clone(),
+                    error: error.clone(),
+                    retry_in: None,
+                });
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match options.at {
+        // As in a preseed: the chain's order, each source's best first.
+        At::Newest => {
+            let mut seen = std::collections::BTreeSet::new();
+            found.sort_by_key(|c| c.is_unseeded());
+            found.retain(|c| seen.insert(c.source));
+        }
+        // The moment matters more than where it comes from; only exactly that moment is good enough as a substitute.
+        At::Time(_) | At::Point(_) => {
+            found.sort_by_key(|c| (std::cmp::Reverse(c.taken_at()), c.source));
+            if let Some(best) = found.first().map(Candidate::taken_at) {
+                found.retain(|c| c.taken_at() == best);
+            }
+        }
+    }
+    match (found.is_empty(), failed) {
+        (false, _) => Ok(found),
+        (true, None) => Err(no_point(service, options)),
+        (true, Some(error)) => Err(OpError::new(
+            OpKind::Failed,
+            format!("no source that answered has such a point of {}", service.name),
+        )
+        .said(error)
+        .hint(format!(
+            "`reseed status {}` shows what each source answers",
+            service.name
+        ))),
+    }
+}
+
+fn fits(candidate: &Candidate, at: &At) -> bool {
+    let named = |point: &RecoveryPoint, wanted: &str| {
+        point.id.as_str() == wanted
+            || point.snapshot.as_ref().is_some_and(|s| s.as_str() == wanted)
+            || point.locator == wanted
+            || (wanted.len() >= 6
+                && (point.locator.starts_with(wanted) || point.id.as_str().starts_with(wanted)))
+    };
+    match at {
+        At::Newest => true,
+        At::Time(time) => candidate.points.iter().all(|p| p.taken_at <= *time),
+        At::Point(wanted) => candidate.points.iter().any(|p| named(p, wanted)),
+    }
+}
+
+fn no_point(service: &Service, options: &RestoreOptions) -> OpError {
+    let from = options
+        .from
+        .as_ref()
+        .map(|s| format!(" in {s}"))
+        .unwrap_or_default();
+    let at = match &options.at {
+        At::Newest => String::new(),
+        At::Time(time) => format!(" from {time} or before"),
+        At::Point(point) => format!(" called {point}"),
+    };
+    OpError::new(
+        OpKind::NotFound,
+        format!("there is no recovery point of {}{at}{from}", service.name),
+    )
+    .hint(format!("`reseed status {}` lists what there is", service.name))
+}

@@ -15,6 +15,7 @@ pub mod entropy;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod lock;
 pub mod names;
 pub mod offsite;
 pub mod ops;

@@ -22,9 +22,9 @@ pub struct Target {
 pub struct Fingerprint {
     /// The tree digest (docs/digest.md).
     pub digest: TreeDigest,
-    /// Regular files; hard links to one file count once.
+    /// Regular files; each name of a hard-linked one counts.
     pub files: u64,
-    /// Logical bytes of those files.
+    /// Logical bytes of those files; hard-linked ones count once.
     pub bytes: u64,
 }
 

@@ -1,43 +1,31 @@
-//! The tree digest (being written on a branch of its own; this file is replaced by it).
+//! The tree digest: one fingerprint for a directory tree, the same whichever source the tree came back from.
+//!
+//! - [`digest_tree`] takes it of a directory on disk, in parallel, with a [`DigestCache`] only of what changed.
+//! - [`TreeHasher`] takes it of a described tree, for in-memory worlds.
+//! - [`TreeDigest`] is the fingerprint, [`TreeSummary`] that with what was counted on the way.
+//!
+//! What is covered, what is not and why, and the format: `docs/digest.md`. This module knows nothing about snapshots,
+//! repositories or recovery points.
 
-use std::{fmt, str::FromStr};
+mod block;
+mod cache;
+mod content;
+mod dir;
+mod error;
+mod format;
+mod large;
+mod queue;
+mod steps;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+mod walk;
 
-use serde::{Deserialize, Serialize};
-
-/// A tree's fingerprint. Text form `b3t1:<64 hex digits>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TreeDigest(pub [u8; 32]);
-
-impl fmt::Display for TreeDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b3t1:{}", blake3::Hash::from_bytes(self.0).to_hex())
-    }
-}
-
-/// Why a text is not a digest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a tree digest")]
-pub struct InvalidDigest;
-
-impl FromStr for TreeDigest {
-    type Err = InvalidDigest;
-    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let hex = text.strip_prefix("b3t1:").ok_or(InvalidDigest)?;
-        Ok(Self(
-            *blake3::Hash::from_hex(hex).map_err(|_| InvalidDigest)?.as_bytes(),
-        ))
-    }
-}
-
-impl Serialize for TreeDigest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TreeDigest {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+pub use cache::{CacheWarning, DigestCache, MAX_CACHE_BYTES};
+pub use error::{Cause, DigestError, Problem, Problems};
+pub use format::{Attrs, FileTime, LISTING_CONTEXT, TREE_CONTEXT, Xattrs};
+pub use tree::{Kind, TreeError, TreeHasher, content_hash};
+pub use value::{DIGEST_PREFIX, ParseDigestError, TreeDigest};
+pub use walk::{DigestOptions, Progress, TreeSummary, digest_tree};

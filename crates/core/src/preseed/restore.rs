@@ -15,6 +15,7 @@ use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::service::VerifyLevel;
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
+use crate::verify::Validator;
 
 /// A missing dataset on its way back.
 #[derive(Debug)]
@@ -398,6 +399,25 @@ impl Walk<'_> {
                 )
                 .await?;
             self.verified.insert(format!("validator {validator}"));
+        }
+        // A program may have written into the tree, which is then no longer the point.
+        if validators.iter().any(|v| matches!(v, Validator::Command { .. }))
+            && let Some(before) = measured
+        {
+            let verifier = Arc::clone(&self.engine.verifier);
+            let after = self
+                .engine
+                .within(self.cx, self.until(ends), "measuring again", |cx| async move {
+                    verifier.measure(&cx, root).await
+                })
+                .await?;
+            if after != before {
+                return Err(OpError::new(
+                    OpKind::Failed,
+                    "a validator changed the tree that it was to look at",
+                )
+                .effect(Effect::StagingOnly));
+            }
         }
         self.step("verified", format!("{} point {}", point.dataset, point.id));
         Ok((measured, matches))

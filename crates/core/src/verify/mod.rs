@@ -3,6 +3,8 @@
 //! The chain compares; the verifier only looks. It is passed in, so that the same chain runs over real files and over
 //! the test kit's world.
 
+mod system;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::error::OpError;
 use crate::point::Fingerprint;
+
+pub use system::SystemVerifier;
 
 /// Looks at trees. Never writes to them.
 #[async_trait]
@@ -39,7 +43,7 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Validator {
-    /// `PRAGMA integrity_check` on a copy-free, read-only opened SQLite database.
+    /// `PRAGMA integrity_check` on an SQLite database; on a copy of it when it has a write-ahead log.
     Sqlite {
         /// The database, relative to the dataset's root.
         path: PathBuf,

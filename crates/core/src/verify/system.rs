@@ -1,0 +1,368 @@
+//! [`SystemVerifier`]: looks at trees on the machine's own file systems.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::OpenFlags;
+
+use super::{Validator, Verifier};
+use crate::context::Context;
+use crate::digest::{DigestError, DigestOptions, digest_tree};
+use crate::error::{OpError, OpKind};
+use crate::exec::{Command, Runner};
+use crate::point::Fingerprint;
+
+/// Longest that a service's own check may take when nothing else limits it.
+const VALIDATOR_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Looks at trees on the machine's own file systems.
+#[derive(Debug)]
+pub struct SystemVerifier {
+    runner: Arc<dyn Runner>,
+    scratch: PathBuf,
+}
+
+impl SystemVerifier {
+    /// `scratch` is where a database is copied to when checking it needs a copy; it is made when it is needed.
+    pub fn new(runner: Arc<dyn Runner>, scratch: PathBuf) -> Self {
+        Self { runner, scratch }
+    }
+}
+
+/// Runs blocking work that polls a flag; the flag is set when the run is cancelled or the caller goes away.
+async fn blocking<T: Send + 'static>(
+    cx: &Context,
+    work: impl FnOnce(&AtomicBool) -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
+    struct SetOnDrop(Arc<AtomicBool>);
+    impl Drop for SetOnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = SetOnDrop(Arc::new(AtomicBool::new(false)));
+    let flag = Arc::clone(&stop.0);
+    let mut task = tokio::task::spawn_blocking(move || work(&flag));
+    let joined = tokio::select! {
+        biased;
+        done = &mut task => done,
+        () = cx.cancel.cancelled() => {
+            stop.0.store(true, Ordering::Relaxed);
+            task.await
+        }
+    };
+    joined.unwrap_or_else(|panic| Err(OpError::new(OpKind::Io, "a check died").said(panic)))
+}
+
+#[async_trait]
+impl Verifier for SystemVerifier {
+    async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError> {
+        let root = root.to_owned();
+        blocking(cx, move |stop| {
+            let options = DigestOptions {
+                cancel: Some(stop),
+                ..DigestOptions::default()
+            };
+            let summary = digest_tree(&root, options).map_err(|error| match &error {
+                DigestError::Root { source, .. } => {
+                    OpError::io("can't measure the tree", source).said(&error)
+                }
+                DigestError::Cancelled { .. } => OpError::new(OpKind::Cancelled, "measuring was cancelled"),
+                DigestError::Changed { .. } => OpError::new(OpKind::Busy, error.to_string()),
+                _ => OpError::new(OpKind::Io, error.to_string()),
+            })?;
+            Ok(Fingerprint {
+                digest: summary.digest,
+                files: summary.files,
+                bytes: summary.bytes,
+            })
+        })
+        .await
+    }
+
+    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError> {
+        let path = path.to_owned();
+        blocking(cx, move |_| {
+            let shown = path.display();
+            match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+                Err(error) => Err(OpError::io(format!("can't look at {shown}"), &error)),
+                Ok(meta) if !meta.is_dir() => Ok(false),
+                Ok(_) => {
+                    let mut entries = std::fs::read_dir(&path)
+                        .map_err(|e| OpError::io(format!("can't read {shown}"), &e))?;
+                    Ok(entries.next().is_none())
+                }
+            }
+        })
+        .await
+    }
+
+    async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {
+        match validator {
+            Validator::Exists { path } => {
+                let path = inside(root, path)?;
+                match tokio::task::spawn_blocking(move || std::fs::symlink_metadata(path)).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                        Err(failed(validator, "it is not there"))
+                    }
+                    Ok(Err(error)) => Err(OpError::io(format!("can't look for {validator}"), &error)),
+                    Err(panic) => Err(OpError::new(OpKind::Io, "a check died").said(panic)),
+                }
+            }
+            Validator::Sqlite { path } => {
+                let database = inside(root, path)?;
+                let scratch = self.scratch.join(format!("sqlite-{}", cx.run));
+                let validator = validator.clone();
+                blocking(cx, move |stop| {
+                    let checked = sqlite(&validator, &database, &scratch, stop);
+                    if scratch.exists() {
+                        // Only the copy made above; a failure leaves a copy behind and nothing worse.
+                        let _ = std::fs::remove_dir_all(&scratch);
+                    }
+                    checked
+                })
+                .await
+            }
+            Validator::Command { argv } => {
+                let Some((program, args)) = argv.split_first() else {
+                    return Err(OpError::new(
+                        OpKind::InvalidInput,
+                        "a command validator without a command",
+                    ));
+                };
+                let command = Command::new(program)
+                    .args(args)
+                    .cwd(root)
+                    .time_limit(VALIDATOR_LIMIT);
+                let output = self.runner.run(&command, &cx.cancel).await;
+                let output = output.map_err(|e| {
+                    e.into_error(
+                        format!("can't run validator {validator}"),
+                        crate::error::Effect::None,
+                    )
+                })?;
+                if output.exit.success() {
+                    return Ok(());
+                }
+                Err(failed(
+                    validator,
+                    &format!("it ended with {:?}: {}", output.exit, output.stderr.text().trim()),
+                ))
+            }
+        }
+    }
+}
+
+fn failed(validator: &Validator, why: &str) -> OpError {
+    OpError::new(OpKind::Failed, format!("validator {validator} says no: {why}"))
+}
+
+/// A path below a tree's root, reached without leaving it through `..` or a link.
+fn inside(root: &Path, path: &Path) -> Result<PathBuf, OpError> {
+    let bad = || {
+        OpError::new(
+            OpKind::InvalidInput,
+            format!("{} does not stay inside the service's data", path.display()),
+        )
+    };
+    if !path
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(bad());
+    }
+    let mut reached = root.to_owned();
+    for part in path.components() {
+        reached.push(part);
+        if std::fs::symlink_metadata(&reached).is_ok_and(|m| m.is_symlink()) {
+            return Err(bad());
+        }
+    }
+    Ok(reached)
+}
+
+/// `PRAGMA integrity_check`, without changing a byte of the tree.
+///
+/// A database with a write-ahead log can't be opened read-only without writing beside it, so that one is copied first.
+fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicBool) -> Result<(), OpError> {
+    let io = |error: std::io::Error| OpError::io(format!("can't run validator {validator}"), &error);
+    if !database.is_file() {
+        return Err(failed(validator, "there is no such file"));
+    }
+    let with = |suffix: &str| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(suffix);
+        PathBuf::from(path)
+    };
+    let log = [with("-wal"), with("-journal")]
+        .into_iter()
+        .find(|p| p.metadata().is_ok_and(|m| m.len() > 0));
+    let mut opened = database.to_owned();
+    if let Some(log) = log {
+        std::fs::create_dir_all(scratch).map_err(io)?;
+        opened = scratch.join("db");
+        std::fs::copy(database, &opened).map_err(io)?;
+        let suffix = if log.to_string_lossy().ends_with("-wal") {
+            "-wal"
+        } else {
+            "-journal"
+        };
+        std::fs::copy(&log, scratch.join(format!("db{suffix}"))).map_err(io)?;
+    }
+    let sql = |error: rusqlite::Error| failed(validator, &error.to_string());
+    let connection = if opened == database {
+        let uri = format!("file:{}?immutable=1", percent(&opened));
+        rusqlite::Connection::open_with_flags(
+            uri,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        )
+        .map_err(sql)?
+    } else {
+        rusqlite::Connection::open(&opened).map_err(sql)?
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Err(OpError::new(OpKind::Cancelled, "the check was cancelled"));
+    }
+    let answer: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(sql)?;
+    if answer == "ok" {
+        Ok(())
+    } else {
+        Err(failed(validator, &answer))
+    }
+}
+
+/// A path for a `file:` URI (<https://www.sqlite.org/uri.html>): everything but the plainest characters is escaped.
+fn percent(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
+                text.push(char::from(*byte));
+            }
+            other => text.push_str(&format!("%{other:02x}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::SystemRunner;
+    use crate::names::RunId;
+
+    fn verifier(scratch: &Path) -> (SystemVerifier, Context) {
+        let verifier = SystemVerifier::new(Arc::new(SystemRunner::new()), scratch.join("scratch"));
+        (verifier, Context::silent(RunId::new("run").unwrap()))
+    }
+
+    #[tokio::test]
+    async fn sqlite_with_a_log_is_checked_and_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree with ?#%");
+        std::fs::create_dir(&tree).unwrap();
+        let live = rusqlite::Connection::open(dir.path().join("live.db")).unwrap();
+        live.pragma_update(None, "journal_mode", "wal").unwrap();
+        live.execute_batch("create table t(x); insert into t select value from generate_series(1, 1)")
+            .ok();
+        live.execute_batch("create table if not exists t(x); insert into t values (randomblob(100000))")
+            .unwrap();
+        for suffix in ["", "-wal"] {
+            std::fs::copy(
+                dir.path().join(format!("live.db{suffix}")),
+                tree.join(format!("a.db{suffix}")),
+            )
+            .unwrap();
+        }
+        assert!(tree.join("a.db-wal").metadata().unwrap().len() > 0);
+        let (verifier, cx) = verifier(dir.path());
+        let before = verifier.measure(&cx, &tree).await.unwrap();
+        verifier
+            .validate(&cx, &tree, &Validator::Sqlite { path: "a.db".into() })
+            .await
+            .unwrap();
+        assert_eq!(verifier.measure(&cx, &tree).await.unwrap(), before);
+        assert!(!dir.path().join("scratch").join("sqlite-run").exists());
+
+        // Without its log, and with a damaged page.
+        std::fs::remove_file(tree.join("a.db-wal")).unwrap();
+        live.execute_batch("pragma wal_checkpoint(truncate)").unwrap();
+        let mut bytes = std::fs::read(dir.path().join("live.db")).unwrap();
+        std::fs::write(tree.join("a.db"), &bytes).unwrap();
+        verifier
+            .validate(&cx, &tree, &Validator::Sqlite { path: "a.db".into() })
+            .await
+            .unwrap();
+        let end = bytes.len();
+        bytes[4096..end].fill(0xff);
+        std::fs::write(tree.join("a.db"), &bytes).unwrap();
+        let error = verifier
+            .validate(&cx, &tree, &Validator::Sqlite { path: "a.db".into() })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), OpKind::Failed, "{error}");
+    }
+
+    #[tokio::test]
+    async fn validators_stay_inside_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tree")).unwrap();
+        std::fs::write(dir.path().join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink("..", dir.path().join("tree/up")).unwrap();
+        let (verifier, cx) = verifier(dir.path());
+        let tree = dir.path().join("tree");
+        for path in ["../secret", "/etc/passwd", "up/secret"] {
+            let error = verifier
+                .validate(&cx, &tree, &Validator::Exists { path: path.into() })
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), OpKind::InvalidInput, "{path}");
+        }
+        let missing = verifier
+            .validate(&cx, &tree, &Validator::Exists { path: "nope".into() })
+            .await
+            .unwrap_err();
+        assert_eq!(missing.kind(), OpKind::Failed);
+        let no = Validator::Command {
+            argv: vec!["false".to_owned()],
+        };
+        assert_eq!(
+            verifier.validate(&cx, &tree, &no).await.unwrap_err().kind(),
+            OpKind::Failed
+        );
+        verifier
+            .validate(
+                &cx,
+                &tree,
+                &Validator::Command {
+                    argv: vec!["test".into(), "-L".into(), "up".into()],
+                },
+            )
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn vacant_is_nothing_or_an_empty_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (verifier, cx) = verifier(dir.path());
+        assert!(verifier.is_vacant(&cx, &dir.path().join("nope")).await.unwrap());
+        assert!(verifier.is_vacant(&cx, dir.path()).await.unwrap());
+        std::fs::write(dir.path().join(".hidden"), "").unwrap();
+        assert!(!verifier.is_vacant(&cx, dir.path()).await.unwrap());
+        assert!(
+            !verifier
+                .is_vacant(&cx, &dir.path().join(".hidden"))
+                .await
+                .unwrap()
+        );
+    }
+}

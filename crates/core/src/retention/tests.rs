@@ -756,7 +756,7 @@ mod properties {
 
         #[test]
         fn a_larger_number_never_removes_more(points in points(), policy in sanoid_policy(), more in 0..5_u32) {
-            let larger = sanoid::Policy { hourly: policy.hourly.map(|n| n + more), ..policy.clone() };
+            let larger = sanoid::Policy { hourly: policy.hourly.map(|n| n + more), ..policy };
             let removes = |policy| plan(inventory(points.clone()), &Policy::Sanoid(policy), at(NOW)).remove.len();
             prop_assert!(removes(larger) <= removes(policy));
         }

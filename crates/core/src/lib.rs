@@ -4,7 +4,7 @@
 //! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
 //! - Running other programs: [`exec`]
-//! - The one [`retry`] loop
+//! - The one [`retry`] loop; which points to keep: [`retention`]
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -22,6 +22,7 @@ pub mod ops;
 pub mod point;
 pub mod preseed;
 pub mod replicate;
+pub mod retention;
 pub mod retry;
 pub mod service;
 pub mod source;

@@ -3,9 +3,11 @@
 //! - Values: [`names`], [`point`], [`error`], [`event`]
 //! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
+//! - What people declare: [`config`]
 //! - The tree [`digest`]
 
 pub mod clock;
+pub mod config;
 pub mod context;
 pub mod digest;
 pub mod entropy;

@@ -5,9 +5,11 @@
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
 //! - Running other programs: [`exec`]
 //! - The one [`retry`] loop; which points to keep: [`retention`]
+//! - What people declare: [`config`]
 //! - The tree [`digest`]
 
 pub mod clock;
+pub mod config;
 pub mod context;
 pub mod digest;
 pub mod engine;

@@ -1,0 +1,284 @@
+//! The configuration as the rest of reseed sees it: complete, consistent, every reference resolved.
+//!
+//! It serialises in the shape of the file, so what `reseed config show --json` prints is a configuration again.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::origin::Origins;
+use super::units::format_duration;
+use crate::names::{DatasetName, ServiceName, SourceName};
+use crate::point::Target;
+use crate::source::SourceClass;
+use crate::verify::Validator;
+
+pub use super::file::{Prefer, Verify, WhenExhausted};
+
+/// The state directory unless the configuration names another.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/reseed";
+
+/// The whole configuration.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Config {
+    /// What this machine is called in backups.
+    pub host: String,
+    /// Where journal, locks and caches are.
+    pub state_dir: PathBuf,
+    /// Where live data's snapshots are.
+    pub stores: BTreeMap<SourceName, Place>,
+    /// Where second copies of the snapshots are.
+    pub replicas: BTreeMap<SourceName, Place>,
+    /// Repositories of backups.
+    pub offsite: BTreeMap<SourceName, Offsite>,
+    /// The services whose data is kept.
+    pub services: BTreeMap<ServiceName, Service>,
+    #[serde(skip)]
+    pub(crate) origins: Origins,
+}
+
+/// Two are equal when they say the same, wherever it was written.
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        (self.host == other.host && self.state_dir == other.state_dir)
+            && (self.stores == other.stores
+                && self.replicas == other.replicas
+                && self.offsite == other.offsite)
+            && self.services == other.services
+    }
+}
+
+impl Eq for Config {}
+
+impl Config {
+    /// What kind of place a name stands for.
+    pub fn class_of(&self, name: &SourceName) -> Option<SourceClass> {
+        if self.stores.contains_key(name) {
+            Some(SourceClass::Local)
+        } else if self.replicas.contains_key(name) {
+            Some(SourceClass::Replica)
+        } else if self.offsite.contains_key(name) {
+            Some(SourceClass::Offsite)
+        } else {
+            None
+        }
+    }
+
+    /// A service by its name as someone typed it.
+    ///
+    /// # Errors
+    /// `InvalidInput`, with the closest name as hint.
+    pub fn service(&self, name: &str) -> Result<&Service, crate::error::OpError> {
+        let found = ServiceName::new(name)
+            .ok()
+            .and_then(|name| self.services.get(&name));
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.services.keys().map(ServiceName::as_str).collect();
+            crate::error::OpError::new(
+                crate::error::OpKind::InvalidInput,
+                format!("no service {} is configured", super::text::quoted(name)),
+            )
+            .hint(super::diagnostic::suggest(name, "services", &names))
+        })
+    }
+}
+
+/// A place for snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Place {
+    /// A plain directory.
+    Directory {
+        /// Absolute.
+        path: PathBuf,
+    },
+}
+
+impl Place {
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory { path } => path,
+        }
+    }
+}
+
+/// A repository of backups.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Offsite {
+    /// Written and read by the embedded engine.
+    Embedded {
+        /// Absolute.
+        repository: PathBuf,
+        /// Absolute.
+        password_file: PathBuf,
+    },
+}
+
+/// A service whose data is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// The systemd unit that uses the data.
+    pub unit: Option<String>,
+    /// Its datasets, sorted, at least one. They are snapshotted together.
+    pub datasets: Vec<Target>,
+    /// Checks of restored data, by dataset. See [`Service::validators_of`].
+    pub validators: BTreeMap<DatasetName, Vec<Validator>>,
+    /// What holds for it.
+    pub policy: Policy,
+}
+
+/// What holds for a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The store with the live data's snapshots.
+    pub store: SourceName,
+    /// The replicas that get copies.
+    pub replicas: Vec<SourceName>,
+    /// The repositories that get backups.
+    pub offsite: Vec<SourceName>,
+    /// The sources of a restore, in order, at least one; all of them are among the three above.
+    pub chain: Vec<SourceName>,
+    /// Whether the chain's order or the points' age decides.
+    pub prefer: Prefer,
+    /// What to do when no source could deliver.
+    pub when_exhausted: WhenExhausted,
+    /// What has to match before restored data becomes live.
+    pub verify: Verify,
+    /// The time for the whole chain. Not zero.
+    pub budget: Duration,
+    /// The time for one source. Not zero, and never more than the budget.
+    pub source_budget: Duration,
+    /// How often a source is tried. At least 1.
+    pub tries: u32,
+    /// How many snapshots of the store are kept.
+    pub retention: Retention,
+}
+
+/// How many snapshots of each kind are kept, as sanoid counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Retention {
+    pub frequently: u32,
+    pub hourly: u32,
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            frequently: 0,
+            hourly: 24,
+            daily: 7,
+            weekly: 4,
+            monthly: 6,
+            yearly: 0,
+        }
+    }
+}
+
+impl Retention {
+    /// Nothing is kept.
+    pub fn is_nothing(&self) -> bool {
+        [
+            self.frequently,
+            self.hourly,
+            self.daily,
+            self.weekly,
+            self.monthly,
+            self.yearly,
+        ] == [0; 6]
+    }
+}
+
+/// The whole chain's time: the unit's TimeoutStartSec is 3600 s, and the walk has to end in its own words.
+pub(crate) const DEFAULT_BUDGET: Duration = Duration::from_secs(55 * 60);
+/// One source's time.
+pub(crate) const DEFAULT_SOURCE_BUDGET: Duration = Duration::from_secs(20 * 60);
+/// Tries of a source.
+pub(crate) const DEFAULT_TRIES: u32 = 3;
+
+impl Service {
+    /// The checks of one of its datasets.
+    pub fn validators_of(&self, dataset: &DatasetName) -> &[Validator] {
+        self.validators.get(dataset).map_or(&[], Vec::as_slice)
+    }
+
+    /// Its one directory, when it was declared by `path`: then the dataset is called after the service itself.
+    fn only_path(&self) -> Option<&Path> {
+        match self.datasets.as_slice() {
+            [only]
+                if only.dataset.leaf() == self.name.as_str()
+                    && only.dataset.as_str().matches('/').count() == 1 =>
+            {
+                Some(&only.mountpoint)
+            }
+            _ => None,
+        }
+    }
+
+    /// The service in the shape of the file, in the order in which a person reads it.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, serde_json::Value)> {
+        use serde_json::{Map, Value, json};
+        let policy = &self.policy;
+        let mut rows = vec![("store", json!(policy.store))];
+        if let Some(path) = self.only_path() {
+            rows.push(("path", json!(path)));
+            if let Some(validators) = self.validators.values().next() {
+                rows.push(("validators", json!(validators)));
+            }
+        }
+        rows.extend([
+            ("replicas", json!(policy.replicas)),
+            ("offsite", json!(policy.offsite)),
+            ("chain", json!(policy.chain)),
+            ("prefer", json!(policy.prefer)),
+            ("when_exhausted", json!(policy.when_exhausted)),
+            ("verify", json!(policy.verify)),
+            ("budget", json!(format_duration(policy.budget))),
+            ("source_budget", json!(format_duration(policy.source_budget))),
+            ("tries", json!(policy.tries)),
+        ]);
+        if let Some(unit) = &self.unit {
+            rows.push(("unit", json!(unit)));
+        }
+        rows.push(("retention", json!(policy.retention)));
+        if self.only_path().is_none() {
+            let by_leaf = |(name, value): (&DatasetName, Value)| (name.leaf().to_owned(), value);
+            let datasets = self
+                .datasets
+                .iter()
+                .map(|target| by_leaf((&target.dataset, json!(target.mountpoint))));
+            rows.push(("datasets", Value::Object(datasets.collect::<Map<_, _>>())));
+            if !self.validators.is_empty() {
+                let validators = self
+                    .validators
+                    .iter()
+                    .map(|(name, list)| by_leaf((name, json!(list))));
+                rows.push(("validators", Value::Object(validators.collect::<Map<_, _>>())));
+            }
+        }
+        rows
+    }
+}
+
+impl Serialize for Service {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = self.rows();
+        let mut map = serializer.serialize_map(Some(rows.len()))?;
+        for (key, value) in rows {
+            map.serialize_entry(key, &value)?;
+        }
+        map.end()
+    }
+}

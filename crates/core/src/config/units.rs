@@ -1,0 +1,130 @@
+//! Durations as people write them: `50m`, `2h`, `1h30m`.
+//!
+//! A number without a unit is refused: whether `timeout = 50` means seconds or minutes is what one gets wrong at
+//! night. Months and years are not units here, because they have no fixed length.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// The units with their seconds, longest first.
+const UNITS: [(&str, u64); 5] = [("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+/// What a message says about units.
+pub(crate) const UNITS_HINT: &str =
+    "units are s, m, h, d and w (seconds, minutes, hours, days, weeks), as in \"90s\", \"50m\" or \"1h30m\"";
+/// The longest duration that is taken: ten years. Anything beyond is a slip, and sums of such can't overflow.
+const LONGEST: u64 = 3650 * 86_400;
+
+/// Reads a duration.
+///
+/// # Errors
+/// What is wrong with it, in a sentence that goes on after the quoted text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    let mut rest = text;
+    let mut seconds: u64 = 0;
+    let mut units = &UNITS[..];
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit_end =
+            (rest[digits..].find(|c: char| c.is_ascii_digit())).map_or(rest.len(), |at| digits + at);
+        let (number, unit) = (&rest[..digits], &rest[digits..unit_end]);
+        if number.is_empty() {
+            return Err("does not begin with a whole number".to_owned());
+        }
+        if unit.is_empty() {
+            return Err("has a number without a unit".to_owned());
+        }
+        let Some(at) = units.iter().position(|(name, _)| *name == unit) else {
+            if unit.starts_with(['.', ',']) {
+                return Err("has a fraction; write the rest in a smaller unit".to_owned());
+            }
+            return Err(match UNITS.iter().any(|(name, _)| *name == unit) {
+                true => {
+                    format!("has the unit `{unit}` twice or in the wrong place; write the longest unit first")
+                }
+                false => format!("has the unknown unit {}", super::text::quoted(unit)),
+            });
+        };
+        let factor = units[at].1;
+        units = &units[at + 1..];
+        seconds = (number.parse::<u64>().ok())
+            .and_then(|number| number.checked_mul(factor))
+            .and_then(|more| seconds.checked_add(more))
+            .filter(|sum| *sum <= LONGEST)
+            .ok_or("is longer than ten years")?;
+        rest = &rest[unit_end..];
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Writes a duration so that [`parse_duration`] reads the same one, to the second.
+pub fn format_duration(duration: Duration) -> String {
+    let mut left = duration.as_secs();
+    let mut text = String::new();
+    for (unit, seconds) in UNITS {
+        let count = left / seconds;
+        // Weeks only where they come out even: nobody reads 1w1d as 8d.
+        if count > 0 && (unit != "w" || left.is_multiple_of(seconds)) {
+            let _ = write!(text, "{count}{unit}");
+            left %= seconds;
+        }
+    }
+    if text.is_empty() {
+        text.push_str("0s");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("90s", 90),
+            ("50m", 3000),
+            ("2h", 7200),
+            ("1h30m", 5400),
+            ("1w", 604_800),
+            ("1d1s", 86_401),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(
+                parse_duration(&format_duration(Duration::from_secs(seconds))),
+                Ok(Duration::from_secs(seconds))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused_with_its_reason() {
+        for (text, why) in [
+            ("", "is empty"),
+            ("50", "has a number without a unit"),
+            ("1h30", "has a number without a unit"),
+            ("m", "does not begin with a whole number"),
+            ("-5m", "does not begin with a whole number"),
+            ("1.5h", "has a fraction; write the rest in a smaller unit"),
+            ("50min", "has the unknown unit \"min\""),
+            ("50 m", "has the unknown unit \" m\""),
+            ("50M", "has the unknown unit \"M\""),
+            (
+                "30m1h",
+                "has the unit `h` twice or in the wrong place; write the longest unit first",
+            ),
+            (
+                "1m1m",
+                "has the unit `m` twice or in the wrong place; write the longest unit first",
+            ),
+            ("99999999999999999999999s", "is longer than ten years"),
+            ("18446744073709551615w", "is longer than ten years"),
+            ("٣m", "does not begin with a whole number"),
+        ] {
+            assert_eq!(parse_duration(text), Err(why.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The single values of the configuration: names, paths, durations, counts; each with its reader and its schema.
+
+use std::borrow::Cow;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::decode::{At, Decode, Key, wrong_type};
+use super::diagnostic::{Extra, Sink};
+use super::node::{Node, Value};
+use super::text::quoted;
+use super::units::{UNITS_HINT, parse_duration};
+use crate::names::{InvalidName, ServiceName, SourceName};
+
+/// The longest path that Linux takes, with its NUL.
+const PATH_MAX: usize = 4096;
+
+/// An inline schema for a value type.
+macro_rules! value_schema {
+    ($name:ty, $($json:tt)+) => {
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool { true }
+            fn schema_name() -> Cow<'static, str> { stringify!($name).into() }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema { json_schema!($($json)+) }
+        }
+    };
+}
+
+fn text<'n>(node: &'n Node, at: &At<'_>, sink: &mut Sink<'_>, example: &str) -> Option<&'n str> {
+    match &node.value {
+        Value::Text(text) => Some(text),
+        _ => wrong_type(
+            node,
+            at,
+            sink,
+            "a text",
+            Some(format!("write it in quotes, as in {example}")),
+        ),
+    }
+}
+
+fn bad<T>(
+    node: &Node,
+    at: &At<'_>,
+    sink: &mut Sink<'_>,
+    message: String,
+    hint: impl Into<String>,
+) -> Option<T> {
+    sink.error(at, &node.span, message, Extra::hint(hint));
+    None
+}
+
+/// An absolute path without `.`, `..`, doubled or trailing slashes, and not the root.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AbsPath(pub(crate) PathBuf);
+value_schema!(AbsPath, { "type": "string", "pattern": "^/.*[^/]" });
+
+impl Decode for AbsPath {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"/srv/data\"")?;
+        match absolute(text) {
+            Ok(path) => Some(Self(path)),
+            Err((why, hint)) => bad(node, at, sink, format!("{} {why}", quoted(text)), hint),
+        }
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, (String, String)> {
+    plain_characters(text)?;
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        let hint = match text.as_bytes().first() {
+            Some(b'~' | b'$') => "neither `~` nor `$` is expanded: write the whole path, beginning with `/`",
+            _ => "write the whole path, beginning with `/`",
+        };
+        return Err(("is not an absolute path".to_owned(), hint.to_owned()));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err((
+            "climbs up with `..`".to_owned(),
+            "write the path that it leads to".to_owned(),
+        ));
+    }
+    // Collecting components drops doubled and trailing slashes and `.`, which are not mistakes.
+    let path: PathBuf = path.components().collect();
+    if path.parent().is_none() {
+        return Err((
+            "is the root of the file system".to_owned(),
+            "name the directory that is meant".to_owned(),
+        ));
+    }
+    Ok(path)
+}
+
+fn plain_characters(text: &str) -> Result<(), (String, String)> {
+    if text.len() >= PATH_MAX {
+        let why = format!(
+            "is {} bytes long, and no path has more than {}",
+            text.len(),
+            PATH_MAX - 1
+        );
+        return Err((why, "write the path itself".to_owned()));
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        let what = if c == '\0' {
+            "a NUL".to_owned()
+        } else {
+            format!("the control character {c:?}")
+        };
+        return Err((
+            format!("holds {what}"),
+            "remove it, or name the directory otherwise".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// A path inside a dataset: relative, and it stays inside.
+#[derive(Debug, Clone)]
+pub(crate) struct RelPath(pub(crate) PathBuf);
+value_schema!(RelPath, { "type": "string", "minLength": 1, "pattern": "^[^/]" });
+
+impl Decode for RelPath {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"config.xml\"")?;
+        let hint = "write it relative to the root of the service's data, as in \"db/main.sqlite\"";
+        if let Err((why, hint)) = plain_characters(text) {
+            return bad(node, at, sink, format!("{} {why}", quoted(text)), hint);
+        }
+        let path = Path::new(text);
+        if text.is_empty() {
+            return bad(node, at, sink, format!("`{at}` is empty"), hint);
+        }
+        if path.is_absolute() {
+            return bad(
+                node,
+                at,
+                sink,
+                format!("{} is an absolute path", quoted(text)),
+                hint,
+            );
+        }
+        if path.components().any(|part| part == Component::ParentDir) {
+            return bad(
+                node,
+                at,
+                sink,
+                format!("{} climbs up with `..`", quoted(text)),
+                hint,
+            );
+        }
+        Some(Self(
+            path.components()
+                .filter(|part| *part != Component::CurDir)
+                .collect(),
+        ))
+    }
+}
+
+/// A path of the off-site repository. Other kinds of addresses are recognised to say that they come later.
+#[derive(Debug, Clone)]
+pub(crate) struct Repository(pub(crate) PathBuf);
+value_schema!(Repository, { "type": "string", "pattern": "^/.*[^/]" });
+
+impl Decode for Repository {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"/mnt/nas/restic\"")?;
+        let scheme = text.split(':').next().filter(|scheme| scheme.len() < text.len());
+        let is_scheme =
+            |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '+');
+        if let Some(scheme) = scheme.filter(is_scheme) {
+            if scheme == "local" {
+                let rest = &text["local:".len()..];
+                return bad(
+                    node,
+                    at,
+                    sink,
+                    format!("{} is restic's way to write a path", quoted(text)),
+                    format!("write {rest:?}"),
+                );
+            }
+            return bad(
+                node,
+                at,
+                sink,
+                format!("repositories at `{scheme}:` are not supported yet"),
+                "this version takes the path of a directory, as in \"/mnt/nas/restic\"",
+            );
+        }
+        AbsPath::decode(node, at, sink).map(|path| Self(path.0))
+    }
+}
+
+/// A duration of at least a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lasting(pub(crate) Duration);
+value_schema!(Lasting, { "type": "string", "pattern": "^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "minLength": 2 });
+
+impl Decode for Lasting {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = match &node.value {
+            Value::Text(text) => text,
+            Value::Integer(_) | Value::Float => {
+                return bad(
+                    node,
+                    at,
+                    sink,
+                    format!("`{at}` is a number without a unit"),
+                    UNITS_HINT,
+                );
+            }
+            _ => return wrong_type(node, at, sink, "a duration", Some(UNITS_HINT.to_owned())),
+        };
+        match parse_duration(text) {
+            Ok(Duration::ZERO) => bad(
+                node,
+                at,
+                sink,
+                format!("`{at}` is no time at all"),
+                "at least \"1s\"",
+            ),
+            Ok(duration) => Some(Self(duration)),
+            Err(why) => bad(node, at, sink, format!("{} {why}", quoted(text)), UNITS_HINT),
+        }
+    }
+}
+
+fn number(node: &Node, at: &At<'_>, sink: &mut Sink<'_>, least: u32, most: u32) -> Option<u32> {
+    let range = format!("a whole number from {least} to {most}");
+    match &node.value {
+        Value::Integer(number) => {
+            let number = number.and_then(|number| u32::try_from(number).ok());
+            match number.filter(|number| (least..=most).contains(number)) {
+                Some(number) => Some(number),
+                None => bad(node, at, sink, format!("`{at}` is out of range"), range),
+            }
+        }
+        _ => wrong_type(
+            node,
+            at,
+            sink,
+            "a whole number",
+            Some(format!("{range}, without quotes")),
+        ),
+    }
+}
+
+/// How many snapshots of a kind are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Count(pub(crate) u32);
+value_schema!(Count, { "type": "integer", "minimum": 0, "maximum": 100_000 });
+
+impl Decode for Count {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        number(node, at, sink, 0, 100_000).map(Self)
+    }
+}
+
+/// How often a source is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tries(pub(crate) u32);
+value_schema!(Tries, { "type": "integer", "minimum": 1, "maximum": 100 });
+
+impl Decode for Tries {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        number(node, at, sink, 1, 100).map(Self)
+    }
+}
+
+/// The name of this machine in backups.
+#[derive(Debug, Clone)]
+pub(crate) struct HostName(pub(crate) String);
+value_schema!(HostName, { "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$" });
+
+impl HostName {
+    pub(crate) fn check(text: &str) -> Option<Self> {
+        let good = text.len() <= 64
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        good.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Decode for HostName {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"nas\"")?;
+        match Self::check(text) {
+            Some(name) => Some(name),
+            None => bad(
+                node,
+                at,
+                sink,
+                format!("{} is not a host name", quoted(text)),
+                "letters, digits, `.`, `-` and `_`, at most 64, beginning with a letter or digit",
+            ),
+        }
+    }
+}
+
+/// A systemd unit's full name.
+#[derive(Debug, Clone)]
+pub(crate) struct UnitName(pub(crate) String);
+value_schema!(UnitName, { "type": "string", "pattern": "^[A-Za-z0-9:_.\\\\@-]+\\.(service|target|socket|mount|path|timer|slice|scope)$" });
+
+/// What a unit's name can end in (systemd.unit(5)), less the kinds that nothing can wait behind.
+const UNIT_TYPES: [&str; 8] = [
+    "service", "target", "socket", "mount", "path", "timer", "slice", "scope",
+];
+
+impl Decode for UnitName {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"sonarr.service\"")?;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ":_.\\@-".contains(c);
+        if text.is_empty() || text.len() > 255 || text.starts_with('-') || !text.chars().all(allowed) {
+            let hint = "a unit's name has letters, digits and `:_.\\@-`, as in \"sonarr.service\"";
+            return bad(
+                node,
+                at,
+                sink,
+                format!("{} is not the name of a systemd unit", quoted(text)),
+                hint,
+            );
+        }
+        match text.rsplit_once('.') {
+            Some((stem, kind)) if !stem.is_empty() && UNIT_TYPES.contains(&kind) => {
+                Some(Self(text.to_owned()))
+            }
+            _ => bad(
+                node,
+                at,
+                sink,
+                format!("{} does not say what kind of unit it is", quoted(text)),
+                format!("did you mean {:?}?", format!("{text}.service")),
+            ),
+        }
+    }
+}
+
+/// One argument of a command.
+#[derive(Debug, Clone)]
+pub(crate) struct Argument(pub(crate) String);
+value_schema!(Argument, { "type": "string" });
+
+impl Decode for Argument {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"--check\"")?;
+        if text.contains('\0') {
+            return bad(
+                node,
+                at,
+                sink,
+                format!("{} holds a NUL", quoted(text)),
+                "remove it",
+            );
+        }
+        Some(Self(text.to_owned()))
+    }
+}
+
+/// A reference to a store, replica or repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference(pub(crate) String);
+value_schema!(Reference, { "type": "string" });
+
+impl Decode for Reference {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        text(node, at, sink, "\"local\"").map(|text| Self(text.to_owned()))
+    }
+}
+
+type BadKey = (String, Option<&'static str>);
+
+fn bad_name(error: &InvalidName) -> BadKey {
+    (
+        error.to_string(),
+        Some("letters, digits, `_`, `-` and `.`, at most 64"),
+    )
+}
+
+fn not_hidden(what: &str, text: &str) -> Result<(), BadKey> {
+    match text.starts_with('.') {
+        true => Err((
+            format!("{} is not a {what}: it begins with `.`", quoted(text)),
+            Some("such names are kept for reseed's own directories"),
+        )),
+        false => Ok(()),
+    }
+}
+
+impl Key for ServiceName {
+    fn parse(text: &str) -> Result<Self, BadKey> {
+        not_hidden("service name", text)?;
+        Self::new(text).map_err(|error| bad_name(&error))
+    }
+}
+
+impl Key for SourceName {
+    fn parse(text: &str) -> Result<Self, BadKey> {
+        not_hidden("source name", text)?;
+        // A store's name is the first part of the names of its datasets, which is held to ZFS's rules.
+        match text.chars().next() {
+            Some(c) if !c.is_ascii_alphabetic() && c.is_ascii_alphanumeric() => Err((
+                format!(
+                    "{} is not a source name: it does not begin with a letter",
+                    quoted(text)
+                ),
+                Some("datasets are called after it, and ZFS wants a letter first"),
+            )),
+            Some('_') => Err((
+                format!(
+                    "{} is not a source name: it does not begin with a letter",
+                    quoted(text)
+                ),
+                Some("datasets are called after it, and ZFS wants a letter first"),
+            )),
+            _ => Self::new(text).map_err(|error| bad_name(&error)),
+        }
+    }
+}
+
+/// The key of one of several datasets of a service: the last part of its dataset's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DatasetKey(pub(crate) String);
+
+impl Key for DatasetKey {
+    fn parse(text: &str) -> Result<Self, BadKey> {
+        not_hidden("dataset name", text)?;
+        match ServiceName::new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(bad_name(&InvalidName {
+                what: "dataset name",
+                ..error
+            })),
+        }
+    }
+}

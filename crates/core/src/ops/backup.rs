@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{SnapshotKind, snapshot_name, take};
+use super::snapshot::{snapshot_name, take};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
@@ -35,7 +35,7 @@ pub struct PlannedBackup {
 pub async fn backup(engine: &Engine, cx: &Context, service: &Service) -> Vec<OpReport> {
     let newest = newest_state(engine, cx, service).await;
     let newest = match newest {
-        Ok(None) => match snapshot_name(SnapshotKind::Manual, engine.clock.now(), &jiff::tz::TimeZone::UTC) {
+        Ok(None) => match snapshot_name(None, &engine.clock.now().to_zoned(jiff::tz::TimeZone::UTC)) {
             Ok(name) => take(engine, cx, service, &name).await,
             Err(error) => Err(OpError::new(OpKind::InvalidInput, error.to_string())),
         },

@@ -6,6 +6,7 @@
 mod adopt;
 mod backup;
 mod guard;
+mod prune;
 mod replicate;
 mod restore;
 mod snapshot;
@@ -14,9 +15,10 @@ mod verify;
 pub use adopt::adopt;
 pub use backup::{backup, backup_plan};
 pub use guard::{Guarded, guard};
+pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{replicate, replicate_plan};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
-pub use snapshot::{SnapshotKind, snapshot, snapshot_name};
+pub use snapshot::{due, snapshot, snapshot_name};
 pub use verify::{RepoCheck, check_repo, verify};
 
 use serde::{Deserialize, Serialize};

@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{ReplicateError, ReplicateKind};
+use crate::error::{ReplicateError, ReplicateKind, StoreError, StoreKind};
+use crate::names::HoldTag;
+use crate::point::SnapshotRef;
 use crate::replicate::{ReplicationPlan, Replicator};
 use crate::service::Service;
+use crate::store::HoldChange;
 
 /// Longest that one replica of one service may take.
 const BUDGET: Duration = Duration::from_secs(24 * 3600);
@@ -48,7 +51,14 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
             replicator.plan(&cx, &service.targets).await
         });
         let plan = match plan.await {
-            Ok(plan) if plan.steps.is_empty() => return doing.end(OpOutcome::UpToDate),
+            Ok(plan) if plan.steps.is_empty() => {
+                if let Err(error) = hold_base(engine, cx, service, replicator).await {
+                    doing.warn(format!(
+                        "the base of the next replication could not be held: {error}"
+                    ));
+                }
+                return doing.end(OpOutcome::UpToDate);
+            }
             Ok(plan) => plan,
             Err(error) => return doing.fail(error.report()),
         };
@@ -69,6 +79,9 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
                 for snapshot in &report.sent {
                     doing.done(format!("{}@{}", snapshot.dataset, snapshot.name));
                 }
+                if let Err(error) = hold_base(engine, cx, service, replicator).await {
+                    doing.warn(format!("the base of the next replication could not be held, so pruning may make it a full one: {error}"));
+                }
                 return match report.failed.into_iter().next() {
                     None => doing.end(OpOutcome::Ok),
                     Some((_, error)) => doing.end_with(OpOutcome::Partial, Some(error)),
@@ -79,4 +92,45 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
             Err(error) => return doing.fail(error.report()),
         }
     }
+}
+
+/// Holds the newest common snapshot of each dataset on the store, so that pruning there never takes the base of the next
+/// incremental replication; then lets the previous base go.
+async fn hold_base(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    replicator: &dyn Replicator,
+) -> Result<(), StoreError> {
+    let store = &service.store;
+    if !store.caps().holds {
+        return Ok(());
+    }
+    let tag = HoldTag::new(format!("reseed-base.{}", replicator.name()))
+        .map_err(|e| StoreError::new(StoreKind::InvalidInput, e.to_string()))?;
+    let work = engine.within(cx, BUDGET, "holding the replication base", |cx| async move {
+        let lineage = replicator
+            .lineage(&cx, &service.targets)
+            .await
+            .map_err(|e| e.convert(StoreKind::Unreachable))?;
+        let bases: Vec<SnapshotRef> = lineage.into_iter().filter_map(|l| l.common).collect();
+        let held = store.list(&cx, &service.targets).await?;
+        let held = held.iter().filter(|s| s.holds.contains(&tag));
+        let (kept, old): (Vec<SnapshotRef>, Vec<SnapshotRef>) =
+            held.map(|s| s.reference()).partition(|s| bases.contains(s));
+        let new: Vec<SnapshotRef> = bases.into_iter().filter(|b| !kept.contains(b)).collect();
+        // A dataset whose lineage has no base keeps the hold it has.
+        let old: Vec<SnapshotRef> = old
+            .into_iter()
+            .filter(|o| kept.iter().chain(&new).any(|b| b.dataset == o.dataset))
+            .collect();
+        if !new.is_empty() {
+            store.hold(&cx, &new, &tag, HoldChange::Add).await?;
+        }
+        if !old.is_empty() {
+            store.hold(&cx, &old, &tag, HoldChange::Release).await?;
+        }
+        Ok(())
+    });
+    work.await
 }

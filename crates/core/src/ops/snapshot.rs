@@ -2,74 +2,62 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use jiff::Zoned;
 
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{Kind, OpError, OpKind};
+use crate::error::{Kind as _, OpError, OpKind};
 use crate::names::{InvalidName, SnapshotName};
 use crate::point::{MarkerState, Snapshot};
+use crate::retention::sanoid::{Kind, Policy};
 use crate::service::Service;
 use crate::store::{Condition, CreateSnapshots, Inspection};
 
 /// Longest that taking one snapshot may take. Plain directories copy what changed.
 const BUDGET: Duration = Duration::from_secs(6 * 3600);
 
-/// What a snapshot is taken for; the name carries it, and retention goes by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SnapshotKind {
-    /// By hand: no retention rule removes it.
-    Manual,
-    /// Every few minutes.
-    Frequently,
-    /// Every hour.
-    Hourly,
-    /// Every day.
-    Daily,
-    /// Every week.
-    Weekly,
-    /// Every month.
-    Monthly,
-    /// Every year.
-    Yearly,
-}
-
-impl SnapshotKind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Manual => "manual",
-            Self::Frequently => "frequently",
-            Self::Hourly => "hourly",
-            Self::Daily => "daily",
-            Self::Weekly => "weekly",
-            Self::Monthly => "monthly",
-            Self::Yearly => "yearly",
-        }
-    }
-}
-
-/// The name of a snapshot: sanoid's `autosnap_<local time>_<type>` for what retention rules know, and
-/// `reseed_<local time>_manual` for what is taken by hand.
+/// The name of a snapshot: sanoid's for what its rules know, `reseed_<local time>_manual` for what is taken by hand and
+/// what no rule removes.
 ///
 /// # Errors
-/// Never for a time that jiff can print.
-pub fn snapshot_name(
-    kind: SnapshotKind,
-    at: Timestamp,
-    zone: &TimeZone,
-) -> Result<SnapshotName, InvalidName> {
-    let time = at
-        .to_zoned(zone.clone())
-        .strftime("%Y-%m-%d_%H:%M:%S")
-        .to_string();
+/// Never for a time that can be printed.
+pub fn snapshot_name(kind: Option<Kind>, at: &Zoned) -> Result<SnapshotName, InvalidName> {
     match kind {
-        SnapshotKind::Manual => SnapshotName::new(format!("reseed_{time}_manual")),
-        other => SnapshotName::new(format!("autosnap_{time}_{}", other.word())),
+        None => SnapshotName::new(format!("reseed_{}_manual", at.strftime("%Y-%m-%d_%H:%M:%S"))),
+        Some(kind) => SnapshotName::new(kind.snapshot_name(at, false)),
     }
+}
+
+/// The kinds of which a snapshot is due: those that the policy wants, whose newest snapshot is a period old, or that have none.
+///
+/// # Errors
+/// When the snapshots can't be listed.
+pub async fn due(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    policy: &Policy,
+) -> Result<Vec<Kind>, OpError> {
+    let store = &service.store;
+    let list = engine.within(cx, BUDGET, "listing snapshots", |cx| async move {
+        store.list(&cx, &service.targets).await
+    });
+    let snapshots = list.await.map_err(|e| e.convert(OpKind::Blocked))?;
+    let now = engine.clock.now().as_second();
+    let is_due = |kind: &Kind| {
+        let of_kind = snapshots
+            .iter()
+            .filter(|s| Kind::of_name(s.name.as_str()) == Some(*kind));
+        // One that is dated in the future, by a clock that was wrong then, must not stop snapshots until then.
+        let newest = of_kind
+            .map(|s| s.taken_at.as_second())
+            .filter(|at| *at <= now)
+            .max();
+        policy.wanted(*kind).is_some_and(|count| count > 0)
+            && newest.is_none_or(|at| now - at >= policy.period(*kind))
+    };
+    Ok(Kind::ALL.into_iter().filter(is_due).collect())
 }
 
 /// Snapshots all datasets of a service at one instant, and measures them.

@@ -12,7 +12,7 @@ use crate::error::{
 use crate::event::Event;
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
-use crate::service::VerifyLevel;
+use crate::service::Verify;
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
 use crate::verify::Validator;
@@ -335,7 +335,7 @@ impl Walk<'_> {
         let verifier = Arc::clone(&self.engine.verifier);
         let mut measured = None;
         let mut matches = None;
-        if self.service.policy.verify == VerifyLevel::Digest {
+        if self.service.policy.verify == Verify::Digest {
             let found = self
                 .engine
                 .within(
@@ -387,7 +387,13 @@ impl Walk<'_> {
                 }
             }
         }
-        let validators = self.service.policy.validators.clone();
+        let validators = self
+            .service
+            .policy
+            .validators
+            .get(&point.dataset)
+            .cloned()
+            .unwrap_or_default();
         for validator in &validators {
             let verifier = Arc::clone(&self.engine.verifier);
             self.engine

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 
 use super::*;
+use crate::digest::format::{Body, ListingHasher, tree_digest};
 
 #[test]
 fn names_are_bytes() {
@@ -58,17 +59,23 @@ fn unnest(root: &Path) {
 #[test]
 fn ten_thousand_levels_are_walked_and_freed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut tree = TreeHasher::new(attrs(&fs::metadata(dir.path()).unwrap()), Xattrs::default());
     nest(dir.path(), 10_000, |_| {});
     let own = attrs(&fs::metadata(dir.path().join("d")).unwrap());
-    let mut path = String::new();
+    let mut listing = ListingHasher::new().finish();
     for _ in 0..10_000 {
-        path.push_str(if path.is_empty() { "d" } else { "/d" });
-        tree.insert(&path, own, Xattrs::default(), Kind::Dir).unwrap();
+        let mut above = ListingHasher::new();
+        above.entry(b"d", own, &[], Body::Dir { listing: &listing });
+        listing = above.finish();
     }
+    let want = tree_digest(
+        attrs(&fs::metadata(dir.path()).unwrap()),
+        &[],
+        &listing,
+        Vec::new(),
+    );
     let found = summary(dir.path());
     assert_eq!(found.dirs, 10_000);
-    assert_eq!(found.digest, tree.digest().unwrap());
+    assert_eq!(found.digest, want);
     // Through the cache, which is as deep.
     let (mut cache, _) = DigestCache::load(&dir.path().with_extension("cache"), b"");
     cache.now = Some(FileTime {
@@ -107,7 +114,11 @@ fn a_deep_comb_keeps_few_descriptors_open() {
         fs::write(level.join("z/file"), b"x").unwrap();
     });
     let most = std::sync::atomic::AtomicUsize::new(0);
+    let looked = std::sync::atomic::AtomicUsize::new(0);
     let hook = |_: &std::ffi::CStr| {
+        if looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 20 != 0 {
+            return Ok(());
+        }
         let open = fs::read_dir("/proc/self/fd")?.count();
         most.fetch_max(open, std::sync::atomic::Ordering::Relaxed);
         Ok(())

@@ -12,6 +12,11 @@ use super::*;
 use crate::digest::walk::Opened;
 use crate::digest::{Cause, Problems, Progress};
 
+/// What is changed, and how.
+type Change = (&'static str, fn(&Path));
+/// The file at whose reading it happens, the path that is to be named, and what happens.
+type ChangeAt = (&'static str, &'static str, fn(&Path));
+
 #[test]
 fn a_walk_agrees_with_a_description_of_the_same_tree() {
     let dir = tempfile::tempdir().unwrap();
@@ -40,7 +45,7 @@ fn a_walk_agrees_with_a_description_of_the_same_tree() {
 
 #[test]
 fn every_covered_attribute_changes_the_digest() {
-    let changes: &[(&str, fn(&Path))] = &[
+    let changes: &[Change] = &[
         ("content", |r| {
             fs::write(r.join("a/file"), b"CONTENT").unwrap();
             set_mtime(&r.join("a/file"), 100, 5);
@@ -52,28 +57,28 @@ fn every_covered_attribute_changes_the_digest() {
             set_mtime(&r.join("a/b/large"), 100, 5);
         }),
         ("mtime of a file by one nanosecond", |r| {
-            set_mtime(&r.join("a/file"), 100, 6)
+            set_mtime(&r.join("a/file"), 100, 6);
         }),
         ("mode of a file", |r| {
-            fs::set_permissions(r.join("a/file"), fs::Permissions::from_mode(0o600)).unwrap()
+            fs::set_permissions(r.join("a/file"), fs::Permissions::from_mode(0o600)).unwrap();
         }),
         ("setgid of a directory", |r| {
-            fs::set_permissions(r.join("a"), fs::Permissions::from_mode(0o2755)).unwrap()
+            fs::set_permissions(r.join("a"), fs::Permissions::from_mode(0o2755)).unwrap();
         }),
         ("mode of the root", |r| {
-            fs::set_permissions(r, fs::Permissions::from_mode(0o711)).unwrap()
+            fs::set_permissions(r, fs::Permissions::from_mode(0o711)).unwrap();
         }),
         ("mode of a fifo", |r| {
-            fs::set_permissions(r.join("pipe"), fs::Permissions::from_mode(0o600)).unwrap()
+            fs::set_permissions(r.join("pipe"), fs::Permissions::from_mode(0o600)).unwrap();
         }),
         ("xattr value", |r| {
-            set_xattr(&r.join("a/file"), "user.colour", b"red")
+            set_xattr(&r.join("a/file"), "user.colour", b"red");
         }),
         ("xattr name", |r| {
-            set_xattr(&r.join("a/file"), "user.color", b"blue\0green")
+            set_xattr(&r.join("a/file"), "user.color", b"blue\0green");
         }),
         ("xattr of a directory", |r| {
-            set_xattr(&r.join("empty"), "user.x", b"")
+            set_xattr(&r.join("empty"), "user.x", b"");
         }),
         ("xattr of the root", |r| set_xattr(r, "user.root", b"no")),
         ("symlink target", |r| {
@@ -88,14 +93,14 @@ fn every_covered_attribute_changes_the_digest() {
         }),
         ("an empty file", |r| fs::write(r.join("empty/new"), b"").unwrap()),
         ("an empty directory", |r| {
-            fs::create_dir(r.join("empty/new")).unwrap()
+            fs::create_dir(r.join("empty/new")).unwrap();
         }),
         ("a name", |r| fs::rename(r.join("a.b"), r.join("a.c")).unwrap()),
         ("a directory's name", |r| {
-            fs::rename(r.join("empty"), r.join("void")).unwrap()
+            fs::rename(r.join("empty"), r.join("void")).unwrap();
         }),
         ("a file moved", |r| {
-            fs::rename(r.join("a.b"), r.join("a/a.b")).unwrap()
+            fs::rename(r.join("a.b"), r.join("a/a.b")).unwrap();
         }),
         ("a fifo gone", |r| fs::remove_file(r.join("pipe")).unwrap()),
         ("fifo for file", |r| {
@@ -104,7 +109,7 @@ fn every_covered_attribute_changes_the_digest() {
         }),
         ("a file called .zfs", |r| fs::write(r.join(".zfs"), b"").unwrap()),
         ("a .zfs deeper down", |r| {
-            fs::create_dir(r.join("a/.zfs")).unwrap()
+            fs::create_dir(r.join("a/.zfs")).unwrap();
         }),
         ("an access list", |r| {
             // Version 2; user::rw-, user:1000:r--, group::r--, mask::r--, other::---.
@@ -123,18 +128,18 @@ fn every_covered_attribute_changes_the_digest() {
             set_xattr(&r.join("a.b"), "system.posix_acl_access", &acl);
         }),
     ];
-    let privileged: &[(&str, fn(&Path))] = &[
+    let privileged: &[Change] = &[
         ("owner of a file", |r| {
-            std::os::unix::fs::lchown(r.join("a/file"), Some(7), None).unwrap()
+            std::os::unix::fs::lchown(r.join("a/file"), Some(7), None).unwrap();
         }),
         ("group of a directory", |r| {
-            std::os::unix::fs::lchown(r.join("empty"), None, Some(7)).unwrap()
+            std::os::unix::fs::lchown(r.join("empty"), None, Some(7)).unwrap();
         }),
         ("owner of a symlink", |r| {
-            std::os::unix::fs::lchown(r.join("a/link"), Some(7), None).unwrap()
+            std::os::unix::fs::lchown(r.join("a/link"), Some(7), None).unwrap();
         }),
         ("owner of the root", |r| {
-            std::os::unix::fs::lchown(r, Some(7), None).unwrap()
+            std::os::unix::fs::lchown(r, Some(7), None).unwrap();
         }),
         ("device number", |r| {
             fs::remove_file(r.join("null")).unwrap();
@@ -145,10 +150,10 @@ fn every_covered_attribute_changes_the_digest() {
             mknod(&r.join("a/disk"), FileType::CharacterDevice, (259, 1_048_575));
         }),
         ("xattr of a symlink", |r| {
-            set_xattr(&r.join("a/link"), "trusted.note", b"other")
+            set_xattr(&r.join("a/link"), "trusted.note", b"other");
         }),
         ("xattr of a fifo", |r| {
-            set_xattr(&r.join("pipe"), "trusted.note", b"other")
+            set_xattr(&r.join("pipe"), "trusted.note", b"other");
         }),
     ];
     let privileged = if is_superuser() { privileged } else { &[] };
@@ -167,7 +172,7 @@ fn every_covered_attribute_changes_the_digest() {
 
 #[test]
 fn what_is_not_covered_does_not_change_the_digest() {
-    let changes: &[(&str, fn(&Path))] = &[
+    let changes: &[Change] = &[
         ("nothing", |_| {}),
         ("mtime of a directory", |r| set_mtime(&r.join("a"), 1, 1)),
         ("mtime of the root", |r| set_mtime(r, 1, 1)),
@@ -180,7 +185,7 @@ fn what_is_not_covered_does_not_change_the_digest() {
         }),
         ("a socket gone", |r| fs::remove_file(r.join("a/socket")).unwrap()),
         ("reseed's own attribute", |r| {
-            set_xattr(r, "user.reseed.run", b"17")
+            set_xattr(r, "user.reseed.run", b"17");
         }),
         ("a name outside of the tree", |r| {
             let outside = r.with_file_name("outside");
@@ -268,9 +273,9 @@ fn only_the_first_problems_are_named_and_the_walk_ends() {
 
 #[test]
 fn what_changes_while_it_is_read_is_an_error_that_names_it() {
-    let changes: &[(&str, &str, fn(&Path))] = &[
+    let changes: &[ChangeAt] = &[
         ("file", "a/file", |r| {
-            fs::write(r.join("a/file"), b"content and more").unwrap()
+            fs::write(r.join("a/file"), b"content and more").unwrap();
         }),
         ("file", "a/file", |r| fs::write(r.join("a/file"), b"").unwrap()),
         ("file", "a/file", |r| {
@@ -278,22 +283,22 @@ fn what_changes_while_it_is_read_is_an_error_that_names_it() {
             set_mtime(&r.join("a/file"), 1, 1);
         }),
         ("file", "a/file", |r| {
-            fs::set_permissions(r.join("a/file"), fs::Permissions::from_mode(0o600)).unwrap()
+            fs::set_permissions(r.join("a/file"), fs::Permissions::from_mode(0o600)).unwrap();
         }),
         ("large", "a/b/large", |r| {
-            fs::write(r.join("a/b/large"), vec![1; 2 << 20]).unwrap()
+            fs::write(r.join("a/b/large"), vec![1; 2 << 20]).unwrap();
         }),
         // A directory is listed once; what is not as it was then has changed.
         ("nothing", "a", |r| fs::write(r.join("a/new"), b"").unwrap()),
         ("file", "a/nothing", |r| {
-            fs::remove_file(r.join("a/nothing")).unwrap()
+            fs::remove_file(r.join("a/nothing")).unwrap();
         }),
         ("one-more", "a/b", |r| {
             fs::remove_file(r.join("a/b/one-piece")).unwrap();
             std::os::unix::fs::symlink("/etc/passwd", r.join("a/b/one-piece")).unwrap();
         }),
-        ("a.b", "a/b", |r| {
-            fs::rename(r.join("a/b"), r.join("moved")).unwrap()
+        ("a.b", "", |r| {
+            fs::rename(r.join("a/b"), r.join("moved")).unwrap();
         }),
     ];
     for (at, path, change) in changes {

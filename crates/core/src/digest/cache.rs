@@ -357,7 +357,7 @@ fn read_header(bytes: &[u8], scope: &[u8; 32], path: &Path) -> Result<Ref, Cache
 }
 
 /// The clock that stamps files, read from a file that exists nowhere.
-fn kernel_file_time() -> Option<FileTime> {
+pub(super) fn kernel_file_time() -> Option<FileTime> {
     use std::os::fd::AsFd;
     let fd = rustix::fs::memfd_create(c"reseed-now", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
     Some(super::sys::stat_fd(fd.as_fd()).ok()?.ctime)

@@ -1,6 +1,7 @@
 //! backup.info through the public interface: what real barman wrote is read, and what we write is read as the same.
 //!
 //! The transcripts were written by barman's own class from values of ours; its version is in each file's name.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use proptest::prelude::*;
 use reseed_backend_barman::info::{Status, Tablespace};

@@ -23,7 +23,7 @@ pub(super) fn run(bench: &Bench) -> Rows {
         for entry in 0..ENTRIES {
             fs::write(root.join(format!("entry{entry:02}")), name.as_bytes())?;
         }
-        let _ = write!(config, "\n[services.{name}]\nmountpoint = {root:?}\n");
+        let _ = write!(config, "\n[services.{name}]\npath = {root:?}\n");
         roots.push(root);
     }
     let file = bench.dir.join("reseed.toml");

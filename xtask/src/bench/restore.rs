@@ -15,7 +15,11 @@ const BYTES: u64 = 1 << 30;
 
 /// The part of a configuration that is the same for all services.
 pub(super) fn config_head(dir: &data::Scratch) -> String {
-    format!("state_dir = {:?}\n", dir.join("state"))
+    format!(
+        "host = \"bench\"\nstate_dir = {:?}\n\n[stores.local]\ntype = \"directory\"\npath = {:?}\n",
+        dir.join("state"),
+        dir.join("store")
+    )
 }
 
 pub(super) fn run(bench: &Bench) -> Rows {
@@ -42,8 +46,8 @@ pub(super) fn run(bench: &Bench) -> Rows {
     prepare(restic().arg("backup").arg(&tree))?;
 
     let config = format!(
-        "{}\n[offsites.offsite]\npath = {repo:?}\npassword_file = {password:?}\n\n\
-         [services.bench]\nmountpoint = {tree:?}\n",
+        "{}\n[offsite.offsite]\ntype = \"embedded\"\nrepository = {repo:?}\npassword_file = {password:?}\n\n\
+         [services.bench]\npath = {tree:?}\n",
         config_head(dir)
     );
     let file = dir.join("reseed.toml");

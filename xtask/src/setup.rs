@@ -1,0 +1,192 @@
+//! What a task needs beside cargo, and getting it on Debian.
+//!
+//! Says what it will install before it does, and asks first when there is somebody to ask. Never removes or upgrades anything.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use crate::sh;
+
+/// A program that something needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// The program.
+    pub(crate) program: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+    /// What for, as in "restic, for …".
+    pub(crate) what_for: &'static str,
+}
+
+/// A C compiler: SQLite and BLAKE3 are built from C and assembly.
+pub(crate) const CC: Need = Need {
+    program: "cc",
+    package: "gcc libc6-dev",
+    what_for: "building SQLite and BLAKE3",
+};
+/// The reference implementation of the repository format.
+pub(crate) const RESTIC: Need = Need {
+    program: "restic",
+    package: "restic",
+    what_for: "reading our repositories with the real restic, and the other way round",
+};
+/// The reference for digests.
+pub(crate) const B3SUM: Need = Need {
+    program: "b3sum",
+    package: "b3sum",
+    what_for: "comparing the tree digest's speed",
+};
+
+/// Makes sure that all of these are there.
+///
+/// The error says why something is not, in a form that fits behind "skipped: ".
+pub(crate) fn ensure(needs: &[Need], yes: bool) -> Result<(), String> {
+    let missing: Vec<Need> = needs
+        .iter()
+        .copied()
+        .filter(|need| sh::find(need.program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.package.split(' ')).collect();
+    let by_hand = format!("`apt-get install {}`", packages.join(" "));
+    eprintln!("These Debian packages will be installed:");
+    for need in &missing {
+        eprintln!("  {} ({}), for {}", need.package, need.program, need.what_for);
+    }
+    if sh::find("apt-get").is_none() {
+        return Err(format!(
+            "{} is missing and this is no Debian: install what {by_hand} would",
+            missing[0].program
+        ));
+    }
+    if !is_root() {
+        return Err(format!(
+            "{} is missing and only root can install it: run {by_hand}",
+            missing[0].program
+        ));
+    }
+    if !agreed(yes)? {
+        return Err(format!(
+            "{} is missing and was not wanted: run {by_hand}",
+            missing[0].program
+        ));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = sh::command("apt-get");
+        // A machine that has just booted may still be at its own updates.
+        command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(args);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        sh::run(&mut command).map_err(|error| format!("apt-get does not run: {error}"))
+    };
+    // A new machine has no package lists yet. One whose lists can't be brought up to date may still know the packages.
+    apt(&["update"])?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&packages);
+    if !apt(&install)? {
+        return Err(format!("{by_hand} failed, see above"));
+    }
+    match missing.iter().find(|need| sh::find(need.program).is_none()) {
+        Some(need) => Err(format!(
+            "{} is still not on the path after {by_hand}",
+            need.program
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Asks, where there is a terminal and nobody has said yes beforehand. No terminal and CI mean yes.
+fn agreed(yes: bool) -> Result<bool, String> {
+    if yes || sh::in_ci() || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    eprint!("Go on? [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| format!("no answer: {error}"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn is_root() -> bool {
+    // The owner of our own entry in /proc is our effective user.
+    std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
+}
+
+/// The version of cargo-deny that deny.toml is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Finds cargo-deny, or builds it once into a cache of our own, outside of the user's cargo.
+///
+/// Built without optimisation: that takes one minute on two cores, its own profile (whole-program optimisation) more than ten.
+pub(crate) fn cargo_deny(yes: bool) -> Result<PathBuf, String> {
+    if let Some(found) = sh::find("cargo-deny") {
+        return Ok(found);
+    }
+    let tools = cache_dir().join("tools");
+    let program = tools.join("bin/cargo-deny");
+    if program.is_file() {
+        return Ok(program);
+    }
+    eprintln!(
+        "cargo-deny {CARGO_DENY} will be built and installed in {}",
+        tools.display()
+    );
+    if !agreed(yes)? {
+        return Err("cargo-deny is missing and was not wanted".to_owned());
+    }
+    let mut install = sh::cargo();
+    install.args([
+        "install",
+        "--quiet",
+        "--locked",
+        "cargo-deny",
+        "--version",
+        CARGO_DENY,
+        "--root",
+    ]);
+    install.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
+    for (key, value) in [
+        ("OPT_LEVEL", "0"),
+        ("LTO", "off"),
+        ("CODEGEN_UNITS", "16"),
+        ("DEBUG", "0"),
+    ] {
+        install.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
+    }
+    let installed = sh::run(&mut install).map_err(|error| format!("cargo does not run: {error}"))?;
+    // Only what it was built in; the program stays.
+    let _ = std::fs::remove_dir_all(tools.join("build"));
+    if installed && program.is_file() {
+        Ok(program)
+    } else {
+        Err("cargo-deny could not be installed, see above".to_owned())
+    }
+}
+
+fn cache_dir() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .unwrap_or_else(|| sh::root().join("target"));
+    base.join("reseed-xtask")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_installed_again() {
+        let shell = Need {
+            program: "sh",
+            package: "no-such-package",
+            what_for: "this test",
+        };
+        assert_eq!(ensure(&[shell], true), Ok(()));
+    }
+}

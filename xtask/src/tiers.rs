@@ -1,0 +1,204 @@
+//! The test tiers: what belongs to each, what each needs, and the summary.
+//!
+//! A tier that can't be set up is skipped and says why; in CI that is a failure. A tier that should have tests and ran none
+//! is a failure everywhere: then the filter or the names are wrong.
+
+use crate::tests_run::{self, Count};
+use crate::{Done, setup, sh, sim};
+
+/// Which tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Tier {
+    /// Everything that needs nothing but cargo, the documentation's examples, and 100,000 simulated schedules.
+    Fast,
+    /// Against real tools: tests whose name begins with `real_`.
+    Real,
+    /// In a virtual machine: tests whose name begins with `vm_`.
+    Vm,
+}
+
+/// Schedules that the fast tier simulates.
+const SCHEDULES: u64 = 100_000;
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Real => "real",
+            Self::Vm => "vm",
+        }
+    }
+
+    fn needs(self) -> &'static [setup::Need] {
+        match self {
+            Self::Fast => &[setup::CC],
+            Self::Real => &[setup::CC, setup::RESTIC],
+            Self::Vm => &[],
+        }
+    }
+}
+
+/// What became of a tier.
+#[derive(Debug)]
+struct Report {
+    tier: Tier,
+    count: Count,
+    notes: Vec<String>,
+}
+
+impl Report {
+    fn line(&self) -> String {
+        let Count {
+            passed,
+            failed,
+            skipped,
+        } = self.count;
+        let ran = self.count.ran();
+        let mut line = format!(
+            "{}: {ran} ran, {passed} passed, {failed} failed, {skipped} skipped",
+            self.tier.name()
+        );
+        if !self.notes.is_empty() {
+            line = format!("{line} ({})", self.notes.join("; "));
+        }
+        line
+    }
+}
+
+pub(crate) fn run(only: Option<Tier>, yes: bool) -> Done {
+    let tiers = only.map_or_else(|| vec![Tier::Fast, Tier::Real, Tier::Vm], |tier| vec![tier]);
+    let mut reports = Vec::new();
+    for tier in tiers {
+        reports.push(one(tier, yes)?);
+    }
+    let mut total = Count::default();
+    println!();
+    for report in &reports {
+        println!("{}", report.line());
+        total.add(&report.count);
+    }
+    let well = verdict(&total, sh::in_ci());
+    if total.skipped > 0 && total.failed == 0 && !well {
+        println!("In CI a skip is a failure.");
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    Ok(well)
+}
+
+fn verdict(total: &Count, ci: bool) -> bool {
+    total.failed == 0 && !(ci && total.skipped > 0)
+}
+
+fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
+    eprintln!("--- tier {} ---", tier.name());
+    let mut report = Report {
+        tier,
+        count: Count::default(),
+        notes: Vec::new(),
+    };
+    if let Err(why) = setup::ensure(tier.needs(), yes) {
+        report.count.skipped = 1;
+        report.notes.push(format!("the whole tier was skipped: {why}"));
+        return Ok(report);
+    }
+    let env = match tier {
+        Tier::Real => vec![("RESEED_REAL_RESTIC".to_owned(), path_of("restic"))],
+        Tier::Fast | Tier::Vm => Vec::new(),
+    };
+    report.count = tests_run::run(tier, &env)?;
+    match tier {
+        Tier::Fast => {
+            report.count.add(&tests_run::doctests()?);
+            simulate(&mut report)?;
+        }
+        Tier::Real => report.notes.push(format!("with {}", version_of("restic")?)),
+        Tier::Vm => {}
+    }
+    if report.count.ran() == 0 {
+        if tier == Tier::Vm {
+            report
+                .notes
+                .push("no test needs a virtual machine yet".to_owned());
+        } else {
+            report.count.failed += 1;
+            report
+                .notes
+                .push("no test ran: the filter or the names of the tests are wrong".to_owned());
+        }
+    }
+    Ok(report)
+}
+
+fn simulate(report: &mut Report) -> std::io::Result<()> {
+    let args = ["--seeds".to_owned(), SCHEDULES.to_string()];
+    let said = sh::tee(&mut sim::simulator(args))?;
+    let tally = sim::tally(&said.stdout);
+    let well = said.status.success()
+        && tally
+            == Some(sim::Tally {
+                schedules: SCHEDULES,
+                violations: 0,
+            });
+    if well {
+        report.count.passed += 1;
+    } else {
+        report.count.failed += 1;
+    }
+    report.notes.push(match tally {
+        Some(tally) => format!(
+            "simulator: {} schedules, {} violations",
+            tally.schedules, tally.violations
+        ),
+        None => "the simulator did not finish".to_owned(),
+    });
+    Ok(())
+}
+
+fn path_of(program: &str) -> String {
+    sh::find(program).map_or_else(|| program.to_owned(), |path| path.display().to_string())
+}
+
+fn version_of(program: &str) -> std::io::Result<String> {
+    let said = sh::output(sh::command(program).arg("version"))?;
+    let line = said.stdout.lines().next().unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().take(2).collect();
+    Ok(words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_fails_in_ci_only_and_a_failure_everywhere() {
+        let skip = Count {
+            passed: 3,
+            failed: 0,
+            skipped: 1,
+        };
+        assert!(verdict(&skip, false));
+        assert!(!verdict(&skip, true));
+        let failure = Count {
+            failed: 1,
+            ..Count::default()
+        };
+        assert!(!verdict(&failure, false));
+        assert!(verdict(&Count::default(), true));
+    }
+
+    #[test]
+    fn a_tier_without_tests_says_so_and_is_neither_pass_nor_skip() {
+        let report = Report {
+            tier: Tier::Vm,
+            count: Count::default(),
+            notes: vec!["no test needs a virtual machine yet".to_owned()],
+        };
+        assert_eq!(
+            report.line(),
+            "vm: 0 ran, 0 passed, 0 failed, 0 skipped (no test needs a virtual machine yet)"
+        );
+    }
+}

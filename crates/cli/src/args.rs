@@ -1,0 +1,258 @@
+//! The command line: what can be asked, in the words of the field. Decides nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where the configuration is unless `--config` or `RESEED_CONFIG` names another.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/reseed/reseed.toml";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all is well: done, nothing to do, data present, first start, or started empty as the policy says
+  1    something failed
+  2    the command line or the configuration is wrong
+  3    partial: something was done, something is missing
+  4    blocked or held: the service must not start
+  5    another run holds the service's lock
+  130  interrupted; the next run goes on";
+
+/// Keeps the data of a homelab recoverable, puts it back when it is missing, and proves that it can.
+#[derive(Debug, Parser)]
+#[command(name = "reseed", version, after_help = EXIT_CODES, disable_help_subcommand = true, propagate_version = true)]
+pub(crate) struct Cli {
+    /// The configuration, TOML or JSON [default: $RESEED_CONFIG or /etc/reseed/reseed.toml]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no events, only the result
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub(crate) color: Colour,
+    #[command(subcommand)]
+    pub(crate) command: Cmd,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cmd {
+    /// Write a first configuration, or make the stores and repositories that one declares
+    Init(InitArgs),
+    /// Check, explain or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCmd),
+    /// Show each service's state, and from where and how far it would come back if it vanished now
+    Status(StatusArgs),
+    /// Take a snapshot
+    Snapshot(SnapshotArgs),
+    /// Send snapshots to the replicas
+    Replicate(Change),
+    /// Back up to the off-site repositories
+    Backup(Change),
+    /// Put missing data back before a service starts; data that is there is never touched
+    Preseed(PreseedArgs),
+    /// Restore a service, or a part of it, of a chosen moment and from a chosen source
+    Restore(RestoreArgs),
+    /// Prove that recovery points are whole, by restoring them into a scratch directory
+    Verify(VerifyArgs),
+    /// Remove snapshots that the retention policy no longer wants
+    Prune(Change),
+    /// Say that what is there is the service's data; ends its being unseeded
+    Adopt(Change),
+    /// Show what was done
+    History(HistoryArgs),
+    /// Make a lab of real files, break it in five ways and watch it heal
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one page per command into a directory
+    Man {
+        /// Where to write the pages
+        dir: Option<PathBuf>,
+    },
+    /// Restore in a process of its own; started by reseed itself
+    #[command(name = "__restore-worker", hide = true)]
+    RestoreWorker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Services {
+    /// The services
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Every service
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    pub(crate) which: Services,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// How long to wait for another run on the same service, such as `30s` or `5m`
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Say what would be made, and make nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCmd {
+    /// Check it, and say everything that is wrong at once
+    Check,
+    /// Print its JSON Schema
+    Schema,
+    /// Print it as it is understood, with defaults filled in
+    Show,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Only these services
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    #[command(flatten)]
+    pub(crate) which: Services,
+    /// Which retention rule it is for; without one no rule ever removes it
+    #[arg(long, value_name = "KIND", conflicts_with = "due", value_parser = kind)]
+    pub(crate) kind: Option<reseed_core::retention::sanoid::Kind>,
+    /// Of every kind that the service's retention wants and that is due
+    #[arg(long)]
+    pub(crate) due: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreseedArgs {
+    #[command(flatten)]
+    pub(crate) which: Services,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// How long to wait for another run on the same service
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub(crate) wait: std::time::Duration,
+    /// For the demo and tests: end the process, as a power cut would, once so many bytes are restored
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub(crate) crash_after: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The service
+    pub(crate) service: String,
+    /// Only from this source
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) from: Option<String>,
+    /// Of this moment: a time (`2026-11-22 14:00`, `2h ago` is `-2h`), a point's id, or a snapshot's name
+    #[arg(long, value_name = "TIME|POINT", allow_hyphen_values = true)]
+    pub(crate) at: Option<String>,
+    /// Only this file or directory, relative to the service's root; needs --to
+    #[arg(long, value_name = "PATH", requires = "to")]
+    pub(crate) path: Option<PathBuf>,
+    /// Into this directory, which must be empty or not there yet
+    #[arg(long, value_name = "DIR", conflicts_with = "set_aside")]
+    pub(crate) to: Option<PathBuf>,
+    /// In place although data is there: keep that under another name. Stop the service first
+    #[arg(long)]
+    pub(crate) set_aside: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The services
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Every service
+    #[arg(long, conflicts_with = "services")]
+    pub(crate) all: bool,
+    /// Only from this source
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) from: Option<String>,
+    /// Where to restore to; it needs room for the largest service [default: `scratch` in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Check a repository instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["services", "all", "from"])]
+    pub(crate) repo: Option<String>,
+    /// How much of the repository to read: `structure`, `everything`, or a part such as `3/30`
+    #[arg(long, value_name = "DEPTH", default_value = "everything", requires = "repo")]
+    pub(crate) depth: String,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Only of this service
+    pub(crate) service: Option<String>,
+    /// At most so many runs
+    #[arg(long, short = 'l', default_value_t = 30, value_name = "N")]
+    pub(crate) limit: u32,
+    /// Only of one kind, such as `preseed` or `backup`
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where to make the lab [default: a new temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Say what it would do, and do nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    if text == "0" {
+        return Ok(std::time::Duration::ZERO);
+    }
+    reseed_core::config::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn kind(text: &str) -> Result<reseed_core::retention::sanoid::Kind, String> {
+    use reseed_core::retention::sanoid::Kind;
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        format!("the kinds are {}", names.join(", "))
+    })
+}

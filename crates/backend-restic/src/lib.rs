@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Off-site repositories in restic's format: the embedded engine.
+//!
+//! - [`repo`]: where a repository is, creating and opening it; [`error`]: what can go wrong, with hints
+//! - [`lock`]: restic-compatible locks
+//! - [`snapshots`], [`backup`], [`check`], [`restore`]: what can be done with an open repository
+//! - [`child`]: the restore worker, a process of its own
+
+mod cipher;
+pub mod error;
+pub mod lock;
+pub mod repo;
+pub mod secret;
+mod store;

@@ -5,9 +5,17 @@
 //! - [`snapshots`], [`backup`], [`check`], [`restore`]: what can be done with an open repository
 //! - [`child`]: the restore worker, a process of its own
 
+pub mod backup;
+pub mod check;
 mod cipher;
 pub mod error;
 pub mod lock;
+mod mode;
+mod os_path;
+mod pack;
+pub mod progress;
 pub mod repo;
+pub mod restore;
 pub mod secret;
+pub mod snapshots;
 mod store;

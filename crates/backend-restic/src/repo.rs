@@ -151,7 +151,7 @@ impl Engine {
             }
         }
         let store = self.store()?;
-        let backend = Backend::new(Arc::clone(&store), gate.clone());
+        let backend = Backend::new(Arc::clone(&store), gate);
         guarded("open", || {
             self.require_config(&store, &backend)?;
             self.require_keys(&store, &backend)?;
@@ -165,7 +165,7 @@ impl Engine {
                 clock: Arc::clone(&self.clock),
                 host: self.host.clone(),
             };
-            Ok(OpenRepo { store, backend, gate, repo, cipher, locker })
+            Ok(OpenRepo { store, backend, repo, cipher, locker })
         })
     }
 
@@ -265,7 +265,6 @@ fn bytesize(bytes: u64) -> bytesize::ByteSize {
 pub struct OpenRepo {
     pub(crate) store: Arc<Store>,
     pub(crate) backend: Backend,
-    pub(crate) gate: Gate,
     pub(crate) repo: Repository<OpenStatus>,
     pub(crate) cipher: Cipher,
     pub(crate) locker: Locker,

@@ -48,16 +48,45 @@ pub(crate) struct Backend {
     store: Arc<Store>,
     gate: Gate,
     first_error: Arc<Mutex<Option<EngineError>>>,
+    snapshots: Arc<Mutex<SnapshotWrites>>,
+}
+
+#[derive(Debug, Default)]
+struct SnapshotWrites {
+    held_back: bool,
+    last: Option<Id>,
 }
 
 impl Backend {
     pub(crate) fn new(store: Arc<Store>, gate: Gate) -> Self {
-        Self { store, gate, first_error: Arc::default() }
+        Self { store, gate, first_error: Arc::default(), snapshots: Arc::default() }
     }
 
     /// The kind of the first failure since the last call, for the caller to prefer over flattened text.
     pub(crate) fn take_error(&self) -> Option<EngineError> {
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// While held back, snapshot files are taken and dropped.
+    pub(crate) fn hold_back_snapshots(&self, hold: bool) {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).held_back = hold;
+    }
+
+    /// The id of the snapshot file that was written last.
+    pub(crate) fn last_snapshot(&self) -> Option<Id> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).last
+    }
+
+    fn write(&self, kind: FileType, id: &Id, content: BytesList) -> Result<()> {
+        self.gate.check()?;
+        if kind == FileType::Snapshot {
+            let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            if snapshots.held_back {
+                return Ok(());
+            }
+            snapshots.last = Some(*id);
+        }
+        self.store.write(&layout::path_of(self.store.prefix(), kind, id), content.into_vec())
     }
 
     fn report<T>(&self, result: Result<T>) -> RusticResult<T> {
@@ -125,8 +154,7 @@ impl WriteBackend for Backend {
     }
 
     fn write_bytes(&self, kind: FileType, id: &Id, _cacheable: bool, content: BytesList) -> RusticResult<()> {
-        let path = layout::path_of(self.store.prefix(), kind, id);
-        self.report(self.gate.check().and_then(|()| self.store.write(&path, content.into_vec())))
+        self.report(self.write(kind, id, content))
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {

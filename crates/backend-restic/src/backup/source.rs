@@ -307,3 +307,88 @@ impl Read for CountingReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(root: &Path) -> TreeSource {
+        TreeSource {
+            root: root.to_path_buf(),
+            name: "recorded".into(),
+            findings: Arc::default(),
+            cancelled: Arc::new(|| false),
+            gate: Gate::default(),
+        }
+    }
+
+    #[test]
+    fn the_root_comes_first_under_its_recorded_name_and_the_rest_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        for name in ["c", "a", "b/2", "b/1", "B"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let entries: Vec<_> = source(dir.path()).entries().map(|entry| entry.ok().unwrap().node.name).collect();
+        assert_eq!(entries, ["recorded", "B", "a", "b", "1", "2", "c"]);
+    }
+
+    #[test]
+    fn an_entry_that_vanished_is_counted_and_the_walk_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let source = source(dir.path());
+        let mut walk = source.entries();
+        assert!(walk.next().is_some());
+        std::fs::remove_file(dir.path().join("b")).unwrap();
+        let rest: Vec<_> = walk.map(|entry| entry.ok().unwrap().node.name).collect();
+        assert_eq!(rest, ["a", "c"]);
+        assert_eq!(source.findings.count(), 1);
+        assert!(source.findings.named()[0].contains("/b: "), "{:?}", source.findings.named());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_counted_and_one_that_changed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("short"), b"123").unwrap();
+        let source = source(dir.path());
+        let opener = |name: &str, size| Opener {
+            path: dir.path().join(name),
+            size,
+            findings: Arc::clone(&source.findings),
+            cancelled: Arc::new(|| false),
+        };
+        assert!(opener("gone", 1).open().is_err());
+        assert_eq!((source.findings.count(), source.findings.dropped.load(Ordering::Relaxed)), (1, 1));
+        let mut content = Vec::new();
+        opener("short", 4).open().ok().unwrap().read_to_end(&mut content).unwrap();
+        assert_eq!(content, b"123");
+        assert_eq!((source.findings.count(), source.findings.dropped.load(Ordering::Relaxed)), (2, 1));
+        opener("short", 3).open().ok().unwrap().read_to_end(&mut content).unwrap();
+        assert_eq!(source.findings.count(), 2);
+    }
+
+    #[test]
+    fn a_file_replaced_by_a_link_or_pipe_is_neither_followed_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("link")).unwrap();
+        let source = source(dir.path());
+        let opener = Opener {
+            path: dir.path().join("link"),
+            size: 1,
+            findings: Arc::clone(&source.findings),
+            cancelled: Arc::new(|| false),
+        };
+        assert!(opener.open().is_err());
+    }
+
+    #[test]
+    fn cancelling_ends_the_walk_and_closes_the_gate() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = TreeSource { cancelled: Arc::new(|| true), ..source(dir.path()) };
+        assert!(source.entries().next().is_none());
+        assert_eq!(source.gate.check(), Err(EngineError::Cancelled));
+    }
+}

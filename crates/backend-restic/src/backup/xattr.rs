@@ -16,14 +16,16 @@ const MOST: usize = 64 * 1024;
 /// The attributes in whatever type the library's node keeps them: that type is private, and its serialised form is
 /// the repository's format.
 pub(crate) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> {
-    // The empty list is by far the most common answer and needs no buffer.
-    let size = match llistxattr(path, &mut [0_u8; 0][..]) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(T::default()),
-        Ok(size) => size,
-        Err(error) => return Err(error.into()),
+    // Almost always there are none, or few.
+    let mut names = vec![0_u8; 1024];
+    let filled = loop {
+        match llistxattr(path, &mut names[..]) {
+            Ok(0) | Err(Errno::NOTSUP) => return Ok(T::default()),
+            Ok(filled) => break filled,
+            Err(Errno::RANGE) if names.len() < MOST => names.resize(MOST, 0),
+            Err(error) => return Err(error.into()),
+        }
     };
-    let mut names = vec![0_u8; size.clamp(4096, MOST)];
-    let filled = llistxattr(path, &mut names[..])?;
     let mut found = Vec::new();
     let mut value = vec![0_u8; MOST];
     for name in names[..filled].split_inclusive(|byte| *byte == 0) {

@@ -76,6 +76,22 @@ pub enum EngineError {
         /// The store's or the parser's own words.
         detail: String,
     },
+    /// The system or the store does not let us in.
+    #[error("no permission for {what}: {detail}")]
+    Denied {
+        /// Which part.
+        what: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The file with the repository's password cannot be read.
+    #[error("cannot read the password file {path}: {detail}")]
+    PasswordFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        detail: String,
+    },
     /// The store refused or failed an operation.
     #[error("the store failed to {action}: {detail}")]
     Store {
@@ -213,6 +229,10 @@ impl EngineError {
             Self::Locked { .. } => "wait for the other run to end; if it is dead, `restic unlock` removes its lock",
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
             Self::Unreadable { .. } => "check permissions, then run `restic check`",
+            Self::Denied { .. } => "give the user that runs this access to the repository",
+            Self::PasswordFile { .. } => {
+                "put the password there, readable by the user that runs this; without it the data cannot be read"
+            }
             Self::Store { .. } => "check that the repository's storage is reachable, then run again",
             Self::NoSpace { .. } => "free space or raise the quota, then run again: it continues where it stopped",
             Self::ReadOnly { .. } => "remount it writable, or choose another place",

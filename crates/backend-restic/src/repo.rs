@@ -221,7 +221,12 @@ impl Engine {
     }
 
     fn unreadable(&self, error: &io::Error) -> EngineError {
-        EngineError::Unreadable { what: self.location(), detail: error.to_string() }
+        let (what, detail) = (self.location(), error.to_string());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            EngineError::Denied { what, detail }
+        } else {
+            EngineError::Unreadable { what, detail }
+        }
     }
 
     fn store(&self) -> Result<Arc<Store>> {

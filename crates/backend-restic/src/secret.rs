@@ -6,8 +6,12 @@
 //! The credential types of `rustic_core` print their secrets in `Debug`, so this type is turned into one of those
 //! only at the moment a repository is opened.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::error::{EngineError, Result};
 
 /// A repository password.
 ///
@@ -43,6 +47,17 @@ impl Password {
         Self::new(contents.trim_end_matches(['\r', '\n']))
     }
 
+    /// Reads a password file.
+    ///
+    /// # Errors
+    /// `PasswordFile`, also for an empty one.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let fail = |detail: String| EngineError::PasswordFile { path: path.display().to_string(), detail };
+        let contents = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?);
+        let password = Self::from_file_contents(&contents);
+        if password.0.is_empty() { Err(fail("it is empty".into())) } else { Ok(password) }
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -62,6 +77,16 @@ mod tests {
     fn debug_never_shows_the_secret() {
         let password = Password::new("hunter2");
         assert_eq!(format!("{password:?} {:?}", Some(&password)), "*** Some(***)");
+    }
+
+    #[test]
+    fn a_missing_or_empty_password_file_is_told_apart_from_a_wrong_password() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), "\n").unwrap();
+        for name in ["missing", "empty"] {
+            let error = Password::read_file(&dir.path().join(name)).unwrap_err();
+            assert!(matches!(error, EngineError::PasswordFile { .. }), "{error}");
+        }
     }
 
     #[test]

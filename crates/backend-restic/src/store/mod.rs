@@ -167,9 +167,9 @@ fn store_error(action: &str, path: &str, error: &StoreError) -> EngineError {
             EngineError::Unreadable { what: path.to_owned(), detail: "it does not exist".into() }
         }
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-            EngineError::Unreadable { what: path.to_owned(), detail: error.to_string() }
+            EngineError::Denied { what: path.to_owned(), detail: error.to_string() }
         }
-        _ if denied => EngineError::Unreadable { what: path.to_owned(), detail: "permission denied".into() },
+        _ if denied => EngineError::Denied { what: path.to_owned(), detail: error.to_string() },
         _ => EngineError::Store { action: format!("{action} {path}"), detail: error.to_string() },
     }
 }

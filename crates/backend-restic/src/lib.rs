@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Off-site repositories in restic's format: the embedded engine.
+//!
+//! - [`Embedded`]: the engine behind the core's traits, [`OffsiteRepo`](reseed_core::OffsiteRepo) and
+//!   [`RestoreSource`](reseed_core::RestoreSource)
+//! - [`repo`]: where a repository is, creating and opening it; [`error`]: what can go wrong, with hints
+//! - [`lock`]: restic-compatible locks
+//! - [`snapshots`], [`backup`], [`check`], [`restore`]: what can be done with a repository
+//! - [`worker`] and [`child`]: a restore in a process of its own, from both sides of the pipe
+//!
+//! The engine reads and writes what restic reads and writes, and never forgets or prunes: that is the restic binary's.
+
+pub mod backup;
+pub mod check;
+pub mod child;
+mod cipher;
+mod embedded;
+pub mod error;
+pub mod lock;
+mod mode;
+mod offsite_repo;
+mod os_path;
+mod pack;
+pub mod points;
+pub mod progress;
+pub mod repo;
+pub mod restore;
+mod restore_source;
+pub mod secret;
+pub mod snapshots;
+mod store;
+pub mod worker;
+
+pub use embedded::{Embedded, PasswordFrom};

@@ -1,0 +1,216 @@
+//! Looks for damage in a repository.
+//!
+//! The structure is checked by `rustic_core` (index, trees, presence and size of packs), with its panics caught. The
+//! data is read by our own code, because the library's panics on a pack that does not decompress or is short: every
+//! byte of a pack against the pack's id, and every blob against its own.
+
+use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
+use rustic_core::{CheckOptions, FileType, ReadBackend};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::backup::Cancelled;
+use crate::cipher::hex;
+use crate::error::{EngineError, Result, guarded};
+use crate::pack::{Location, Unsealer, raw_id, read_range};
+use crate::repo::OpenRepo;
+
+/// Packs are read in pieces of at most this size, unless one blob is larger.
+const PIECE: u32 = 8 << 20;
+
+/// How much of the data to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadData {
+    /// None of it.
+    No,
+    /// The packs whose id falls into part `n` of `of`, from 1: after `of` runs all of it.
+    Part {
+        /// Which part.
+        n: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// Every pack.
+    All,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Damage. Empty is sound.
+    pub errors: Vec<String>,
+    /// What is odd and does no harm.
+    pub warnings: Vec<String>,
+    /// Packs that were read.
+    pub packs_read: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+}
+
+impl OpenRepo {
+    /// Checks the repository.
+    ///
+    /// # Errors
+    /// What keeps it from looking; damage is in the findings.
+    pub fn check(&self, read: ReadData, cancelled: &Cancelled) -> Result<Findings> {
+        if let ReadData::Part { n, of } = read
+            && (of == 0 || n == 0 || n > of)
+        {
+            return Err(EngineError::Invalid { detail: format!("there is no part {n} of {of}") });
+        }
+        let mut findings = Findings::default();
+        self.check_snapshots(&mut findings)?;
+        self.check_structure(&mut findings)?;
+        if read != ReadData::No {
+            match guarded("check", || self.packs()) {
+                Ok(packs) => self.check_packs(packs, read, cancelled, &mut findings)?,
+                Err(error) => findings.errors.push(error.to_string()),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// The library's check begins with the snapshots and gives up at the first that is damaged.
+    fn check_snapshots(&self, findings: &mut Findings) -> Result<()> {
+        let ids = self.backend.list(FileType::Snapshot).map_err(|error| self.error(&error, "list snapshots"))?;
+        for id in ids {
+            let read = guarded("read a snapshot", || {
+                self.repo
+                    .get_file::<rustic_core::repofile::SnapshotFile>(&id.into())
+                    .map_err(|error| self.error(&error, "read a snapshot"))
+            });
+            if let Err(error) = read {
+                findings.errors.push(format!("snapshot {}: {error}", id.to_hex().as_str()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_structure(&self, findings: &mut Findings) -> Result<()> {
+        let checked = guarded("check", || {
+            self.repo.check(CheckOptions::default()).map_err(|error| self.error(&error, "check"))
+        });
+        match checked {
+            Ok(results) => {
+                for (level, error) in results.0 {
+                    let text = error.to_string();
+                    // The level's type is private; its name is all there is.
+                    if format!("{level:?}") == "Warn" {
+                        findings.warnings.push(text);
+                    } else {
+                        findings.errors.push(text);
+                    }
+                }
+            }
+            Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+            Err(error) => findings.errors.push(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn packs(&self) -> Result<Vec<(PackId, Vec<IndexBlob>)>> {
+        let mut packs = Vec::new();
+        let files = self.repo.stream_files::<IndexFile>().map_err(|error| self.error(&error, "read the index"))?;
+        for file in files {
+            let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
+            packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
+        }
+        packs.sort_unstable_by_key(|(id, _)| *id);
+        packs.dedup_by_key(|(id, _)| *id);
+        Ok(packs)
+    }
+
+    fn check_packs(
+        &self,
+        packs: Vec<(PackId, Vec<IndexBlob>)>,
+        read: ReadData,
+        cancelled: &Cancelled,
+        findings: &mut Findings,
+    ) -> Result<()> {
+        let sizes: std::collections::HashMap<_, _> = self
+            .backend
+            .list_with_size(FileType::Pack)
+            .map_err(|error| self.error(&error, "list packs"))?
+            .into_iter()
+            .collect();
+        let mut unsealer = Unsealer::new(self.cipher.clone())?;
+        for (id, blobs) in packs {
+            if cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            if let ReadData::Part { n, of } = read
+                && part_of(&raw_id(&id)?, of) != n - 1
+            {
+                continue;
+            }
+            // A missing pack is in the structure's findings already.
+            let Some(size) = sizes.get(&*id) else { continue };
+            findings.packs_read += 1;
+            findings.bytes_read += u64::from(*size);
+            if let Err(detail) = self.check_pack(&mut unsealer, &id, blobs, *size) {
+                findings.errors.push(format!("pack {}: {detail}", id.to_hex().as_str()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pack(
+        &self,
+        unsealer: &mut Unsealer,
+        id: &PackId,
+        mut blobs: Vec<IndexBlob>,
+        size: u32,
+    ) -> std::result::Result<(), String> {
+        blobs.sort_unstable_by_key(|blob| blob.location.offset);
+        let mut hash = Sha256::new();
+        let mut position = 0_u32;
+        let mut rest = blobs.as_slice();
+        while position < size {
+            // Up to the last blob that ends within the piece; at least one; the header at the end.
+            let fits = rest
+                .iter()
+                .take_while(|blob| blob_end(blob).is_some_and(|end| end.saturating_sub(position) <= PIECE))
+                .count()
+                .max(usize::from(!rest.is_empty()));
+            let (now, later) = rest.split_at(fits);
+            rest = later;
+            let end = match now.last() {
+                Some(blob) => blob_end(blob).filter(|end| (position..=size).contains(end)),
+                None => Some(size.min(position.saturating_add(PIECE))),
+            };
+            let end = end.ok_or("its index does not fit its size")?;
+            let mut piece =
+                read_range(&self.store, id, position, end - position).map_err(|error| error.to_string())?;
+            hash.update(&piece);
+            for blob in now {
+                let at = Location {
+                    offset: blob.location.offset,
+                    length: blob.location.length,
+                    uncompressed: blob.location.uncompressed_length.map_or(0, std::num::NonZeroU32::get),
+                };
+                let range = at.offset.checked_sub(position).map(|from| from as usize..from as usize + at.length as usize);
+                let sealed = range.and_then(|range| piece.get_mut(range)).ok_or("blobs overlap in its index")?;
+                let raw = raw_id(&blob.id).map_err(|error| error.to_string())?;
+                unsealer.open(sealed, at, &raw)?;
+            }
+            if end == position {
+                return Err("its index holds an empty blob".into());
+            }
+            position = end;
+        }
+        if hex(&hash.finalize().into()) == id.to_hex().as_str() {
+            Ok(())
+        } else {
+            Err("its content is not what its name says".into())
+        }
+    }
+}
+
+/// Ids are spread evenly, so their first bytes say which part a pack is in; it stays in it as others come and go.
+fn part_of(id: &[u8; 32], of: u32) -> u32 {
+    u32::from_be_bytes([id[0], id[1], id[2], id[3]]) % of
+}
+
+fn blob_end(blob: &IndexBlob) -> Option<u32> {
+    blob.location.offset.checked_add(blob.location.length)
+}

@@ -1,0 +1,146 @@
+//! The embedded engine as the core sees it: one repository, its password, and the worker that restores from it.
+//!
+//! What is common to both traits is here: running blocking work without losing track of it, and putting the engine's
+//! errors into the core's envelope.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use reseed_core::Context;
+use reseed_core::error::{Common, Effect, Error, Kind};
+use reseed_core::event::Event;
+use reseed_core::names::{DatasetName, SourceName};
+
+use crate::backup::Cancelled;
+use crate::error::EngineError;
+use crate::progress::OnProgress;
+use crate::repo::Engine;
+use crate::secret::Password;
+use crate::worker::Worker;
+
+/// Where the password comes from.
+#[derive(Debug, Clone)]
+pub enum PasswordFrom {
+    /// A file, read at each use.
+    File(PathBuf),
+    /// Given.
+    Given(Password),
+}
+
+impl PasswordFrom {
+    pub(crate) fn read(&self) -> Result<Password, EngineError> {
+        match self {
+            Self::File(path) => Password::read_file(path),
+            Self::Given(password) => Ok(password.clone()),
+        }
+    }
+}
+
+/// One repository in restic's format, served by the embedded engine. It is both an
+/// [`OffsiteRepo`](reseed_core::OffsiteRepo) and a [`RestoreSource`](reseed_core::RestoreSource).
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    pub(crate) name: SourceName,
+    pub(crate) engine: Engine,
+    pub(crate) password: PasswordFrom,
+    pub(crate) worker: Worker,
+}
+
+impl Embedded {
+    /// A repository under a name of the configuration.
+    pub fn new(name: SourceName, engine: Engine, password: PasswordFrom, worker: Worker) -> Self {
+        Self { name, engine, password, worker }
+    }
+
+    /// Runs blocking work that is asked to end when the run is cancelled, or when this future is dropped.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        work: impl FnOnce(&Self, Cancelled) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let token = cx.cancel.child_token();
+        let _ends_with_this_future = token.clone().drop_guard();
+        if token.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        let this = self.clone();
+        let cancelled: Cancelled = Arc::new(move || token.is_cancelled());
+        match tokio::task::spawn_blocking(move || work(&this, cancelled)).await {
+            Ok(result) => result,
+            Err(error) => Err(EngineError::Panicked { during: "the work".into(), detail: error.to_string() }),
+        }
+    }
+
+    pub(crate) fn progress_to(cx: &Context, dataset: &DatasetName) -> OnProgress {
+        let (cx, dataset) = (cx.clone(), dataset.clone());
+        Arc::new(move |progress| {
+            cx.emit(Event::Progress {
+                dataset: dataset.clone(),
+                bytes: progress.bytes,
+                total: progress.total,
+                files: progress.files,
+            });
+        })
+    }
+}
+
+/// The kinds that only one of the traits has.
+pub(crate) trait OwnKinds: Kind {
+    fn own(error: &EngineError) -> Option<Self>;
+}
+
+/// Puts an error into the envelope. `effect` is what may have happened where the error does not exclude it.
+pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: Effect) -> Error<K> {
+    let kind = K::own(error).unwrap_or_else(|| K::from_common(common(error)));
+    let mut envelope =
+        Error::new(kind, what).said(error).effect(if nothing_happened(error) { Effect::None } else { effect });
+    if let Some(hint) = error.hint() {
+        envelope = envelope.hint(hint);
+    }
+    envelope
+}
+
+fn common(error: &EngineError) -> Common {
+    use EngineError as E;
+    match error {
+        E::NoRepository { .. } | E::Source { .. } | E::NoSnapshot { .. } | E::EmptyResult { .. } => Common::NotFound,
+        E::AlreadyExists { .. } => Common::AlreadyExists,
+        E::PathIsFile { .. } | E::TargetConflict { .. } | E::Invalid { .. } => Common::InvalidInput,
+        E::WrongPassword { .. } => Common::AuthFailed,
+        E::NewerVersion { .. } => Common::Unsupported,
+        E::Locked { .. } | E::LockLost { .. } => Common::Busy,
+        E::Denied { .. } | E::PasswordFile { .. } => Common::PermissionDenied,
+        E::NoSpace { .. } => Common::NoSpace,
+        E::ReadOnly { .. } => Common::ReadOnly,
+        E::Cancelled => Common::Cancelled,
+        E::MissingKey { .. }
+        | E::Unreadable { .. }
+        | E::CorruptPack { .. }
+        | E::MissingBlob { .. }
+        | E::UnsafeName { .. }
+        | E::Panicked { .. } => Common::Corrupt,
+        E::Store { .. } => Common::Unreachable,
+        E::Target { .. } | E::Worker { .. } => Common::Io,
+    }
+}
+
+/// Errors that come before anything is written.
+fn nothing_happened(error: &EngineError) -> bool {
+    use EngineError as E;
+    matches!(
+        error,
+        E::NoRepository { .. }
+            | E::AlreadyExists { .. }
+            | E::PathIsFile { .. }
+            | E::WrongPassword { .. }
+            | E::MissingKey { .. }
+            | E::NewerVersion { .. }
+            | E::Locked { .. }
+            | E::PasswordFile { .. }
+            | E::Source { .. }
+            | E::NoSnapshot { .. }
+            | E::EmptyResult { .. }
+            | E::MissingBlob { .. }
+            | E::UnsafeName { .. }
+    )
+}

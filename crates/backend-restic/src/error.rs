@@ -1,0 +1,345 @@
+//! What can go wrong with an embedded repository, one kind per remedy.
+//!
+//! Every variant reads as one sentence and carries only owned text, so that it crosses the pipe from the restore
+//! worker unchanged. [`EngineError::hint`] says what to do next. It knows nothing about chains, retries or effects:
+//! the trait implementations translate it into the core's envelope.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lock::LockHolder;
+
+/// Result of an engine operation.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// Why an operation on an embedded repository failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Nothing is there.
+    #[error("no repository at {location}")]
+    NoRepository {
+        /// Where it was looked for.
+        location: String,
+    },
+    /// `init` found something already there.
+    #[error("a repository already exists at {location}")]
+    AlreadyExists {
+        /// Where it is.
+        location: String,
+    },
+    /// The repository path names a file.
+    #[error("the repository path {path} is a file, not a directory")]
+    PathIsFile {
+        /// The path.
+        path: String,
+    },
+    /// No key file opens with the password.
+    #[error("wrong password for the repository at {location}")]
+    WrongPassword {
+        /// Which repository.
+        location: String,
+    },
+    /// There is a configuration but no key file at all.
+    #[error("the repository at {location} has no key file")]
+    MissingKey {
+        /// Which repository.
+        location: String,
+    },
+    /// The repository's format is newer than what this engine reads.
+    #[error("the repository at {location} has a format this version does not know: {detail}")]
+    NewerVersion {
+        /// Which repository.
+        location: String,
+        /// What was found.
+        detail: String,
+    },
+    /// Somebody holds an exclusive lock.
+    #[error("the repository is locked by {holder}")]
+    Locked {
+        /// Who, where and since when.
+        holder: LockHolder,
+    },
+    /// Our own lock could not be kept alive, so writing on would not be safe.
+    #[error("the repository lock was lost: {detail}")]
+    LockLost {
+        /// Why.
+        detail: String,
+    },
+    /// Part of the repository is there but cannot be read or makes no sense.
+    #[error("cannot read {what}: {detail}")]
+    Unreadable {
+        /// Which part.
+        what: String,
+        /// The store's or the parser's own words.
+        detail: String,
+    },
+    /// The system or the store does not let us in.
+    #[error("no permission for {what}: {detail}")]
+    Denied {
+        /// Which part.
+        what: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The file with the repository's password cannot be read.
+    #[error("cannot read the password file {path}: {detail}")]
+    PasswordFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        detail: String,
+    },
+    /// The store refused or failed an operation.
+    #[error("the store failed to {action}: {detail}")]
+    Store {
+        /// What was attempted.
+        action: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// No space left where something had to be written.
+    #[error("no space left while writing {path}")]
+    NoSpace {
+        /// What was being written.
+        path: String,
+    },
+    /// The place to write to is read-only.
+    #[error("cannot write {path}: the file system is read-only")]
+    ReadOnly {
+        /// What was being written.
+        path: String,
+    },
+    /// The directory to back up is not there or not a directory.
+    #[error("cannot back up {path}: {detail}")]
+    Source {
+        /// The directory.
+        path: String,
+        /// Why not.
+        detail: String,
+    },
+    /// No snapshot has that id.
+    #[error("no snapshot {id} in the repository")]
+    NoSnapshot {
+        /// What was asked for.
+        id: String,
+    },
+    /// The request selects nothing, which is never what somebody who restores wants.
+    #[error("nothing to restore: {what}")]
+    EmptyResult {
+        /// What selected nothing.
+        what: String,
+    },
+    /// A pack is damaged, short or missing.
+    #[error("pack {pack} is damaged: {detail}; affected: {}", affected(.files, *.more))]
+    CorruptPack {
+        /// The pack's id.
+        pack: String,
+        /// What is wrong with it.
+        detail: String,
+        /// Files that need it, the first few.
+        files: Vec<String>,
+        /// How many more files need it.
+        more: u64,
+    },
+    /// The index does not know a blob that a snapshot needs.
+    #[error("{what} {blob} is not in the index, needed for {path}")]
+    MissingBlob {
+        /// `data` or `tree`.
+        what: String,
+        /// The blob's id.
+        blob: String,
+        /// What needs it.
+        path: String,
+    },
+    /// A name in the snapshot would leave the target directory, or cannot exist on a file system.
+    #[error("refusing the name {name:?} in {parent:?}: {detail}")]
+    UnsafeName {
+        /// The directory in the snapshot.
+        parent: String,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Something stands in the target where the snapshot has something else.
+    #[error("cannot restore {path}: {detail}")]
+    TargetConflict {
+        /// The path below the target.
+        path: String,
+        /// What stands there.
+        detail: String,
+    },
+    /// An operation in the target failed.
+    #[error("cannot {action} {path}: {detail}")]
+    Target {
+        /// What was attempted.
+        action: String,
+        /// The path below the target.
+        path: String,
+        /// The system's own words.
+        detail: String,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The restore worker died or talked nonsense.
+    #[error("the restore worker failed: {detail}")]
+    Worker {
+        /// How it ended.
+        detail: String,
+    },
+    /// A defect in a library, caught at its border.
+    #[error("internal failure during {during}: {detail}")]
+    Panicked {
+        /// The operation.
+        during: String,
+        /// The panic's message.
+        detail: String,
+    },
+    /// The request makes no sense.
+    #[error("invalid request: {detail}")]
+    Invalid {
+        /// Why.
+        detail: String,
+    },
+}
+
+fn affected(files: &[String], more: u64) -> String {
+    let mut text = if files.is_empty() { "unknown files".to_owned() } else { files.join(", ") };
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+impl EngineError {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoRepository { .. } => "check the repository path, or create one with `reseed init`",
+            Self::AlreadyExists { .. } => "open it instead; init never touches an existing repository",
+            Self::PathIsFile { .. } => "the repository must be a directory: correct the path",
+            Self::WrongPassword { .. } => "check the password file; `restic key list` shows which keys exist",
+            Self::MissingKey { .. } => "restore the keys/ directory from a copy: without a key the data cannot be read",
+            Self::NewerVersion { .. } => "use the restic binary for this repository, or upgrade",
+            Self::Locked { .. } => "wait for the other run to end; if it is dead, `restic unlock` removes its lock",
+            Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
+            Self::Unreadable { .. } => "check permissions, then run `restic check`",
+            Self::Denied { .. } => "give the user that runs this access to the repository",
+            Self::PasswordFile { .. } => {
+                "put the password there, readable by the user that runs this; without it the data cannot be read"
+            }
+            Self::Store { .. } => "check that the repository's storage is reachable, then run again",
+            Self::NoSpace { .. } => "free space or raise the quota, then run again: it continues where it stopped",
+            Self::ReadOnly { .. } => "remount it writable, or choose another place",
+            Self::Source { .. } => "check that the dataset is mounted and the path is right",
+            Self::NoSnapshot { .. } | Self::EmptyResult { .. } => "list what is there with `restic snapshots` and `restic ls`",
+            Self::CorruptPack { .. } => {
+                "run `restic check --read-data`; restore from another source or an older snapshot meanwhile"
+            }
+            Self::MissingBlob { .. } => "run `restic rebuild-index`, then `restic check`",
+            Self::UnsafeName { .. } => "the snapshot was not written by a well-behaved program: do not trust it",
+            Self::TargetConflict { .. } => "restore into an empty directory",
+            Self::Target { .. } => "check permissions and the health of the target file system",
+            Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
+            Self::Panicked { .. } => "run `restic check`; the repository may be damaged",
+            Self::Cancelled | Self::Invalid { .. } => return None,
+        })
+    }
+
+    /// Sorts an I/O error of the target into the kinds that have a remedy of their own.
+    pub(crate) fn target(action: &str, path: &std::path::Path, error: &io::Error) -> Self {
+        let path = path.display().to_string();
+        match classify(error) {
+            IoClass::NoSpace => Self::NoSpace { path },
+            IoClass::ReadOnly => Self::ReadOnly { path },
+            IoClass::Other => Self::Target { action: action.to_owned(), path, detail: error.to_string() },
+        }
+    }
+}
+
+/// The classes of I/O error that an operator mends differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IoClass {
+    NoSpace,
+    ReadOnly,
+    Other,
+}
+
+pub(crate) fn classify(error: &io::Error) -> IoClass {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => IoClass::NoSpace,
+        io::ErrorKind::ReadOnlyFilesystem => IoClass::ReadOnly,
+        _ => IoClass::Other,
+    }
+}
+
+/// Runs `body` and turns a panic of a library underneath into an error: nothing in a repository may bring the
+/// program down.
+pub(crate) fn guarded<T>(during: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+        Ok(result) => result,
+        Err(payload) => Err(panicked(during, payload.as_ref())),
+    }
+}
+
+pub(crate) fn panicked(during: &str, payload: &(dyn std::any::Any + Send)) -> EngineError {
+    let detail = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a message".to_owned());
+    EngineError::Panicked { during: during.to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_full_quota_are_the_same_kind() {
+        for raw in [28, 122] {
+            let error = io::Error::from_raw_os_error(raw);
+            assert!(matches!(
+                EngineError::target("write", std::path::Path::new("a"), &error),
+                EngineError::NoSpace { .. }
+            ));
+        }
+    }
+
+    #[test]
+    fn a_corrupt_pack_names_its_files() {
+        let error = EngineError::CorruptPack {
+            pack: "ab12".into(),
+            detail: "blob 7 does not decrypt".into(),
+            files: vec!["a/b".into()],
+            more: 2,
+        };
+        assert_eq!(
+            error.to_string(),
+            "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b and 2 more"
+        );
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message() {
+        let result: Result<()> = guarded("a test", || panic!("boom {}", 7));
+        assert_eq!(
+            result,
+            Err(EngineError::Panicked { during: "a test".into(), detail: "boom 7".into() })
+        );
+    }
+
+    #[test]
+    fn errors_cross_the_pipe_unchanged() {
+        let error = EngineError::NoSpace { path: "x\n\"y".into() };
+        let line = serde_json::to_string(&error).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<EngineError>(&line).unwrap(), error);
+    }
+}

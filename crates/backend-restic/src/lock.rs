@@ -1,0 +1,373 @@
+//! Locks that restic understands.
+//!
+//! Promises: while a [`RepoLock`] lives, any restic sees a lock of ours and refuses to prune; an exclusive lock of
+//! somebody else that is not stale keeps us out; ours is gone when the value is dropped. It knows restic's rules
+//! (`internal/restic/lock.go`) and nothing about what is done under the lock.
+//!
+//! - A lock is stale after 30 minutes without a refresh, or when its process is dead on its own host.
+//! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
+//!   without one. When refreshing fails for 25 minutes the [`Gate`] is closed: others may by then believe us dead.
+//! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
+//! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
+//!   ignored.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use reseed_core::clock::Clock;
+use serde::{Deserialize, Serialize};
+
+use crate::cipher::{Cipher, digest, hex};
+use crate::error::{EngineError, Result};
+use crate::store::{Gate, Store, layout};
+
+const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+const REFRESH_EVERY: Duration = Duration::from_mins(5);
+const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
+/// restic waits this long between writing its lock and looking for others again; two that start at the same moment
+/// see each other.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A lock file larger than this is not one.
+const MAX_SIZE: u64 = 64 * 1024;
+
+/// A lock file's content, as restic writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockFile {
+    /// When it was written or last refreshed.
+    pub time: Timestamp,
+    /// Whether nobody else may work on the repository.
+    pub exclusive: bool,
+    /// The holder's host.
+    #[serde(default)]
+    pub hostname: String,
+    /// The holder's user.
+    #[serde(default)]
+    pub username: String,
+    /// The holder's process.
+    #[serde(default)]
+    pub pid: i32,
+    /// The holder's user id.
+    #[serde(default)]
+    pub uid: u32,
+    /// The holder's group id.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// Who holds a lock, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// User name.
+    pub who: String,
+    /// Host name.
+    pub host: String,
+    /// Process id on that host.
+    pub pid: i32,
+    /// When the lock was taken or last refreshed.
+    pub since: Option<Timestamp>,
+    /// The lock file's id.
+    pub id: String,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} (pid {})", self.who, self.host, self.pid)?;
+        if let Some(since) = self.since {
+            write!(f, " since {since}")?;
+        }
+        write!(f, ", lock {}", self.id.get(..8).unwrap_or(&self.id))
+    }
+}
+
+impl LockFile {
+    fn ours(clock: &dyn Clock, host: &str, exclusive: bool) -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        Self {
+            time: clock.now(),
+            exclusive,
+            hostname: host.to_owned(),
+            username: std::env::var("USER").unwrap_or_else(|_| format!("uid-{uid}")),
+            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            uid,
+            gid: rustix::process::getgid().as_raw(),
+        }
+    }
+
+    fn holder(&self, id: &str) -> LockHolder {
+        LockHolder {
+            who: self.username.clone(),
+            host: self.hostname.clone(),
+            pid: self.pid,
+            since: Some(self.time),
+            id: id.to_owned(),
+        }
+    }
+
+    /// Judges the lock by restic's rules.
+    pub(crate) fn state(&self, now: Timestamp, host: &str, alive: impl FnOnce(i32) -> bool) -> LockState {
+        if self.hostname == host && !host.is_empty() && self.pid > 0 && !alive(self.pid) {
+            LockState::Dead
+        } else if now.duration_since(self.time) > STALE_AFTER {
+            LockState::Old
+        } else {
+            LockState::Live
+        }
+    }
+}
+
+/// What restic's rules say about a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockState {
+    Live,
+    /// Not refreshed for too long: does not count, but whether its holder is dead is not known.
+    Old,
+    /// Its process on this host is gone.
+    Dead,
+}
+
+fn process_alive(pid: i32) -> bool {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    // EPERM means that it exists and belongs to somebody else.
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// The name of this machine as restic records it.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// How badly a lock is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockMode {
+    /// Fail when none can be written. For everything that writes.
+    Required,
+    /// Go on without one when the repository cannot be written: a restore from read-only media must work.
+    IfWritable,
+}
+
+/// What locks and their keeper need.
+#[derive(Debug, Clone)]
+pub(crate) struct Locker {
+    pub(crate) store: Arc<Store>,
+    pub(crate) cipher: Cipher,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) host: String,
+}
+
+impl Locker {
+    /// Every lock file that can be read, with its id.
+    pub(crate) fn list(&self) -> Result<Vec<(String, LockFile)>> {
+        let mut found = Vec::new();
+        for meta in self.store.list(layout::LOCKS)? {
+            let Some(id) = layout::id_of(&meta.location) else { continue };
+            let id = id.to_hex().to_string();
+            // restic leaves an empty file behind when the disk is full at the wrong moment; it says nothing.
+            if meta.size == 0 {
+                continue;
+            }
+            match self.read(&id, meta.size) {
+                Ok(lock) => found.push((id, lock)),
+                // Locks come and go while they are listed.
+                Err(_) if self.store.size(&meta.location)?.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, id: &str, size: u64) -> Result<LockFile> {
+        let unreadable = |detail: String| EngineError::Unreadable { what: format!("lock {id}"), detail };
+        if size > MAX_SIZE {
+            return Err(unreadable(format!("{size} bytes are too many for a lock")));
+        }
+        let mut sealed = Vec::from(self.store.read(&layout::lock_path(self.store.prefix(), id))?);
+        let plain = self.cipher.open(&mut sealed).ok_or_else(|| unreadable("it does not decrypt".into()))?;
+        let json = match plain.first() {
+            Some(b'{') => plain.to_vec(),
+            // Format version 2 compresses everything that is not in a pack, behind a byte that says so.
+            Some(2) => zstd::bulk::decompress(&plain[1..], 64 * 1024).map_err(|error| unreadable(error.to_string()))?,
+            _ => return Err(unreadable("unknown encoding".into())),
+        };
+        serde_json::from_slice(&json).map_err(|error| unreadable(error.to_string()))
+    }
+
+    /// Takes a lock that others may share, or says who is in the way.
+    pub(crate) fn take(&self, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
+        self.take_kind(false, mode, gate)
+    }
+
+    fn take_kind(&self, exclusive: bool, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
+        self.refuse_if_locked(exclusive, &HashSet::new())?;
+        let hangup = HangupIgnored::start()?;
+        let id = match self.write(exclusive) {
+            Ok(id) => id,
+            Err(error) if mode == LockMode::IfWritable && !matches!(error, EngineError::Locked { .. }) => {
+                tracing::warn!(%error, "restoring without a repository lock");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (stop, stopped) = mpsc::channel();
+        let mut lock = RepoLock {
+            locker: self.clone(),
+            current: Arc::new(Mutex::new(vec![id.clone()])),
+            keeper: None,
+            stop: Some(stop),
+            _hangup: hangup,
+        };
+        // Waits for the time that restic waits; nobody sends on this channel yet.
+        let _ = stopped.recv_timeout(SETTLE);
+        self.refuse_if_locked(exclusive, &HashSet::from([id]))?;
+        lock.keep(stopped, exclusive, gate.clone())?;
+        Ok(Some(lock))
+    }
+
+    fn refuse_if_locked(&self, exclusive: bool, ours: &HashSet<String>) -> Result<()> {
+        for (id, lock) in self.list()? {
+            if ours.contains(&id) {
+                continue;
+            }
+            match lock.state(self.clock.now(), &self.host, process_alive) {
+                LockState::Live if exclusive || lock.exclusive => {
+                    return Err(EngineError::Locked { holder: lock.holder(&id) });
+                }
+                LockState::Dead => {
+                    tracing::info!(holder = %lock.holder(&id), "removing the lock of a dead process");
+                    if let Err(error) = self.store.remove(&layout::lock_path(self.store.prefix(), &id)) {
+                        tracing::warn!(%error, "cannot remove the lock of a dead process");
+                    }
+                }
+                LockState::Live | LockState::Old => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, exclusive: bool) -> Result<String> {
+        let lock = LockFile::ours(&*self.clock, &self.host, exclusive);
+        let json = serde_json::to_vec(&lock).map_err(|error| EngineError::Invalid { detail: error.to_string() })?;
+        let sealed = self.cipher.seal(&json)?;
+        let id = hex(&digest(&sealed));
+        self.store.write(&layout::lock_path(self.store.prefix(), &id), vec![Bytes::from(sealed)])?;
+        Ok(id)
+    }
+
+    fn remove(&self, id: &str) -> Result<()> {
+        self.store.remove(&layout::lock_path(self.store.prefix(), id))
+    }
+}
+
+/// A lock that is held. Dropping it removes its file.
+#[derive(Debug)]
+pub(crate) struct RepoLock {
+    locker: Locker,
+    /// Ids of our files; more than one only while refreshing, or when an old one could not be removed.
+    current: Arc<Mutex<Vec<String>>>,
+    keeper: Option<JoinHandle<()>>,
+    stop: Option<mpsc::Sender<()>>,
+    _hangup: HangupIgnored,
+}
+
+impl RepoLock {
+    fn keep(&mut self, stopped: mpsc::Receiver<()>, exclusive: bool, gate: Gate) -> Result<()> {
+        let (locker, current) = (self.locker.clone(), Arc::clone(&self.current));
+        let keeper = std::thread::Builder::new()
+            .name("repository-lock".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                let mut refreshed = locker.clock.monotonic();
+                while stopped.recv_timeout(REFRESH_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    match refresh(&locker, &current, exclusive) {
+                        Ok(()) => refreshed = locker.clock.monotonic(),
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot refresh the repository lock");
+                            if locker.clock.monotonic().saturating_sub(refreshed) >= GIVE_UP_AFTER {
+                                gate.close(EngineError::LockLost { detail: error.to_string() });
+                            }
+                        }
+                    }
+                }
+            })
+            .map_err(|error| EngineError::Invalid { detail: format!("cannot start a thread: {error}") })?;
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+}
+
+fn refresh(locker: &Locker, current: &Mutex<Vec<String>>, exclusive: bool) -> Result<()> {
+    let fresh = locker.write(exclusive)?;
+    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    let old = std::mem::replace(&mut *current, vec![fresh]);
+    for id in old {
+        if locker.remove(&id).is_err() {
+            // Tried again at the next refresh and at the end.
+            current.push(id);
+        }
+    }
+    Ok(())
+}
+
+impl Drop for RepoLock {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper.join());
+        }
+        for id in self.current.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Err(error) = self.locker.remove(&id) {
+                tracing::warn!(%error, lock = id, "cannot remove the repository lock; it is stale in 30 minutes");
+            }
+        }
+    }
+}
+
+/// While any of these lives, SIGHUP does nothing; otherwise it does what it does by default.
+///
+/// The handler is a handler and not "ignore", because children would inherit the latter.
+#[derive(Debug)]
+struct HangupIgnored;
+
+static HOLDERS: AtomicUsize = AtomicUsize::new(0);
+
+fn nobody_holds() -> &'static Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| Arc::new(AtomicBool::new(true)))
+}
+
+impl HangupIgnored {
+    fn start() -> Result<Self> {
+        static INSTALLED: OnceLock<bool> = OnceLock::new();
+        let installed = INSTALLED.get_or_init(|| {
+            signal_hook::flag::register_conditional_default(
+                signal_hook::consts::SIGHUP,
+                Arc::clone(nobody_holds()),
+            )
+            .is_ok()
+        });
+        if !installed {
+            return Err(EngineError::Invalid { detail: "cannot install a handler for SIGHUP".into() });
+        }
+        HOLDERS.fetch_add(1, Ordering::SeqCst);
+        nobody_holds().store(false, Ordering::SeqCst);
+        Ok(Self)
+    }
+}
+
+impl Drop for HangupIgnored {
+    fn drop(&mut self) {
+        if HOLDERS.fetch_sub(1, Ordering::SeqCst) == 1 {
+            nobody_holds().store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! [`OffsiteRepo`] for the embedded engine.
+
+use async_trait::async_trait;
+use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
+use reseed_core::names::SourceName;
+use reseed_core::offsite::{
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::{Context, OffsiteRepo};
+
+use crate::backup::{BackupJob, backup};
+use crate::check::ReadData;
+use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::error::EngineError;
+use crate::points::{PARTIAL, point_of, tags_of};
+
+impl OwnKinds for OffsiteKind {
+    fn own(error: &EngineError) -> Option<Self> {
+        match error {
+            EngineError::NoRepository { .. } => Some(Self::NoRepository),
+            EngineError::WrongPassword { .. } => Some(Self::WrongPassword),
+            EngineError::Locked { .. } => Some(Self::Locked),
+            EngineError::NewerVersion { .. } => Some(Self::UnsupportedVersion),
+            _ => None,
+        }
+    }
+}
+
+impl Embedded {
+    /// The recovery points in the repository, newest first.
+    pub(crate) fn list_points(&self, target: Option<&Target>) -> Result<Vec<RecoveryPoint>, EngineError> {
+        let snapshots = self.engine.open(&self.password.read()?)?.snapshots()?;
+        Ok(snapshots.iter().filter_map(|snapshot| point_of(snapshot, &self.name, target)).collect())
+    }
+}
+
+#[async_trait]
+impl OffsiteRepo for Embedded {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    fn caps(&self) -> OffsiteCaps {
+        OffsiteCaps { init: true, prune: false }
+    }
+
+    async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        self.blocking(cx, |this, _| this.engine.init(&this.password.read()?))
+            .await
+            .map(|(id, version)| RepoInfo { id, version })
+            .map_err(|error| envelope(&error, format!("cannot create repository {}", self.name), Effect::Partial))
+    }
+
+    async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        self.blocking(cx, |this, _| {
+            let open = this.engine.open(&this.password.read()?)?;
+            Ok(RepoInfo { id: open.id(), version: open.version() })
+        })
+        .await
+        .map_err(|error| envelope(&error, format!("cannot open repository {}", self.name), Effect::None))
+    }
+
+    async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
+        let job = BackupJob {
+            source: request.path.clone(),
+            as_path: request.as_path.clone(),
+            host: request.host.clone(),
+            tags: tags_of(request),
+            partial_tag: Some(PARTIAL.to_owned()),
+            time: request.taken_at,
+        };
+        let on_progress = Self::progress_to(cx, &request.target.dataset);
+        let summary = self
+            .blocking(cx, move |this, cancelled| {
+                backup(&this.engine, &this.password.read()?, &job, on_progress, cancelled)
+            })
+            .await
+            .map_err(|error| {
+                let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
+                envelope(&error, what, Effect::Partial)
+            })?;
+        Ok(BackupReport {
+            snapshot_id: summary.snapshot,
+            outcome: match summary.unreadable {
+                0 => BackupOutcome::Complete,
+                unreadable => BackupOutcome::Partial { unreadable, examples: summary.examples },
+            },
+            files: summary.files,
+            bytes: summary.bytes,
+            added: summary.added_stored,
+        })
+    }
+
+    async fn points(
+        &self,
+        cx: &Context,
+        target: Option<&Target>,
+    ) -> Result<Vec<RecoveryPoint>, OffsiteError> {
+        let target = target.cloned();
+        self.blocking(cx, move |this, _| this.list_points(target.as_ref()))
+            .await
+            .map_err(|error| envelope(&error, format!("cannot list what {} holds", self.name), Effect::None))
+    }
+
+    async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
+        let read = match depth {
+            CheckDepth::Structure => ReadData::No,
+            CheckDepth::Part { n, of } => ReadData::Part { n, of },
+            CheckDepth::Everything => ReadData::All,
+        };
+        self.blocking(cx, move |this, cancelled| {
+            this.engine.open(&this.password.read()?)?.check(read, &cancelled)
+        })
+        .await
+        .map(|found| CheckReport {
+            errors: found.errors,
+            warnings: found.warnings,
+            bytes_read: found.bytes_read,
+        })
+        .map_err(|error| envelope(&error, format!("cannot check repository {}", self.name), Effect::None))
+    }
+}

@@ -1,0 +1,181 @@
+//! Recovery points as tags of a snapshot, and back. Pure.
+//!
+//! What restic itself records (time, host, path) stays where it belongs; the rest is in tags that any restic shows and
+//! keeps. Snapshots without them, made by restic alone, are recovery points too: of the target whose mountpoint is
+//! the one path that they hold.
+
+use reseed_core::names::{DatasetName, PointId, SnapshotName, SourceName};
+use reseed_core::offsite::BackupRequest;
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
+
+use crate::snapshots::Snapshot;
+
+const OURS: &str = "reseed";
+const POINT: &str = "reseed-point=";
+const DATASET: &str = "reseed-dataset=";
+const SNAPSHOT: &str = "reseed-snapshot=";
+const FINGERPRINT: &str = "reseed-fingerprint=";
+const UNSEEDED: &str = "reseed-unseeded";
+
+/// The tag of a backup that could not read everything.
+pub const PARTIAL: &str = "reseed-partial";
+
+/// The tags that keep what a request says beyond path, host and time.
+#[must_use]
+pub fn tags_of(request: &BackupRequest) -> Vec<String> {
+    let mut tags = vec![
+        OURS.to_owned(),
+        format!("{POINT}{}", request.point),
+        format!("{DATASET}{}", request.target.dataset),
+    ];
+    if let Some(name) = &request.snapshot {
+        tags.push(format!("{SNAPSHOT}{name}"));
+    }
+    if let Some(print) = &request.fingerprint {
+        tags.push(format!("{FINGERPRINT}{};{};{}", print.digest, print.files, print.bytes));
+    }
+    if request.unseeded {
+        tags.push(UNSEEDED.to_owned());
+    }
+    tags
+}
+
+/// The recovery point that a snapshot is; `None` when it is not one of the target.
+#[must_use]
+pub fn point_of(snapshot: &Snapshot, source: &SourceName, target: Option<&Target>) -> Option<RecoveryPoint> {
+    let value = |prefix: &str| snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix));
+    let has = |wanted: &str| snapshot.tags.iter().any(|tag| tag == wanted);
+    let recorded = value(DATASET).and_then(|name| DatasetName::new(name).ok());
+    let dataset = match (recorded, target) {
+        (Some(dataset), Some(target)) if dataset != target.dataset => return None,
+        (Some(dataset), _) => dataset,
+        (None, Some(target)) if holds_exactly(snapshot, target) => target.dataset.clone(),
+        (None, Some(_)) => return None,
+        (None, None) => dataset_of_path(snapshot)?,
+    };
+    let id = value(POINT)
+        .and_then(|id| PointId::new(id).ok())
+        .or_else(|| PointId::new(format!("restic:{}", snapshot.id.get(..16)?)).ok())?;
+    let fingerprint = value(FINGERPRINT).and_then(parse_fingerprint);
+    Some(RecoveryPoint {
+        id,
+        dataset,
+        source: source.clone(),
+        locator: snapshot.id.clone(),
+        snapshot: value(SNAPSHOT).and_then(|name| SnapshotName::new(name).ok()),
+        taken_at: snapshot.time,
+        fingerprint,
+        bytes: snapshot.bytes.or(fingerprint.map(|print| print.bytes)),
+        unseeded: has(UNSEEDED),
+        partial: has(PARTIAL),
+    })
+}
+
+fn holds_exactly(snapshot: &Snapshot, target: &Target) -> bool {
+    matches!(snapshot.paths.as_slice(), [only] if std::path::Path::new(only) == target.mountpoint)
+}
+
+/// A name for what nobody gave one: made of the path, so that the list is complete.
+fn dataset_of_path(snapshot: &Snapshot) -> Option<DatasetName> {
+    let path = snapshot.paths.first().map_or("", String::as_str);
+    let parts = path.split('/').filter(|part| !part.is_empty()).map(|part| {
+        let part: String = part
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "_-.:".contains(c) { c } else { '_' })
+            .collect();
+        if part.starts_with(['-', '.']) { format!("_{part}") } else { part }
+    });
+    let name = std::iter::once("unclaimed".to_owned()).chain(parts).collect::<Vec<_>>().join("/");
+    DatasetName::new(name).or_else(|_| DatasetName::new("unclaimed")).ok()
+}
+
+fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
+    let mut parts = text.split(';');
+    let fingerprint = Fingerprint {
+        digest: parts.next()?.parse().ok()?,
+        files: parts.next()?.parse().ok()?,
+        bytes: parts.next()?.parse().ok()?,
+    };
+    parts.next().is_none().then_some(fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use reseed_core::digest::TreeDigest;
+
+    use super::*;
+
+    fn target() -> Target {
+        Target { dataset: DatasetName::new("tank/a b").unwrap(), mountpoint: "/var/lib/a".into() }
+    }
+
+    fn request() -> BackupRequest {
+        BackupRequest {
+            target: target(),
+            path: "/snap".into(),
+            as_path: "/var/lib/a".into(),
+            host: "h".into(),
+            point: PointId::new("18446744073709551615").unwrap(),
+            snapshot: Some(SnapshotName::new("autosnap_2026-11-22_20:33:00_hourly").unwrap()),
+            taken_at: Timestamp::UNIX_EPOCH,
+            fingerprint: Some(Fingerprint { digest: TreeDigest([7; 32]), files: 3, bytes: 4 }),
+            unseeded: true,
+        }
+    }
+
+    fn snapshot(tags: Vec<String>, paths: &[&str]) -> Snapshot {
+        Snapshot {
+            id: "ab".repeat(32),
+            time: Timestamp::UNIX_EPOCH,
+            host: "h".into(),
+            tags,
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            tree: String::new(),
+            files: None,
+            bytes: None,
+        }
+    }
+
+    #[test]
+    fn what_a_request_says_comes_back() {
+        let source = SourceName::new("offsite").unwrap();
+        let mut tags = tags_of(&request());
+        assert!(tags.iter().all(|tag| !tag.contains(',')));
+        tags.push(PARTIAL.into());
+        let stored = snapshot(tags, &["/var/lib/a"]);
+        let point = point_of(&stored, &source, Some(&target())).unwrap();
+        let asked = request();
+        assert_eq!((&point.id, &point.dataset, &point.snapshot), (&asked.point, &asked.target.dataset, &asked.snapshot));
+        assert_eq!((point.fingerprint, point.bytes), (asked.fingerprint, Some(4)));
+        assert_eq!((point.unseeded, point.partial), (true, true));
+        assert_eq!(point_of(&stored, &source, None), Some(point));
+    }
+
+    #[test]
+    fn a_point_of_another_dataset_is_not_offered_even_for_the_same_path() {
+        let other = Target { dataset: DatasetName::new("tank/other").unwrap(), ..target() };
+        let stored = snapshot(tags_of(&request()), &["/var/lib/a"]);
+        assert_eq!(point_of(&stored, &SourceName::new("o").unwrap(), Some(&other)), None);
+    }
+
+    #[test]
+    fn a_snapshot_of_restics_own_belongs_to_its_path() {
+        let source = SourceName::new("o").unwrap();
+        let stored = snapshot(vec![], &["/var/lib/a"]);
+        let point = point_of(&stored, &source, Some(&target())).unwrap();
+        assert_eq!((point.id.as_str(), point.dataset.as_str()), ("restic:abababababababab", "tank/a b"));
+        assert_eq!(point_of(&snapshot(vec![], &["/var/lib/a", "/etc"]), &source, Some(&target())), None);
+        assert_eq!(point_of(&snapshot(vec![], &["/var/lib"]), &source, Some(&target())), None);
+        let listed = point_of(&snapshot(vec![], &["/srv/-x/ü y"]), &source, None).unwrap();
+        assert_eq!(listed.dataset.as_str(), "unclaimed/srv/_-x/__y");
+    }
+
+    #[test]
+    fn damaged_tags_do_not_hide_a_point() {
+        let tags = ["reseed", "reseed-point=a b/c", "reseed-fingerprint=nonsense", "reseed-dataset=tank/a b"];
+        let stored = snapshot(tags.iter().map(|tag| (*tag).to_owned()).collect(), &["/var/lib/a"]);
+        let point = point_of(&stored, &SourceName::new("o").unwrap(), Some(&target())).unwrap();
+        assert_eq!((point.id.as_str(), point.fingerprint), ("restic:abababababababab", None));
+    }
+}

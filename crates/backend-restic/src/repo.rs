@@ -1,0 +1,306 @@
+//! A repository's place, and the ways of not opening it, told apart.
+//!
+//! [`Engine`] says where a repository is; [`OpenRepo`] is one whose password fitted. Nothing here creates anything
+//! but [`Engine::init`], and that only where nothing is.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use reseed_core::clock::Clock;
+use rustic_core::repofile::KeyFile;
+use rustic_core::{
+    ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
+    Repository, RepositoryBackends, RepositoryOptions, RusticError,
+};
+
+use crate::cipher::Cipher;
+use crate::error::{EngineError, Result, guarded};
+use crate::lock::{Locker, hostname};
+use crate::secret::Password;
+use crate::store::{Backend, Gate, Store, layout};
+
+/// Size of the data packs that `init` asks for. Smaller than `rustic_core`'s 32 MiB and growing: whoever restores
+/// or backs up holds a few of them in memory.
+const DATA_PACK: u64 = 16 << 20;
+const TREE_PACK: u64 = 4 << 20;
+
+/// Where a repository is.
+#[derive(Clone)]
+pub struct Engine {
+    place: Place,
+    clock: Arc<dyn Clock>,
+    host: String,
+}
+
+#[derive(Clone)]
+enum Place {
+    Local(PathBuf),
+    Remote { objects: Arc<dyn ObjectStore>, prefix: object_store::path::Path, location: String },
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("location", &self.location()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// A repository in a local directory.
+    pub fn local(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self { place: Place::Local(path.into()), clock, host: hostname() }
+    }
+
+    /// A repository below `prefix` of an object store. `location` is what messages call it; it must hold no secret.
+    pub fn remote(
+        objects: Arc<dyn ObjectStore>,
+        prefix: object_store::path::Path,
+        location: impl Into<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { place: Place::Remote { objects, prefix, location: location.into() }, clock, host: hostname() }
+    }
+
+    /// What messages call the repository.
+    pub fn location(&self) -> String {
+        match &self.place {
+            Place::Local(path) => path.display().to_string(),
+            Place::Remote { location, .. } => location.clone(),
+        }
+    }
+
+    /// The local directory, where it is one.
+    pub fn local_path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Local(path) => Some(path),
+            Place::Remote { .. } => None,
+        }
+    }
+
+    /// Creates a repository, where nothing is.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `PathIsFile`, and what the store says.
+    pub fn init(&self, password: &Password) -> Result<(String, u32)> {
+        let occupied = || EngineError::AlreadyExists { location: self.location() };
+        if let Place::Local(path) = &self.place {
+            match std::fs::symlink_metadata(path) {
+                Ok(meta) if meta.is_file() => {
+                    return Err(EngineError::PathIsFile { path: self.location() });
+                }
+                Ok(_) => {
+                    // Anything in there is somebody's: a damaged repository, or a mistyped path.
+                    let mut entries = std::fs::read_dir(path).map_err(|error| self.unreadable(&error))?;
+                    if entries.next().is_some() {
+                        return Err(occupied());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(path)
+                        .map_err(|error| EngineError::target("create", path, &error))?;
+                }
+                Err(error) => return Err(self.unreadable(&error)),
+            }
+        }
+        let store = self.store()?;
+        for kind in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
+            if !store.list(kind.dirname())?.is_empty() {
+                return Err(occupied());
+            }
+        }
+        let backend = Backend::new(Arc::clone(&store), Gate::default());
+        if !guarded("init", || listed(&backend, FileType::Config))?.is_empty() {
+            return Err(occupied());
+        }
+        let config = ConfigOptions::default()
+            .set_datapack_size(bytesize(DATA_PACK))
+            .set_datapack_growfactor(0_u32)
+            .set_treepack_size(bytesize(TREE_PACK))
+            .set_treepack_growfactor(0_u32);
+        guarded("init", || {
+            let key = KeyOptions::default().hostname(self.host.clone()).with_created(true);
+            let repo = raw(&backend, NoProgressBars)?
+                .init(&Credentials::password(password.expose()), &key, &config)
+                .map_err(|error| prefer(&backend, &error, "init"))?;
+            Ok((repo.config().id.to_hex().to_string(), repo.config().version))
+        })
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// One kind for each way of not opening.
+    pub fn open(&self, password: &Password) -> Result<OpenRepo> {
+        self.open_with(password, Gate::default(), NoProgressBars)
+    }
+
+    pub(crate) fn open_with(&self, password: &Password, gate: Gate, bars: impl ProgressBars) -> Result<OpenRepo> {
+        if let Place::Local(path) = &self.place {
+            match std::fs::metadata(path) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => return Err(EngineError::PathIsFile { path: self.location() }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(EngineError::NoRepository { location: self.location() });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    return Err(EngineError::PathIsFile { path: self.location() });
+                }
+                Err(error) => return Err(self.unreadable(&error)),
+            }
+        }
+        let store = self.store()?;
+        let backend = Backend::new(Arc::clone(&store), gate);
+        guarded("open", || {
+            self.require_config(&store, &backend)?;
+            self.require_keys(&store, &backend)?;
+            let repo = raw(&backend, bars)?
+                .open(&Credentials::password(password.expose()))
+                .map_err(|error| self.why_not_open(&backend, &error))?;
+            let cipher = Cipher::new(repo.key())?;
+            let locker = Locker {
+                store: Arc::clone(&store),
+                cipher: cipher.clone(),
+                clock: Arc::clone(&self.clock),
+                host: self.host.clone(),
+            };
+            Ok(OpenRepo { store, backend, repo, cipher, locker })
+        })
+    }
+
+    fn require_config(&self, store: &Store, backend: &Backend) -> Result<()> {
+        if !listed(backend, FileType::Config)?.is_empty() {
+            return Ok(());
+        }
+        for kind in [FileType::Key, FileType::Snapshot, FileType::Index] {
+            if store.list(kind.dirname())?.iter().any(|meta| layout::id_of(&meta.location).is_some()) {
+                // Anything else would invite somebody to run init over it.
+                return Err(EngineError::Unreadable {
+                    what: format!("the configuration of {}", self.location()),
+                    detail: format!("it is missing, although {} are there", kind.dirname()),
+                });
+            }
+        }
+        Err(EngineError::NoRepository { location: self.location() })
+    }
+
+    /// A key file that is no key file would keep all the others from being tried.
+    fn require_keys(&self, store: &Store, backend: &Backend) -> Result<()> {
+        let keys = listed(backend, FileType::Key)?;
+        if keys.is_empty() {
+            return Err(EngineError::MissingKey { location: self.location() });
+        }
+        for (id, _) in keys {
+            let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, &id))?;
+            let sound = serde_json::from_slice::<KeyFile>(&bytes)
+                .is_ok_and(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1);
+            if !sound {
+                return Err(EngineError::Unreadable {
+                    what: format!("key {}", id.to_hex().as_str()),
+                    detail: "it is damaged or of an unknown kind".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn why_not_open(&self, backend: &Backend, error: &RusticError) -> EngineError {
+        if error.is_incorrect_password() {
+            return EngineError::WrongPassword { location: self.location() };
+        }
+        let detail = error.display_log();
+        // The kind is private and there is no code for it.
+        if detail.contains("Config version") {
+            return EngineError::NewerVersion { location: self.location(), detail: first_line(&detail) };
+        }
+        backend.take_error().unwrap_or_else(|| EngineError::Unreadable {
+            what: format!("the configuration of {}", self.location()),
+            detail: first_line(&detail),
+        })
+    }
+
+    fn unreadable(&self, error: &io::Error) -> EngineError {
+        let (what, detail) = (self.location(), error.to_string());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            EngineError::Denied { what, detail }
+        } else {
+            EngineError::Unreadable { what, detail }
+        }
+    }
+
+    fn store(&self) -> Result<Arc<Store>> {
+        Ok(Arc::new(match &self.place {
+            Place::Local(path) => Store::local(path)?,
+            Place::Remote { objects, prefix, location } => {
+                Store::remote(Arc::clone(objects), prefix.clone(), location.clone())?
+            }
+        }))
+    }
+}
+
+fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
+    let backends = RepositoryBackends::new(Arc::new(backend.clone()), None);
+    // No cache: it would be written to the home directory of whoever runs this, and services have none.
+    let options = RepositoryOptions::default().no_cache(true);
+    Repository::new_with_progress(&options, &backends, bars).map_err(|error| prefer(backend, &error, "open"))
+}
+
+fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {
+    backend.list_with_size(kind).map_err(|error| prefer(backend, &error, "list"))
+}
+
+/// The kind that the store reported, where it did; otherwise the library's words.
+pub(crate) fn prefer(backend: &Backend, error: &RusticError, during: &str) -> EngineError {
+    backend.take_error().unwrap_or_else(|| EngineError::Unreadable {
+        what: format!("the repository ({during})"),
+        detail: first_line(&error.display_log()),
+    })
+}
+
+fn first_line(text: &str) -> String {
+    text.trim_start_matches("Error: ").replace('\n', " ")
+}
+
+fn bytesize(bytes: u64) -> bytesize::ByteSize {
+    bytesize::ByteSize(bytes)
+}
+
+/// A repository whose password fitted.
+pub struct OpenRepo {
+    pub(crate) store: Arc<Store>,
+    pub(crate) backend: Backend,
+    pub(crate) repo: Repository<OpenStatus>,
+    pub(crate) cipher: Cipher,
+    pub(crate) locker: Locker,
+}
+
+impl fmt::Debug for OpenRepo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRepo").field("location", &self.store.location()).finish_non_exhaustive()
+    }
+}
+
+impl OpenRepo {
+    /// The repository's own id.
+    pub fn id(&self) -> String {
+        self.repo.config().id.to_hex().to_string()
+    }
+
+    /// The version of its format.
+    pub fn version(&self) -> u32 {
+        self.repo.config().version
+    }
+
+    /// Every lock that is in the repository now, with its id.
+    ///
+    /// # Errors
+    /// When a lock cannot be read.
+    pub fn locks(&self) -> Result<Vec<(String, crate::lock::LockFile)>> {
+        self.locker.list()
+    }
+
+    pub(crate) fn error(&self, error: &RusticError, during: &str) -> EngineError {
+        prefer(&self.backend, error, during)
+    }
+}

@@ -1,0 +1,248 @@
+//! Brings the target into a state in which only content is missing, and finds out what an interrupted attempt
+//! left that can be kept.
+//!
+//! Afterwards every directory of the plan is there and can be written to, nothing is there that the plan doesn't
+//! know, and for every file it is known which of its pieces stand in it already: each was read back and its hash
+//! compared, nothing is believed because of its size or time.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use rustix::fs::{FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use super::plan::Plan;
+use super::target::{Target, UNFINISHED_DIR, names_in};
+use crate::backup::Cancelled;
+use crate::cipher::digest;
+use crate::error::{EngineError, Result};
+
+/// What is in the target already.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The target was empty.
+    pub(crate) fresh: bool,
+    /// By file: something usable stands there.
+    pub(crate) files: Vec<bool>,
+    /// By piece: it stands in its place.
+    pub(crate) pieces: Vec<bool>,
+    /// Bytes of those.
+    pub(crate) reused: u64,
+    /// Entries that were removed because they do not belong there.
+    pub(crate) removed: u64,
+}
+
+/// See the [module](self).
+pub(crate) fn prepare(
+    target: &Target,
+    plan: &Plan,
+    resume: bool,
+    workers: usize,
+    cancelled: &Cancelled,
+) -> Result<Standing> {
+    let mut standing = Standing {
+        fresh: names_in(target.root()).map_err(|error| fail("list", Path::new("."), error))?.is_empty(),
+        files: vec![false; plan.files.len()],
+        pieces: vec![false; plan.pieces.len()],
+        reused: 0,
+        removed: 0,
+    };
+    if !standing.fresh {
+        if !resume {
+            return Err(EngineError::TargetConflict {
+                path: ".".into(),
+                detail: "the target is not empty, and this is not the continuation of an earlier restore".into(),
+            });
+        }
+        standing.removed = remove_strangers(target, plan)?;
+    }
+    for dir in plan.dirs.iter().skip(1) {
+        make_dir(target, &dir.path)?;
+    }
+    if !standing.fresh {
+        inspect_files(target, plan, workers, cancelled, &mut standing)?;
+    }
+    Ok(standing)
+}
+
+fn fail(action: &str, path: &Path, error: Errno) -> EngineError {
+    EngineError::target(action, path, &error.into())
+}
+
+fn make_dir(target: &Target, path: &Path) -> Result<()> {
+    match target.make_dir(path) {
+        Err(Errno::EXIST) => {}
+        other => return other.map_err(|error| fail("create", path, error)),
+    }
+    match target.dir(path) {
+        // An earlier attempt may have given it its final permissions, which may forbid writing.
+        Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(UNFINISHED_DIR))
+            .map_err(|error| fail("open up", path, error)),
+        Err(error) => Err(fail("open", path, error)),
+    }
+}
+
+/// Removes everything that the plan doesn't have, or has as something else.
+fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
+    let mut wanted: Vec<HashMap<&OsStr, Wanted>> = plan.dirs.iter().map(|_| HashMap::new()).collect();
+    let numbers: HashMap<&Path, usize> =
+        plan.dirs.iter().enumerate().map(|(number, dir)| (dir.path.as_path(), number)).collect();
+    for dir in plan.dirs.iter().skip(1) {
+        if let (Some(parent), Some(name)) = (dir.path.parent(), dir.path.file_name())
+            && let Some(number) = numbers.get(parent)
+        {
+            wanted[*number].insert(name, Wanted::Dir);
+        }
+    }
+    let files = plan.files.iter().map(|file| (file.dir, &file.name, Wanted::File));
+    let others = plan.others.iter().map(|other| (other.dir, &other.name, Wanted::Other));
+    let links = plan.links.iter().map(|link| (link.dir, &link.name, Wanted::Link));
+    for (dir, name, what) in files.chain(others).chain(links) {
+        wanted[dir as usize].insert(name, what);
+    }
+
+    let mut removed = 0;
+    let mut gone = HashSet::new();
+    for (number, dir) in plan.dirs.iter().enumerate() {
+        if number != 0 && (dir.path.parent().is_some_and(|parent| gone.contains(parent)) || !is_dir(target, &dir.path)?) {
+            gone.insert(dir.path.as_path());
+            continue;
+        }
+        let open = if number == 0 { target.root().try_clone_to_owned().map_err(|error| EngineError::target("open", &dir.path, &error))? } else {
+            target.dir(&dir.path).map_err(|error| fail("open", &dir.path, error))?
+        };
+        for name in names_in(open.as_fd()).map_err(|error| fail("list", &dir.path, error))? {
+            let path = dir.path.join(&name);
+            let stat = target.stat(&path).map_err(|error| fail("look at", &path, error))?;
+            let fits = match (wanted[number].get(name.as_os_str()), stat) {
+                (Some(what), Some(stat)) => what.fits(&stat),
+                _ => false,
+            };
+            if !fits {
+                target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn is_dir(target: &Target, path: &Path) -> Result<bool> {
+    match target.stat(path) {
+        Ok(stat) => Ok(stat.is_some_and(|stat| kind(&stat) == FileType::Directory)),
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(false),
+        Err(error) => Err(fail("look at", path, error)),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Dir,
+    File,
+    Other,
+    Link,
+}
+
+impl Wanted {
+    fn fits(self, stat: &Stat) -> bool {
+        let kind = kind(stat);
+        match self {
+            Self::Dir => kind == FileType::Directory,
+            Self::File => kind == FileType::RegularFile,
+            Self::Other => !matches!(kind, FileType::Directory | FileType::RegularFile),
+            Self::Link => kind != FileType::Directory,
+        }
+    }
+}
+
+pub(crate) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Reads back every file that is there.
+fn inspect_files(
+    target: &Target,
+    plan: &Plan,
+    workers: usize,
+    cancelled: &Cancelled,
+    standing: &mut Standing,
+) -> Result<()> {
+    let files: Vec<AtomicBool> = plan.files.iter().map(|_| AtomicBool::new(false)).collect();
+    let pieces: Vec<AtomicBool> = plan.pieces.iter().map(|_| AtomicBool::new(false)).collect();
+    let (next, reused) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = || -> Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= plan.files.len() {
+                return Ok(());
+            }
+            if cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            let kept = inspect_file(target, plan, number, &mut buffer, &pieces)?;
+            files[number].store(kept.is_some(), Ordering::Relaxed);
+            reused.fetch_add(kept.unwrap_or(0), Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|payload| Err(crate::error::panicked("restore", payload.as_ref())))
+        })
+    })?;
+    standing.files = files.into_iter().map(AtomicBool::into_inner).collect();
+    standing.pieces = pieces.into_iter().map(AtomicBool::into_inner).collect();
+    standing.reused = reused.into_inner();
+    Ok(())
+}
+
+/// Bytes that can be kept; `None` when nothing stands there (any more).
+fn inspect_file(
+    target: &Target,
+    plan: &Plan,
+    number: usize,
+    buffer: &mut Vec<u8>,
+    pieces: &[AtomicBool],
+) -> Result<Option<u64>> {
+    let file = &plan.files[number];
+    let path = plan.path(file.dir, &file.name);
+    let open = match target.existing(&path) {
+        Ok(open) => open,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Its permissions are final already and not ours to read: make it again.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+            return Ok(None);
+        }
+        Err(error) => return Err(EngineError::target("open", &path, &error)),
+    };
+    let mut kept = 0;
+    let mut complete = true;
+    for piece in file.pieces.clone() {
+        let piece = piece as usize;
+        let wanted = &plan.pieces[piece];
+        buffer.resize(wanted.plain_len as usize, 0);
+        let same = open.read_exact_at(buffer, wanted.file_offset).is_ok() && digest(buffer) == wanted.id;
+        pieces[piece].store(same, Ordering::Relaxed);
+        if same {
+            kept += u64::from(wanted.plain_len);
+        }
+        complete &= same;
+    }
+    let meta = open.metadata().map_err(|error| EngineError::target("look at", &path, &error))?;
+    // Another name of it may be somebody else's file: it is never written to, and only kept when that is as planned.
+    if meta.nlink() > 1 && !(complete && file.linked && meta.len() == file.size) {
+        target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+        for piece in file.pieces.clone() {
+            pieces[piece as usize].store(false, Ordering::Relaxed);
+        }
+        return Ok(None);
+    }
+    Ok(Some(kept))
+}

@@ -1,0 +1,216 @@
+//! The directory that is restored into, and every operation on it.
+//!
+//! Promises that nothing outside of it is touched, whatever stands in it: all paths are resolved by the kernel below
+//! an open descriptor of it, never through a symbolic link, never across a mount (`openat2`). Paths given here are
+//! relative and their components were checked by the plan.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::plan::OtherKind;
+use crate::error::{EngineError, Result};
+
+/// Permissions of what is not finished yet.
+pub(crate) const UNFINISHED_DIR: u32 = 0o700;
+const UNFINISHED_FILE: u32 = 0o600;
+
+/// An open target directory.
+#[derive(Debug)]
+pub(crate) struct Target {
+    root: OwnedFd,
+}
+
+impl Target {
+    /// Opens the directory, creating it when it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let fail = |action: &str, error: Errno| EngineError::target(action, path, &error.into());
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(UNFINISHED_DIR)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(fail("create the target", error)),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(root) => Ok(Self { root }),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(EngineError::TargetConflict {
+                path: path.display().to_string(),
+                detail: "the target is not a directory (a symbolic link is not followed)".into(),
+            }),
+            Err(error) => Err(fail("open the target", error)),
+        }
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        loop {
+            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), how) {
+                // A rename somewhere made the kernel unsure; it asks to try again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens a directory to work with its entries or its metadata.
+    pub(crate) fn dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW, 0)
+    }
+
+    /// A new file; fails when anything is there.
+    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        Ok(File::from(self.resolve(path, flags, UNFINISHED_FILE)?))
+    }
+
+    /// A regular file that is there already.
+    pub(crate) fn existing(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        Ok(File::from(self.resolve(path, flags, 0)?))
+    }
+
+    /// What stands under a name, links not followed; `None` for nothing.
+    pub(crate) fn stat(&self, path: &Path) -> rustix::io::Result<Option<Stat>> {
+        let found = self.at_parent(path, |dir, name| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn make_dir(&self, path: &Path) -> rustix::io::Result<()> {
+        self.at_parent(path, |dir, name| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(UNFINISHED_DIR)))
+    }
+
+    pub(crate) fn make_other(&self, path: &Path, kind: &OtherKind) -> rustix::io::Result<()> {
+        let mode = Mode::from_raw_mode(UNFINISHED_FILE);
+        self.at_parent(path, |dir, name| match kind {
+            OtherKind::Symlink(to) => rustix::fs::symlinkat(to.as_slice(), dir, name),
+            OtherKind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
+            OtherKind::Socket => rustix::fs::mknodat(dir, name, FileType::Socket, mode, 0),
+            OtherKind::Block(device) => rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, *device),
+            OtherKind::Char(device) => rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, *device),
+        })
+    }
+
+    pub(crate) fn link(&self, first: &Path, path: &Path) -> rustix::io::Result<()> {
+        self.at_parent(first, |from_dir, from| {
+            self.at_parent(path, |dir, name| rustix::fs::linkat(from_dir, from, dir, name, AtFlags::empty()))
+        })
+    }
+
+    pub(crate) fn read_link(&self, path: &Path) -> rustix::io::Result<Vec<u8>> {
+        self.at_parent(path, |dir, name| rustix::fs::readlinkat(dir, name, Vec::new())).map(|to| to.into_bytes())
+    }
+
+    /// Removes what stands under a name, with everything below it, links not followed.
+    pub(crate) fn remove(&self, path: &Path) -> rustix::io::Result<()> {
+        self.at_parent(path, remove_at)
+    }
+
+    /// Calls `with` with the open parent directory and the last component.
+    pub(crate) fn at_parent<T>(
+        &self,
+        path: &Path,
+        with: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                let dir = self.resolve(parent, OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW, 0)?;
+                with(dir.as_fd(), name)
+            }
+            _ => with(self.root.as_fd(), name),
+        }
+    }
+}
+
+/// The names in an open directory.
+pub(crate) fn names_in(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<std::ffi::OsString>> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(std::ffi::OsString::from_vec(name));
+        }
+    }
+    Ok(names)
+}
+
+fn remove_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        other => return other,
+    }
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = rustix::fs::openat2(dir, name, flags, Mode::empty(), how)?;
+    for inner in names_in(below.as_fd())? {
+        remove_at(below.as_fd(), &inner)?;
+    }
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_symlink_inside_is_never_followed() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("precious"), b"1").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        symlink(outside.path(), dir.path().join("way-out")).unwrap();
+        let target = Target::open(dir.path()).unwrap();
+        for path in ["way-out/new", "way-out/precious", "way-out", "../x", "/etc/hostname"] {
+            assert!(target.create(Path::new(path)).is_err(), "{path}");
+            assert!(target.existing(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(target.make_dir(Path::new("way-out/dir")).is_err());
+        assert!(target.link(Path::new("way-out/precious"), Path::new("stolen")).is_err());
+        assert!(target.remove(Path::new("way-out/precious")).is_err());
+        target.remove(Path::new("way-out")).unwrap();
+        assert_eq!(std::fs::read(outside.path().join("precious")).unwrap(), b"1");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn removing_a_tree_leaves_what_its_links_point_at() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("precious"), b"1").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        symlink(outside.path(), dir.path().join("a/b/way-out")).unwrap();
+        std::fs::write(dir.path().join("a/b/file"), b"2").unwrap();
+        Target::open(dir.path()).unwrap().remove(Path::new("a")).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_target_that_is_a_link_or_a_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/tmp", dir.path().join("link")).unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        for name in ["link", "file"] {
+            assert!(matches!(
+                Target::open(&dir.path().join(name)),
+                Err(EngineError::TargetConflict { .. })
+            ));
+        }
+    }
+}

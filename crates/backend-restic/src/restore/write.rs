@@ -1,0 +1,436 @@
+//! Moves file content from packs into the target with a few threads and little memory.
+//!
+//! Each thread reads a few megabytes of one pack at a time, opens the blobs in them where they lie, proves each
+//! against its id and writes it to every place where it belongs. Nothing unproven is ever written. Memory is bounded
+//! by the number of threads times the larger of a read and a blob, however large packs and files are.
+//!
+//! A file gets its metadata when its last piece was written, while it is still open. Runs of zeros become holes in
+//! files that are new.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Fault;
+use super::meta;
+use super::plan::{Piece, Plan};
+use super::prepare::Standing;
+use super::report::Notes;
+use super::target::Target;
+use crate::backup::Cancelled;
+use crate::cipher::Cipher;
+use crate::error::{EngineError, Result, panicked};
+use crate::pack::{Unsealer, read_range};
+use crate::progress::Meter;
+use crate::store::Store;
+
+/// Blobs next to each other are read together up to this size.
+const READ: u32 = 4 << 20;
+/// A gap up to this size is read and thrown away rather than asked around.
+const GAP: u32 = 64 << 10;
+/// Zeros of this length become a hole.
+const HOLE: usize = 64 << 10;
+/// Files kept open because pieces of them are still missing.
+const OPEN_FILES: usize = 256;
+/// How many of the files that a damaged pack affects are named.
+const NAMED: usize = 20;
+
+/// Everything that the threads share.
+pub(crate) struct Writing<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) cipher: &'a Cipher,
+    pub(crate) target: &'a Target,
+    pub(crate) plan: &'a Plan,
+    pub(crate) standing: &'a Standing,
+    pub(crate) root: bool,
+    pub(crate) meter: &'a Meter,
+    pub(crate) notes: &'a Notes,
+    pub(crate) cancelled: &'a Cancelled,
+    pub(crate) fault: Option<&'a Fault>,
+}
+
+/// One read and the pieces in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Job {
+    pack: u32,
+    offset: u32,
+    length: u32,
+    pieces: Range<usize>,
+}
+
+struct Slot {
+    missing: AtomicU32,
+    open: Mutex<OpenFile>,
+}
+
+#[derive(Default)]
+struct OpenFile {
+    file: Option<Arc<File>>,
+    made: bool,
+}
+
+struct Shared {
+    /// Pieces that are missing, by their place in the packs.
+    pieces: Vec<Piece>,
+    jobs: Vec<Job>,
+    /// Files without missing pieces.
+    settled: Vec<u32>,
+    slots: Vec<Slot>,
+    next_job: AtomicUsize,
+    next_settled: AtomicUsize,
+    open_files: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Writing<'_> {
+    /// Writes all content, and the metadata of all files.
+    pub(crate) fn run(&self, workers: usize) -> Result<()> {
+        let shared = self.share();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let result = self.work(&shared);
+                        if result.is_err() {
+                            shared.stop.store(true, Ordering::Relaxed);
+                        }
+                        result
+                    })
+                })
+                .collect();
+            let mut first = Ok(());
+            for thread in threads {
+                let ended = thread.join().unwrap_or_else(|payload| Err(panicked("restore", payload.as_ref())));
+                first = first.and(ended);
+            }
+            first
+        })
+    }
+
+    fn share(&self) -> Shared {
+        let mut pieces: Vec<Piece> = self
+            .plan
+            .pieces
+            .iter()
+            .zip(&self.standing.pieces)
+            .filter(|(_, stands)| !**stands)
+            .map(|(piece, _)| *piece)
+            .collect();
+        let slots: Vec<Slot> = self
+            .standing
+            .files
+            .iter()
+            .map(|stands| Slot {
+                missing: AtomicU32::new(0),
+                open: Mutex::new(OpenFile { file: None, made: *stands }),
+            })
+            .collect();
+        for piece in &pieces {
+            slots[piece.file as usize].missing.fetch_add(1, Ordering::Relaxed);
+        }
+        let settled = (0..)
+            .zip(&slots)
+            .filter(|(_, slot)| slot.missing.load(Ordering::Relaxed) == 0)
+            .map(|(number, _)| number)
+            .collect();
+        pieces.sort_unstable_by_key(|piece| (piece.pack, piece.at.offset, piece.file, piece.file_offset));
+        let jobs = jobs(&pieces);
+        Shared {
+            pieces,
+            jobs,
+            settled,
+            slots,
+            next_job: AtomicUsize::new(0),
+            next_settled: AtomicUsize::new(0),
+            open_files: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn work(&self, shared: &Shared) -> Result<()> {
+        let mut unsealer = Unsealer::new(self.cipher.clone())?;
+        while let Some(job) = shared.jobs.get(shared.next_job.fetch_add(1, Ordering::Relaxed)) {
+            self.check_cancelled(shared)?;
+            self.run_job(shared, job, &mut unsealer)?;
+        }
+        while let Some(file) = shared.settled.get(shared.next_settled.fetch_add(1, Ordering::Relaxed)) {
+            self.check_cancelled(shared)?;
+            self.settle(*file)?;
+        }
+        Ok(())
+    }
+
+    fn check_cancelled(&self, shared: &Shared) -> Result<()> {
+        if (self.cancelled)() || shared.stop.load(Ordering::Relaxed) { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+
+    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer) -> Result<()> {
+        let pack = self.plan.packs[job.pack as usize];
+        let damaged = |detail: String| {
+            let (files, more) = self.affected(shared, job.pack);
+            EngineError::CorruptPack { pack: pack.to_hex().to_string(), detail, files, more }
+        };
+        let mut buffer = read_range(self.store, &pack, job.offset, job.length).map_err(|error| match error {
+            EngineError::CorruptPack { detail, .. } => damaged(detail),
+            other => other,
+        })?;
+        let mut rest = &shared.pieces[job.pieces.clone()];
+        while let Some(piece) = rest.first() {
+            // The same blob, wanted in several places, is opened once: opening destroys what was sealed.
+            let same = rest.iter().take_while(|other| other.at.offset == piece.at.offset).count();
+            let (now, later) = rest.split_at(same);
+            rest = later;
+            let from = (piece.at.offset - job.offset) as usize;
+            let sealed = buffer
+                .get_mut(from..from + piece.at.length as usize)
+                .ok_or_else(|| damaged("its index does not fit it".into()))?;
+            let plain = unsealer.open(sealed, piece.at, &piece.id).map_err(&damaged)?;
+            for wanted in now {
+                if wanted.id != piece.id || wanted.at != piece.at {
+                    return Err(damaged("its index names two blobs in one place".into()));
+                }
+                self.write_piece(shared, wanted, plain)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_piece(&self, shared: &Shared, piece: &Piece, plain: &[u8]) -> Result<()> {
+        let number = piece.file as usize;
+        let (file, slot) = (&self.plan.files[number], &shared.slots[number]);
+        let path = self.plan.file_path(piece.file);
+        let fail = |action: &str, error: io::Error| EngineError::target(action, &path, &error);
+        if file.pieces.len() == 1 && !self.standing.files[number] {
+            // The common small file: made, filled and finished in one go.
+            let open = self.target.create(&path).map_err(|error| fail("create", error))?;
+            self.put(&open, &path, plain, 0, true)?;
+            self.finish(&open, piece.file, &path, false)?;
+            self.meter.add(plain.len() as u64, 1);
+            return Ok(());
+        }
+        let open = {
+            let mut open = slot.open.lock().unwrap_or_else(PoisonError::into_inner);
+            match &open.file {
+                Some(file) => Arc::clone(file),
+                None => {
+                    let opened = Arc::new(if open.made {
+                        self.target.existing(&path).map_err(|error| fail("open", error))?
+                    } else {
+                        let made = self.target.create(&path).map_err(|error| fail("create", error))?;
+                        made.set_len(file.size).map_err(|error| fail("resize", error))?;
+                        made
+                    });
+                    open.made = true;
+                    open.file = Some(Arc::clone(&opened));
+                    shared.open_files.fetch_add(1, Ordering::Relaxed);
+                    opened
+                }
+            }
+        };
+        self.put(&open, &path, plain, piece.file_offset, !self.standing.files[number])?;
+        let last = slot.missing.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last {
+            self.finish(&open, piece.file, &path, true)?;
+        }
+        if last || shared.open_files.load(Ordering::Relaxed) > OPEN_FILES {
+            let mut open = slot.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.file.take().is_some() {
+                shared.open_files.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.meter.add(plain.len() as u64, u64::from(last));
+        Ok(())
+    }
+
+    fn put(&self, file: &File, path: &Path, plain: &[u8], offset: u64, fresh: bool) -> Result<()> {
+        let write = |from: usize, bytes: &[u8]| {
+            if let Some(fault) = self.fault {
+                fault.before_write(path)?;
+            }
+            file.write_all_at(bytes, offset + from as u64)
+        };
+        let result = if fresh && plain.len() >= HOLE {
+            write_around_holes(plain, write).and_then(|holes| {
+                // A hole at the end does not make the file longer by itself.
+                if holes { file.set_len_at_least(offset + plain.len() as u64) } else { Ok(()) }
+            })
+        } else {
+            write(0, plain)
+        };
+        result.map_err(|error| EngineError::target("write", path, &error))
+    }
+
+    /// Everything is in the file: sets its length and metadata.
+    fn finish(&self, open: &File, number: u32, path: &Path, check_length: bool) -> Result<()> {
+        let file = &self.plan.files[number as usize];
+        if check_length {
+            open.set_len(file.size).map_err(|error| EngineError::target("resize", path, &error))?;
+        }
+        let fresh = !self.standing.files[number as usize];
+        for problem in meta::apply(open.as_fd(), &file.meta, self.root, fresh) {
+            self.notes.metadata(path, problem);
+        }
+        Ok(())
+    }
+
+    /// A file whose content is all there: empty, or brought by an earlier attempt.
+    fn settle(&self, number: u32) -> Result<()> {
+        let path = self.plan.file_path(number);
+        let open = if self.standing.files[number as usize] {
+            self.target.existing(&path).map_err(|error| EngineError::target("open", &path, &error))?
+        } else {
+            self.target.create(&path).map_err(|error| EngineError::target("create", &path, &error))?
+        };
+        self.finish(&open, number, &path, true)?;
+        self.meter.add(self.plan.files[number as usize].size, 1);
+        Ok(())
+    }
+
+    fn affected(&self, shared: &Shared, pack: u32) -> (Vec<String>, u64) {
+        let mut numbers: Vec<u32> =
+            shared.pieces.iter().filter(|piece| piece.pack == pack).map(|piece| piece.file).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let more = numbers.len().saturating_sub(NAMED) as u64;
+        let named =
+            numbers.iter().take(NAMED).map(|file| self.plan.file_path(*file).display().to_string()).collect();
+        (named, more)
+    }
+}
+
+trait GrowTo {
+    fn set_len_at_least(&self, length: u64) -> io::Result<()>;
+}
+
+impl GrowTo for File {
+    fn set_len_at_least(&self, length: u64) -> io::Result<()> {
+        if self.metadata()?.len() < length { self.set_len(length) } else { Ok(()) }
+    }
+}
+
+/// Groups pieces, sorted by place, into reads.
+fn jobs(pieces: &[Piece]) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        // An index can claim anything; a read that fails is the answer to an impossible place.
+        let end = piece.at.offset.saturating_add(piece.at.length);
+        if let Some(job) = jobs.last_mut()
+            && job.pack == piece.pack
+            && piece.at.offset <= job.offset.saturating_add(job.length).saturating_add(GAP)
+            && (end - job.offset <= READ || end <= job.offset.saturating_add(job.length))
+        {
+            job.length = job.length.max(end - job.offset);
+            job.pieces.end = number + 1;
+        } else {
+            jobs.push(Job {
+                pack: piece.pack,
+                offset: piece.at.offset,
+                length: end - piece.at.offset,
+                pieces: number..number + 1,
+            });
+        }
+    }
+    jobs
+}
+
+/// Writes everything but long runs of zeros; `true` when there was one.
+fn write_around_holes(plain: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<()>) -> io::Result<bool> {
+    let mut pending = 0..0;
+    let mut holes = false;
+    for (number, window) in plain.chunks(HOLE).enumerate() {
+        let start = number * HOLE;
+        if window.len() == HOLE && is_zero(window) {
+            holes = true;
+            if !pending.is_empty() {
+                write(pending.start, &plain[pending.clone()])?;
+            }
+            pending = start + window.len()..start + window.len();
+        } else {
+            pending.end = start + window.len();
+        }
+    }
+    if !pending.is_empty() {
+        write(pending.start, &plain[pending])?;
+    }
+    Ok(holes)
+}
+
+/// Compares the bytes with themselves one further on, which is as fast as comparing memory gets.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pack::Location;
+
+    fn piece(pack: u32, offset: u32, length: u32) -> Piece {
+        let at = Location { offset, length, uncompressed: 0 };
+        Piece { id: [0; 32], pack, at, plain_len: length, file: 0, file_offset: 0 }
+    }
+
+    #[test]
+    fn neighbours_are_read_together_and_far_ones_are_not() {
+        let pieces =
+            [piece(0, 0, 100), piece(0, 100, 100), piece(0, 100, 100), piece(0, 1_000_000, 5), piece(1, 200, 5)];
+        let jobs = jobs(&pieces);
+        let spans: Vec<_> = jobs.iter().map(|job| (job.pack, job.offset, job.length, job.pieces.len())).collect();
+        assert_eq!(spans, [(0, 0, 200, 3), (0, 1_000_000, 5, 1), (1, 200, 5, 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_piece_is_in_exactly_one_read_that_covers_it(
+            mut places in proptest::collection::vec((0_u32..3, 0_u32..20_000_000, 1_u32..6_000_000), 1..60),
+        ) {
+            places.sort_unstable();
+            let pieces: Vec<_> = places.iter().map(|(pack, offset, length)| piece(*pack, *offset, *length)).collect();
+            let jobs = jobs(&pieces);
+            let mut next = 0;
+            for job in &jobs {
+                prop_assert_eq!(job.pieces.start, next);
+                next = job.pieces.end;
+                let largest = pieces[job.pieces.clone()].iter().map(|piece| piece.at.length).max().unwrap();
+                prop_assert!(job.length <= READ.max(largest) + READ);
+                for piece in &pieces[job.pieces.clone()] {
+                    prop_assert_eq!(piece.pack, job.pack);
+                    prop_assert!(piece.at.offset >= job.offset);
+                    prop_assert!(piece.at.offset + piece.at.length <= job.offset + job.length);
+                }
+            }
+            prop_assert_eq!(next, pieces.len());
+        }
+
+        #[test]
+        fn holes_do_not_change_the_content(
+            runs in proptest::collection::vec((any::<bool>(), 1_usize..200_000), 0..8),
+        ) {
+            let plain: Vec<u8> = runs.iter().flat_map(|(zero, length)| {
+                std::iter::repeat_n(u8::from(!*zero), *length)
+            }).collect();
+            let mut copy = vec![0_u8; plain.len()];
+            let mut written = 0;
+            write_around_holes(&plain, |from, bytes| {
+                copy[from..from + bytes.len()].copy_from_slice(bytes);
+                written += bytes.len();
+                Ok(())
+            }).unwrap();
+            prop_assert!(written <= plain.len());
+            prop_assert!(copy == plain);
+        }
+    }
+
+    #[test]
+    fn zeros_are_not_written() {
+        let holes = write_around_holes(&vec![0; HOLE * 3], |_, _| panic!("nothing to write")).unwrap();
+        assert!(holes);
+    }
+}

@@ -1,0 +1,133 @@
+//! [`RestoreSource`] for the embedded engine: restores run in the worker.
+
+use async_trait::async_trait;
+use reseed_core::error::{Effect, SourceError, SourceKind};
+use reseed_core::names::SourceName;
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
+use reseed_core::store::{Delivery, Staging};
+use reseed_core::{Context, RestoreSource};
+
+use crate::child::Address;
+use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::error::EngineError;
+use crate::restore::RestoreJob;
+
+impl OwnKinds for SourceKind {
+    fn own(error: &EngineError) -> Option<Self> {
+        match error {
+            EngineError::NoRepository { .. } => Some(Self::NoRepository),
+            EngineError::WrongPassword { .. } => Some(Self::WrongPassword),
+            EngineError::Locked { .. } => Some(Self::Locked),
+            EngineError::NoSnapshot { .. } => Some(Self::NoSuchPoint),
+            EngineError::EmptyResult { .. } => Some(Self::NothingRestored),
+            EngineError::Worker { .. } | EngineError::Panicked { .. } => Some(Self::Crashed),
+            _ => None,
+        }
+    }
+}
+
+impl Embedded {
+    fn cannot_restore(&self, request: &RestoreRequest, error: &EngineError, effect: Effect) -> SourceError {
+        let (point, dataset) = (&request.point.id, &request.target.dataset);
+        envelope(error, format!("cannot restore {point} of {dataset} from {}", self.name), effect)
+    }
+
+    async fn find(&self, cx: &Context, request: &RestoreRequest) -> Result<RecoveryPoint, SourceError> {
+        let (locator, target) = (request.point.locator.clone(), request.target.clone());
+        self.blocking(cx, move |this, _| {
+            let points = this.list_points(Some(&target))?;
+            points
+                .into_iter()
+                .find(|point| point.locator == locator)
+                .ok_or(EngineError::NoSnapshot { id: locator })
+        })
+        .await
+        .map_err(|error| self.cannot_restore(request, &error, Effect::None))
+    }
+}
+
+#[async_trait]
+impl RestoreSource for Embedded {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    fn caps(&self) -> SourceCaps {
+        SourceCaps { kind: SourceClass::Offsite, delivery: Delivery::Files, partial: true, verifies: true }
+    }
+
+    async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
+        let wanted = target.clone();
+        self.blocking(cx, move |this, _| this.list_points(Some(&wanted)))
+            .await
+            .map_err(|error| envelope(&error, format!("cannot list what {} holds", self.name), Effect::None))
+    }
+
+    async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
+        let point = self.find(cx, request).await?;
+        let what = match &request.scope {
+            Scope::Whole => format!("everything of {}", request.target.dataset),
+            Scope::Path(path) => format!("{} of {}", path.display(), request.target.dataset),
+        };
+        let id = point.locator.get(..8).unwrap_or(&point.locator);
+        Ok(RestorePlan {
+            request: request.clone(),
+            bytes: match request.scope {
+                Scope::Whole => point.bytes,
+                Scope::Path(_) => None,
+            },
+            steps: vec![
+                format!("lock the repository at {} for reading", self.engine.location()),
+                format!("restore {what} from snapshot {id} of {} into staging, in a process of its own", point.taken_at),
+                "check every blob against its hash, and every entry's kind, size, permissions and time".to_owned(),
+            ],
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
+        let request = &plan.request;
+        let fail = |error: &EngineError| self.cannot_restore(request, error, Effect::StagingOnly);
+        self.find(cx, request).await?;
+        let address = self
+            .engine
+            .local_path()
+            .map(|path| Address::Local { path: path.to_path_buf() })
+            .ok_or_else(|| fail(&EngineError::Invalid { detail: "only local repositories are restored from yet".into() }))?;
+        let job = RestoreJob {
+            snapshot: request.point.locator.clone(),
+            only: match &request.scope {
+                Scope::Whole => None,
+                Scope::Path(path) => Some(path.clone()),
+            },
+            target: staging.path.clone(),
+            // Staging is ours, and an earlier try may have left something whatever `staging` said at its beginning.
+            resume: true,
+            workers: 0,
+        };
+        let password = self.password.read().map_err(|error| fail(&error))?;
+        let on_progress = Self::progress_to(cx, &request.target.dataset);
+        let report = self
+            .worker
+            .restore(address, password, job, on_progress, &cx.cancel)
+            .await
+            .map_err(|error| fail(&error))?;
+        let mut checked = vec![format!("the hash of every blob of {} files", report.files)];
+        checked.push("kind, size, permissions and time of every entry".to_owned());
+        let mut warnings = report.details.clone();
+        let told = u64::try_from(warnings.len()).unwrap_or(u64::MAX);
+        let all = report.metadata_problems + report.mismatches;
+        if all > told {
+            warnings.push(format!("and {} more", all - told));
+        }
+        if !report.locked {
+            warnings.push("the repository could not be locked; it was read without a lock".to_owned());
+        }
+        Ok(Restored { bytes: report.bytes, files: report.files, reused: report.reused, checked, warnings })
+    }
+}

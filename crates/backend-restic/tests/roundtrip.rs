@@ -1,0 +1,233 @@
+//! What was backed up comes back: everything, from anywhere, a second time for nothing.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::*;
+use reseed_backend_restic::backup::backup;
+use reseed_backend_restic::check::ReadData;
+use reseed_backend_restic::error::EngineError;
+
+#[test]
+fn everything_comes_back() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let summary = lab.backup(&tree);
+    assert_eq!((summary.unreadable, &summary.examples[..]), (0, &[][..]));
+    let report = lab.restore(&lab.restore_job(&summary.snapshot, "out")).unwrap();
+    assert!(report.is_exact(), "{:?}", report.details);
+    assert!(report.locked);
+    assert_same(&tree, &lab.path("out"));
+    assert_eq!(report.hard_links, 2);
+    let sparse = fs::metadata(lab.path("out/sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < sparse.len() / 4, "{} blocks", sparse.blocks());
+    assert_eq!(lab.locks(), 0);
+    let check = lab.engine.open(&lab.password).unwrap().check(ReadData::All, &never()).unwrap();
+    assert_eq!(check.errors, Vec::<String>::new());
+    assert!(check.bytes_read > 3_000_000);
+}
+
+#[test]
+fn an_unchanged_tree_adds_nothing_from_whichever_path() {
+    let lab = Lab::new();
+    make_tree(&lab.path("one"));
+    let first = lab.backup(&lab.path("one"));
+    assert!(first.added_data > 0);
+    let again = lab.backup(&lab.path("one"));
+    assert_eq!((again.added_data, again.added_stored), (0, 0));
+    fs::rename(lab.path("one"), lab.path("two")).unwrap();
+    let moved = lab.backup(&lab.path("two"));
+    assert_eq!((moved.added_data, moved.added_stored), (0, 0));
+    assert_eq!(lab.engine.open(&lab.password).unwrap().snapshots().unwrap().len(), 3);
+}
+
+#[test]
+fn a_copy_elsewhere_adds_no_data() {
+    let lab = Lab::new();
+    let (one, two) = (lab.path("one"), lab.path("two"));
+    for root in [&one, &two] {
+        fs::create_dir(root).unwrap();
+        fs::write(root.join("file"), noise(3, 500_000)).unwrap();
+    }
+    lab.backup(&one);
+    assert_eq!(lab.backup(&two).added_data, 0);
+}
+
+/// `ignore_inode` of the library is inverted and would skip this file.
+#[test]
+fn a_replaced_file_of_the_same_size_and_time_is_noticed() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), b"before").unwrap();
+    set_time(&tree.join("file"), 1_600_000_000, 0);
+    lab.backup(&tree);
+    fs::write(lab.path("new"), b"after!").unwrap();
+    set_time(&lab.path("new"), 1_600_000_000, 0);
+    fs::rename(lab.path("new"), tree.join("file")).unwrap();
+    let second = lab.backup(&tree);
+    assert_eq!(second.added_data, 6);
+    lab.restore(&lab.restore_job(&second.snapshot, "out")).unwrap();
+    assert_eq!(fs::read(lab.path("out/file")).unwrap(), b"after!");
+}
+
+#[test]
+fn an_empty_directory_is_a_backup_and_keeps_its_root() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    set_mode(&tree, 0o1711);
+    set_time(&tree, 1_111_111_111, 5);
+    let summary = lab.backup(&tree);
+    let report = lab.restore(&lab.restore_job(&summary.snapshot, "out")).unwrap();
+    assert_eq!((report.files, report.dirs), (0, 0));
+    assert_same(&tree, &lab.path("out"));
+}
+
+#[test]
+fn one_path_comes_back_in_its_place() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let snapshot = lab.backup(&tree).snapshot;
+    for (number, only) in ["sub/deep", "sub/compressible", "link", "empty-dir"].into_iter().enumerate() {
+        let out = format!("out{number}");
+        let mut job = lab.restore_job(&snapshot, &out);
+        job.only = Some(only.into());
+        lab.restore(&job).unwrap();
+        let (expected, restored) = (look(&tree.join(only)), look(&lab.path(&out).join(only)));
+        assert_eq!(expected.keys().collect::<Vec<_>>(), restored.keys().collect::<Vec<_>>());
+        let top = only.split('/').next().unwrap();
+        let names: Vec<_> = fs::read_dir(lab.path(&out)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [os(top)], "nothing beside it");
+    }
+}
+
+#[test]
+fn what_selects_nothing_is_an_error() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let snapshot = lab.backup(&tree).snapshot;
+    for (only, invalid) in
+        [("nope", false), ("sub/nope", false), ("empty/x", false), ("../tree", true), ("/etc", true), ("", true)]
+    {
+        let mut job = lab.restore_job(&snapshot, "out");
+        job.only = Some(only.into());
+        match lab.restore(&job).unwrap_err() {
+            EngineError::EmptyResult { .. } => assert!(!invalid, "{only}"),
+            EngineError::Invalid { .. } => assert!(invalid, "{only}"),
+            other => panic!("{only}: {other}"),
+        }
+        assert!(!lab.path("out").exists(), "nothing was written");
+    }
+    let missing = lab.restore(&lab.restore_job("0123abcd", "out")).unwrap_err();
+    assert!(matches!(missing, EngineError::NoSnapshot { .. }), "{missing}");
+}
+
+#[test]
+fn snapshots_tell_what_was_recorded() {
+    let lab = Lab::new();
+    make_tree(&lab.path("tree"));
+    let job = lab.job(&lab.path("tree"));
+    let summary = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), never()).unwrap();
+    let listed = lab.engine.open(&lab.password).unwrap().snapshots().unwrap();
+    assert_eq!(listed.len(), 1);
+    let one = &listed[0];
+    assert_eq!((&one.id, one.time, one.host.as_str()), (&summary.snapshot, job.time, "testhost"));
+    assert_eq!((one.tags.clone(), one.paths.clone()), (vec!["a-tag".to_owned()], vec![AS_PATH.to_owned()]));
+    assert_eq!((one.files, one.bytes), (Some(summary.files), Some(summary.bytes)));
+    assert_eq!(lab.engine.open(&lab.password).unwrap().snapshot(&one.id[..8]).unwrap(), *one);
+}
+
+#[test]
+fn progress_reaches_the_total() {
+    let lab = Lab::new();
+    make_tree(&lab.path("tree"));
+    let last = Arc::new(Mutex::new(None));
+    let sink = Arc::clone(&last);
+    let report: reseed_backend_restic::progress::OnProgress =
+        Arc::new(move |progress| *sink.lock().unwrap() = Some(progress));
+    let job = lab.job(&lab.path("tree"));
+    let summary = backup(&lab.engine, &lab.password, &job, Arc::clone(&report), never()).unwrap();
+    let seen = last.lock().unwrap().take().unwrap();
+    assert_eq!((seen.bytes, seen.total), (summary.bytes, Some(summary.bytes)));
+    let job = lab.restore_job(&summary.snapshot, "out");
+    let restored =
+        reseed_backend_restic::restore::restore(&lab.engine, &lab.password, &job, report, never()).unwrap();
+    let seen = last.lock().unwrap().take().unwrap();
+    assert_eq!((seen.bytes, seen.files, seen.total), (restored.bytes, restored.files, Some(restored.bytes)));
+}
+
+#[test]
+fn a_cancelled_backup_leaves_no_snapshot_and_no_lock() {
+    let lab = Lab::new();
+    make_tree(&lab.path("tree"));
+    for limit in [0_u64, 1, 5, 20, 40] {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&asked);
+        let cancelled = Arc::new(move || counter.fetch_add(1, Ordering::Relaxed) >= limit);
+        let job = lab.job(&lab.path("tree"));
+        let error = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), cancelled).unwrap_err();
+        assert_eq!(error, EngineError::Cancelled, "after {limit}");
+        assert_eq!((lab.locks(), lab.files_in("snapshots").len()), (0, 0));
+    }
+    let flag = Arc::new(AtomicBool::new(false));
+    let late = Arc::clone(&flag);
+    let job = lab.job(&lab.path("tree"));
+    let on_progress: reseed_backend_restic::progress::OnProgress = Arc::new(move |_| late.store(true, Ordering::Relaxed));
+    let stop = Arc::clone(&flag);
+    let error =
+        backup(&lab.engine, &lab.password, &job, on_progress, Arc::new(move || stop.load(Ordering::Relaxed)))
+            .unwrap_err();
+    assert_eq!(error, EngineError::Cancelled);
+    // What was uploaded is harmless, and used by the next backup.
+    lab.backup(&lab.path("tree"));
+    assert_eq!(lab.files_in("snapshots").len(), 1);
+}
+
+#[test]
+fn a_source_that_is_missing_or_no_directory_is_an_error() {
+    let lab = Lab::new();
+    fs::write(lab.path("file"), b"").unwrap();
+    for source in ["nowhere", "file"] {
+        let job = lab.job(&lab.path(source));
+        let error = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), never()).unwrap_err();
+        assert!(matches!(error, EngineError::Source { .. }), "{error}");
+    }
+    assert_eq!(lab.files_in("snapshots").len(), 0);
+}
+
+/// What root cannot read either: paths longer than the kernel takes.
+fn make_unreachable(root: &std::path::Path) {
+    let name = "d".repeat(250);
+    let mut dir = std::os::fd::OwnedFd::from(fs::File::open(root).unwrap());
+    for _ in 0..17 {
+        rustix::fs::mkdirat(&dir, &name, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+}
+
+#[test]
+fn unreadable_things_make_a_backup_partial() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("readable"), b"1").unwrap();
+    make_unreachable(&tree);
+    let summary = lab.backup(&tree);
+    assert_eq!((summary.unreadable, summary.files), (1, 1), "{:?}", summary.examples);
+    assert!(summary.examples[0].contains("too long"), "{:?}", summary.examples);
+    let snapshot = lab.engine.open(&lab.password).unwrap().snapshot(&summary.snapshot).unwrap();
+    assert!(snapshot.tags.contains(&"partial".to_owned()));
+    let mut job = lab.restore_job(&summary.snapshot, "out");
+    job.only = Some("readable".into());
+    assert_eq!(lab.restore(&job).unwrap().files, 1);
+}

@@ -1,7 +1,7 @@
 //! [`SnapshotStore`]: where live data is, with its snapshots, and the only way by which data becomes live.
 //!
 //! # Contract
-//! Conformance tests are named after these clauses (`store_s01_…`).
+//! Conformance tests are named after these clauses (`s01_…`).
 //!
 //! - **S1 inspect tells, and changes nothing.** One answer per target, in the order asked, for any number of targets
 //!   at once. A target that can't be judged is [`Condition::Unknown`], not an error of the whole call and never

@@ -1,0 +1,59 @@
+//! The suites over the fakes.
+
+use reseed_core::store::{Delivery, StoreCaps};
+use reseed_testkit::world::{MemLab, Place};
+
+mod store {
+    use super::*;
+    reseed_testkit::conformance_store!(MemLab::new());
+}
+
+mod poor_store {
+    use super::*;
+    reseed_testkit::conformance_store!(MemLab::new().caps(StoreCaps {
+        atomic_group: false,
+        holds: false,
+        native_receive: false,
+        set_aside: false,
+    }));
+}
+
+mod local_source {
+    use super::*;
+    reseed_testkit::conformance_source!(MemLab::new().source_in(Place::Local(Delivery::Files)));
+}
+
+mod native_local_source {
+    use super::*;
+    reseed_testkit::conformance_source!(MemLab::new().source_in(Place::Local(Delivery::Native)));
+}
+
+mod replica_source {
+    use super::*;
+    reseed_testkit::conformance_source!(MemLab::new().source_in(Place::Replica(Delivery::Files)));
+}
+
+mod native_replica_source {
+    use super::*;
+    reseed_testkit::conformance_source!(MemLab::new().source_in(Place::Replica(Delivery::Native)));
+}
+
+mod offsite_source {
+    use super::*;
+    reseed_testkit::conformance_source!(MemLab::new().source_in(Place::Offsite));
+}
+
+mod replicate {
+    use super::*;
+    reseed_testkit::conformance_replicate!(MemLab::new());
+}
+
+mod offsite {
+    use super::*;
+    reseed_testkit::conformance_offsite!(MemLab::new());
+}
+
+mod wal {
+    use super::*;
+    reseed_testkit::conformance_wal!(MemLab::new());
+}

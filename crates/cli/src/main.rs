@@ -1,2 +1,88 @@
-//! Placeholder.
-fn main() {}
+//! `reseed`: parses the command line, wires the configuration to backends, runs one operation of the core, and shows
+//! what it answers. A command decides nothing.
+
+mod args;
+mod cmd;
+mod exit;
+mod output;
+mod session;
+mod ui;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Cli, Cmd};
+use crate::exit::Exit;
+use crate::output::Answer;
+use crate::ui::Ui;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Cmd::RestoreWorker) {
+        return reseed_backend_restic::child::main();
+    }
+    let ui = Ui::new(&cli);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("error: the runtime could not be started: {error}"));
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let answer = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let signals = tokio::spawn(on_signal(cancel.clone()));
+        let answer = cmd::run(&cli, ui, cancel).await;
+        signals.abort();
+        answer
+    });
+    show(&ui, &answer)
+}
+
+/// Cancels the run at the first SIGINT or SIGTERM. It then ends by itself: children are reaped, locks released, staging stays
+/// resumable. A second signal is left to the system, so that a run that hangs can still be killed.
+async fn on_signal(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let mut asked = 0;
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        asked += 1;
+        cancel.cancel();
+        match asked {
+            1 => complain("ending the run; what is staged is kept for the next one"),
+            2 => complain("still ending; once more ends it at once"),
+            _ => std::process::exit(i32::from(Exit::Interrupted.code())),
+        }
+    }
+}
+
+/// One line to standard error. That it can't be written is no reason to stop.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn show(ui: &Ui, answer: &Answer) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let written = if ui.json {
+        serde_json::to_writer_pretty(&mut out, &answer.json).map_err(std::io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        out.write_all(answer.text.as_bytes())
+    };
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => {}
+        // Whoever reads has enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            complain(&format!("error: the result could not be written: {error}"));
+            return ExitCode::from(Exit::Failed.code().max(answer.exit.code()));
+        }
+    }
+    ExitCode::from(answer.exit.code())
+}

@@ -1,0 +1,100 @@
+//! One file per command.
+
+mod adopt;
+mod backup;
+mod completions;
+mod config;
+mod demo;
+mod history;
+mod init;
+mod preseed;
+mod prune;
+mod replicate;
+mod restore;
+mod snapshot;
+mod status;
+mod verify;
+
+use reseed_core::error::OpError;
+use reseed_core::ops::OpReport;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Cli, Cmd, Services};
+use crate::exit::Exit;
+use crate::output::Answer;
+use crate::session::{Session, config_path};
+use crate::ui::Ui;
+
+/// Runs the command.
+pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer {
+    // These work without a configuration.
+    match &cli.command {
+        Cmd::Init(args) => return init::run(args, &config_path(cli), ui, cancel).await,
+        Cmd::Config(command) => return config::run(command, &config_path(cli), ui),
+        Cmd::Demo(args) => return demo::run(args, ui, cancel).await,
+        Cmd::Completions { shell } => return completions::completions(*shell),
+        Cmd::Man { dir } => return completions::man(dir.as_deref()),
+        _ => {}
+    }
+    let sink = match &cli.command {
+        Cmd::Preseed(args) => preseed::sink(args, ui.sink()),
+        _ => ui.sink(),
+    };
+    let session = match Session::open(&config_path(cli), ui, sink, cancel) {
+        Ok(session) => session,
+        Err(errors) => return config::errors(&errors),
+    };
+    let answer = match &cli.command {
+        Cmd::Status(args) => status::run(args, &session).await,
+        Cmd::Snapshot(args) => snapshot::run(args, &session).await,
+        Cmd::Replicate(args) => replicate::run(args, &session).await,
+        Cmd::Backup(args) => backup::run(args, &session).await,
+        Cmd::Preseed(args) => preseed::run(args, &session).await,
+        Cmd::Restore(args) => restore::run(args, &session).await,
+        Cmd::Verify(args) => verify::run(args, &session).await,
+        Cmd::Prune(args) => prune::run(args, &session).await,
+        Cmd::Adopt(args) => adopt::run(args, &session).await,
+        Cmd::History(args) => history::run(args, &session),
+        Cmd::Init(_) | Cmd::Config(_) | Cmd::Demo(_) | Cmd::Completions { .. } | Cmd::Man { .. } | Cmd::RestoreWorker => {
+            Ok(Answer::new(&(), "", Exit::Ok))
+        }
+    };
+    for warning in session.engine.journal.take_warnings() {
+        crate::complain(&format!("warning: {}; {}", warning.message, warning.hint));
+    }
+    answer.unwrap_or_else(|error| Answer::of_error(&ui, &error))
+}
+
+/// Runs an operation on each named service while holding its lock, and answers with all reports.
+async fn on_each<F>(session: &Session, which: &Services, operation: &str, wait: std::time::Duration, mut work: F) -> Result<Answer, OpError>
+where
+    F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
+{
+    let services = session.services(which)?;
+    let mut reports = Vec::new();
+    let mut refused = None;
+    for service in &services {
+        match session.lock(&service.name, operation, wait).await {
+            Ok(_lock) => reports.extend(work(service).await),
+            Err(error) => {
+                crate::complain(&format!("error: {error}"));
+                refused.get_or_insert(error);
+            }
+        }
+        if session.cx.cancel.is_cancelled() {
+            break;
+        }
+    }
+    let mut answer = Answer::of_ops(&session.ui, &reports);
+    if let Some(error) = refused {
+        // A busy service among others that were done: partly done. The only one: busy.
+        answer.exit = if reports.is_empty() { Exit::of_error(&error) } else { answer.exit.max(Exit::Partial) };
+        if let Some(object) = answer.json.as_object_mut() {
+            object.insert("refused".to_owned(), serde_json::json!(error.report()));
+        }
+    }
+    if session.cx.cancel.is_cancelled() {
+        answer.exit = Exit::Interrupted;
+    }
+    Ok(answer)
+}

@@ -1,0 +1,48 @@
+//! `reseed replicate`
+
+use reseed_core::error::OpError;
+use reseed_core::ops;
+use serde_json::json;
+
+use super::on_each;
+use crate::args::Change;
+use crate::exit::Exit;
+use crate::output::Answer;
+use crate::session::Session;
+use crate::ui;
+
+pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
+    if args.how.dry_run {
+        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        for service in session.services(&args.which)? {
+            for plan in ops::replicate_plan(&session.engine, &session.cx, &service).await {
+                match plan {
+                    Ok(plan) => {
+                        if plan.steps.is_empty() {
+                            text.push_str(&format!("{}: {} is up to date\n", service.name, plan.replica));
+                        }
+                        for step in &plan.steps {
+                            let size = step.bytes.map(|b| format!(", about {}", ui::bytes(b))).unwrap_or_default();
+                            let base = step.base.as_ref().map_or("in full".to_owned(), |b| format!("since {}", b.name));
+                            text.push_str(&format!("{}: would send {} snapshots of {} to {} {base}{size}\n", service.name, step.send.len(), step.target.dataset, plan.replica));
+                            if let Some(aside) = &step.set_aside {
+                                text.push_str(&format!("  first {} would be set aside as {}: {}\n", step.target.dataset, aside.renamed_to, aside.why));
+                            }
+                        }
+                        plans.push(json!({ "service": service.name, "plan": plan }));
+                    }
+                    Err(error) => {
+                        exit = Exit::Failed;
+                        text.push_str(&format!("{}: can't tell: {error}\n", service.name));
+                        plans.push(json!({ "service": service.name, "error": error.report() }));
+                    }
+                }
+            }
+        }
+        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
+    }
+    on_each(session, &args.which, "replicate", args.how.wait, async |service| {
+        ops::replicate(&session.engine, &session.cx, service).await
+    })
+    .await
+}

@@ -1,0 +1,62 @@
+//! `reseed snapshot`
+
+use jiff::tz::TimeZone;
+use reseed_core::error::{OpError, OpKind};
+use reseed_core::ops;
+use reseed_core::retention::sanoid::Kind;
+use reseed_core::{Service, names::SnapshotName};
+use serde_json::json;
+
+use super::on_each;
+use crate::args::SnapshotArgs;
+use crate::exit::Exit;
+use crate::output::Answer;
+use crate::session::Session;
+
+pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer, OpError> {
+    if args.how.dry_run {
+        let (mut text, mut plans) = (String::new(), Vec::new());
+        for service in session.services(&args.which)? {
+            let names = names(args, session, &service).await?;
+            for target in &service.targets {
+                for name in &names {
+                    text.push_str(&format!("{}: would take {}@{name}\n", service.name, target.dataset));
+                }
+            }
+            if names.is_empty() {
+                text.push_str(&format!("{}: no snapshot is due\n", service.name));
+            }
+            plans.push(json!({ "service": service.name, "snapshots": names }));
+        }
+        return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
+    }
+    on_each(session, &args.which, "snapshot", args.how.wait, async |service| {
+        let names = match names(args, session, service).await {
+            Ok(names) => names,
+            Err(error) => {
+                crate::complain(&format!("error: {}: {error}", service.name));
+                return vec![ops::failed(&session.engine, &session.cx, service, "snapshot", &error)];
+            }
+        };
+        let mut reports = Vec::with_capacity(names.len());
+        for name in &names {
+            reports.push(ops::snapshot(&session.engine, &session.cx, service, name).await);
+        }
+        reports
+    })
+    .await
+}
+
+async fn names(args: &SnapshotArgs, session: &Session, service: &Service) -> Result<Vec<SnapshotName>, OpError> {
+    let engine = &session.engine;
+    let kinds: Vec<Option<Kind>> = if args.due {
+        let policy = session.retention(&service.name);
+        ops::due(engine, &session.cx, service, &policy).await?.into_iter().map(Some).collect()
+    } else {
+        vec![args.kind]
+    };
+    // The names carry local time, as sanoid's do.
+    let now = engine.clock.now().to_zoned(TimeZone::system());
+    let name = |kind| ops::snapshot_name(kind, &now).map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()));
+    kinds.into_iter().map(name).collect()
+}

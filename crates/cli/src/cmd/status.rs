@@ -1,0 +1,73 @@
+//! `reseed status`
+
+use reseed_core::error::OpError;
+use reseed_core::preseed::{self, PlannedSource, ServicePlan};
+use reseed_core::store::Condition;
+use serde_json::json;
+
+use crate::args::StatusArgs;
+use crate::exit::Exit;
+use crate::output::Answer;
+use crate::session::Session;
+use crate::ui::{self, Mood, Table, printable};
+
+pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, OpError> {
+    let services = session.services_or_all(&args.services)?;
+    let services: Vec<_> = services.iter().collect();
+    let plans = preseed::plan(&session.engine, &session.cx, &services).await;
+    let now = session.engine.clock.now();
+    let mut table = Table::new(&["service", "state", "if it vanished now", "at most lost", "sources"]);
+    let mut notes = String::new();
+    for plan in &plans {
+        let best = plan.order.first().and_then(|name| plan.sources.iter().find(|s| s.source == *name));
+        let (back, lost) = match best {
+            None => (session.ui.paint(Mood::Bad, "nothing to restore from"), "everything".to_owned()),
+            Some(best) => {
+                let size = best.bytes.map(|b| format!(", {}", ui::bytes(b))).unwrap_or_default();
+                let age = best.taken_at.map(|at| now.as_second() - at.as_second());
+                (format!("from {}{size}", best.source), age.map_or("?".to_owned(), ui::span))
+            }
+        };
+        let sources: Vec<String> = plan.sources.iter().map(|s| source(session, s)).collect();
+        table.row([plan.service.to_string(), state(session, plan), back, lost, sources.join(" ")]);
+        for failed in plan.sources.iter().filter_map(|s| Some((s, s.error.as_ref()?))) {
+            notes.push_str(&format!("{}: {} can't be asked: {}\n", plan.service, failed.0.source, printable(&failed.1.to_string())));
+            if let Some(hint) = &failed.1.hint {
+                notes.push_str(&format!("  hint: {}\n", printable(hint)));
+            }
+        }
+        if let Some(why) = &plan.why {
+            notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
+        }
+    }
+    let unknown = plans.iter().any(|p| p.sources.iter().any(|s| s.error.is_some()));
+    let exit = match (plans.iter().any(|p| p.action == "blocked"), unknown) {
+        (true, _) => Exit::Blocked,
+        // Not knowing is not fine.
+        (false, true) => Exit::Partial,
+        (false, false) => Exit::Ok,
+    };
+    Ok(Answer::new(&json!({ "services": plans }), format!("{table}{notes}"), exit))
+}
+
+fn state(session: &Session, plan: &ServicePlan) -> String {
+    let unseeded = plan.targets.iter().any(|t| t.marker.as_ref().is_some_and(reseed_core::point::Marker::is_unseeded));
+    if unseeded {
+        return session.ui.paint(Mood::Warn, "unseeded");
+    }
+    match plan.action.as_str() {
+        "data-present" => session.ui.paint(Mood::Good, "data present"),
+        "blocked" => session.ui.paint(Mood::Bad, "blocked"),
+        _ if plan.targets.iter().all(|t| t.condition == Condition::Absent) => session.ui.paint(Mood::Bad, "missing"),
+        _ => session.ui.paint(Mood::Warn, "empty"),
+    }
+}
+
+fn source(session: &Session, source: &PlannedSource) -> String {
+    let (mood, words) = match (&source.error, source.states) {
+        (Some(error), _) => (Mood::Bad, error.kind.clone()),
+        (None, 0) => (Mood::Warn, "none".to_owned()),
+        (None, states) => (Mood::Good, states.to_string()),
+    };
+    session.ui.paint(mood, &format!("{}:{words}", source.source))
+}

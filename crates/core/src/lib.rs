@@ -5,6 +5,7 @@
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
 //! - Running other programs: [`exec`]
 //! - The one [`retry`] loop; which points to keep: [`retention`]
+//! - What outlives a run: the [`journal`]
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod entropy;
 pub mod error;
 pub mod event;
 pub mod exec;
+pub mod journal;
 pub mod names;
 pub mod offsite;
 pub mod ops;
@@ -31,6 +33,7 @@ pub mod wal;
 
 pub use context::Context;
 pub use engine::Engine;
+pub use journal::Journal;
 pub use offsite::OffsiteRepo;
 pub use replicate::Replicator;
 pub use service::Service;

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::record::to_millis;
 use super::{
-    Attempt, Entry, Journal, JournalError, PointRecord, Query, Run, RunKey, RunOutcome, ServiceRecord,
+    Attempt, Entry, Journal, JournalError, PointRecord, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
     Warning,
 };
-use crate::names::{DatasetName, PointId, ServiceName};
+use crate::names::{DatasetName, PointId, ServiceName, SourceName};
 use crate::point::Fingerprint;
 
 /// What a run's row says when it never ended.
@@ -24,6 +24,8 @@ pub struct MemoryJournal(Mutex<Tables>);
 pub(super) struct Tables {
     runs: Vec<Run>,
     places: HashMap<RunKey, usize>,
+    /// Runs without an outcome, by what they are about: at most one each.
+    unfinished: HashMap<(ServiceName, RunKind, Option<SourceName>), Option<usize>>,
     points: HashMap<(DatasetName, PointId), PointRecord>,
     services: HashMap<ServiceName, ServiceRecord>,
 }
@@ -51,21 +53,26 @@ impl Tables {
     fn run(&mut self, mut run: Run) {
         run.started_at = to_millis(run.started_at);
         run.finished_at = run.finished_at.map(to_millis);
-        for other in &mut self.runs {
-            let same = (&other.key.service, other.key.kind, &other.key.peer)
-                == (&run.key.service, run.key.kind, &run.key.peer);
-            if same && other.key.run != run.key.run && other.outcome.is_none() {
-                other.outcome = Some(RunOutcome::Interrupted);
-                other.message.get_or_insert_with(|| NEVER_ENDED.to_owned());
-            }
+        let line = (run.key.service.clone(), run.key.kind, run.key.peer.clone());
+        let unfinished = self.unfinished.entry(line).or_insert(None);
+        let ours = self.places.get(&run.key).copied();
+        if let Some(at) = unfinished.take().filter(|at| Some(*at) != ours) {
+            let other = &mut self.runs[at];
+            other.outcome = Some(RunOutcome::Interrupted);
+            other.message.get_or_insert_with(|| NEVER_ENDED.to_owned());
         }
-        match self.places.get(&run.key) {
+        let at = match ours {
             None => {
                 self.places.insert(run.key.clone(), self.runs.len());
                 self.runs.push(run);
+                self.runs.len() - 1
             }
-            Some(at) => merge(&mut self.runs[*at], run),
-        }
+            Some(at) => {
+                merge(&mut self.runs[at], run);
+                at
+            }
+        };
+        *unfinished = self.runs[at].outcome.is_none().then_some(at);
     }
 
     fn attempt(&mut self, key: &RunKey, attempt: Attempt) {

@@ -6,6 +6,7 @@
 //! - Running other programs: [`exec`]
 //! - The one [`retry`] loop; which points to keep: [`retention`]
 //! - What people declare: [`config`]
+//! - What outlives a run: the [`journal`]
 //! - The tree [`digest`]
 
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod lock;
+pub mod journal;
 pub mod names;
 pub mod offsite;
 pub mod ops;
@@ -34,6 +36,7 @@ pub mod wal;
 
 pub use context::Context;
 pub use engine::Engine;
+pub use journal::Journal;
 pub use offsite::OffsiteRepo;
 pub use replicate::Replicator;
 pub use service::Service;

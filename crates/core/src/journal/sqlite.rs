@@ -1,0 +1,471 @@
+//! The journal in a SQLite file. This file is about everything that can be wrong with the file: broken, locked, newer,
+//! unwritable. The rows are `schema`'s affair.
+//!
+//! It is opened when it is first needed, and closed without a checkpoint: a preseed that finds all data present has
+//! about ten milliseconds in all, and a checkpoint waits for the disk.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::memory::{Tables, merge};
+use super::schema::{self, Found, MIGRATIONS};
+use super::{Entry, Journal, JournalError, Query, Run, ServiceRecord, Warning};
+use crate::clock::Clock;
+use crate::names::{DatasetName, PointId, ServiceName};
+use crate::point::Fingerprint;
+
+/// How long another process may hold the file before we go on without.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// What is kept in memory at most; a program that runs for months must not grow by a journal it can't write.
+const MOST_PENDING: usize = 10_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct SqliteJournal {
+    path: PathBuf,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    /// Why nothing can be written as long as this process lives.
+    read_only: Option<String>,
+    /// What the file could not take yet, in order.
+    pending: Vec<Entry>,
+    /// The same, to be read.
+    overlay: Tables,
+    /// The file was locked last time: don't wait for it again and again.
+    was_locked: bool,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug)]
+struct Open {
+    conn: Connection,
+    /// Which file it is, so that only that one is ever set aside.
+    file: Option<(u64, u64)>,
+}
+
+/// What can be wrong.
+#[derive(Debug)]
+enum Trouble {
+    /// Not a journal, or not any more: set aside, begin anew.
+    Broken(String),
+    /// Another process has it: later.
+    Locked,
+    /// Written by a newer program: leave it alone.
+    Newer(i64),
+    /// It can be read, perhaps, and not written.
+    Unwritable(String),
+    /// The disk says no at the moment: full, or failing.
+    Later(String),
+}
+
+impl SqliteJournal {
+    /// The journal at `path`. Nothing is opened yet, and nothing can fail.
+    pub fn new(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            path: path.into(),
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on the open file. A broken file is set aside once, and the work done on a new one.
+    fn on_file<T>(
+        &self,
+        state: &mut State,
+        mut work: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Trouble> {
+        let mut set_aside = false;
+        loop {
+            let patience = if state.was_locked {
+                Duration::ZERO
+            } else {
+                PATIENCE
+            };
+            let before = state
+                .open
+                .as_ref()
+                .map_or_else(|| file_id(&self.path), |open| open.file);
+            let done = match &mut state.open {
+                Some(open) => open
+                    .conn
+                    .busy_timeout(patience)
+                    .and_then(|()| work(&mut open.conn))
+                    .map_err(Trouble::from),
+                None => match open(&self.path, patience) {
+                    Ok(conn) => {
+                        state.open = Some(Open {
+                            conn,
+                            file: file_id(&self.path),
+                        });
+                        continue;
+                    }
+                    Err(trouble) => Err(trouble),
+                },
+            };
+            match done {
+                Ok(value) => {
+                    state.was_locked = false;
+                    return Ok(value);
+                }
+                Err(Trouble::Broken(why)) if !set_aside => {
+                    set_aside = true;
+                    state.open = None;
+                    self.set_aside(state, before, &why)?;
+                }
+                Err(Trouble::Broken(why)) => return Err(Trouble::Unwritable(why)),
+                Err(trouble) => {
+                    state.was_locked = matches!(trouble, Trouble::Locked);
+                    return Err(trouble);
+                }
+            }
+        }
+    }
+
+    /// Renames the broken file and what belongs to it. Never removes, never overwrites.
+    fn set_aside(&self, state: &mut State, broken: Option<(u64, u64)>, why: &str) -> Result<(), Trouble> {
+        if file_id(&self.path) != broken {
+            // Another process was faster; what stands there now is not what was broken.
+            return Ok(());
+        }
+        let failed = |error: io::Error| {
+            Trouble::Unwritable(format!(
+                "it is broken ({why}) and could not be set aside: {error}"
+            ))
+        };
+        let time = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let aside = (1..)
+            .map(|n: u32| {
+                suffixed(
+                    &self.path,
+                    &if n == 1 {
+                        format!(".broken-{time}")
+                    } else {
+                        format!(".broken-{time}.{n}")
+                    },
+                )
+            })
+            .find(|aside| {
+                ["", "-wal", "-shm"]
+                    .iter()
+                    .all(|tail| fs::symlink_metadata(suffixed(aside, tail)).is_err())
+            })
+            .unwrap_or_else(|| suffixed(&self.path, ".broken"));
+        for tail in ["", "-wal", "-shm"] {
+            match fs::rename(suffixed(&self.path, tail), suffixed(&aside, tail)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        state.warnings.push(Warning {
+            message: format!(
+                "the journal {} was broken ({why}); it is now {}, and a new one was begun",
+                self.path.display(),
+                aside.display()
+            ),
+            hint: format!(
+                "the old history may be readable with `sqlite3 {} .recover`",
+                aside.display()
+            ),
+        });
+        Ok(())
+    }
+
+    /// Stores what is pending, or keeps it.
+    fn flush(&self, state: &mut State) {
+        if state.pending.is_empty() || state.read_only.is_some() {
+            return;
+        }
+        let entries = std::mem::take(&mut state.pending);
+        let done = self.on_file(state, |conn| {
+            let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for entry in &entries {
+                schema::write(&tx, entry)?;
+            }
+            tx.commit()
+        });
+        match done {
+            Ok(()) => state.overlay = Tables::default(),
+            Err(trouble) => {
+                state.pending = entries;
+                self.note(state, trouble);
+            }
+        }
+    }
+
+    /// Says once what keeps the file from being written.
+    fn note(&self, state: &mut State, trouble: Trouble) {
+        let path = self.path.display();
+        let (why, hint, for_good) = match trouble {
+            Trouble::Locked => (
+                "another process holds it".to_owned(),
+                format!("find it with `fuser {path}`"),
+                false,
+            ),
+            Trouble::Newer(found) => (
+                JournalError::Newer {
+                    found,
+                    known: newest(),
+                }
+                .to_string(),
+                "use the newer reseed, or give this one another state directory".to_owned(),
+                true,
+            ),
+            Trouble::Unwritable(why) | Trouble::Broken(why) => {
+                (why, format!("check owner, mode and file system of {path}"), true)
+            }
+            Trouble::Later(why) => (why, format!("check the disk that holds {path}"), false),
+        };
+        if for_good {
+            state.read_only = Some(why.clone());
+        }
+        let message = format!("the journal {path} is not written: {why}; this run goes on without it");
+        if !state.warnings.iter().any(|warning| warning.message == message) {
+            state.warnings.push(Warning { message, hint });
+        }
+    }
+
+    /// Reads from the file; `None` when there is none.
+    fn read<T>(
+        &self,
+        state: &mut State,
+        work: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, JournalError> {
+        if state.open.is_none()
+            && matches!(fs::metadata(&self.path), Err(e) if e.kind() == io::ErrorKind::NotFound)
+        {
+            return Ok(None);
+        }
+        self.on_file(state, work)
+            .map(Some)
+            .map_err(|trouble| match trouble {
+                Trouble::Locked => JournalError::Locked,
+                Trouble::Newer(found) => JournalError::Newer {
+                    found,
+                    known: newest(),
+                },
+                Trouble::Broken(why) | Trouble::Unwritable(why) | Trouble::Later(why) => {
+                    JournalError::Unreadable { why }
+                }
+            })
+    }
+}
+
+impl Journal for SqliteJournal {
+    fn write(&self, entries: Vec<Entry>) {
+        let mut state = self.state();
+        let known = state.pending.len();
+        state.pending.extend(entries);
+        self.flush(&mut state);
+        let kept: Vec<Entry> = state.pending.iter().skip(known).cloned().collect();
+        kept.into_iter().for_each(|entry| state.overlay.apply(entry));
+        if state.pending.len() > MOST_PENDING {
+            let excess = state.pending.len() - MOST_PENDING / 2;
+            state.pending.drain(..excess);
+            let rest = state.pending.clone();
+            state.overlay = Tables::default();
+            rest.into_iter().for_each(|entry| state.overlay.apply(entry));
+        }
+    }
+
+    fn history(&self, query: &Query) -> Result<Vec<Run>, JournalError> {
+        let mut state = self.state();
+        self.flush(&mut state);
+        // What is pending may complete a row of the file, so that both are read without the filter's help.
+        if state.pending.is_empty() {
+            let (runs, unread) = self
+                .read(&mut state, |conn| schema::history(conn, query))?
+                .unwrap_or_default();
+            if unread > 0 {
+                state.warnings.push(Warning {
+                    message: format!(
+                        "{unread} rows of the journal {} can't be read",
+                        self.path.display()
+                    ),
+                    hint: format!(
+                        "`sqlite3 {} 'PRAGMA integrity_check'` shows more",
+                        self.path.display()
+                    ),
+                });
+            }
+            return Ok(runs);
+        }
+        let all = Query {
+            limit: None,
+            outcomes: None,
+            since: None,
+            ..query.clone()
+        };
+        let newer = state.overlay.history(&all);
+        let mut runs = match self.read(&mut state, |conn| schema::history(conn, &all)) {
+            Ok(found) => found.unwrap_or_default().0,
+            // What this process did is better than nothing.
+            Err(JournalError::Locked) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for run in newer.into_iter().rev() {
+            match runs.iter_mut().find(|known| known.key == run.key) {
+                Some(known) => {
+                    let attempts = if run.attempts.is_empty() {
+                        std::mem::take(&mut known.attempts)
+                    } else {
+                        run.attempts.clone()
+                    };
+                    merge(known, run);
+                    known.attempts = attempts;
+                }
+                None => runs.insert(0, run),
+            }
+        }
+        runs.retain(|run| query.matches(run));
+        runs.sort_by_key(|run| std::cmp::Reverse(run.started_at));
+        runs.truncate(
+            query
+                .limit
+                .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        );
+        Ok(runs)
+    }
+
+    fn fingerprint(
+        &self,
+        dataset: &DatasetName,
+        point: &PointId,
+    ) -> Result<Option<Fingerprint>, JournalError> {
+        let mut state = self.state();
+        match state.overlay.fingerprint(dataset, point) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self
+                .read(&mut state, |conn| schema::fingerprint(conn, dataset, point))?
+                .flatten()),
+        }
+    }
+
+    fn service(&self, service: &ServiceName) -> Result<Option<ServiceRecord>, JournalError> {
+        let mut state = self.state();
+        match state.overlay.service(service) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self
+                .read(&mut state, |conn| schema::service(conn, service))?
+                .flatten()),
+        }
+    }
+
+    fn take_warnings(&self) -> Vec<Warning> {
+        std::mem::take(&mut self.state().warnings)
+    }
+}
+
+impl Drop for SqliteJournal {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(&mut *self.state());
+        state.was_locked = false;
+        self.flush(&mut state);
+    }
+}
+
+fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut text = OsString::from(path);
+    text.push(suffix);
+    PathBuf::from(text)
+}
+
+/// Device and inode of what stands at a path, not following a link: it is the link that is renamed.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Opens a file of the newest version, making or migrating it.
+fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
+    let size = match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => return Err(Trouble::Broken("it is not a regular file".to_owned())),
+        Ok(meta) => meta.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                fs::create_dir_all(parent)
+                    .map_err(|error| Trouble::Unwritable(format!("{}: {error}", parent.display())))?;
+            }
+            0
+        }
+        Err(error) => return Err(Trouble::Unwritable(error.to_string())),
+    };
+    // SQLite throws away the log of an empty database; it may hold all there was.
+    if size == 0 && fs::metadata(suffixed(path, "-wal")).is_ok_and(|meta| meta.len() > 0) {
+        return Err(Trouble::Broken(
+            "it is empty and its write-ahead log is not".to_owned(),
+        ));
+    }
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(patience)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    match schema::look(&conn)? {
+        Found::Version(version) if version == newest() => {}
+        Found::Version(version) if version > newest() => return Err(Trouble::Newer(version)),
+        Found::Version(_) => schema::migrate(&mut conn, MIGRATIONS)?,
+        Found::Empty => {
+            conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+            schema::migrate(&mut conn, MIGRATIONS)?;
+        }
+        Found::Foreign => return Err(Trouble::Broken("it is another program's database".to_owned())),
+    }
+    // A power cut may cost the last rows, never the file; a run does not wait for the disk.
+    conn.execute_batch("PRAGMA synchronous = NORMAL")?;
+    Ok(conn)
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        const IOERR_SHORT_READ: i32 = 522;
+        let why = error.to_string();
+        let code = match &error {
+            rusqlite::Error::SqliteFailure(code, _) => *code,
+            rusqlite::Error::SqlInputError { error, .. } => *error,
+            _ => return Self::Broken(why),
+        };
+        match code.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+                Self::Locked
+            }
+            ErrorCode::ReadOnly
+            | ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied
+            | ErrorCode::AuthorizationForStatementDenied => Self::Unwritable(why),
+            ErrorCode::SystemIoFailure if code.extended_code != IOERR_SHORT_READ => Self::Later(why),
+            ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
+                Self::Later(why)
+            }
+            // Corrupt, no database at all, or tables that are not what the version promises.
+            _ => Self::Broken(why),
+        }
+    }
+}

@@ -95,7 +95,11 @@ pub(crate) enum Cmd {
 #[derive(Debug, Args)]
 pub(crate) struct Services {
     /// The services
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SERVICE")]
+    #[arg(
+        required_unless_present = "all",
+        conflicts_with = "all",
+        value_name = "SERVICE"
+    )]
     pub(crate) services: Vec<String>,
     /// Every service
     #[arg(long)]
@@ -251,8 +255,11 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 fn kind(text: &str) -> Result<reseed_core::retention::sanoid::Kind, String> {
     use reseed_core::retention::sanoid::Kind;
-    Kind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        format!("the kinds are {}", names.join(", "))
-    })
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("the kinds are {}", names.join(", "))
+        })
 }

@@ -44,7 +44,9 @@ impl Exit {
 
     pub(crate) fn of_preseed(report: &ServiceReport) -> Self {
         match &report.outcome {
-            Outcome::DataPresent | Outcome::Restored | Outcome::FirstStart | Outcome::StartedEmpty { .. } => Self::Ok,
+            Outcome::DataPresent | Outcome::Restored | Outcome::FirstStart | Outcome::StartedEmpty { .. } => {
+                Self::Ok
+            }
             Outcome::Held { .. } | Outcome::Blocked { .. } => Self::Blocked,
             Outcome::Failed { .. } => Self::Failed,
             Outcome::Interrupted => Self::Interrupted,

@@ -46,7 +46,10 @@ fn main() -> ExitCode {
 /// resumable. A second signal is left to the system, so that a run that hangs can still be killed.
 async fn on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
     let mut asked = 0;
     loop {
         tokio::select! {
@@ -71,7 +74,9 @@ pub(crate) fn complain(line: &str) {
 fn show(ui: &Ui, answer: &Answer) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let written = if ui.json {
-        serde_json::to_writer_pretty(&mut out, &answer.json).map_err(std::io::Error::from).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut out, &answer.json)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
         out.write_all(answer.text.as_bytes())
     };

@@ -20,8 +20,13 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn new(json: &impl Serialize, text: impl Into<String>, exit: Exit) -> Self {
         // Everything that is answered is plain data with string keys.
-        let json = serde_json::to_value(json).unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }));
-        Self { json, text: text.into(), exit }
+        let json = serde_json::to_value(json)
+            .unwrap_or_else(|error| serde_json::json!({ "error": error.to_string() }));
+        Self {
+            json,
+            text: text.into(),
+            exit,
+        }
     }
 
     /// One answer of several reports on one thing each.
@@ -70,7 +75,11 @@ impl Answer {
             }
             for dataset in &report.datasets {
                 if let Some(aside) = &dataset.set_aside {
-                    text.push_str(&format!("  what was at {} is now {}\n", dataset.dataset, printable(aside)));
+                    text.push_str(&format!(
+                        "  what was at {} is now {}\n",
+                        dataset.dataset,
+                        printable(aside)
+                    ));
                 }
             }
         }
@@ -78,10 +87,18 @@ impl Answer {
     }
 
     pub(crate) fn of_error(ui: &Ui, error: &OpError) -> Self {
-        let mut text = format!("{}: {}\n", ui.paint(Mood::Bad, "error"), printable(&error.to_string()));
+        let mut text = format!(
+            "{}: {}\n",
+            ui.paint(Mood::Bad, "error"),
+            printable(&error.to_string())
+        );
         if let Some(hint) = error.what_to_do() {
             text.push_str(&format!("hint: {}\n", printable(hint)));
         }
-        Self::new(&serde_json::json!({ "error": error.report() }), text, Exit::of_error(error))
+        Self::new(
+            &serde_json::json!({ "error": error.report() }),
+            text,
+            Exit::of_error(error),
+        )
     }
 }

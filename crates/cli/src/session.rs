@@ -48,13 +48,22 @@ pub(crate) struct Session {
 pub(crate) fn config_path(cli: &Cli) -> PathBuf {
     cli.config
         .clone()
-        .or_else(|| std::env::var_os("RESEED_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from))
+        .or_else(|| {
+            std::env::var_os("RESEED_CONFIG")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        })
         .unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG))
 }
 
 impl Session {
     /// Reads the configuration and wires it. Opens nothing yet.
-    pub(crate) fn open(path: &Path, ui: Ui, sink: Arc<dyn EventSink>, cancel: CancellationToken) -> Result<Self, ConfigErrors> {
+    pub(crate) fn open(
+        path: &Path,
+        ui: Ui,
+        sink: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<Self, ConfigErrors> {
         let loaded = config::load(path)?;
         for warning in &loaded.warnings {
             crate::complain(&format!("{warning}"));
@@ -66,9 +75,14 @@ impl Session {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SplitMix::system());
         let runner: Arc<dyn Runner> = Arc::new(SystemRunner::new());
-        let verifier = Arc::new(SystemVerifier::new(Arc::clone(&runner), config.state_dir.join("scratch")));
-        let journal: Arc<dyn Journal> =
-            Arc::new(SqliteJournal::new(config.state_dir.join("journal.sqlite"), Arc::clone(&clock)));
+        let verifier = Arc::new(SystemVerifier::new(
+            Arc::clone(&runner),
+            config.state_dir.join("scratch"),
+        ));
+        let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::new(
+            config.state_dir.join("journal.sqlite"),
+            Arc::clone(&clock),
+        ));
         let run = RunId::generate(clock.now(), entropy.as_ref());
         let engine = Engine {
             clock: Arc::clone(&clock),
@@ -78,7 +92,16 @@ impl Session {
             host: config.host.clone(),
         };
         let locks = Locks::new(config.state_dir.join("locks"));
-        Self { config, engine, cx: Context::new(run, sink, cancel), locks, ui, clock, entropy, runner }
+        Self {
+            config,
+            engine,
+            cx: Context::new(run, sink, cancel),
+            locks,
+            ui,
+            clock,
+            entropy,
+            runner,
+        }
     }
 
     /// The services that a command line names, wired, in its order.
@@ -94,9 +117,17 @@ impl Session {
     fn named(&self, names: &[String], all: bool) -> Result<Vec<Service>, OpError> {
         let mut wiring = Wiring::new(self);
         if all {
-            return Ok(self.config.services.values().map(|service| wiring.service(service)).collect());
+            return Ok(self
+                .config
+                .services
+                .values()
+                .map(|service| wiring.service(service))
+                .collect());
         }
-        names.iter().map(|name| Ok(wiring.service(self.config.service(name)?))).collect()
+        names
+            .iter()
+            .map(|name| Ok(wiring.service(self.config.service(name)?)))
+            .collect()
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<Service, OpError> {
@@ -105,7 +136,9 @@ impl Session {
 
     /// The retention rules of a service.
     pub(crate) fn retention(&self, service: &ServiceName) -> sanoid::Policy {
-        let Some(service) = self.config.services.get(service) else { return sanoid::Policy::default() };
+        let Some(service) = self.config.services.get(service) else {
+            return sanoid::Policy::default();
+        };
         let counts = &service.policy.retention;
         sanoid::Policy {
             frequently: Some(counts.frequently),
@@ -125,27 +158,45 @@ impl Session {
     pub(crate) fn repo(&self, name: &str) -> Result<Arc<dyn OffsiteRepo>, OpError> {
         let wiring = Wiring::new(self);
         let found = SourceName::new(name).ok().and_then(|name| wiring.embedded(&name));
-        found.map(|repo| Arc::new(repo) as Arc<dyn OffsiteRepo>).ok_or_else(|| {
-            let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
-            OpError::new(OpKind::InvalidInput, format!("no off-site repository {name:?} is configured"))
+        found
+            .map(|repo| Arc::new(repo) as Arc<dyn OffsiteRepo>)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
+                OpError::new(
+                    OpKind::InvalidInput,
+                    format!("no off-site repository {name:?} is configured"),
+                )
                 .hint(format!("there are: {}", names.join(", ")))
-        })
+            })
     }
 
     pub(crate) fn repos(&self) -> Vec<(SourceName, Embedded)> {
         let wiring = Wiring::new(self);
-        self.config.offsite.keys().filter_map(|name| Some((name.clone(), wiring.embedded(name)?))).collect()
+        self.config
+            .offsite
+            .keys()
+            .filter_map(|name| Some((name.clone(), wiring.embedded(name)?)))
+            .collect()
     }
 
     /// The stores and replicas, each as a directory store.
     pub(crate) fn places(&self) -> Vec<(SourceName, DirStore)> {
         let wiring = Wiring::new(self);
         let places = self.config.stores.iter().chain(&self.config.replicas);
-        places.map(|(name, place)| (name.clone(), wiring.directory(name, place))).collect()
+        places
+            .map(|(name, place)| (name.clone(), wiring.directory(name, place)))
+            .collect()
     }
 
-    pub(crate) async fn lock(&self, service: &ServiceName, operation: &str, wait: Duration) -> Result<ServiceLock, OpError> {
-        self.locks.acquire(&self.engine, &self.cx, service, operation, wait).await
+    pub(crate) async fn lock(
+        &self,
+        service: &ServiceName,
+        operation: &str,
+        wait: Duration,
+    ) -> Result<ServiceLock, OpError> {
+        self.locks
+            .acquire(&self.engine, &self.cx, service, operation, wait)
+            .await
     }
 }
 
@@ -157,7 +208,10 @@ struct Wiring<'a> {
 
 impl<'a> Wiring<'a> {
     fn new(session: &'a Session) -> Self {
-        Self { session, stores: Vec::new() }
+        Self {
+            session,
+            stores: Vec::new(),
+        }
     }
 
     fn directory(&self, name: &SourceName, place: &Place) -> DirStore {
@@ -178,12 +232,23 @@ impl<'a> Wiring<'a> {
 
     fn embedded(&self, name: &SourceName) -> Option<Embedded> {
         match self.session.config.offsite.get(name)? {
-            Offsite::Embedded { repository, password_file } => {
+            Offsite::Embedded {
+                repository,
+                password_file,
+            } => {
                 let engine = ResticEngine::local(repository, Arc::clone(&self.session.clock));
                 // The worker is this very program, whatever PATH says.
                 let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-                let worker = Worker::new([program.into_os_string(), "__restore-worker".into()], Arc::clone(&self.session.runner));
-                Some(Embedded::new(name.clone(), engine, PasswordFrom::File(password_file.clone()), worker))
+                let worker = Worker::new(
+                    [program.into_os_string(), "__restore-worker".into()],
+                    Arc::clone(&self.session.runner),
+                );
+                Some(Embedded::new(
+                    name.clone(),
+                    engine,
+                    PasswordFrom::File(password_file.clone()),
+                    worker,
+                ))
             }
             _ => None,
         }
@@ -194,7 +259,12 @@ impl<'a> Wiring<'a> {
         let clock = || Arc::clone(&self.session.clock);
         // The configuration was checked: every name in it stands for something.
         let store = self.place(&policy.store).unwrap_or_else(|| {
-            Arc::new(DirStore::new(policy.store.clone(), PathBuf::new(), clock(), Arc::clone(&self.session.entropy)))
+            Arc::new(DirStore::new(
+                policy.store.clone(),
+                PathBuf::new(),
+                clock(),
+                Arc::clone(&self.session.entropy),
+            ))
         });
         let mut sources: Vec<Arc<dyn RestoreSource>> = Vec::new();
         for name in &policy.chain {

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::context::Context;
 use crate::entropy::Entropy;
 use crate::error::{Common, Effect, Error, Kind};
+use crate::journal::Journal;
 use crate::verify::Verifier;
 
 /// Runs operations. Cheap to clone.
@@ -20,6 +21,8 @@ pub struct Engine {
     pub entropy: Arc<dyn Entropy>,
     /// Looks at staged trees.
     pub verifier: Arc<dyn Verifier>,
+    /// Keeps the history.
+    pub journal: Arc<dyn Journal>,
     /// The name of this host, recorded with off-site points.
     pub host: String,
 }

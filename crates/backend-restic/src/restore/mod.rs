@@ -34,8 +34,8 @@ use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
 use crate::store::Gate;
 use plan::{First, OtherKind, Plan, Planner, Selection};
-pub use report::RestoreReport;
 use report::Notes;
+pub use report::RestoreReport;
 use target::Target;
 
 /// What to restore, and where to.
@@ -71,7 +71,11 @@ pub struct Fault {
 impl Fault {
     #[doc(hidden)]
     pub fn new(errno: i32, after: u64) -> Self {
-        Self { errno, after, done: std::sync::Arc::default() }
+        Self {
+            errno,
+            after,
+            done: std::sync::Arc::default(),
+        }
     }
 
     fn before_write(&self, _path: &Path) -> io::Result<()> {
@@ -124,7 +128,9 @@ fn run(
     fault: Option<&Fault>,
 ) -> Result<RestoreReport> {
     let workers = match job.workers {
-        0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get).clamp(2, 4),
+        0 => std::thread::available_parallelism()
+            .map_or(2, std::num::NonZeroUsize::get)
+            .clamp(2, 4),
         asked => asked.min(64),
     };
     let (store, cipher) = (std::sync::Arc::clone(&open.store), open.cipher.clone());
@@ -170,14 +176,23 @@ fn run(
 
 fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     let snapshot = open.snapshot(&job.snapshot)?;
-    let tree: rustic_core::Id = snapshot
-        .tree
-        .parse()
-        .map_err(|_| EngineError::Unreadable { what: format!("snapshot {}", snapshot.id), detail: "bad tree id".into() })?;
+    let tree: rustic_core::Id = snapshot.tree.parse().map_err(|_| EngineError::Unreadable {
+        what: format!("snapshot {}", snapshot.id),
+        detail: "bad tree id".into(),
+    })?;
     let backend = open.backend.clone();
-    let index = open.repo.to_indexed().map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
+    let index = open
+        .repo
+        .to_indexed()
+        .map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
     let unsealer = Unsealer::new(open.cipher.clone())?;
-    let planner = || Ok::<_, EngineError>(Planner::new(&open.store, &index, Unsealer::new(open.cipher.clone())?));
+    let planner = || {
+        Ok::<_, EngineError>(Planner::new(
+            &open.store,
+            &index,
+            Unsealer::new(open.cipher.clone())?,
+        ))
+    };
     // One path was backed up, so that path becomes the target. Of several, the whole tree does.
     let root = match snapshot.paths.as_slice() {
         [only] => names::below_root(only),
@@ -185,12 +200,23 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     };
     let mut first = Planner::new(&open.store, &index, unsealer);
     // `restic backup .` records the directory's path and stores its entries at the top.
-    let root = if first.has_root(tree.into(), &root)? { root } else { PathBuf::new() };
-    let selection = Selection { tree: tree.into(), root: &root, only: job.only.as_deref() };
+    let root = if first.has_root(tree.into(), &root)? {
+        root
+    } else {
+        PathBuf::new()
+    };
+    let selection = Selection {
+        tree: tree.into(),
+        root: &root,
+        only: job.only.as_deref(),
+    };
     let plan = planner()?.build(&selection)?;
-    let nothing = plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
+    let nothing =
+        plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
     if nothing && plan.dirs.first().is_none_or(|root| root.meta.is_none()) {
-        return Err(EngineError::EmptyResult { what: format!("snapshot {} holds nothing", snapshot.id) });
+        return Err(EngineError::EmptyResult {
+            what: format!("snapshot {} holds nothing", snapshot.id),
+        });
     }
     Ok(plan)
 }
@@ -200,7 +226,11 @@ fn make_others(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Resul
     for other in &plan.others {
         let path = plan.path(other.dir, &other.name);
         let fail = |action: &str, error: rustix::io::Errno| EngineError::target(action, &path, &error.into());
-        if target.stat(&path).map_err(|error| fail("look at", error))?.is_some() {
+        if target
+            .stat(&path)
+            .map_err(|error| fail("look at", error))?
+            .is_some()
+        {
             let same_link = matches!(&other.kind, OtherKind::Symlink(to) if target.read_link(&path).is_ok_and(|there| there == *to));
             if !same_link {
                 target.remove(&path).map_err(|error| fail("remove", error))?;
@@ -217,7 +247,9 @@ fn make_others(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Resul
         }
         let link = matches!(other.kind, OtherKind::Symlink(_));
         let problems = target
-            .at_parent(&path, |dir, name| Ok(meta::apply_at(dir, name, &other.meta, root, link)))
+            .at_parent(&path, |dir, name| {
+                Ok(meta::apply_at(dir, name, &other.meta, root, link))
+            })
             .map_err(|error| fail("open the directory of", error))?;
         for problem in problems {
             notes.metadata(&path, problem);
@@ -259,9 +291,14 @@ fn finish_dirs(target: &Target, plan: &Plan, root: bool, fresh: bool, notes: &No
     for dir in plan.dirs.iter().rev() {
         let Some(meta) = &dir.meta else { continue };
         let open = if dir.path.as_os_str().is_empty() {
-            target.root().try_clone_to_owned().map_err(|error| EngineError::target("open", &dir.path, &error))?
+            target
+                .root()
+                .try_clone_to_owned()
+                .map_err(|error| EngineError::target("open", &dir.path, &error))?
         } else {
-            target.dir(&dir.path).map_err(|error| EngineError::target("open", &dir.path, &error.into()))?
+            target
+                .dir(&dir.path)
+                .map_err(|error| EngineError::target("open", &dir.path, &error.into()))?
         };
         for problem in meta::apply(open.as_fd(), meta, root, fresh) {
             notes.metadata(&dir.path, problem);

@@ -50,10 +50,20 @@ impl Target {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         loop {
-            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), how) {
+            match rustix::fs::openat2(
+                &self.root,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::from_raw_mode(mode),
+                how,
+            ) {
                 // A rename somewhere made the kernel unsure; it asks to try again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
@@ -80,7 +90,9 @@ impl Target {
 
     /// What stands under a name, links not followed; `None` for nothing.
     pub(crate) fn stat(&self, path: &Path) -> rustix::io::Result<Option<Stat>> {
-        let found = self.at_parent(path, |dir, name| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
+        let found = self.at_parent(path, |dir, name| {
+            rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -89,7 +101,9 @@ impl Target {
     }
 
     pub(crate) fn make_dir(&self, path: &Path) -> rustix::io::Result<()> {
-        self.at_parent(path, |dir, name| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(UNFINISHED_DIR)))
+        self.at_parent(path, |dir, name| {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(UNFINISHED_DIR))
+        })
     }
 
     pub(crate) fn make_other(&self, path: &Path, kind: &OtherKind) -> rustix::io::Result<()> {
@@ -99,18 +113,23 @@ impl Target {
             OtherKind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
             OtherKind::Socket => rustix::fs::mknodat(dir, name, FileType::Socket, mode, 0),
             OtherKind::Block(device) => rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, *device),
-            OtherKind::Char(device) => rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, *device),
+            OtherKind::Char(device) => {
+                rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, *device)
+            }
         })
     }
 
     pub(crate) fn link(&self, first: &Path, path: &Path) -> rustix::io::Result<()> {
         self.at_parent(first, |from_dir, from| {
-            self.at_parent(path, |dir, name| rustix::fs::linkat(from_dir, from, dir, name, AtFlags::empty()))
+            self.at_parent(path, |dir, name| {
+                rustix::fs::linkat(from_dir, from, dir, name, AtFlags::empty())
+            })
         })
     }
 
     pub(crate) fn read_link(&self, path: &Path) -> rustix::io::Result<Vec<u8>> {
-        self.at_parent(path, |dir, name| rustix::fs::readlinkat(dir, name, Vec::new())).map(|to| to.into_bytes())
+        self.at_parent(path, |dir, name| rustix::fs::readlinkat(dir, name, Vec::new()))
+            .map(|to| to.into_bytes())
     }
 
     /// Removes what stands under a name, with everything below it, links not followed.
@@ -176,12 +195,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink(outside.path(), dir.path().join("way-out")).unwrap();
         let target = Target::open(dir.path()).unwrap();
-        for path in ["way-out/new", "way-out/precious", "way-out", "../x", "/etc/hostname"] {
+        for path in [
+            "way-out/new",
+            "way-out/precious",
+            "way-out",
+            "../x",
+            "/etc/hostname",
+        ] {
             assert!(target.create(Path::new(path)).is_err(), "{path}");
             assert!(target.existing(Path::new(path)).is_err(), "{path}");
         }
         assert!(target.make_dir(Path::new("way-out/dir")).is_err());
-        assert!(target.link(Path::new("way-out/precious"), Path::new("stolen")).is_err());
+        assert!(
+            target
+                .link(Path::new("way-out/precious"), Path::new("stolen"))
+                .is_err()
+        );
         assert!(target.remove(Path::new("way-out/precious")).is_err());
         target.remove(Path::new("way-out")).unwrap();
         assert_eq!(std::fs::read(outside.path().join("precious")).unwrap(), b"1");

@@ -15,7 +15,11 @@ use crate::error::{EngineError, Result};
 
 /// See the [module](self).
 pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Result<()> {
-    if let Some(Dir { path, meta: Some(meta) }) = plan.dirs.first() {
+    if let Some(Dir {
+        path,
+        meta: Some(meta),
+    }) = plan.dirs.first()
+    {
         let stat = rustix::fs::fstat(target.root())
             .map_err(|error| EngineError::target("look at", path, &error.into()))?;
         compare(&stat, meta, root, Path::new("."), notes);
@@ -48,7 +52,10 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
         if let Some(stat) = look(target, &path, wanted, notes)? {
             let meta = if wanted == FileType::Symlink {
                 // Links have no permissions of their own on Linux.
-                Meta { mode: None, ..other.meta.clone() }
+                Meta {
+                    mode: None,
+                    ..other.meta.clone()
+                }
             } else {
                 other.meta.clone()
             };
@@ -73,7 +80,9 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
 }
 
 fn stat(target: &Target, path: &Path) -> Result<Option<Stat>> {
-    target.stat(path).map_err(|error| EngineError::target("look at", path, &error.into()))
+    target
+        .stat(path)
+        .map_err(|error| EngineError::target("look at", path, &error.into()))
 }
 
 fn look(target: &Target, path: &Path, wanted: FileType, notes: &Notes) -> Result<Option<Stat>> {
@@ -95,10 +104,15 @@ fn compare(stat: &Stat, meta: &Meta, root: bool, path: &Path, notes: &Notes) {
         notes.mismatch(path, "the permissions");
     }
     let modified = (i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec));
-    if meta.modified.is_some_and(|(seconds, nanos)| modified != (seconds.into(), nanos.into())) {
+    if meta
+        .modified
+        .is_some_and(|(seconds, nanos)| modified != (seconds.into(), nanos.into()))
+    {
         notes.mismatch(path, "the modification time");
     }
-    if root && (meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid)) {
+    if root
+        && (meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid))
+    {
         notes.mismatch(path, "the owner");
     }
 }

@@ -12,8 +12,15 @@ use crate::session::Session;
 
 pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let names: Vec<_> = session.services(&args.which)?.into_iter().map(|s| s.name).collect();
-        let text: String = names.iter().map(|n| format!("would mark what is there as the data of {n}\n")).collect();
+        let names: Vec<_> = session
+            .services(&args.which)?
+            .into_iter()
+            .map(|s| s.name)
+            .collect();
+        let text: String = names
+            .iter()
+            .map(|n| format!("would mark what is there as the data of {n}\n"))
+            .collect();
         return Ok(Answer::new(&json!({ "would_adopt": names }), text, Exit::Ok));
     }
     on_each(session, &args.which, "adopt", args.how.wait, async |service| {

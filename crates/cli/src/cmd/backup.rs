@@ -23,7 +23,10 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
                     (None, []) => "up to date".to_owned(),
                     (None, snapshots) => format!("would store {}", snapshots.join(", ")),
                 };
-                text.push_str(&format!("{}: backup ({}) {what}\n", service.name, plan.repository));
+                text.push_str(&format!(
+                    "{}: backup ({}) {what}\n",
+                    service.name, plan.repository
+                ));
                 plans.push(json!({ "service": service.name, "plan": plan }));
             }
         }

@@ -28,12 +28,24 @@ pub(crate) fn run(command: &ConfigCmd, path: &Path, ui: Ui) -> Answer {
         text.push_str(&format!("{warning}\n"));
     }
     let services = loaded.config.services.len();
-    let line = format!("{}: sound, {services} services, {} warnings", path.display(), loaded.warnings.len());
+    let line = format!(
+        "{}: sound, {services} services, {} warnings",
+        path.display(),
+        loaded.warnings.len()
+    );
     text.push_str(&format!("{}\n", ui.paint(Mood::Good, &line)));
-    Answer::new(&json!({ "ok": true, "services": services, "warnings": loaded.warnings }), text, Exit::Ok)
+    Answer::new(
+        &json!({ "ok": true, "services": services, "warnings": loaded.warnings }),
+        text,
+        Exit::Ok,
+    )
 }
 
 /// What is wrong with a configuration.
 pub(crate) fn errors(errors: &ConfigErrors) -> Answer {
-    Answer::new(&json!({ "ok": false, "errors": errors }), format!("{errors}\n"), Exit::Usage)
+    Answer::new(
+        &json!({ "ok": false, "errors": errors }),
+        format!("{errors}\n"),
+        Exit::Usage,
+    )
 }

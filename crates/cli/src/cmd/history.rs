@@ -12,12 +12,27 @@ use crate::session::Session;
 use crate::ui::{self, Mood, Table, printable};
 
 pub(crate) fn run(args: &HistoryArgs, session: &Session) -> Result<Answer, OpError> {
-    let service = args.service.as_deref().map(|name| Ok(session.config.service(name)?.name.clone())).transpose()?;
-    let kind = args.kind.as_deref().map(str::parse::<RunKind>).transpose().map_err(|e| {
-        let kinds: Vec<&str> = RunKind::ALL.iter().map(|k| k.name()).collect();
-        OpError::new(OpKind::InvalidInput, e.to_string()).hint(format!("the kinds are {}", kinds.join(", ")))
-    })?;
-    let query = Query { service, kind, limit: Some(args.limit), ..Query::default() };
+    let service = args
+        .service
+        .as_deref()
+        .map(|name| Ok(session.config.service(name)?.name.clone()))
+        .transpose()?;
+    let kind = args
+        .kind
+        .as_deref()
+        .map(str::parse::<RunKind>)
+        .transpose()
+        .map_err(|e| {
+            let kinds: Vec<&str> = RunKind::ALL.iter().map(|k| k.name()).collect();
+            OpError::new(OpKind::InvalidInput, e.to_string())
+                .hint(format!("the kinds are {}", kinds.join(", ")))
+        })?;
+    let query = Query {
+        service,
+        kind,
+        limit: Some(args.limit),
+        ..Query::default()
+    };
     let runs = session.engine.journal.history(&query).map_err(|e| {
         OpError::new(OpKind::Failed, format!("the history can't be shown: {e}")).hint(e.hint())
     })?;
@@ -29,9 +44,16 @@ pub(crate) fn run(args: &HistoryArgs, session: &Session) -> Result<Answer, OpErr
             Some(_) => Mood::Bad,
             None => Mood::Dim,
         };
-        let peer = run.source.as_ref().or(run.key.peer.as_ref()).map(ToString::to_string);
+        let peer = run
+            .source
+            .as_ref()
+            .or(run.key.peer.as_ref())
+            .map(ToString::to_string);
         table.row([
-            run.started_at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            run.started_at
+                .to_zoned(TimeZone::system())
+                .strftime("%Y-%m-%d %H:%M:%S")
+                .to_string(),
             run.key.service.to_string(),
             run.key.kind.name().to_owned(),
             session.ui.paint(mood, outcome),

@@ -55,9 +55,12 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Prune(args) => prune::run(args, &session).await,
         Cmd::Adopt(args) => adopt::run(args, &session).await,
         Cmd::History(args) => history::run(args, &session),
-        Cmd::Init(_) | Cmd::Config(_) | Cmd::Demo(_) | Cmd::Completions { .. } | Cmd::Man { .. } | Cmd::RestoreWorker => {
-            Ok(Answer::new(&(), "", Exit::Ok))
-        }
+        Cmd::Init(_)
+        | Cmd::Config(_)
+        | Cmd::Demo(_)
+        | Cmd::Completions { .. }
+        | Cmd::Man { .. }
+        | Cmd::RestoreWorker => Ok(Answer::new(&(), "", Exit::Ok)),
     };
     for warning in session.engine.journal.take_warnings() {
         crate::complain(&format!("warning: {}; {}", warning.message, warning.hint));
@@ -66,7 +69,13 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
 }
 
 /// Runs an operation on each named service while holding its lock, and answers with all reports.
-async fn on_each<F>(session: &Session, which: &Services, operation: &str, wait: std::time::Duration, mut work: F) -> Result<Answer, OpError>
+async fn on_each<F>(
+    session: &Session,
+    which: &Services,
+    operation: &str,
+    wait: std::time::Duration,
+    mut work: F,
+) -> Result<Answer, OpError>
 where
     F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
 {
@@ -88,7 +97,11 @@ where
     let mut answer = Answer::of_ops(&session.ui, &reports);
     if let Some(error) = refused {
         // A busy service among others that were done: partly done. The only one: busy.
-        answer.exit = if reports.is_empty() { Exit::of_error(&error) } else { answer.exit.max(Exit::Partial) };
+        answer.exit = if reports.is_empty() {
+            Exit::of_error(&error)
+        } else {
+            answer.exit.max(Exit::Partial)
+        };
         if let Some(object) = answer.json.as_object_mut() {
             object.insert("refused".to_owned(), serde_json::json!(error.report()));
         }

@@ -40,17 +40,27 @@ async fn plan(session: &Session, which: &Services) -> Answer {
     let mut text = String::new();
     for plan in &plans {
         let order: Vec<&str> = plan.order.iter().map(|s| s.as_str()).collect();
-        let why = plan.why.as_ref().map(|w| format!(": {}", printable(w))).unwrap_or_default();
+        let why = plan
+            .why
+            .as_ref()
+            .map(|w| format!(": {}", printable(w)))
+            .unwrap_or_default();
         let what = match plan.action.as_str() {
             "data-present" => "data present, would skip the restore".to_owned(),
             "restore" => format!("would restore, trying {}", order.join(", then ")),
-            "first-start" => "no recovery point exists anywhere: would start empty for the first time".to_owned(),
+            "first-start" => {
+                "no recovery point exists anywhere: would start empty for the first time".to_owned()
+            }
             other => format!("{other}{why}"),
         };
         text.push_str(&format!("{}: {what}\n", plan.service));
     }
     let blocked = plans.iter().any(|p| p.action == "blocked");
-    Answer::new(&json!({ "plans": plans }), text, if blocked { Exit::Blocked } else { Exit::Ok })
+    Answer::new(
+        &json!({ "plans": plans }),
+        text,
+        if blocked { Exit::Blocked } else { Exit::Ok },
+    )
 }
 
 /// For the demo and tests: ends the process as a power cut would, once so many bytes are restored.

@@ -22,11 +22,26 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
                             text.push_str(&format!("{}: {} is up to date\n", service.name, plan.replica));
                         }
                         for step in &plan.steps {
-                            let size = step.bytes.map(|b| format!(", about {}", ui::bytes(b))).unwrap_or_default();
-                            let base = step.base.as_ref().map_or("in full".to_owned(), |b| format!("since {}", b.name));
-                            text.push_str(&format!("{}: would send {} snapshots of {} to {} {base}{size}\n", service.name, step.send.len(), step.target.dataset, plan.replica));
+                            let size = step
+                                .bytes
+                                .map(|b| format!(", about {}", ui::bytes(b)))
+                                .unwrap_or_default();
+                            let base = step
+                                .base
+                                .as_ref()
+                                .map_or("in full".to_owned(), |b| format!("since {}", b.name));
+                            text.push_str(&format!(
+                                "{}: would send {} snapshots of {} to {} {base}{size}\n",
+                                service.name,
+                                step.send.len(),
+                                step.target.dataset,
+                                plan.replica
+                            ));
                             if let Some(aside) = &step.set_aside {
-                                text.push_str(&format!("  first {} would be set aside as {}: {}\n", step.target.dataset, aside.renamed_to, aside.why));
+                                text.push_str(&format!(
+                                    "  first {} would be set aside as {}: {}\n",
+                                    step.target.dataset, aside.renamed_to, aside.why
+                                ));
                             }
                         }
                         plans.push(json!({ "service": service.name, "plan": plan }));
@@ -41,8 +56,12 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
         }
         return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
     }
-    on_each(session, &args.which, "replicate", args.how.wait, async |service| {
-        ops::replicate(&session.engine, &session.cx, service).await
-    })
+    on_each(
+        session,
+        &args.which,
+        "replicate",
+        args.how.wait,
+        async |service| ops::replicate(&session.engine, &session.cx, service).await,
+    )
     .await
 }

@@ -18,21 +18,44 @@ use crate::ui::{self, Mood, printable};
 pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer, OpError> {
     let service = session.service(&args.service)?;
     let invalid = |what: String| OpError::new(OpKind::InvalidInput, what);
-    let from = args.from.as_deref().map(SourceName::new).transpose().map_err(|e| invalid(e.to_string()))?;
+    let from = args
+        .from
+        .as_deref()
+        .map(SourceName::new)
+        .transpose()
+        .map_err(|e| invalid(e.to_string()))?;
     let now = session.engine.clock.now().to_zoned(TimeZone::system());
     let at = args.at.as_deref().map_or(Ok(At::Newest), |text| at(text, &now))?;
-    let options = RestoreOptions { from, at, set_aside: args.set_aside };
+    let options = RestoreOptions {
+        from,
+        at,
+        set_aside: args.set_aside,
+    };
     let scope = match &args.path {
         None => Scope::Whole,
         Some(path) => Scope::Path(relative(path)?),
     };
     if args.how.dry_run {
-        let preview = ops::restore_plan(&session.engine, &session.cx, &service, &options, &scope, args.to.is_none()).await?;
+        let preview = ops::restore_plan(
+            &session.engine,
+            &session.cx,
+            &service,
+            &options,
+            &scope,
+            args.to.is_none(),
+        )
+        .await?;
         let mut text = String::new();
         for plan in &preview.plans {
             let point = &plan.request.point;
-            let size = plan.bytes.map(|b| format!(", about {}", ui::bytes(b))).unwrap_or_default();
-            text.push_str(&format!("would restore {} from {}, state of {} (point {}){size}\n", point.dataset, preview.source, point.taken_at, point.id));
+            let size = plan
+                .bytes
+                .map(|b| format!(", about {}", ui::bytes(b)))
+                .unwrap_or_default();
+            text.push_str(&format!(
+                "would restore {} from {}, state of {} (point {}){size}\n",
+                point.dataset, preview.source, point.taken_at, point.id
+            ));
             for step in &plan.steps {
                 text.push_str(&format!("  {}\n", printable(step)));
             }
@@ -55,7 +78,13 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         };
         let line = format!(
             "{} from {}, state of {}: {} files, {} in {:.1} s, {checked}, in {}",
-            one.dataset, one.source, one.taken_at, one.files, ui::bytes(one.bytes), one.seconds, printable(&one.path.display().to_string())
+            one.dataset,
+            one.source,
+            one.taken_at,
+            one.files,
+            ui::bytes(one.bytes),
+            one.seconds,
+            printable(&one.path.display().to_string())
         );
         text.push_str(&format!("{}\n", session.ui.paint(Mood::Good, &line)));
         for warning in &one.warnings {
@@ -73,32 +102,50 @@ fn at(text: &str, now: &Zoned) -> Result<At, OpError> {
     }
     let local = |time: civil::DateTime| {
         let zoned = time.to_zoned(now.time_zone().clone());
-        zoned.map(|z| At::Time(z.timestamp())).map_err(|e| OpError::new(OpKind::InvalidInput, format!("{text:?} is no time here: {e}")))
+        zoned
+            .map(|z| At::Time(z.timestamp()))
+            .map_err(|e| OpError::new(OpKind::InvalidInput, format!("{text:?} is no time here: {e}")))
     };
     let spaced = text.replacen(' ', "T", 1);
     if let Ok(time) = spaced.parse::<civil::DateTime>() {
         return local(time);
     }
     if let Some(back) = text.strip_prefix('-') {
-        let span: Span = back.parse().map_err(|e| OpError::new(OpKind::InvalidInput, format!("{text:?} is no span: {e}")).hint("write it as `-2h`, `-3d` or `-90m`"))?;
-        let then = now.checked_sub(span).map_err(|e| OpError::new(OpKind::InvalidInput, format!("{text:?} is no time: {e}")))?;
+        let span: Span = back.parse().map_err(|e| {
+            OpError::new(OpKind::InvalidInput, format!("{text:?} is no span: {e}"))
+                .hint("write it as `-2h`, `-3d` or `-90m`")
+        })?;
+        let then = now
+            .checked_sub(span)
+            .map_err(|e| OpError::new(OpKind::InvalidInput, format!("{text:?} is no time: {e}")))?;
         return Ok(At::Time(then.timestamp()));
     }
     if text.is_empty() {
-        return Err(OpError::new(OpKind::InvalidInput, "`--at` needs a time or a point"));
+        return Err(OpError::new(
+            OpKind::InvalidInput,
+            "`--at` needs a time or a point",
+        ));
     }
     Ok(At::Point(text.to_owned()))
 }
 
 /// A path below the service's root. An absolute one is refused rather than guessed at.
 fn relative(path: &Path) -> Result<std::path::PathBuf, OpError> {
-    let normal = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    let clean: std::path::PathBuf = path.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let normal = path
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let clean: std::path::PathBuf = path
+        .components()
+        .filter(|c| matches!(c, Component::Normal(_)))
+        .collect();
     if normal && !clean.as_os_str().is_empty() {
         return Ok(clean);
     }
-    Err(OpError::new(OpKind::InvalidInput, format!("{} is not a path below the service's root", path.display()))
-        .hint("give it relative to the root, without `..`, as in `--path config.xml`"))
+    Err(OpError::new(
+        OpKind::InvalidInput,
+        format!("{} is not a path below the service's root", path.display()),
+    )
+    .hint("give it relative to the root, without `..`, as in `--path config.xml`"))
 }
 
 #[cfg(test)]
@@ -116,7 +163,10 @@ mod tests {
         assert_eq!(time("2026-11-22 12:00"), "2026-11-22T11:00:00Z");
         assert_eq!(time("2026-11-22"), "2026-11-21T23:00:00Z");
         assert_eq!(time("-2h"), "2026-11-22T17:00:00Z");
-        assert_eq!(at("autosnap_2026-11-22_20:00:00_hourly", &now).unwrap(), At::Point("autosnap_2026-11-22_20:00:00_hourly".into()));
+        assert_eq!(
+            at("autosnap_2026-11-22_20:00:00_hourly", &now).unwrap(),
+            At::Point("autosnap_2026-11-22_20:00:00_hourly".into())
+        );
         assert_eq!(at("123456789", &now).unwrap(), At::Point("123456789".into()));
         assert!(at("-soon", &now).is_err());
         assert!(at("", &now).is_err());

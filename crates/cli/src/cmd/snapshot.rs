@@ -20,7 +20,10 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
             let names = names(args, session, &service).await?;
             for target in &service.targets {
                 for name in &names {
-                    text.push_str(&format!("{}: would take {}@{name}\n", service.name, target.dataset));
+                    text.push_str(&format!(
+                        "{}: would take {}@{name}\n",
+                        service.name, target.dataset
+                    ));
                 }
             }
             if names.is_empty() {
@@ -35,7 +38,13 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
             Ok(names) => names,
             Err(error) => {
                 crate::complain(&format!("error: {}: {error}", service.name));
-                return vec![ops::failed(&session.engine, &session.cx, service, "snapshot", &error)];
+                return vec![ops::failed(
+                    &session.engine,
+                    &session.cx,
+                    service,
+                    "snapshot",
+                    &error,
+                )];
             }
         };
         let mut reports = Vec::with_capacity(names.len());
@@ -47,16 +56,25 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
     .await
 }
 
-async fn names(args: &SnapshotArgs, session: &Session, service: &Service) -> Result<Vec<SnapshotName>, OpError> {
+async fn names(
+    args: &SnapshotArgs,
+    session: &Session,
+    service: &Service,
+) -> Result<Vec<SnapshotName>, OpError> {
     let engine = &session.engine;
     let kinds: Vec<Option<Kind>> = if args.due {
         let policy = session.retention(&service.name);
-        ops::due(engine, &session.cx, service, &policy).await?.into_iter().map(Some).collect()
+        ops::due(engine, &session.cx, service, &policy)
+            .await?
+            .into_iter()
+            .map(Some)
+            .collect()
     } else {
         vec![args.kind]
     };
     // The names carry local time, as sanoid's do.
     let now = engine.clock.now().to_zoned(TimeZone::system());
-    let name = |kind| ops::snapshot_name(kind, &now).map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()));
+    let name =
+        |kind| ops::snapshot_name(kind, &now).map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()));
     kinds.into_iter().map(name).collect()
 }

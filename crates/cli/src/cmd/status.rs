@@ -16,22 +16,51 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     let services: Vec<_> = services.iter().collect();
     let plans = preseed::plan(&session.engine, &session.cx, &services).await;
     let now = session.engine.clock.now();
-    let mut table = Table::new(&["service", "state", "if it vanished now", "at most lost", "sources"]);
+    let mut table = Table::new(&[
+        "service",
+        "state",
+        "if it vanished now",
+        "at most lost",
+        "sources",
+    ]);
     let mut notes = String::new();
     for plan in &plans {
-        let best = plan.order.first().and_then(|name| plan.sources.iter().find(|s| s.source == *name));
+        let best = plan
+            .order
+            .first()
+            .and_then(|name| plan.sources.iter().find(|s| s.source == *name));
         let (back, lost) = match best {
-            None => (session.ui.paint(Mood::Bad, "nothing to restore from"), "everything".to_owned()),
+            None => (
+                session.ui.paint(Mood::Bad, "nothing to restore from"),
+                "everything".to_owned(),
+            ),
             Some(best) => {
-                let size = best.bytes.map(|b| format!(", {}", ui::bytes(b))).unwrap_or_default();
+                let size = best
+                    .bytes
+                    .map(|b| format!(", {}", ui::bytes(b)))
+                    .unwrap_or_default();
                 let age = best.taken_at.map(|at| now.as_second() - at.as_second());
-                (format!("from {}{size}", best.source), age.map_or("?".to_owned(), ui::span))
+                (
+                    format!("from {}{size}", best.source),
+                    age.map_or("?".to_owned(), ui::span),
+                )
             }
         };
         let sources: Vec<String> = plan.sources.iter().map(|s| source(session, s)).collect();
-        table.row([plan.service.to_string(), state(session, plan), back, lost, sources.join(" ")]);
+        table.row([
+            plan.service.to_string(),
+            state(session, plan),
+            back,
+            lost,
+            sources.join(" "),
+        ]);
         for failed in plan.sources.iter().filter_map(|s| Some((s, s.error.as_ref()?))) {
-            notes.push_str(&format!("{}: {} can't be asked: {}\n", plan.service, failed.0.source, printable(&failed.1.to_string())));
+            notes.push_str(&format!(
+                "{}: {} can't be asked: {}\n",
+                plan.service,
+                failed.0.source,
+                printable(&failed.1.to_string())
+            ));
             if let Some(hint) = &failed.1.hint {
                 notes.push_str(&format!("  hint: {}\n", printable(hint)));
             }
@@ -47,18 +76,28 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         (false, true) => Exit::Partial,
         (false, false) => Exit::Ok,
     };
-    Ok(Answer::new(&json!({ "services": plans }), format!("{table}{notes}"), exit))
+    Ok(Answer::new(
+        &json!({ "services": plans }),
+        format!("{table}{notes}"),
+        exit,
+    ))
 }
 
 fn state(session: &Session, plan: &ServicePlan) -> String {
-    let unseeded = plan.targets.iter().any(|t| t.marker.as_ref().is_some_and(reseed_core::point::Marker::is_unseeded));
+    let unseeded = plan.targets.iter().any(|t| {
+        t.marker
+            .as_ref()
+            .is_some_and(reseed_core::point::Marker::is_unseeded)
+    });
     if unseeded {
         return session.ui.paint(Mood::Warn, "unseeded");
     }
     match plan.action.as_str() {
         "data-present" => session.ui.paint(Mood::Good, "data present"),
         "blocked" => session.ui.paint(Mood::Bad, "blocked"),
-        _ if plan.targets.iter().all(|t| t.condition == Condition::Absent) => session.ui.paint(Mood::Bad, "missing"),
+        _ if plan.targets.iter().all(|t| t.condition == Condition::Absent) => {
+            session.ui.paint(Mood::Bad, "missing")
+        }
         _ => session.ui.paint(Mood::Warn, "empty"),
     }
 }

@@ -21,23 +21,48 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
     }
     let from = args.from.as_deref().map(SourceName::new).transpose();
     let from = from.map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()))?;
-    let scratch = args.scratch.clone().unwrap_or_else(|| session.config.state_dir.join("scratch"));
-    let which = Services { services: args.services.clone(), all: args.all || args.services.is_empty() };
+    let scratch = args
+        .scratch
+        .clone()
+        .unwrap_or_else(|| session.config.state_dir.join("scratch"));
+    let which = Services {
+        services: args.services.clone(),
+        all: args.all || args.services.is_empty(),
+    };
     if args.how.dry_run {
         let mut text = String::new();
         let mut plans = Vec::new();
         for service in session.services(&which)? {
-            for source in service.sources.iter().filter(|s| from.as_ref().is_none_or(|f| f == s.name())) {
-                text.push_str(&format!("{}: would restore the newest state from {} below {} and compare it\n", service.name, source.name(), scratch.display()));
+            for source in service
+                .sources
+                .iter()
+                .filter(|s| from.as_ref().is_none_or(|f| f == s.name()))
+            {
+                text.push_str(&format!(
+                    "{}: would restore the newest state from {} below {} and compare it\n",
+                    service.name,
+                    source.name(),
+                    scratch.display()
+                ));
                 plans.push(json!({ "service": service.name, "source": source.name(), "scratch": scratch }));
             }
         }
         return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
     }
-    std::fs::create_dir_all(&scratch).map_err(|e| OpError::io(format!("can't make {}", scratch.display()), &e))?;
-    let scratch = std::path::absolute(&scratch).map_err(|e| OpError::io(format!("{} is no path", scratch.display()), &e))?;
+    std::fs::create_dir_all(&scratch)
+        .map_err(|e| OpError::io(format!("can't make {}", scratch.display()), &e))?;
+    let scratch = std::path::absolute(&scratch)
+        .map_err(|e| OpError::io(format!("{} is no path", scratch.display()), &e))?;
     on_each(session, &which, "verify", args.how.wait, async |service| {
-        ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch, &remove).await
+        ops::verify(
+            &session.engine,
+            &session.cx,
+            service,
+            from.as_ref(),
+            &scratch,
+            &remove,
+        )
+        .await
     })
     .await
 }
@@ -45,7 +70,9 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
 /// Removes a directory that this run made for a restore.
 fn remove(dir: &Path) -> Result<(), OpError> {
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(OpError::io(format!("can't remove {}", dir.display()), &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(OpError::io(format!("can't remove {}", dir.display()), &error))
+        }
         _ => Ok(()),
     }
 }
@@ -54,13 +81,24 @@ async fn repo(args: &VerifyArgs, name: &str, session: &Session) -> Result<Answer
     let repo = session.repo(name)?;
     let depth = depth(&args.depth)?;
     if args.how.dry_run {
-        return Ok(Answer::new(&json!({ "would_check": name, "depth": depth }), format!("would check {name}: {}\n", args.depth), Exit::Ok));
+        return Ok(Answer::new(
+            &json!({ "would_check": name, "depth": depth }),
+            format!("would check {name}: {}\n", args.depth),
+            Exit::Ok,
+        ));
     }
     let check = ops::check_repo(&session.engine, &session.cx, repo.as_ref(), depth).await;
     let (text, exit) = match &check.result {
-        Ok(report) if report.errors.is_empty() => {
-            (format!("{}\n", session.ui.paint(Mood::Good, &format!("{name}: sound, {} read", ui::bytes(report.bytes_read)))), Exit::Ok)
-        }
+        Ok(report) if report.errors.is_empty() => (
+            format!(
+                "{}\n",
+                session.ui.paint(
+                    Mood::Good,
+                    &format!("{name}: sound, {} read", ui::bytes(report.bytes_read))
+                )
+            ),
+            Exit::Ok,
+        ),
         Ok(report) => {
             let mut text = format!("{}\n", session.ui.paint(Mood::Bad, &format!("{name}: damaged")));
             for error in &report.errors {
@@ -69,8 +107,19 @@ async fn repo(args: &VerifyArgs, name: &str, session: &Session) -> Result<Answer
             (text, Exit::Failed)
         }
         Err(error) => {
-            let hint = error.hint.as_ref().map(|h| format!("hint: {}\n", printable(h))).unwrap_or_default();
-            (format!("{}: {}\n{hint}", session.ui.paint(Mood::Bad, "error"), printable(&error.to_string())), Exit::Failed)
+            let hint = error
+                .hint
+                .as_ref()
+                .map(|h| format!("hint: {}\n", printable(h)))
+                .unwrap_or_default();
+            (
+                format!(
+                    "{}: {}\n{hint}",
+                    session.ui.paint(Mood::Bad, "error"),
+                    printable(&error.to_string())
+                ),
+                Exit::Failed,
+            )
         }
     };
     Ok(Answer::new(&check, text, exit))
@@ -86,7 +135,8 @@ fn depth(text: &str) -> Result<CheckDepth, OpError> {
         "structure" => Ok(CheckDepth::Structure),
         "everything" => Ok(CheckDepth::Everything),
         _ => part().ok_or_else(|| {
-            OpError::new(OpKind::InvalidInput, format!("{text:?} is no depth")).hint("it is `structure`, `everything`, or a part such as `3/30`")
+            OpError::new(OpKind::InvalidInput, format!("{text:?} is no depth"))
+                .hint("it is `structure`, `everything`, or a part such as `3/30`")
         }),
     }
 }

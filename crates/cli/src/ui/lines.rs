@@ -30,23 +30,62 @@ impl Lines {
 pub(super) fn line(run: &RunId, event: &Event) -> Option<(u8, String)> {
     Some(match event {
         Event::ServiceStarted { .. } | Event::Progress { .. } => return None,
-        Event::DataPresent { service } => (INFO, format!("service={service} run={run} data present, skipped restore")),
-        Event::AttemptStarted { service, source, point, attempt } => {
-            (INFO, format!("service={service} run={run} source={source} point={point} attempt={attempt} restoring"))
+        Event::DataPresent { service } => (
+            INFO,
+            format!("service={service} run={run} data present, skipped restore"),
+        ),
+        Event::AttemptStarted {
+            service,
+            source,
+            point,
+            attempt,
+        } => (
+            INFO,
+            format!("service={service} run={run} source={source} point={point} attempt={attempt} restoring"),
+        ),
+        Event::AttemptFailed {
+            service,
+            source,
+            error,
+            retry_in,
+        } => {
+            let next = retry_in
+                .map(|s| format!(", trying again in {s:.0} s"))
+                .unwrap_or_default();
+            (
+                WARNING,
+                format!(
+                    "service={service} run={run} source={source} error={} {error}{next}",
+                    error.kind
+                ),
+            )
         }
-        Event::AttemptFailed { service, source, error, retry_in } => {
-            let next = retry_in.map(|s| format!(", trying again in {s:.0} s")).unwrap_or_default();
-            (WARNING, format!("service={service} run={run} source={source} error={} {error}{next}", error.kind))
-        }
-        Event::Step { service, step, detail } => (INFO, format!("service={service} run={run} step={step} {detail}")),
-        Event::Warning { service, message, hint } => {
-            let service = service.as_ref().map(|s| format!("service={s} ")).unwrap_or_default();
+        Event::Step {
+            service,
+            step,
+            detail,
+        } => (INFO, format!("service={service} run={run} step={step} {detail}")),
+        Event::Warning {
+            service,
+            message,
+            hint,
+        } => {
+            let service = service
+                .as_ref()
+                .map(|s| format!("service={s} "))
+                .unwrap_or_default();
             let hint = hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default();
             (WARNING, format!("{service}run={run} {message}{hint}"))
         }
-        Event::ServiceFinished { service, summary, ok, seconds } => {
-            (if *ok { NOTICE } else { ERR }, format!("service={service} run={run} seconds={seconds:.2} {summary}"))
-        }
+        Event::ServiceFinished {
+            service,
+            summary,
+            ok,
+            seconds,
+        } => (
+            if *ok { NOTICE } else { ERR },
+            format!("service={service} run={run} seconds={seconds:.2} {summary}"),
+        ),
         _ => return None,
     })
 }
@@ -54,7 +93,11 @@ pub(super) fn line(run: &RunId, event: &Event) -> Option<(u8, String)> {
 impl EventSink for Lines {
     fn emit(&self, run: &RunId, event: Event) {
         if let Some((priority, text)) = line(run, &event) {
-            let prefix = if self.priorities { format!("<{priority}>") } else { String::new() };
+            let prefix = if self.priorities {
+                format!("<{priority}>")
+            } else {
+                String::new()
+            };
             // A log that can't be written must not end a restore.
             let _ = writeln!(std::io::stderr().lock(), "{prefix}{}", printable(&text));
         }

@@ -38,7 +38,11 @@ impl Ui {
             Colour::Never => false,
             Colour::Auto => wanted && std::io::stdout().is_terminal(),
         };
-        Self { json: cli.json, colour, quiet: cli.quiet }
+        Self {
+            json: cli.json,
+            colour,
+            quiet: cli.quiet,
+        }
     }
 
     /// Who shows a run's events.
@@ -89,7 +93,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
         whole /= 1024;
         unit += 1;
     }
-    if unit == 0 { format!("{whole} B") } else { format!("{whole}.{} {}", rest * 10 / 1024, UNITS[unit]) }
+    if unit == 0 {
+        format!("{whole} B")
+    } else {
+        format!("{whole}.{} {}", rest * 10 / 1024, UNITS[unit])
+    }
 }
 
 /// A span for people: the two largest units.
@@ -104,7 +112,15 @@ pub(crate) fn span(seconds: i64) -> String {
 
 /// Text that came from outside, for a terminal or a log: control characters can't move the cursor or forge a line.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -17,14 +17,22 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new() -> Self {
-        Self { bar: Mutex::new(None) }
+        Self {
+            bar: Mutex::new(None),
+        }
     }
 }
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
-        None => (ProgressBar::new_spinner(), "{msg} {spinner} {bytes} {bytes_per_sec}"),
+        Some(total) => (
+            ProgressBar::new(total),
+            "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{msg} {spinner} {bytes} {bytes_per_sec}",
+        ),
     };
     // A template that doesn't parse would be a mistake in the line above; the default style still shows the work.
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -36,14 +44,22 @@ fn bar(total: Option<u64>) -> ProgressBar {
 impl EventSink for Terminal {
     fn emit(&self, run: &RunId, event: Event) {
         let mut shown = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Event::Progress { dataset, bytes, total, .. } = &event {
+        if let Event::Progress {
+            dataset,
+            bytes,
+            total,
+            ..
+        } = &event
+        {
             let bar = shown.get_or_insert_with(|| bar(*total));
             bar.set_message(dataset.to_string());
             bar.set_position(*bytes);
             return;
         }
-        if matches!(event, Event::Step { .. } | Event::ServiceFinished { .. } | Event::AttemptFailed { .. })
-            && let Some(bar) = shown.take()
+        if matches!(
+            event,
+            Event::Step { .. } | Event::ServiceFinished { .. } | Event::AttemptFailed { .. }
+        ) && let Some(bar) = shown.take()
         {
             bar.finish_and_clear();
         }

@@ -33,7 +33,7 @@ fn key(run: u32, service: &str, kind: RunKind) -> RunKey {
 
 fn fingerprint(n: u8) -> Fingerprint {
     Fingerprint {
-        digest: TreeDigest([n; 32]),
+        digest: TreeDigest::from_bytes([n; 32]),
         files: u64::from(n),
         bytes: u64::from(n) * 1000,
     }
@@ -167,7 +167,7 @@ fn journal_3_a_row_is_completed_and_keeps_what_is_not_said_again() {
         let mut end = ended(key, 0, RunOutcome::Restored);
         end.source = Some("replica".parse().unwrap());
         end.points = vec!["42".parse().unwrap()];
-        end.digest = Some(TreeDigest([3; 32]));
+        end.digest = Some(TreeDigest::from_bytes([3; 32]));
         end.attempts = vec![attempt(9, false)];
         journal.write(vec![run_entry(end.clone())]);
         assert_eq!(
@@ -844,7 +844,7 @@ mod parity {
                         .map(|n| n.to_string().parse().unwrap())
                         .into_iter()
                         .collect(),
-                    digest: bytes.map(|_| TreeDigest([1; 32])),
+                    digest: bytes.map(|_| TreeDigest::from_bytes([1; 32])),
                     attempts: (0..attempts).map(|n| attempt(n, n == 0)).collect(),
                     ..Run::begun(key, at(second) + SignedDuration::from_nanos(123_456_789))
                 })

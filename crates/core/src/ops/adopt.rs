@@ -6,6 +6,7 @@ use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{OpError, OpKind, StoreError, StoreKind};
+use crate::journal::{Entry, ServiceRecord};
 use crate::names::HoldTag;
 use crate::point::{Marker, MarkerState};
 use crate::preseed::UNSEEDED_HOLD;
@@ -49,6 +50,13 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
             "the holds of the unseeded guard could not be released: {error}"
         ));
     }
+    let record = ServiceRecord {
+        service: service.name.clone(),
+        unseeded: None,
+        since: engine.clock.now(),
+        last_good: None,
+    };
+    engine.journal.write(vec![Entry::Service(record)]);
     doing.end(OpOutcome::Ok)
 }
 

@@ -21,13 +21,16 @@ pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, re
 pub use snapshot::{due, snapshot, snapshot_name};
 pub use verify::{RepoCheck, check_repo, verify};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::ErrorReport;
+use crate::error::{ErrorReport, OpError};
 use crate::event::Event;
-use crate::names::{RunId, ServiceName, SourceName};
+use crate::journal::{Entry, PointRecord, Run, RunKey, RunOutcome};
+use crate::names::{PointId, RunId, ServiceName, SourceName};
+use crate::point::Snapshot;
 use crate::service::Service;
 
 /// How one operation on one service went.
@@ -94,12 +97,27 @@ impl OpOutcome {
     }
 }
 
+/// A report on an operation that could not begin.
+pub fn failed(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    operation: &str,
+    error: &OpError,
+) -> OpReport {
+    Doing::begin(engine, cx, service, operation, None).fail(error.report())
+}
+
 /// Collects a report while an operation runs.
 #[derive(Debug)]
 pub(crate) struct Doing<'a> {
     engine: &'a Engine,
     cx: &'a Context,
     began: std::time::Duration,
+    started_at: Timestamp,
+    key: Option<RunKey>,
+    points: Vec<PointId>,
+    records: Vec<Entry>,
     report: OpReport,
 }
 
@@ -131,12 +149,31 @@ impl<'a> Doing<'a> {
             engine,
             cx,
             began: engine.clock.monotonic(),
+            started_at,
+            key,
+            points: Vec::new(),
+            records: Vec::new(),
             report,
         }
     }
 
     pub(crate) fn done(&mut self, line: impl Into<String>) {
         self.report.done.push(line.into());
+    }
+
+    /// A point that was made, with what it looks like where that is known.
+    pub(crate) fn point(&mut self, snapshot: &Snapshot) {
+        let point = PointId::from(snapshot.guid);
+        self.points.push(point.clone());
+        if let Some(fingerprint) = snapshot.fingerprint {
+            let record = PointRecord {
+                dataset: snapshot.dataset.clone(),
+                point,
+                taken_at: snapshot.taken_at,
+                fingerprint,
+            };
+            self.records.push(Entry::Point(record));
+        }
     }
 
     pub(crate) fn bytes(&mut self, bytes: u64) {
@@ -170,6 +207,20 @@ impl<'a> Doing<'a> {
         self.report.outcome = outcome;
         self.report.error = error;
         self.report.seconds = (self.engine.clock.monotonic() - self.began).as_secs_f64();
+        if let Some(key) = self.key.take() {
+            let run = Run {
+                finished_at: Some(self.engine.clock.now()),
+                outcome: Some(outcome.name().parse().unwrap_or(RunOutcome::Failed)),
+                points: std::mem::take(&mut self.points),
+                bytes: Some(self.report.bytes),
+                seconds: Some(self.report.seconds),
+                message: Some(self.report.summary()),
+                ..Run::begun(key, self.started_at)
+            };
+            let mut entries = std::mem::take(&mut self.records);
+            entries.push(Entry::Run(Box::new(run)));
+            self.engine.journal.write(entries);
+        }
         self.cx.emit(Event::ServiceFinished {
             service: self.report.service.clone(),
             summary: self.report.summary(),

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{OpError, OpKind};
+use crate::journal::RunKind;
 use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::preseed::{Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, probe_all};
+use crate::preseed::{record, record_begin};
 use crate::service::Service;
 use crate::source::{RestorePlan, RestoreRequest, Scope};
 use crate::store::{Condition, Delivery, Inspection, Replace, StageState, Staging};
@@ -74,15 +76,22 @@ pub async fn restore(
     patient.policy.budget = BUDGET;
     patient.policy.source_budget = BUDGET;
     let mut walk = Walk::begin(engine, cx, &patient);
+    record_begin(engine, cx, service, RunKind::Restore);
+    let mut ended = None;
     for candidate in &candidates {
         match walk.restore(candidate, &mut slots).await {
-            Tried::Restored => return Ok(walk.into_report(Outcome::Restored)),
-            Tried::Stop(outcome) => return Ok(walk.into_report(outcome)),
+            Tried::Restored => ended = Some(Outcome::Restored),
+            Tried::Stop(outcome) => ended = Some(outcome),
             Tried::Failed => {}
         }
+        if ended.is_some() {
+            break;
+        }
     }
-    let why = walk.reasons();
-    Ok(walk.into_report(Outcome::Held { why }))
+    let outcome = ended.unwrap_or_else(|| Outcome::Held { why: walk.reasons() });
+    let report = walk.into_report(outcome);
+    record(engine, std::slice::from_ref(&report), RunKind::Restore);
+    Ok(report)
 }
 
 /// Says what [`restore`] or [`restore_to`] would do.

@@ -69,6 +69,7 @@ pub async fn snapshot(engine: &Engine, cx: &Context, service: &Service, name: &S
         Ok(taken) => {
             for snapshot in &taken {
                 doing.done(format!("{}@{}", snapshot.dataset, snapshot.name));
+                doing.point(snapshot);
             }
             doing.end(OpOutcome::Ok)
         }

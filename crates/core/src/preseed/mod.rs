@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::journal::{Entry, LastGood, Run, RunKey, RunKind, ServiceRecord};
 use crate::point::Target;
 use crate::service::Service;
 use crate::store::{Inspection, SnapshotStore};
@@ -48,7 +49,57 @@ pub async fn preseed(engine: &Engine, cx: &Context, services: &[&Service]) -> Ve
         let walk = Walk::begin(engine, cx, service);
         reports.push(walk.preseed(inspections).await);
     }
+    // One write for all: fifty services whose data is there cost one transaction.
+    record(engine, &reports, RunKind::Preseed);
     reports
+}
+
+/// Says that a run has begun, so that one that never ends is known.
+pub(crate) fn record_begin(engine: &Engine, cx: &Context, service: &Service, kind: RunKind) {
+    let key = RunKey {
+        run: cx.run.clone(),
+        service: service.name.clone(),
+        kind,
+        peer: None,
+    };
+    engine
+        .journal
+        .write(vec![Entry::Run(Box::new(Run::begun(key, engine.clock.now())))]);
+}
+
+/// Writes finished runs, and what they make of their services.
+pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) {
+    let now = engine.clock.now();
+    let mut entries = Vec::with_capacity(reports.len());
+    for report in reports {
+        let mut run = Run::from_preseed(report, now);
+        run.key.kind = kind;
+        entries.push(Entry::Run(Box::new(run)));
+        let service = |unseeded, last_good| ServiceRecord {
+            service: report.service.clone(),
+            unseeded,
+            since: now,
+            last_good,
+        };
+        match &report.outcome {
+            Outcome::StartedEmpty { why } => entries.push(Entry::Service(service(Some(why.clone()), None))),
+            Outcome::Restored => {
+                let good = |d: &DatasetReport| {
+                    Some(LastGood {
+                        point: d.point.clone(),
+                        taken_at: d.taken_at,
+                        fingerprint: d.fingerprint?,
+                    })
+                };
+                entries.push(Entry::Service(service(
+                    None,
+                    report.datasets.first().and_then(good),
+                )));
+            }
+            _ => {}
+        }
+    }
+    engine.journal.write(entries);
 }
 
 /// Says what a preseed of these services would do, and changes nothing.

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::engine::{Engine, GRACE};
 use crate::error::{ErrorReport, Retry};
 use crate::event::Event;
+use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
@@ -129,11 +130,15 @@ impl<'a> Walk<'a> {
             }
             Decision::Blocked { why, hint } => Outcome::Blocked { why, hint },
             Decision::RestoreAll { missing } => {
+                super::record_begin(self.engine, self.cx, self.service, RunKind::Preseed);
                 let mut slots = slots(inspections, &missing);
                 let leftover = slots.iter().find_map(|slot| slot.leftover.clone());
                 self.walk(&mut slots, leftover.as_ref()).await
             }
-            Decision::RestoreSome { missing } => self.restore_some(inspections, &missing).await,
+            Decision::RestoreSome { missing } => {
+                super::record_begin(self.engine, self.cx, self.service, RunKind::Preseed);
+                self.restore_some(inspections, &missing).await
+            }
         }
     }
 

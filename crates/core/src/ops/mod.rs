@@ -133,6 +133,19 @@ impl<'a> Doing<'a> {
             service: service.name.clone(),
             operation: operation.to_owned(),
         });
+        let started_at = engine.clock.now();
+        let peer = with.cloned();
+        let key = operation.parse().ok().map(|kind| RunKey {
+            run: cx.run.clone(),
+            service: service.name.clone(),
+            kind,
+            peer,
+        });
+        if let Some(key) = &key {
+            engine
+                .journal
+                .write(vec![Entry::Run(Box::new(Run::begun(key.clone(), started_at)))]);
+        }
         let report = OpReport {
             run: cx.run.clone(),
             service: service.name.clone(),

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::record::to_millis;
 use super::{
-    Attempt, Entry, Journal, JournalError, PointRecord, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
-    Warning,
+    Attempt, Entry, Journal, JournalError, PointRecord, Query, Run, RunKey, RunKind, RunOutcome,
+    ServiceRecord, Warning,
 };
 use crate::names::{DatasetName, PointId, ServiceName, SourceName};
 use crate::point::Fingerprint;

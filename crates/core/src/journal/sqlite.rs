@@ -1,8 +1,10 @@
 //! The journal in a SQLite file. This file is about everything that can be wrong with the file: broken, locked, newer,
 //! unwritable. The rows are `schema`'s affair.
 //!
-//! It is opened when it is first needed, and closed without a checkpoint: a preseed that finds all data present has
-//! about ten milliseconds in all, and a checkpoint waits for the disk.
+//! It is opened when it is first needed, and mostly closed without a checkpoint: a preseed that finds all data present
+//! has about ten milliseconds in all, and a checkpoint waits for the disk. SQLite's automatic one would not do: every
+//! process that opens the log forgets how much of it was copied, so that beyond the limit each commit of a short run
+//! copies all of it and none ever shortens it. So we do it ourselves, whole, in runs that were long anyway.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,6 +28,13 @@ use crate::point::Fingerprint;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// What is kept in memory at most; a program that runs for months must not grow by a journal it can't write.
 const MOST_PENDING: usize = 10_000;
+
+/// A run that was this long does not mind waiting for the disk,
+const LONG_RUN: Duration = Duration::from_secs(1);
+/// once the log has this size.
+const LOG_WORTH_IT: u64 = 256 * 1024;
+/// A log of this size, which each opening reads, is copied in any run.
+const LONGEST_LOG: u64 = 2 * 1024 * 1024;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -54,6 +63,8 @@ struct Open {
     conn: Connection,
     /// Which file it is, so that only that one is ever set aside.
     file: Option<(u64, u64)>,
+    /// Since when, by the monotonic clock.
+    since: Duration,
 }
 
 /// What can be wrong.
@@ -118,6 +129,7 @@ impl SqliteJournal {
                         state.open = Some(Open {
                             conn,
                             file: file_id(&self.path),
+                            since: self.clock.monotonic(),
                         });
                         continue;
                     }
@@ -207,11 +219,28 @@ impl SqliteJournal {
             tx.commit()
         });
         match done {
-            Ok(()) => state.overlay = Tables::default(),
+            Ok(()) => {
+                state.overlay = Tables::default();
+                self.shorten_log(state);
+            }
             Err(trouble) => {
                 state.pending = entries;
                 self.note(state, trouble);
             }
+        }
+    }
+
+    /// Copies the log into the file and empties it, if this run can afford it. Whoever reads at the same time is not
+    /// disturbed; it is then left for another time.
+    fn shorten_log(&self, state: &State) {
+        let Some(open) = &state.open else { return };
+        let long = self.clock.monotonic().saturating_sub(open.since) >= LONG_RUN;
+        let worth_it = if long { LOG_WORTH_IT } else { LONGEST_LOG };
+        let log = fs::metadata(suffixed(&self.path, "-wal")).map_or(0, |meta| meta.len());
+        if log >= worth_it && state.read_only.is_none() && open.conn.busy_timeout(Duration::ZERO).is_ok() {
+            let _ = open
+                .conn
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
     }
 
@@ -383,6 +412,7 @@ impl Drop for SqliteJournal {
         let mut state = std::mem::take(&mut *self.state());
         state.was_locked = false;
         self.flush(&mut state);
+        self.shorten_log(&state);
     }
 }
 
@@ -439,7 +469,7 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
         Found::Foreign => return Err(Trouble::Broken("it is another program's database".to_owned())),
     }
     // A power cut may cost the last rows, never the file; a run does not wait for the disk.
-    conn.execute_batch("PRAGMA synchronous = NORMAL")?;
+    conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
     Ok(conn)
 }
 

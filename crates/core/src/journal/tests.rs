@@ -402,6 +402,32 @@ fn a_missing_directory_is_made_by_writing() {
 }
 
 #[test]
+fn the_log_of_many_short_runs_does_not_grow_for_ever() {
+    let lab = Lab::new();
+    let log = lab.dir.path().join("journal.db-wal");
+    let (mut longest, mut shortened) = (0, 0);
+    for n in 0..120 {
+        let before = std::fs::metadata(&log).map_or(0, |meta| meta.len());
+        let entries = (0..100).map(|s| {
+            run_entry(ended(
+                key(n, &format!("s{s}"), RunKind::Preseed),
+                1,
+                RunOutcome::Ok,
+            ))
+        });
+        lab.journal().write(entries.collect());
+        let after = std::fs::metadata(&log).unwrap().len();
+        longest = longest.max(after);
+        shortened += usize::from(after < before);
+    }
+    assert!(
+        longest < 3 << 20 && (2..60).contains(&shortened),
+        "{longest} {shortened}"
+    );
+    assert_eq!(all(&lab.journal()).len(), 12_000);
+}
+
+#[test]
 fn every_outcome_of_a_report_has_its_word() {
     use crate::ops::OpOutcome as O;
     for outcome in [
@@ -524,8 +550,9 @@ mod trouble {
         fn random_damage_is_survived(
             hits in proptest::collection::vec((any::<proptest::sample::Index>(), proptest::collection::vec(any::<u8>(), 1..200)), 1..12),
         ) {
+            static WHOLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
             let lab = Lab::new();
-            let mut bytes = lab.filled();
+            let mut bytes = WHOLE.get_or_init(|| Lab::new().filled()).clone();
             for (index, garbage) in hits {
                 let start = index.index(bytes.len());
                 let end = (start + garbage.len()).min(bytes.len());

@@ -1,5 +1,7 @@
 //! What a configuration means once it is read, and what is warned about.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -259,6 +261,22 @@ fn the_example_and_the_documentation_load_without_warnings() {
         whole += 1;
     }
     assert!(whole > 0, "the documentation has an example");
+}
+
+#[test]
+fn the_documentation_shows_errors_as_they_are() {
+    let smallest = DOCS
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let text = format!("{smallest}unti = \"sonarr.service\"\nreplicas = [\"ubs\"]\n");
+    let shown = config::parse_on(&text, Format::Toml, "reseed.toml", Some("machine"))
+        .unwrap_err()
+        .to_string();
+    assert!(DOCS.contains(&shown), "{shown}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn in_a_service(mistakes: &[&str]) -> String {
 
 #[test]
 fn unknown_keys() {
-    insta::assert_snapshot!(gallery(&[
+    let shown = gallery(&[
         "[service.sonarr]",
         "[services.sonarr]\npath = \"/a\"\nunti = \"a.service\"",
         "[services.sonarr]\npath = \"/a\"\nwhen-exhausted = \"hold\"",
@@ -59,12 +59,13 @@ fn unknown_keys() {
         "[services.sonarr]\npath = \"/a\"\n\"a\\nb\" = 1",
         "[offsite.b2]\ntype = \"embedded\"\nrepository = \"/b2\"\npassword = \"hunter2\"",
         "[defaults]\npath = \"/a\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn wrong_units_and_types() {
-    insta::assert_snapshot!(in_a_service(&[
+    let shown = in_a_service(&[
         "budget = 50",
         "budget = \"50\"",
         "budget = \"50min\"",
@@ -89,12 +90,13 @@ fn wrong_units_and_types() {
         "verify = true",
         "unit = \"a\"",
         "unit = \"a b.service\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn names_that_refer_to_nothing() {
-    insta::assert_snapshot!(in_a_service(&[
+    let shown = in_a_service(&[
         "store = \"lokal\"",
         "store = \"usb\"",
         "replicas = [\"ubs\"]",
@@ -108,12 +110,13 @@ fn names_that_refer_to_nothing() {
         "[defaults]\nchain = [\"usb\"]\n[services.b]\npath = \"/b\"\nreplicas = []",
         "[defaults]\nchain = [\"nsa\"]\nstore = \"zebra\"",
         "[stores.second]\ntype = \"directory\"\npath = \"/second\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn names_that_are_none_or_twice() {
-    insta::assert_snapshot!(gallery(&[
+    let shown = gallery(&[
         "[services.\"a b\"]\npath = \"/a\"",
         "[services.\"-rf\"]\npath = \"/a\"",
         "[services.\".hidden\"]\npath = \"/a\"",
@@ -122,13 +125,14 @@ fn names_that_are_none_or_twice() {
         "[replicas.local]\ntype = \"directory\"\npath = \"/other\"",
         "[offsite.usb]\ntype = \"embedded\"\nrepository = \"/other\"\npassword_file = \"/secret\"",
         "[services.a]\npath = \"/a\"\npath = \"/b\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
     insta::assert_snapshot!("hosts", errors("host = \"my nas\""));
 }
 
 #[test]
 fn directories_that_get_in_each_others_way() {
-    insta::assert_snapshot!(gallery(&[
+    let shown = gallery(&[
         "[services.a]\npath = \"/data\"\n[services.b]\npath = \"/data/\"",
         "[services.a]\npath = \"/data\"\n[services.b]\npath = \"/data/b\"",
         "[services.a]\npath = \"/data/a\"\n[services.b]\npath = \"/data\"",
@@ -140,7 +144,8 @@ fn directories_that_get_in_each_others_way() {
         "[services.a]\npath = \"/var/lib/reseed\"",
         "[replicas.same]\ntype = \"directory\"\npath = \"/srv/reseed\"",
         "[replicas.inside]\ntype = \"directory\"\npath = \"/srv/reseed/replica\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
     insta::assert_snapshot!(
         "state_dir",
         errors(&format!("state_dir = \"/srv/reseed/state\"\n{BASE}"))
@@ -167,12 +172,13 @@ fn paths_that_are_none() {
     let mut mistakes: Vec<_> = mistakes.iter().map(String::as_str).collect();
     let long = format!("[services.a]\npath = \"/{}\"", "x/".repeat(3000));
     mistakes.extend([&long, "[services.a]\npath = 5"]);
-    insta::assert_snapshot!(gallery(&mistakes));
+    let shown = gallery(&mistakes);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]
 fn places_that_are_not_complete_or_come_later() {
-    insta::assert_snapshot!(gallery(&[
+    let shown = gallery(&[
         "[stores.b]\ntype = \"directory\"",
         "[stores.b]\npath = \"/b\"",
         "[stores.b]\ntype = \"zfs\"\npath = \"/b\"",
@@ -181,20 +187,24 @@ fn places_that_are_not_complete_or_come_later() {
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"s3:https://example.org/bucket\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"local:/b\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"b\"\npassword_file = \"/secret\"",
+        "[offsite.b]\ntype = \"embedded\"\nrepository = \"/b\"\npassword_file = \"hunter2\"",
+        "[offsite.b]\ntype = \"embedded\"\nrepository = \"rest:https://me:hunter2@example.org/\"\npassword_file = \"/secret\"",
         "[offsite]\nb = \"/b\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
     insta::assert_snapshot!("no_store", errors("[services.a]\npath = \"/a\""));
 }
 
 #[test]
 fn services_without_or_with_too_much() {
-    insta::assert_snapshot!(gallery(&[
+    let shown = gallery(&[
         "[services.a]",
         "[services.a]\npath = \"/a\"\ndatasets = { b = \"/b\" }",
         "[services.a]\ndatasets = {}",
         "[services.a]\ndatasets = [\"/a\"]",
         "[services]\na = \"/a\"",
-    ]));
+    ]);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Configurations that are no configurations: rubbish, attacks, and files that can't be read.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

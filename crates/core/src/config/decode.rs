@@ -1,4 +1,4 @@
-//! From [`Node`]s to the structs of [`file`](super::file): every mistake is reported, and reading goes on.
+//! From nodes to the structs of `file`: every mistake is reported, and reading goes on.
 //!
 //! Serde stops at the first error, so this is our own, and the `record!` macro makes struct, reader and JSON Schema
 //! of one declaration: a key that one of them knows, all know. References between parts of the configuration are not
@@ -84,7 +84,10 @@ pub(crate) fn wrong_type<T>(
     wanted: &str,
     hint: Option<String>,
 ) -> Option<T> {
-    let message = format!("`{at}` is {}, not {wanted}", node.value.what());
+    let message = match at.parent {
+        Some(_) => format!("`{at}` is {}, not {wanted}", node.value.what()),
+        None => format!("the configuration is {}, not {wanted}", node.value.what()),
+    };
     sink.error(at, &node.span, message, Extra { hint, note: None });
     None
 }
@@ -377,7 +380,11 @@ impl<T: JsonSchema> JsonSchema for List<T> {
 
 /// A table whose keys are names.
 #[derive(Debug, Clone)]
-pub(crate) struct Named<N, V>(pub(crate) Vec<NamedEntry<N, V>>);
+pub(crate) struct Named<N, V> {
+    pub(crate) entries: Vec<NamedEntry<N, V>>,
+    /// An entry is missing, because its name is none; that is reported.
+    pub(crate) incomplete: bool,
+}
 
 /// An entry of a [`Named`].
 #[derive(Debug, Clone)]
@@ -391,7 +398,10 @@ pub(crate) struct NamedEntry<N, V> {
 
 impl<N, V> Default for Named<N, V> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self {
+            entries: Vec::new(),
+            incomplete: false,
+        }
     }
 }
 
@@ -402,7 +412,7 @@ pub(crate) trait Key: Sized {
 
 impl<N: Key, V: Decode> Decode for Named<N, V> {
     fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
-        let mut named = Vec::new();
+        let mut named = Self::default();
         for entry in table(node, at, sink)? {
             let here = at.key(&entry.key, &entry.key_span);
             if matches!(entry.node.value, Value::Null) {
@@ -410,18 +420,19 @@ impl<N: Key, V: Decode> Decode for Named<N, V> {
             }
             let value = V::decode(&entry.node, &here, sink);
             match N::parse(&entry.key) {
-                Ok(name) => named.push(NamedEntry {
+                Ok(name) => named.entries.push(NamedEntry {
                     name,
                     span: entry.key_span.clone(),
                     value: value.map(|value| (value, entry.node.span.clone())),
                 }),
                 Err((why, hint)) => {
+                    named.incomplete = true;
                     let extra = hint.map_or_else(Extra::default, Extra::hint);
                     sink.error(here, &entry.key_span, why, extra);
                 }
             }
         }
-        Some(Self(named))
+        Some(named)
     }
 }
 

@@ -11,7 +11,8 @@ use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
 use super::text::quoted;
 use super::values::{
-    AbsPath, Argument, Count, DatasetKey, HostName, Lasting, Reference, RelPath, Repository, Tries, UnitName,
+    AbsPath, Argument, Count, DatasetKey, HostName, Lasting, Reference, RelPath, Repository, SecretPath,
+    Tries, UnitName,
 };
 use crate::names::{ServiceName, SourceName};
 use crate::verify::Validator;
@@ -70,7 +71,7 @@ record! {
         /// Its directory.
         repository: Must<Repository> = "repository",
         /// A file with the repository's password. Must not lie in the data of a service.
-        password_file: Must<AbsPath> = "password_file",
+        password_file: Must<SecretPath> = "password_file",
     }
 }
 

@@ -4,13 +4,15 @@
 //! with its place, the line and what was probably meant. Nothing here looks at the world: whether a directory exists or
 //! a unit is known is for others to find out; only [`load`] reads, and only the one file.
 //!
-//! The way: [`text`] and [`read_toml`] or [`read_json`] give a tree of [`node`]s that know their places; [`decode`]
-//! reads it into the [`file`]'s shape; [`resolve`] fills in defaults, looks up [`places`] and compares directories
-//! ([`overlap`]). See docs/configuration.md for what can be configured.
+//! The way: `text` and `read_toml` or `read_json` give a tree of `node`s that know their places; `decode`
+//! reads it into the `file`'s shape; `resolve` fills in defaults, looks up `places` and compares directories
+//! (`overlap`). See docs/configuration.md for what can be configured.
 
 use std::io::Read as _;
 use std::path::Path;
 
+mod claims;
+mod datasets;
 mod decode;
 mod diagnostic;
 mod file;
@@ -19,8 +21,10 @@ mod node;
 mod origin;
 mod overlap;
 mod places;
+mod policy;
 mod read_json;
 mod read_toml;
+mod redact;
 mod resolve;
 mod secret;
 mod show;

@@ -33,6 +33,15 @@ impl Kind {
         }
     }
 
+    fn with_article(self) -> &'static str {
+        match self {
+            Self::Store => "a store",
+            Self::Replica => "a replica",
+            Self::Offsite => "an off-site repository",
+            Self::Any => "a source",
+        }
+    }
+
     fn plural(self) -> &'static str {
         match self {
             Self::Store => "stores",
@@ -59,12 +68,16 @@ pub(crate) struct Places<'a> {
     pub(crate) replicas: &'a [NamedEntry<SourceName, PlaceFile>],
     pub(crate) offsite: &'a [NamedEntry<SourceName, OffsiteFile>],
     kinds: HashMap<&'a str, (Kind, Span)>,
-    /// Some could not be read at all, so an unknown name may be one of those.
+    /// Some could not be read, so an unknown name may be one of those.
     incomplete: bool,
 }
 
 fn entries<V>(named: &Maybe<Named<SourceName, V>>) -> &[NamedEntry<SourceName, V>] {
-    named.value().map_or(&[], |named| &named.0)
+    named.value().map_or(&[], |named| &named.entries)
+}
+
+fn incomplete<V>(named: &Maybe<Named<SourceName, V>>) -> bool {
+    matches!(named, Maybe::Broken) || named.value().is_some_and(|named| named.incomplete)
 }
 
 impl<'a> Places<'a> {
@@ -74,9 +87,7 @@ impl<'a> Places<'a> {
             replicas: entries(&file.replicas),
             offsite: entries(&file.offsite),
             kinds: HashMap::new(),
-            incomplete: matches!(file.stores, Maybe::Broken)
-                || matches!(file.replicas, Maybe::Broken)
-                || matches!(file.offsite, Maybe::Broken),
+            incomplete: incomplete(&file.stores) || incomplete(&file.replicas) || incomplete(&file.offsite),
         };
         let names = |kind,
                      span: Option<&Span>,
@@ -148,7 +159,7 @@ impl<'a> Places<'a> {
                     self.kinds.insert(name.as_str(), (kind, (*span).clone()));
                 }
                 Some((other, first)) => {
-                    let message = format!("\"{name}\" is a {} already", other.singular());
+                    let message = format!("\"{name}\" is {} already", other.with_article());
                     let hint = "a chain names its sources, so no two may be called the same";
                     let note = format!("it is declared in line {}", sink.text.line(first.start));
                     let at = root.key(kind.key(), span);
@@ -220,10 +231,10 @@ impl<'a> Places<'a> {
             Some(kind) if wanted == Kind::Any || kind == wanted => SourceName::new(name).ok(),
             Some(kind) => {
                 let message = format!(
-                    "{} is a {}, not a {}",
+                    "{} is {}, not {}",
                     quoted(name),
-                    kind.singular(),
-                    wanted.singular()
+                    kind.with_article(),
+                    wanted.with_article()
                 );
                 let names = self.names(wanted);
                 let hint = match closest(name, names.iter().copied()) {
@@ -274,8 +285,8 @@ impl<'a> Places<'a> {
     /// The store of a service that names none.
     pub(crate) fn only_store(&self, at: &At<'_>, sink: &mut Sink<'_>) -> Option<SourceName> {
         match self.stores {
-            [only] => Some(only.name.clone()),
             _ if self.incomplete => None,
+            [only] => Some(only.name.clone()),
             [] => {
                 let hint = "declare one, as in `[stores.local]` with `type = \"directory\"` and a `path`";
                 let message = format!("`{at}` needs a store for its snapshots, and there is none");

@@ -5,11 +5,15 @@
 
 use std::ops::Range;
 
+use super::redact::redact;
+
 /// Bytes from the beginning of the text.
 pub(crate) type Span = Range<usize>;
 
 /// Characters of a line that are quoted at the most.
 const WINDOW: usize = 100;
+/// Characters before those that are looked through for the key of a secret.
+const LEAD: usize = 1000;
 
 /// A text with a name and an index of its lines.
 #[derive(Debug)]
@@ -78,7 +82,15 @@ impl<'a> Text<'a> {
             before.saturating_sub(20)
         };
         let rest = &self.text[whole];
-        let mut line: String = rest.chars().skip(skip).take(WINDOW).map(visible).collect();
+        // Enough of what stands before the window to see the key of a secret in it.
+        let lead = skip.min(LEAD);
+        let shown: String = rest
+            .chars()
+            .skip(skip - lead)
+            .take(lead + WINDOW)
+            .map(visible)
+            .collect();
+        let mut line: String = redact(&shown).chars().skip(lead).collect();
         let cut_end = rest.chars().nth(skip + WINDOW).is_some();
         let mut at = before - skip;
         let len = marked.min(WINDOW.saturating_sub(at).max(1));

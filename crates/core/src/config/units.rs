@@ -59,6 +59,43 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// What a text that is no duration most likely meant: other names of the units, spaces, a wrong order, a fraction.
+pub(crate) fn repair(text: &str) -> Option<String> {
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let mut rest = text.as_str();
+    let mut seconds: u64 = 0;
+    while !rest.is_empty() {
+        let number_end = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(number_end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == other_name(unit))?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let mut more = whole.parse::<u64>().ok()?.checked_mul(*factor)?;
+        if !fraction.is_empty() {
+            let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            more = more.checked_add(fraction.parse::<u64>().ok()?.checked_mul(*factor)? / scale)?;
+        }
+        seconds = seconds.checked_add(more)?;
+        rest = tail;
+    }
+    ((1..=LONGEST).contains(&seconds)).then(|| format_duration(Duration::from_secs(seconds)))
+}
+
+/// The unit of a name that it goes by elsewhere.
+fn other_name(unit: &str) -> &'static str {
+    match unit.to_ascii_lowercase().as_str() {
+        "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        "w" | "wk" | "week" | "weeks" => "w",
+        _ => "",
+    }
+}
+
 /// Writes a duration so that [`parse_duration`] reads the same one, to the second.
 pub fn format_duration(duration: Duration) -> String {
     let mut left = duration.as_secs();
@@ -97,6 +134,25 @@ mod tests {
                 parse_duration(&format_duration(Duration::from_secs(seconds))),
                 Ok(Duration::from_secs(seconds))
             );
+        }
+    }
+
+    #[test]
+    fn other_ways_to_write_a_duration_are_understood_for_a_hint() {
+        for (text, meant) in [
+            ("50min", Some("50m")),
+            ("50 M", Some("50m")),
+            ("1.5h", Some("1h30m")),
+            ("30m1h", Some("1h30m")),
+            ("2 hours 30 minutes", Some("2h30m")),
+            ("90", None),
+            ("0m", None),
+            ("1mo", None),
+            ("9.99999999999999999999999h", None),
+            ("..h", None),
+            ("", None),
+        ] {
+            assert_eq!(repair(text).as_deref(), meant, "{text}");
         }
     }
 

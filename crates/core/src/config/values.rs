@@ -10,7 +10,7 @@ use super::decode::{At, Decode, Key, wrong_type};
 use super::diagnostic::{Extra, Sink};
 use super::node::{Node, Value};
 use super::text::quoted;
-use super::units::{UNITS_HINT, parse_duration};
+use super::units::{UNITS_HINT, parse_duration, repair};
 use crate::names::{InvalidName, ServiceName, SourceName};
 
 /// The longest path that Linux takes, with its NUL.
@@ -62,6 +62,24 @@ impl Decode for AbsPath {
         match absolute(text) {
             Ok(path) => Some(Self(path)),
             Err((why, hint)) => bad(node, at, sink, format!("{} {why}", quoted(text)), hint),
+        }
+    }
+}
+
+/// The path of a file with a secret. What stands in its place may be the secret itself, so no message quotes it.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretPath(pub(crate) PathBuf);
+value_schema!(SecretPath, { "type": "string", "pattern": "^/.*[^/]" });
+
+impl Decode for SecretPath {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"/run/secrets/restic\"")?;
+        match absolute(text) {
+            Ok(path) => Some(Self(path)),
+            Err((why, hint)) => {
+                let hint = format!("{hint}; the secret itself has no place in a configuration");
+                bad(node, at, sink, format!("`{at}` {why}"), hint)
+            }
         }
     }
 }
@@ -201,6 +219,10 @@ impl Decode for Lasting {
     fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         let text = match &node.value {
             Value::Text(text) => text,
+            Value::Integer(Some(number)) if *number > 0 => {
+                let hint = format!("did you mean \"{number}m\", or \"{number}s\"? {UNITS_HINT}");
+                return bad(node, at, sink, format!("`{at}` is a number without a unit"), hint);
+            }
             Value::Integer(_) | Value::Float => {
                 return bad(
                     node,
@@ -221,7 +243,13 @@ impl Decode for Lasting {
                 "at least \"1s\"",
             ),
             Ok(duration) => Some(Self(duration)),
-            Err(why) => bad(node, at, sink, format!("{} {why}", quoted(text)), UNITS_HINT),
+            Err(why) => {
+                let hint = match repair(text) {
+                    Some(meant) => format!("did you mean {meant:?}? {UNITS_HINT}"),
+                    None => UNITS_HINT.to_owned(),
+                };
+                bad(node, at, sink, format!("{} {why}", quoted(text)), hint)
+            }
         }
     }
 }
@@ -407,14 +435,14 @@ impl Key for SourceName {
                     "{} is not a source name: it does not begin with a letter",
                     quoted(text)
                 ),
-                Some("datasets are called after it, and ZFS wants a letter first"),
+                Some("begin it with a letter, as ZFS wants it of names"),
             )),
             Some('_') => Err((
                 format!(
                     "{} is not a source name: it does not begin with a letter",
                     quoted(text)
                 ),
-                Some("datasets are called after it, and ZFS wants a letter first"),
+                Some("begin it with a letter, as ZFS wants it of names"),
             )),
             _ => Self::new(text).map_err(|error| bad_name(&error)),
         }

@@ -16,8 +16,8 @@ const INTRODUCTION: &str = "# Contracts
 
 What every implementation of the five traits promises, clause by clause. The conformance suites of `reseed-testkit` hold
 the in-memory world, the fault wrappers and the real backends to the same clauses, and name each test after the one it
-holds: clause S1 of the snapshot store is held by tests named `store_s01_…`. Whoever writes a backend runs them too, see
-[Adding a backend](adding-a-backend.md).
+holds: clause S1 of the snapshot store is held by the tests `s01_…` of the suite `store`. Whoever writes a backend runs them
+too, see [Adding a backend](adding-a-backend.md).
 ";
 
 /// One trait's contract.

@@ -74,7 +74,13 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
     ]);
     command.args(["-E", filter]).envs(env.iter().cloned());
     let said = sh::tee(&mut command)?;
-    let mut count = nextest_summary(&said.stderr).unwrap_or_default();
+    let Some(mut count) = nextest_summary(&said.stderr) else {
+        // It didn't build, or didn't get as far as a summary.
+        return Ok(Count {
+            failed: 1,
+            ..Count::default()
+        });
+    };
     if !said.status.success() && count.failed == 0 {
         count.failed = 1;
     }

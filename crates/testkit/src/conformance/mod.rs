@@ -2,7 +2,7 @@
 //!
 //! A backend's test file has a *lab* (a small harness that makes the backend and breaks things for it) and one line:
 //!
-//! ```ignore
+//! ```text
 //! mod store { reseed_testkit::conformance_store!(MyLab::new()); }
 //! ```
 //!

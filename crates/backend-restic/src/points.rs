@@ -119,7 +119,7 @@ mod tests {
             point: PointId::new("18446744073709551615").unwrap(),
             snapshot: Some(SnapshotName::new("autosnap_2026-11-22_20:33:00_hourly").unwrap()),
             taken_at: Timestamp::UNIX_EPOCH,
-            fingerprint: Some(Fingerprint { digest: TreeDigest([7; 32]), files: 3, bytes: 4 }),
+            fingerprint: Some(Fingerprint { digest: TreeDigest::from_bytes([7; 32]), files: 3, bytes: 4 }),
             unseeded: true,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::digest::format::{Body, ListingHasher, tree_digest};
@@ -182,6 +183,7 @@ fn mounts_are_not_entered() {
         fs::create_dir_all(dir.path().join(sub)).unwrap();
     }
     fs::write(root.join("data/file"), b"x").unwrap();
+    fs::set_permissions(root.join("other/deeper"), fs::Permissions::from_mode(0o755)).unwrap();
     let plain = summary(&root);
     // The namespace is the thread's, and that of the walk's threads, which it starts; the other tests keep theirs.
     let thread = std::thread::spawn(move || {

@@ -37,13 +37,22 @@ impl<T> Queue<T> {
 
     /// Adds tasks; the last one is taken first.
     pub(super) fn push(&self, tasks: impl IntoIterator<Item = T>) {
+        self.add(tasks, 0);
+    }
+
+    /// As [`push`](Self::push), by a thread that comes to [`pop`](Self::pop) next: nobody is woken for the one it will take.
+    pub(super) fn push_and_return(&self, tasks: impl IntoIterator<Item = T>) {
+        self.add(tasks, 1);
+    }
+
+    fn add(&self, tasks: impl IntoIterator<Item = T>, own: usize) {
         let mut inner = self.lock();
         let before = inner.tasks.len();
         inner.tasks.extend(tasks);
         let added = inner.tasks.len() - before;
         inner.open += added;
         drop(inner);
-        match added {
+        match added.saturating_sub(own) {
             0 => {}
             1 => self.changed.notify_one(),
             _ => self.changed.notify_all(),

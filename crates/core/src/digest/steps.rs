@@ -431,7 +431,8 @@ impl<'a> Walk<'a> {
             fd: None,
             old,
         };
-        self.queue.push(subs.into_iter().enumerate().rev().map(enter));
+        self.queue
+            .push_and_return(subs.into_iter().enumerate().rev().map(enter));
     }
 
     /// Whether a directory below the root belongs to another file system. The attribute tells bind mounts of the same one.

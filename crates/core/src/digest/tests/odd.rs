@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::digest::format::{Body, ListingHasher, tree_digest};
@@ -116,7 +117,10 @@ fn a_deep_comb_keeps_few_descriptors_open() {
     let most = std::sync::atomic::AtomicUsize::new(0);
     let looked = std::sync::atomic::AtomicUsize::new(0);
     let hook = |_: &std::ffi::CStr| {
-        if looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 20 != 0 {
+        if !looked
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            .is_multiple_of(20)
+        {
             return Ok(());
         }
         let open = fs::read_dir("/proc/self/fd")?.count();
@@ -168,4 +172,79 @@ fn a_wide_directory_is_shared_among_threads() {
         (found.digest, found.files_read),
         (described(dir.path()).digest().unwrap(), 1)
     );
+}
+
+/// Needs the right to mount, which root has outside of containers; elsewhere there is nothing to look at.
+#[test]
+fn mounts_are_not_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, file) = (dir.path().join("root"), dir.path().join("cache"));
+    for sub in ["root/data", "root/other/deeper", "root/bound"] {
+        fs::create_dir_all(dir.path().join(sub)).unwrap();
+    }
+    fs::write(root.join("data/file"), b"x").unwrap();
+    fs::set_permissions(root.join("other/deeper"), fs::Permissions::from_mode(0o755)).unwrap();
+    let plain = summary(&root);
+    // The namespace is the thread's, and that of the walk's threads, which it starts; the other tests keep theirs.
+    let thread = std::thread::spawn(move || {
+        use rustix::mount::{
+            MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+        };
+        #[expect(
+            deprecated,
+            reason = "the other one is unsafe for flags that are not used here"
+        )]
+        if rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).is_err() {
+            return;
+        }
+        if mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).is_err() {
+            return;
+        }
+        mount(
+            "tmpfs",
+            root.join("other/deeper"),
+            "tmpfs",
+            MountFlags::empty(),
+            Some(c"mode=755"),
+        )
+        .unwrap();
+        fs::write(root.join("other/deeper/elsewhere"), b"y").unwrap();
+        let (mut cache, _) = DigestCache::load(&file, b"");
+        cache.now = Some(FileTime {
+            secs: i64::MAX,
+            nanos: 0,
+        });
+        // What shows of the mounted root is what was below: an empty directory of the same owner and permissions.
+        for read in [1, 0] {
+            let found = cached(&root, &mut cache);
+            assert_eq!(
+                (found.digest, found.mounts, found.files, found.files_read),
+                (plain.digest, 1, 1, read)
+            );
+            assert_eq!(cache.save().unwrap(), read == 1);
+        }
+        // The same file system again: only the attribute tells.
+        mount_bind(root.join("data"), root.join("bound")).unwrap();
+        let found = cached(&root, &mut cache);
+        assert_eq!((found.digest, found.mounts, found.files), (plain.digest, 2, 1));
+        cache.save().unwrap();
+        for sub in ["bound", "other/deeper"] {
+            unmount(root.join(sub), UnmountFlags::empty()).unwrap();
+        }
+        let found = cached(&root, &mut cache);
+        assert_eq!(
+            (found.digest, found.mounts, found.files, found.dirs),
+            (plain.digest, 0, 1, plain.dirs)
+        );
+        // A mounted root is no mount below the root.
+        mount_bind(root.join("data"), root.join("bound")).unwrap();
+        assert_eq!(
+            (
+                summary(&root.join("bound")).files,
+                summary(&root.join("bound")).mounts
+            ),
+            (1, 0)
+        );
+    });
+    thread.join().unwrap();
 }

@@ -251,6 +251,25 @@ fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
     assert!(err.to_string().contains("a/nothing"), "{err}");
 }
 
+/// Root can read everything, so this has something to say only for others; the seam above says it for both.
+#[test]
+fn permissions_are_respected() {
+    let dir = tempfile::tempdir().unwrap();
+    zoo(dir.path());
+    for closed in ["a.b", "a/b"] {
+        fs::set_permissions(dir.path().join(closed), fs::Permissions::from_mode(0)).unwrap();
+    }
+    if is_superuser() {
+        assert_eq!(digest(dir.path()), described(dir.path()).digest().unwrap());
+    } else {
+        let DigestError::Unreadable { problems, .. } = failure(dir.path()) else {
+            panic!()
+        };
+        assert_eq!(paths(&problems), ["a/b", "a.b"]);
+    }
+    fs::set_permissions(dir.path().join("a/b"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 #[test]
 fn only_the_first_problems_are_named_and_the_walk_ends() {
     let dir = tempfile::tempdir().unwrap();

@@ -345,13 +345,15 @@ fn rename_into_place(state: &mut State, staging: &Staging, replace: Replace) -> 
         return Err(stale("nothing is staged there"));
     };
     let tree = staged.tree.unwrap_or_default();
-    if let Some(expected) = staged.point.fingerprint {
-        if tree.fingerprint() != expected {
-            state.violation(format!(
-                "{}: what was promoted is not {} of {}",
-                target.dataset, staged.point.id, staged.point.source
-            ));
-        }
+    if staged
+        .point
+        .fingerprint
+        .is_some_and(|expected| tree.fingerprint() != expected)
+    {
+        state.violation(format!(
+            "{}: what was promoted is not {} of {}",
+            target.dataset, staged.point.id, staged.point.source
+        ));
     }
     let set_aside = state.datasets.remove(&target.dataset).map(|old| {
         let name = format!("{}.set-aside-{}", target.dataset, old.guid);

@@ -7,10 +7,11 @@ use reseed_core::store::{
     Condition, Delivery, HoldChange, Replace, Settle, StagePurpose, StageRequest, StageState, Staging,
 };
 
-use super::super::{cancelled_after, context, crashed_after, failed, marker, minute, point, refused, worked};
+use super::super::{cancelled_after, context, failed, marker, minute, point, refused, worked};
 use super::{
     StoreLab, condition, content, inspect, list, no_violations, request, restore_of, snapshot, staged,
 };
+use crate::faults::crash_after;
 use crate::files::{assert_same, write_odd_tree};
 
 fn promote(staging: &Staging, id: &str, run: &str, replace: Replace) -> Settle {
@@ -241,7 +242,7 @@ pub async fn s12_a_crash_of_promote_is_finished_by_the_same_request(lab: &impl S
         let expected = lab.files().list(&staging.path);
         let marker = marker(&context("s12"), &point(&target, "p1"));
         let request = promote(&staging, "p1", "s12", Replace::OnlyEmpty);
-        let ended = crashed_after(polls, store.settle(&cx, &request)).await;
+        let ended = crash_after(polls, store.settle(&cx, &request)).await;
         at_any_moment(lab, &target, &expected, &marker).await;
         worked(store.settle(&cx, &request).await);
         assert_same(
@@ -251,7 +252,7 @@ pub async fn s12_a_crash_of_promote_is_finished_by_the_same_request(lab: &impl S
         );
         assert_eq!(inspect(&*store, &cx, &target).await.marker, Some(marker));
         no_violations(lab);
-        if ended.is_some() {
+        if ended.is_ok() {
             assert!(
                 polls > 2,
                 "a promotion without an await point between its steps shows nothing"

@@ -13,17 +13,15 @@ mod source;
 mod store;
 mod wal;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_core::Context;
 use reseed_core::error::{
     Common, Error, Kind, OffsiteKind, ReplicateKind, Retry, SourceKind, StoreKind, WalKind,
 };
-use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 
 pub use crash::{Crashed, crash_after};
@@ -37,11 +35,7 @@ pub struct Faulty<T: ?Sized> {
     who: String,
     faults: Faults,
     files: Arc<dyn Files>,
-    seen: Mutex<BTreeMap<(Op, Vec<DatasetName>), Answer>>,
 }
-
-/// An earlier answer, kept for [`Fault::Stale`].
-type Answer = Arc<dyn std::any::Any + Send + Sync>;
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Faulty<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +80,6 @@ impl<T: ?Sized> Faulty<T> {
             who: who.to_owned(),
             faults: faults.clone(),
             files,
-            seen: Mutex::default(),
         }
     }
 
@@ -186,11 +179,13 @@ impl<T: ?Sized> Faulty<T> {
         fault: Option<&Fault>,
         answer: R,
     ) -> R {
-        let key = (op, targets.iter().map(|target| target.dataset.clone()).collect());
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(fault, Some(Fault::Stale)) {
-            let earlier = seen.get(&key).and_then(|earlier| earlier.downcast_ref::<R>());
-            return earlier.cloned().unwrap_or(answer);
+        let asked = targets.iter().map(|target| target.dataset.clone()).collect();
+        let key = (self.who.clone(), op, asked);
+        let mut seen = self.faults.seen();
+        if matches!(fault, Some(Fault::Stale))
+            && let Some(earlier) = seen.get(&key).and_then(|earlier| earlier.downcast_ref::<R>())
+        {
+            return earlier.clone();
         }
         seen.insert(key, Arc::new(answer.clone()));
         answer

@@ -1,5 +1,7 @@
 //! The rules: which call, and what happens to it.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::{Common, Effect};
+use reseed_core::names::DatasetName;
 
 /// A method of one of the traits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,11 +190,15 @@ impl Rule {
 #[derive(Debug, Clone)]
 pub struct Faults(Arc<Inner>);
 
+/// Earlier answers by who was asked what about which datasets, for [`Fault::Stale`].
+pub(super) type Seen = BTreeMap<(String, Op, Vec<DatasetName>), Arc<dyn Any + Send + Sync>>;
+
 #[derive(Debug)]
 struct Inner {
     rules: Mutex<Vec<(u64, Rule)>>,
     next: std::sync::atomic::AtomicU64,
     struck: Mutex<Vec<String>>,
+    seen: Mutex<Seen>,
     crashed: AtomicBool,
     clock: Arc<dyn Clock>,
 }
@@ -223,6 +230,7 @@ impl Faults {
             rules: Mutex::default(),
             next: std::sync::atomic::AtomicU64::default(),
             struck: Mutex::default(),
+            seen: Mutex::default(),
             crashed: AtomicBool::default(),
             clock,
         }))
@@ -234,6 +242,10 @@ impl Faults {
 
     fn struck(&self) -> MutexGuard<'_, Vec<String>> {
         self.0.struck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {

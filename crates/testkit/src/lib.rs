@@ -6,5 +6,6 @@
 //! - [`files`]: writing and comparing trees, real ones and those of the world
 
 pub mod conformance;
+pub mod faults;
 pub mod files;
 pub mod world;

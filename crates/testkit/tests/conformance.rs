@@ -1,6 +1,7 @@
-//! The suites over the fakes.
+//! The suites over the fakes, and over the fakes in wrappers without a rule.
 
 use reseed_core::store::{Delivery, StoreCaps};
+use reseed_testkit::faults::Faults;
 use reseed_testkit::world::{MemLab, Place};
 
 mod store {
@@ -56,4 +57,33 @@ mod offsite {
 mod wal {
     use super::*;
     reseed_testkit::conformance_wal!(MemLab::new());
+}
+
+mod wrapped_store {
+    use super::*;
+    reseed_testkit::conformance_store!(MemLab::new().with_faults(&Faults::default()));
+}
+
+mod wrapped_source {
+    use super::*;
+    reseed_testkit::conformance_source!(
+        MemLab::new()
+            .source_in(Place::Replica(Delivery::Native))
+            .with_faults(&Faults::default())
+    );
+}
+
+mod wrapped_replicate {
+    use super::*;
+    reseed_testkit::conformance_replicate!(MemLab::new().with_faults(&Faults::default()));
+}
+
+mod wrapped_offsite {
+    use super::*;
+    reseed_testkit::conformance_offsite!(MemLab::new().with_faults(&Faults::default()));
+}
+
+mod wrapped_wal {
+    use super::*;
+    reseed_testkit::conformance_wal!(MemLab::new().with_faults(&Faults::default()));
 }

@@ -19,7 +19,6 @@ pub mod wal;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::Poll;
 
 use jiff::Timestamp;
 use reseed_core::Context;
@@ -167,24 +166,6 @@ pub async fn cancelled_after<F: Future>(cx: &Context, polls: usize, call: F) -> 
         let poll = Pin::as_mut(&mut call).poll(task);
         if left == 0 && poll.is_pending() {
             task.waker().wake_by_ref();
-        }
-        poll
-    })
-    .await
-}
-
-/// Polls a call at most so many times and drops it then, as a crash would; none when it was dropped.
-pub async fn crashed_after<F: Future>(polls: usize, call: F) -> Option<F::Output> {
-    let mut call = Box::pin(call);
-    let mut left = polls;
-    std::future::poll_fn(move |task| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        let poll = call.as_mut().poll(task).map(Some);
-        if left == 0 && poll.is_pending() {
-            return Poll::Ready(None);
         }
         poll
     })

@@ -266,7 +266,7 @@ pub async fn o05_what_was_recorded_comes_back(lab: &impl OffsiteLab) {
     let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
     let mut wanted = request(&target, &tree, "18446744073709551615", 7);
     wanted.fingerprint = Some(reseed_core::point::Fingerprint {
-        digest: reseed_core::digest::TreeDigest([0xa5; 32]),
+        digest: reseed_core::digest::TreeDigest::from_bytes([0xa5; 32]),
         files: 12,
         bytes: u64::MAX,
     });
@@ -439,6 +439,7 @@ pub async fn o10_cancelled_means_ended(lab: &impl OffsiteLab) {
         assert_eq!(points.len(), complete, "a cancelled backup made a snapshot");
     }
     back_up(&*repo, &cx, &request(&target, &tree, "last", 9)).await;
+    assert_eq!(worked(repo.points(&cx, None).await).len(), complete + 1);
     let report = worked(repo.check(&cx, CheckDepth::Everything).await);
     assert_eq!(report.errors, Vec::<String>::new());
     no_violations(lab);

@@ -328,6 +328,7 @@ pub async fn p07_up_to_date_is_no_work(lab: &impl ReplicaLab) {
     let again = plan(lab, &cx, &[&target]).await;
     assert_eq!(again.steps, []);
     let before = lab.copies(&target).await;
+    assert_eq!(names(&before), ["one"]);
     let report = worked(lab.replicator().execute(&cx, &again).await);
     assert_eq!((report.sent, report.bytes), (Vec::new(), 0));
     assert_eq!(lab.copies(&target).await, before);

@@ -68,6 +68,7 @@ suite! { $ conformance_store, store, StoreLab:
     s11_set_aside_wants_the_right_guid_and_keeps_what_was_there
     s12_a_crash_of_promote_is_finished_by_the_same_request
     s12_settling_again_after_the_end_is_no_error
+    s12_finish_leaves_any_other_target_alone
     s12_start_empty_and_mark_write_the_marker
     s13_quarantine_keeps_and_discard_takes_only_staging
     s13_an_empty_target_is_kept_too

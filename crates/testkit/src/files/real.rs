@@ -121,7 +121,7 @@ impl Files for RealFiles {
         let mut listing = Listing::new();
         let mut links = BTreeMap::new();
         if self.exists(root) {
-            walk(root, PathBuf::new(), &mut links, &mut listing);
+            walk(root, Path::new(""), &mut links, &mut listing);
         }
         listing
     }
@@ -134,7 +134,7 @@ impl Files for RealFiles {
 }
 
 /// Depth first in the order of [`Path`], so that the first name of a hard-linked file is the same on every filesystem.
-fn walk(path: &Path, rel: PathBuf, links: &mut BTreeMap<(u64, u64), PathBuf>, listing: &mut Listing) {
+fn walk(path: &Path, rel: &Path, links: &mut BTreeMap<(u64, u64), PathBuf>, listing: &mut Listing) {
     let meta = done(fs::symlink_metadata(path), "look at", path);
     let kind = if meta.is_dir() {
         EntryKind::Dir
@@ -145,7 +145,7 @@ fn walk(path: &Path, rel: PathBuf, links: &mut BTreeMap<(u64, u64), PathBuf>, li
         let same_as = match links.get(&(meta.dev(), meta.ino())) {
             Some(first) => Some(first.clone()),
             None => {
-                links.insert((meta.dev(), meta.ino()), rel.clone());
+                links.insert((meta.dev(), meta.ino()), rel.to_owned());
                 None
             }
         };
@@ -169,14 +169,14 @@ fn walk(path: &Path, rel: PathBuf, links: &mut BTreeMap<(u64, u64), PathBuf>, li
         },
         kind,
     };
-    listing.insert(rel.clone(), entry);
+    listing.insert(rel.to_owned(), entry);
     if meta.is_dir() {
         let mut names: Vec<_> = done(fs::read_dir(path), "list", path)
             .map(|item| done(item, "list", path).file_name())
             .collect();
         names.sort();
         for name in names {
-            walk(&path.join(&name), rel.join(&name), links, listing);
+            walk(&path.join(&name), &rel.join(&name), links, listing);
         }
     }
 }

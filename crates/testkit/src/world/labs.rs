@@ -18,11 +18,9 @@ use crate::conformance::source::SourceLab;
 use crate::conformance::store::StoreLab;
 use crate::conformance::wal::WalLab;
 use crate::conformance::{context, minute, snapshot_name, source_name, worked};
+use crate::faults::{Faults, Faulty};
 use crate::files::{Files, Listing};
 use crate::world::ReplicaCopy;
-
-/// Puts something around a fake before a suite sees it: a zero-fault wrapper, or nothing.
-pub type Wrap<T> = fn(Arc<T>) -> Arc<T>;
 
 /// A lab over the world, for every suite.
 #[derive(Debug, Clone)]
@@ -31,11 +29,7 @@ pub struct MemLab {
     pub world: World,
     caps: StoreCaps,
     place: Place,
-    store: Wrap<dyn SnapshotStore>,
-    source: Wrap<dyn RestoreSource>,
-    replicator: Wrap<dyn Replicator>,
-    repo: Wrap<dyn OffsiteRepo>,
-    wal: Wrap<dyn WalArchiver>,
+    faults: Option<Faults>,
 }
 
 /// Which kind of source the source suite runs over.
@@ -49,10 +43,6 @@ pub enum Place {
     Offsite,
 }
 
-fn same<T: ?Sized>(it: Arc<T>) -> Arc<T> {
-    it
-}
-
 const SYSTEM_ID: u64 = 0x6a5f_1e2d_3c4b_5a69;
 
 impl MemLab {
@@ -62,11 +52,7 @@ impl MemLab {
             world: World::new(),
             caps: MemStore::new(&World::new()).caps(),
             place: Place::Local(Delivery::Files),
-            store: same,
-            source: same,
-            replicator: same,
-            repo: same,
-            wal: same,
+            faults: None,
         }
     }
 
@@ -84,19 +70,18 @@ impl MemLab {
         self
     }
 
-    /// The same with something around each fake.
+    /// The same with every fake wrapped, so that these rules strike it.
     #[must_use]
-    pub fn wrapped(
-        mut self,
-        store: Wrap<dyn SnapshotStore>,
-        source: Wrap<dyn RestoreSource>,
-        replicator: Wrap<dyn Replicator>,
-        repo: Wrap<dyn OffsiteRepo>,
-        wal: Wrap<dyn WalArchiver>,
-    ) -> Self {
-        (self.store, self.source, self.replicator, self.repo, self.wal) =
-            (store, source, replicator, repo, wal);
+    pub fn with_faults(mut self, faults: &Faults) -> Self {
+        self.faults = Some(faults.clone());
         self
+    }
+
+    fn wrap<T: ?Sized>(&self, inner: Arc<T>) -> Result<Faulty<T>, Arc<T>> {
+        match &self.faults {
+            Some(faults) => Ok(Faulty::new(inner, "lab", faults, Arc::new(self.world.clone()))),
+            None => Err(inner),
+        }
     }
 
     fn name(&self) -> SourceName {
@@ -110,7 +95,17 @@ impl MemLab {
     }
 
     fn mem_store(&self) -> Arc<dyn SnapshotStore> {
-        (self.store)(MemStore::with_caps(&self.world, self.caps).shared())
+        match self.wrap(MemStore::with_caps(&self.world, self.caps).shared()) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
+    }
+
+    fn mem_repo(&self, password: &str) -> Arc<dyn OffsiteRepo> {
+        match self.wrap(MemOffsite::new(&self.world, self.name(), password).shared()) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
     }
 
     fn link(reachable: bool) -> Link {
@@ -161,11 +156,15 @@ impl StoreLab for MemLab {
 impl SourceLab for MemLab {
     fn source(&self) -> Arc<dyn RestoreSource> {
         let mem = |place, delivery| MemSource::new(&self.world, self.name(), place, delivery).shared();
-        (self.source)(match self.place {
+        let bare: Arc<dyn RestoreSource> = match self.place {
             Place::Local(delivery) => mem(SourcePlace::Local, delivery),
             Place::Replica(delivery) => mem(SourcePlace::Replica, delivery),
             Place::Offsite => Arc::new(MemOffsite::new(&self.world, self.name(), "secret")),
-        })
+        };
+        match self.wrap(bare) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
     }
     fn files(&self) -> &dyn Files {
         &self.world
@@ -282,7 +281,10 @@ impl ReplicaLab for MemLab {
         self.mem_store()
     }
     fn replicator(&self) -> Arc<dyn Replicator> {
-        (self.replicator)(MemReplicator::new(&self.world, self.name()).shared())
+        match self.wrap(MemReplicator::new(&self.world, self.name()).shared()) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
     }
     fn files(&self) -> &dyn Files {
         &self.world
@@ -315,10 +317,10 @@ impl ReplicaLab for MemLab {
 
 impl OffsiteLab for MemLab {
     fn repo(&self) -> Arc<dyn OffsiteRepo> {
-        (self.repo)(MemOffsite::new(&self.world, self.name(), "secret").shared())
+        self.mem_repo("secret")
     }
     fn repo_with_wrong_password(&self) -> Arc<dyn OffsiteRepo> {
-        (self.repo)(MemOffsite::new(&self.world, self.name(), "wrong").shared())
+        self.mem_repo("wrong")
     }
     fn files(&self) -> &dyn Files {
         &self.world
@@ -373,12 +375,12 @@ impl OffsiteLab for MemLab {
 
 impl WalLab for MemLab {
     fn archiver(&self) -> Arc<dyn WalArchiver> {
-        (self.wal)(Arc::new(MemWal::new(
-            &self.world,
-            self.name(),
-            SYSTEM_ID,
-            1 << 16,
-        )))
+        let wal = MemWal::new(&self.world, self.name(), SYSTEM_ID, 1 << 16);
+        let bare: Arc<dyn WalArchiver> = Arc::new(wal);
+        match self.wrap(bare) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
     }
     fn files(&self) -> &dyn Files {
         &self.world

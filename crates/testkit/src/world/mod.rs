@@ -34,7 +34,7 @@ use reseed_core::names::{DatasetName, Guid, PointId, SourceName};
 use reseed_core::point::{Marker, RecoveryPoint, Snapshot, Target};
 
 pub use clock::SimClock;
-pub use labs::{MemLab, Place, Wrap};
+pub use labs::{MemLab, Place};
 pub use offsite::{MemOffsite, RepoFault};
 pub use replica::{MemReplicator, ReplicaCopy};
 pub use source::{MemSource, SourcePlace};

@@ -335,18 +335,12 @@ impl World {
     pub fn diverge(&self, replica: &SourceName, dataset: &DatasetName) {
         let mut state = self.lock();
         let fresh = state.new_guid();
-        if let Some(found) = state.replicas.get_mut(replica) {
-            if let Some(lineage) = found.lineages.get_mut(dataset) {
-                if let Some(last) = lineage.snaps.last().cloned() {
-                    lineage.snaps.clear();
-                    lineage.snaps.push(Snap {
-                        meta: Snapshot {
-                            guid: fresh,
-                            ..last.meta
-                        },
-                        ..last
-                    });
-                }
+        let found = state.replicas.get_mut(replica);
+        let lineage = found.and_then(|found| found.lineages.get_mut(dataset));
+        if let Some(snaps) = lineage.map(|lineage| &mut lineage.snaps) {
+            snaps.drain(..snaps.len().saturating_sub(1));
+            for last in snaps {
+                last.meta.guid = fresh;
             }
         }
     }

@@ -117,6 +117,11 @@ impl MemStore {
                 replace,
                 marker,
             } => self.promote(cx, staging, *replace, marker).await,
+            Settle::Finish {
+                target,
+                leftover,
+                marker,
+            } => self.finish(cx, target, leftover, marker).await,
             Settle::Quarantine { staging, why: _ } => self.quarantine(cx, staging).await,
             Settle::Discard { staging } => self.discard(cx, staging).await,
             Settle::DiscardLeftover { target, leftover } => self.discard_leftover(cx, target, leftover).await,
@@ -142,43 +147,61 @@ impl MemStore {
             rename_into_place(&mut state, staging, replace)?;
         }
         self.world.step(cx, Effect::Partial).await?;
-        {
+        self.complete(cx, target, marker).await
+    }
+
+    /// What comes after the rename.
+    async fn complete(&self, cx: &Context, target: &Target, marker: &Marker) -> Result<Settled, StoreError> {
+        let change = |change: &dyn Fn(&mut Dataset, &mut Promoted)| {
             let mut state = self.world.lock();
             let found = state.datasets.get_mut(&target.dataset);
-            if let Some(promoted) = found.and_then(|found| found.promoted.as_mut()) {
-                promoted.properties = true;
-            }
-        }
-        self.world.step(cx, Effect::Partial).await?;
-        let settled = {
-            let mut state = self.world.lock();
-            let Some(found) = state.datasets.get_mut(&target.dataset) else {
+            let Some(found) = found.filter(|found| found.promoted.is_some()) else {
                 return Err(stale("the promoted dataset is gone").effect(Effect::Partial));
             };
-            if !found
-                .promoted
-                .as_ref()
-                .is_some_and(|promoted| promoted.properties)
-            {
-                let what = format!(
-                    "the marker of {} would come before its properties",
-                    target.dataset
-                );
-                state.violation(what);
-                return Err(stale("it was promoted by somebody else").effect(Effect::Partial));
+            let mut promoted = found.promoted.take();
+            if let Some(promoted) = &mut promoted {
+                change(found, promoted);
             }
-            found.marker = Some((found.guid, marker.clone()));
-            Settled {
+            found.promoted = promoted;
+            Ok(Settled {
                 set_aside: found
                     .promoted
                     .as_ref()
                     .and_then(|promoted| promoted.set_aside.clone()),
                 quarantined: None,
                 guid: Some(found.guid),
-            }
+            })
         };
+        change(&|_, promoted| promoted.properties = true)?;
+        self.world.step(cx, Effect::Partial).await?;
+        let settled = change(&|found, promoted| {
+            if promoted.properties {
+                found.marker = Some((found.guid, marker.clone()));
+            }
+        })?;
         self.world.step(cx, Effect::Partial).await?;
         Ok(settled)
+    }
+
+    async fn finish(
+        &self,
+        cx: &Context,
+        target: &Target,
+        leftover: &Leftover,
+        marker: &Marker,
+    ) -> Result<Settled, StoreError> {
+        {
+            let state = self.world.lock();
+            check_pool(&state, target, true)?;
+            let promoted = state
+                .datasets
+                .get(&target.dataset)
+                .and_then(|found| found.promoted.as_ref());
+            if !promoted.is_some_and(|it| it.run == leftover.run && it.point.id == leftover.point.id) {
+                return Err(stale("what is there was not promoted by that run"));
+            }
+        }
+        self.complete(cx, target, marker).await
     }
 
     async fn quarantine(&self, cx: &Context, staging: &Staging) -> Result<Settled, StoreError> {
@@ -250,7 +273,7 @@ impl MemStore {
                 Some(staged) if staged.run == leftover.run && staged.point.id == leftover.point.id => {
                     staged.locator.clone()
                 }
-                Some(_) => return Err(stale("another run has staged something else since")),
+                Some(_) => return Err(stale("something else is staged by now")),
             }
         };
         self.delete_staged(cx, target, &locator).await
@@ -345,13 +368,15 @@ fn rename_into_place(state: &mut State, staging: &Staging, replace: Replace) -> 
         return Err(stale("nothing is staged there"));
     };
     let tree = staged.tree.unwrap_or_default();
-    if let Some(expected) = staged.point.fingerprint {
-        if tree.fingerprint() != expected {
-            state.violation(format!(
-                "{}: what was promoted is not {} of {}",
-                target.dataset, staged.point.id, staged.point.source
-            ));
-        }
+    if staged
+        .point
+        .fingerprint
+        .is_some_and(|expected| tree.fingerprint() != expected)
+    {
+        state.violation(format!(
+            "{}: what was promoted is not {} of {}",
+            target.dataset, staged.point.id, staged.point.source
+        ));
     }
     let set_aside = state.datasets.remove(&target.dataset).map(|old| {
         let name = format!("{}.set-aside-{}", target.dataset, old.guid);
@@ -368,6 +393,8 @@ fn rename_into_place(state: &mut State, staging: &Staging, replace: Replace) -> 
             marker: None,
             promoted: Some(Promoted {
                 locator: staged.locator,
+                run: staged.run,
+                point: staged.point,
                 properties: false,
                 set_aside,
             }),

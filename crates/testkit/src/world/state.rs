@@ -58,6 +58,8 @@ pub(super) struct Dataset {
 #[derive(Debug, Clone)]
 pub(super) struct Promoted {
     pub(super) locator: String,
+    pub(super) run: RunId,
+    pub(super) point: RecoveryPoint,
     /// Set by the step between the rename and the marker.
     pub(super) properties: bool,
     pub(super) set_aside: Option<String>,

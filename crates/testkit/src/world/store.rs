@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, StoreError, StoreKind};
-use reseed_core::names::HoldTag;
-use reseed_core::point::{Snapshot, SnapshotRef, Target};
+use reseed_core::names::{HoldTag, RunId};
+use reseed_core::point::{RecoveryPoint, Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
     Condition, CreateSnapshots, HoldChange, Inspection, Leftover, Pruned, Settle, Settled, StageRequest,
     Staging, StoreCaps,
@@ -97,20 +97,28 @@ pub(super) fn inspect_one(state: &State, target: &Target) -> Inspection {
     let condition = condition(state, target);
     let known = !matches!(condition, Condition::PoolUnavailable { .. });
     let found = state.datasets.get(&target.dataset).filter(|_| known);
+    let marker = found.and_then(|found| {
+        let (guid, marker) = found.marker.as_ref()?;
+        (*guid == found.guid).then(|| marker.clone())
+    });
+    let leftover = |run: &RunId, point: &RecoveryPoint, promoted| Leftover {
+        run: run.clone(),
+        source: point.source.clone(),
+        point: point.clone(),
+        promoted,
+    };
     let staged = state.staged.get(&target.dataset).filter(|_| known);
+    let unfinished = found
+        .and_then(|found| found.promoted.as_ref())
+        .filter(|_| marker.is_none());
     Inspection {
         target: target.clone(),
         condition,
         guid: found.map(|found| found.guid),
-        marker: found.and_then(|found| {
-            let (guid, marker) = found.marker.as_ref()?;
-            (*guid == found.guid).then(|| marker.clone())
-        }),
-        leftover: staged.map(|staged| Leftover {
-            run: staged.run.clone(),
-            source: staged.point.source.clone(),
-            point: staged.point.clone(),
-        }),
+        leftover: staged
+            .map(|staged| leftover(&staged.run, &staged.point, false))
+            .or_else(|| unfinished.map(|promoted| leftover(&promoted.run, &promoted.point, true))),
+        marker,
     }
 }
 

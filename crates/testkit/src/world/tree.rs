@@ -236,20 +236,17 @@ impl Tree {
         self.measure().1
     }
 
-    /// Regular files and their bytes; hard links count once.
+    /// Regular files, each name counted, and their bytes, those of hard links counted once.
     fn measure(&self) -> (u64, u64) {
         let (mut files, mut sum) = (0, 0);
         let mut seen = Vec::new();
         for node in self.0.values() {
             if let NodeKind::File { bytes, inode } = &node.kind {
-                if *inode != 0 {
-                    if seen.contains(inode) {
-                        continue;
-                    }
-                    seen.push(*inode);
-                }
                 files += 1;
-                sum += bytes.len() as u64;
+                if *inode == 0 || !seen.contains(inode) {
+                    seen.push(*inode);
+                    sum += bytes.len() as u64;
+                }
             }
         }
         (files, sum)
@@ -292,7 +289,7 @@ impl Tree {
         }
         let (files, bytes) = self.measure();
         Fingerprint {
-            digest: TreeDigest(*blake3::hash(&buffer).as_bytes()),
+            digest: TreeDigest::from_bytes(*blake3::hash(&buffer).as_bytes()),
             files,
             bytes,
         }

@@ -38,6 +38,13 @@ impl Verifier for MemVerifier {
         Ok(self.tree(root)?.fingerprint())
     }
 
+    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError> {
+        self.world.step(cx, Effect::None).await?;
+        let found = self.world.lock().resolve(path);
+        let tree = found.and_then(|(tree, rel)| tree.part(&rel));
+        Ok(tree.is_none_or(|tree| tree.is_empty()))
+    }
+
     async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {
         self.world.step(cx, Effect::None).await?;
         let tree = self.tree(root)?;

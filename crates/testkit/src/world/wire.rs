@@ -81,10 +81,8 @@ impl World {
             }
             0
         })?;
-        if delivery == Delivery::Native {
-            if let Some(staged) = self.lock().staged_by(&staging.locator) {
-                staged.received = true;
-            }
+        if let Some(staged) = self.lock().staged_by(&staging.locator) {
+            staged.received = true;
         }
         self.step(cx, Effect::StagingOnly).await?;
         Ok(restored)

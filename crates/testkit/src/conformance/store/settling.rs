@@ -4,13 +4,15 @@ use reseed_core::error::{Effect, StoreKind};
 use reseed_core::names::Guid;
 use reseed_core::point::{Marker, MarkerState, Target};
 use reseed_core::store::{
-    Condition, Delivery, HoldChange, Replace, Settle, StagePurpose, StageRequest, StageState, Staging,
+    Condition, Delivery, HoldChange, Leftover, Replace, Settle, StagePurpose, StageRequest, StageState,
+    Staging,
 };
 
-use super::super::{cancelled_after, context, crashed_after, failed, marker, minute, point, refused, worked};
+use super::super::{cancelled_after, context, failed, marker, minute, point, refused, worked};
 use super::{
     StoreLab, condition, content, inspect, list, no_violations, request, restore_of, snapshot, staged,
 };
+use crate::faults::crash_after;
 use crate::files::{assert_same, write_odd_tree};
 
 fn promote(staging: &Staging, id: &str, run: &str, replace: Replace) -> Settle {
@@ -232,6 +234,7 @@ pub async fn s12_a_crash_of_promote_is_finished_by_the_same_request(lab: &impl S
         return s12_settling_again_after_the_end_is_no_error(lab).await;
     }
     let (store, cx) = (lab.store(), context("s12"));
+    let mut finished = 0;
     for polls in 1.. {
         let target = lab.absent(&format!("crash{polls}"));
         if polls % 2 == 0 {
@@ -241,19 +244,36 @@ pub async fn s12_a_crash_of_promote_is_finished_by_the_same_request(lab: &impl S
         let expected = lab.files().list(&staging.path);
         let marker = marker(&context("s12"), &point(&target, "p1"));
         let request = promote(&staging, "p1", "s12", Replace::OnlyEmpty);
-        let ended = crashed_after(polls, store.settle(&cx, &request)).await;
+        let ended = crash_after(polls, store.settle(&cx, &request)).await;
         at_any_moment(lab, &target, &expected, &marker).await;
-        worked(store.settle(&cx, &request).await);
-        assert_same(
-            &expected,
-            &lab.files().list(&target.mountpoint),
-            "after the second try",
-        );
-        assert_eq!(inspect(&*store, &cx, &target).await.marker, Some(marker));
+        let found = inspect(&*store, &cx, &target).await;
+        let request = match found.leftover.filter(|leftover| leftover.promoted) {
+            Some(leftover) => {
+                assert_eq!(found.condition, Condition::Populated);
+                assert_eq!(
+                    (&leftover.run, &leftover.point.id),
+                    (&cx.run, &point(&target, "p1").id)
+                );
+                finished += 1;
+                Settle::Finish {
+                    target: target.clone(),
+                    leftover,
+                    marker: marker.clone(),
+                }
+            }
+            None => request,
+        };
+        for _ in 0..2 {
+            worked(store.settle(&cx, &request).await);
+            let found = inspect(&*store, &cx, &target).await;
+            assert_eq!((found.marker.as_ref(), found.leftover), (Some(&marker), None));
+            let live = lab.files().list(&target.mountpoint);
+            assert_same(&expected, &live, "after the second try");
+        }
         no_violations(lab);
-        if ended.is_some() {
+        if ended.is_ok() {
             assert!(
-                polls > 2,
+                finished > 0,
                 "a promotion without an await point between its steps shows nothing"
             );
             return;
@@ -285,6 +305,40 @@ pub async fn s12_settling_again_after_the_end_is_no_error(lab: &impl StoreLab) {
     let _ = store.settle(&cx, &request).await;
     assert_same(&live, &lab.files().list(&target.mountpoint), "live data");
     no_violations(lab);
+}
+
+/// S12: only what was promoted and not marked can be finished.
+pub async fn s12_finish_leaves_any_other_target_alone(lab: &impl StoreLab) {
+    let (store, cx) = (lab.store(), context("s12d"));
+    let (own, restored) = (lab.absent("own"), lab.absent("restored"));
+    lab.make(&own);
+    lab.files()
+        .write(&own.mountpoint.join("data"), b"the service's own");
+    let staging = staged(lab, &*store, &cx, &restored, "p1").await;
+    worked(
+        store
+            .settle(&cx, &promote(&staging, "p1", "s12d", Replace::OnlyEmpty))
+            .await,
+    );
+    for (target, id) in [(&own, "p1"), (&restored, "p9")] {
+        let before = (
+            inspect(&*store, &cx, target).await,
+            lab.files().list(&target.mountpoint),
+        );
+        let finish = Settle::Finish {
+            target: target.clone(),
+            leftover: Leftover {
+                run: context("another").run,
+                source: point(target, id).source,
+                point: point(target, id),
+                promoted: true,
+            },
+            marker: marker(&cx, &point(target, id)),
+        };
+        refused(store.settle(&cx, &finish).await, &[StoreKind::StalePlan]);
+        assert_eq!(inspect(&*store, &cx, target).await, before.0);
+        assert_same(&before.1, &lab.files().list(&target.mountpoint), "live data");
+    }
 }
 
 /// S12: the other two that write markers.

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use reseed_core::entropy::Entropy;
-use reseed_core::error::{Common, Effect, Kind, StoreError, StoreKind};
+use reseed_core::error::{Common, Effect, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid};
 use reseed_core::point::{Snapshot, Target};
 use reseed_core::store::CreateSnapshots;

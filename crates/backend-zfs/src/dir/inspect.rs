@@ -16,7 +16,7 @@ use super::job::Job;
 use super::place::{self, Place, Standing};
 use super::records::{self, Found, MarkerRecord, PlaceRecord, StageRecord};
 use super::root::{self, NoRoot, Root};
-use super::sys::{self, joined};
+use super::sys::joined;
 
 /// Judges every target.
 pub(super) fn inspect(job: &Job, root: &Path, targets: &[Target]) -> Result<Vec<Inspection>, StoreError> {
@@ -126,7 +126,7 @@ fn read_of<T: serde::de::DeserializeOwned>(root: &Root, dataset: &DatasetName, n
 }
 
 fn leftover(place: &Place, target: &Target, live: Option<Guid>) -> Option<Leftover> {
-    let path = joined(sys::joined(path_bytes(&place.sibling(&place.staging())), b"/").to_bytes(), b"stage.json");
+    let path = joined(joined(path_bytes(&place.sibling(&place.staging())), b"/").to_bytes(), b"stage.json");
     let Ok(Found::There(record)) = records::read::<StageRecord>(CWD, &path) else {
         return None;
     };

@@ -12,11 +12,15 @@ mod measure;
 mod place;
 mod records;
 mod remove;
+mod replicate;
 mod root;
 mod settle;
+mod source;
 mod staging;
 mod store;
 mod sys;
 mod tree;
 
+pub use replicate::DirReplicator;
+pub use source::DirSource;
 pub use store::DirStore;

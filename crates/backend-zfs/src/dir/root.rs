@@ -365,8 +365,9 @@ fn member(place: &Dataset, dataset: &DatasetName, dir: CString) -> Done<Option<M
         Found::Newer(format) => format!("it is of format {format}"),
     };
     let ino = sys::facts_of_fd(&fd).during(what)?.ino;
+    let holds = holds(&fd).during(what)?;
     let mut member = damaged(dataset, dir, path, &why, ino);
-    member.snapshot.holds = holds(&fd).during(what)?;
+    member.snapshot.holds = holds;
     Ok(Some(member))
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Copying<'a> {
 /// A finished tree on the destination's side whose files may be linked into the new one.
 pub(super) struct Reuse<'a> {
     /// The tree's root.
-    pub(super) root: OwnedFd,
+    pub(super) root: &'a OwnedFd,
     /// How to tell that a file is unchanged since without reading it.
     pub(super) vouch: Vouch<'a>,
 }
@@ -64,7 +64,7 @@ pub(super) enum Vouch<'a> {
     /// By what was seen of the live file when that tree was made.
     Index(&'a Index),
     /// By the tree that it was copied from: the same inode at the same place there is the same file.
-    Twin(OwnedFd),
+    Twin(&'a OwnedFd),
 }
 
 /// What a copy came to.
@@ -208,7 +208,7 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
     let cloned = |fd: &OwnedFd| fd.try_clone().during(|| "can't open the tree to link from".to_owned());
     let (prev, twin) = match &what.reuse {
         Some(reuse) => (
-            Some(cloned(&reuse.root)?),
+            Some(cloned(reuse.root)?),
             match &reuse.vouch {
                 Vouch::Twin(twin) => Some(cloned(twin)?),
                 Vouch::Index(_) => None,

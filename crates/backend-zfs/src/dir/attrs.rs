@@ -63,14 +63,26 @@ impl Unset {
 fn refused(error: Errno) -> bool {
     matches!(
         error,
-        Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL | Errno::TOOBIG | Errno::RANGE | Errno::NOSYS
+        Errno::PERM
+            | Errno::ACCESS
+            | Errno::OPNOTSUPP
+            | Errno::INVAL
+            | Errno::TOOBIG
+            | Errno::RANGE
+            | Errno::NOSYS
     )
 }
 
 fn times(facts: &Facts) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: facts.mtime.secs, tv_nsec: facts.mtime.nanos.into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: facts.mtime.secs,
+            tv_nsec: facts.mtime.nanos.into(),
+        },
     }
 }
 
@@ -99,7 +111,13 @@ pub(super) fn apply(
         }
         Err(error) => return Err(error),
     }
-    copy_xattrs(&Holder::Open(from.as_fd()), &Holder::Open(to), fresh, unset, &place)?;
+    copy_xattrs(
+        &Holder::Open(from.as_fd()),
+        &Holder::Open(to),
+        fresh,
+        unset,
+        &place,
+    )?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(facts.mode))?;
     rustix::fs::futimens(to, &times(facts))
 }
@@ -192,7 +210,12 @@ fn grown(mut call: impl FnMut(&mut Vec<u8>) -> Result<usize, Errno>) -> Result<V
 /// Labels and measurements belong to the host's policy: another host writes its own over the same data. The rest of
 /// `system.` are views that a filesystem computes. `user.reseed.` is ours.
 fn travels(name: &[u8]) -> bool {
-    const HOST: [&[u8]; 4] = [b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor"];
+    const HOST: [&[u8]; 4] = [
+        b"security.selinux",
+        b"security.ima",
+        b"security.evm",
+        b"security.apparmor",
+    ];
     if name.starts_with(b"user.reseed.") || name.starts_with(b"security.SMACK64") || HOST.contains(&name) {
         return false;
     }
@@ -242,7 +265,9 @@ fn copy_xattrs(
         };
         match to.set(&name, &value) {
             Ok(()) => {}
-            Err(error) if refused(error) => unset.note(Lost::Xattr, || format!("{} ({})", place(), shown(name.to_bytes()))),
+            Err(error) if refused(error) => unset.note(Lost::Xattr, || {
+                format!("{} ({})", place(), shown(name.to_bytes()))
+            }),
             Err(error) => return Err(error),
         }
     }
@@ -263,7 +288,9 @@ pub(super) fn disinherit(dir: impl AsFd) -> Result<(), Errno> {
 
 /// Whether two open files have the same owner, permissions and extended attributes.
 pub(super) fn equal(a: impl AsFd, a_facts: &Facts, b: impl AsFd, b_facts: &Facts) -> Result<bool, Errno> {
-    if (a_facts.uid, a_facts.gid, a_facts.mode, a_facts.mtime) != (b_facts.uid, b_facts.gid, b_facts.mode, b_facts.mtime) {
+    if (a_facts.uid, a_facts.gid, a_facts.mode, a_facts.mtime)
+        != (b_facts.uid, b_facts.gid, b_facts.mode, b_facts.mtime)
+    {
         return Ok(false);
     }
     let (a, b) = (Holder::Open(a.as_fd()), Holder::Open(b.as_fd()));

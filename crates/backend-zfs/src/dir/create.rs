@@ -49,9 +49,12 @@ struct Taking<'a> {
 /// Takes a dataset's lock or says who has it not.
 pub(super) fn lock(dataset: &Dataset) -> Done<Lock> {
     dataset.lock()?.ok_or_else(|| {
-        Fail::new(Common::Busy, format!("the snapshots in {:?} are being changed", dataset.path))
-            .said(LOCKED)
-            .hint("wait for the other run to end")
+        Fail::new(
+            Common::Busy,
+            format!("the snapshots in {:?} are being changed", dataset.path),
+        )
+        .said(LOCKED)
+        .hint("wait for the other run to end")
     })
 }
 
@@ -65,7 +68,11 @@ pub(super) fn create(
     let root = root::open(root).map_err(|no| no.into(StoreKind::PoolUnavailable))?;
     let mut order: Vec<&Target> = request.targets.iter().collect();
     order.sort_by(|a, b| a.dataset.cmp(&b.dataset));
-    if order.is_empty() || order.windows(2).any(|pair| matches!(pair, [a, b] if a.dataset == b.dataset)) {
+    if order.is_empty()
+        || order
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a.dataset == b.dataset))
+    {
         let why = "a snapshot needs at least one target, and each only once";
         return Err(StoreError::new(StoreKind::InvalidInput, why));
     }
@@ -84,7 +91,11 @@ pub(super) fn create(
     }
     let taken = |target: &Target| {
         let mine = |one: &&Taking<'_>| one.target.dataset == target.dataset;
-        taking.iter().find(mine).and_then(|one| one.record.as_ref()).map(SnapshotRecord::snapshot)
+        taking
+            .iter()
+            .find(mine)
+            .and_then(|one| one.record.as_ref())
+            .map(SnapshotRecord::snapshot)
     };
     Ok(request.targets.iter().filter_map(taken).collect())
 }
@@ -101,7 +112,10 @@ fn begin<'a>(
     if place::contains(&live, &root.fd).store()? {
         return Err(StoreError::new(
             StoreKind::InvalidInput,
-            format!("the directory store at {:?} is inside of {:?}, which it keeps", root.path, place.path),
+            format!(
+                "the directory store at {:?} is inside of {:?}, which it keeps",
+                root.path, place.path
+            ),
         )
         .hint("move the store out of it"));
     }
@@ -111,30 +125,56 @@ fn begin<'a>(
     root::sweep(job, &dataset, None).store()?;
     let members = root.members(&target.dataset).store()?;
     let dir = cstring(request.name.as_str());
-    if members.iter().any(|member| member.dir == dir || member.snapshot.name == request.name) {
+    if members
+        .iter()
+        .any(|member| member.dir == dir || member.snapshot.name == request.name)
+    {
         return Err(StoreError::new(
             StoreKind::AlreadyExists,
             format!("{} has a snapshot {} already", target.dataset, request.name),
         ));
     }
     let before = members.into_iter().rev().find(|member| member.record.is_ok());
-    let new = joined(NEW, format!("{}-{:016x}", job.cx.run, entropy.next_u64()).as_bytes());
-    Ok(Taking { target, place, live, dataset, _lock: lock, before, new, record: None })
+    let new = joined(
+        NEW,
+        format!("{}-{:016x}", job.cx.run, entropy.next_u64()).as_bytes(),
+    );
+    Ok(Taking {
+        target,
+        place,
+        live,
+        dataset,
+        _lock: lock,
+        before,
+        new,
+        record: None,
+    })
 }
 
 fn open_live(place: &Place, target: &Target) -> Result<OwnedFd, StoreError> {
     let gone = || {
-        StoreError::new(StoreKind::NotFound, format!("{:?}, the directory of {}, is not there", place.path, target.dataset))
-            .hint("`reseed status` shows what stands there; `reseed preseed` restores it")
+        StoreError::new(
+            StoreKind::NotFound,
+            format!(
+                "{:?}, the directory of {}, is not there",
+                place.path, target.dataset
+            ),
+        )
+        .hint("`reseed status` shows what stands there; `reseed preseed` restores it")
     };
     match place::standing(&place.path) {
         Ok(Standing::Empty(_) | Standing::Populated(_)) => {}
         Ok(Standing::Nothing) => return Err(gone()),
         Ok(Standing::Other(by)) => {
             let what = format!("{:?}, the directory of {}, is {by}", place.path, target.dataset);
-            return Err(StoreError::new(StoreKind::Occupied, what).hint("name the directory itself in the configuration"));
+            return Err(StoreError::new(StoreKind::Occupied, what)
+                .hint("name the directory itself in the configuration"));
         }
-        Err(error) => return Err(error).during(|| format!("can't look at {:?}", place.path)).store(),
+        Err(error) => {
+            return Err(error)
+                .during(|| format!("can't look at {:?}", place.path))
+                .store();
+        }
     }
     match sys::open_dir_path(&place.path) {
         Err(Errno::NOENT) => Err(gone()),
@@ -191,7 +231,10 @@ fn copy_one(
             live: true,
             resume: false,
             only: Vec::new(),
-            reuse: before.as_ref().map(|(root, index)| Reuse { root, vouch: Vouch::Index(index) }),
+            reuse: before.as_ref().map(|(root, index)| Reuse {
+                root,
+                vouch: Vouch::Index(index),
+            }),
         },
         one.live.try_clone().during(what)?,
         tree,
@@ -224,7 +267,10 @@ fn copy_one(
 }
 
 fn snapshot_path(one: &Taking<'_>) -> std::path::PathBuf {
-    one.dataset.path.join("snapshots").join(one.new.to_string_lossy().as_ref())
+    one.dataset
+        .path
+        .join("snapshots")
+        .join(one.new.to_string_lossy().as_ref())
 }
 
 fn open_before(one: &Taking<'_>, member: &Member) -> Option<(OwnedFd, Index)> {
@@ -246,10 +292,14 @@ fn write_index(dir: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
 /// random numbers repeat themselves.
 fn new_guid(one: &Taking<'_>, entropy: &dyn Entropy, born: &sys::Facts) -> Guid {
     let time = |hasher: &mut blake3::Hasher, time: FileTime| {
-        hasher.update(&time.secs.to_le_bytes()).update(&time.nanos.to_le_bytes());
+        hasher
+            .update(&time.secs.to_le_bytes())
+            .update(&time.nanos.to_le_bytes());
     };
     let mut hasher = blake3::Hasher::new_derive_key("reseed directory store: guid of a snapshot");
-    hasher.update(&entropy.next_u64().to_le_bytes()).update(&born.ino.to_le_bytes());
+    hasher
+        .update(&entropy.next_u64().to_le_bytes())
+        .update(&born.ino.to_le_bytes());
     time(&mut hasher, born.ctime);
     hasher.update(one.target.dataset.as_str().as_bytes());
     root::first_u64(&hasher.finalize())
@@ -286,7 +336,15 @@ fn put_in_place(
             let dir = sys::ensure_dir(&root.fd, c"groups").during(what)?;
             let file = cstring(&format!("{id}.json"));
             let members = taking.iter().map(|one| one.target.dataset.clone()).collect();
-            records::write(&dir, &file, &GroupRecord { run: job.cx.run.clone(), name: request.name.clone(), members })?;
+            records::write(
+                &dir,
+                &file,
+                &GroupRecord {
+                    run: job.cx.run.clone(),
+                    name: request.name.clone(),
+                    members,
+                },
+            )?;
             Ok((dir, file))
         })
         .transpose()?;
@@ -313,13 +371,22 @@ fn undo(job: &Job, root: &Root, taking: &[Taking<'_>], fail: Fail) -> StoreError
     }
     let error = fail.convert(StoreKind::Io);
     // What is left has a name that nothing lists, and the next snapshot removes it.
-    if clean { error } else { error.effect(Effect::StagingOnly) }
+    if clean {
+        error
+    } else {
+        error.effect(Effect::StagingOnly)
+    }
 }
 
 /// Removes this dataset's members of groups that were not finished. The dataset's lock must be held: then the run that
 /// made the group is dead, or is ours.
 pub(super) fn undo_groups(job: &Job, root: &Root, dataset: &Dataset, name: &DatasetName) -> Done<()> {
-    let what = || format!("can't clear up the unfinished groups of the store at {:?}", root.path);
+    let what = || {
+        format!(
+            "can't clear up the unfinished groups of the store at {:?}",
+            root.path
+        )
+    };
     let pending = root.pending_groups()?;
     if pending.is_empty() {
         return Ok(());
@@ -331,12 +398,21 @@ pub(super) fn undo_groups(job: &Job, root: &Root, dataset: &Dataset, name: &Data
             Found::There(record) => record,
             Found::Missing => continue,
             Found::Damaged(why) => {
-                let what = format!("the group record {} of the store at {:?} is damaged", shown(file.to_bytes()), root.path);
+                let what = format!(
+                    "the group record {} of the store at {:?} is damaged",
+                    shown(file.to_bytes()),
+                    root.path
+                );
                 return Err(Fail::new(Common::Corrupt, what).said(why));
             }
             Found::Newer(format) => {
-                let what = format!("the group record {} is of format {format}", shown(file.to_bytes()));
-                return Err(Fail::new(Common::Unsupported, what).hint("use the reseed that wrote it, or a later one"));
+                let what = format!(
+                    "the group record {} is of format {format}",
+                    shown(file.to_bytes())
+                );
+                return Err(
+                    Fail::new(Common::Unsupported, what).hint("use the reseed that wrote it, or a later one")
+                );
             }
         };
         if !record.members.contains(name) {
@@ -361,7 +437,12 @@ pub(super) fn undo_groups(job: &Job, root: &Root, dataset: &Dataset, name: &Data
 
 fn member_of(dataset: &Dataset, name: &DatasetName, group: Guid) -> Done<Option<Member>> {
     let all = root::members(dataset, name, &std::collections::HashSet::new())?;
-    Ok(all.into_iter().find(|member| member.record.as_ref().is_ok_and(|record| record.group == Some(group))))
+    Ok(all.into_iter().find(|member| {
+        member
+            .record
+            .as_ref()
+            .is_ok_and(|record| record.group == Some(group))
+    }))
 }
 
 /// Notes which mount the live directory is on, for [`inspect`](super::inspect). Not worth failing a snapshot for.
@@ -376,7 +457,10 @@ pub(super) fn note_place(root: &Root, dataset: &Dataset, place: &Place) -> Done<
     let Some(mounted_at) = place.mounted_at() else {
         return Ok(());
     };
-    let record = PlaceRecord { mountpoint: place_key(place), mounted_at };
+    let record = PlaceRecord {
+        mountpoint: place_key(place),
+        mounted_at,
+    };
     let what = || format!("can't read place.json of the store at {:?}", root.path);
     match records::read::<PlaceRecord>(&dataset.fd, c"place.json").during(what)? {
         Found::There(known) if known == record => Ok(()),

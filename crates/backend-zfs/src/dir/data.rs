@@ -73,7 +73,9 @@ pub(super) fn copy(
                 Ok(start) if start >= facts.size => return Ok(()),
                 Ok(start) => {
                     at = start;
-                    rustix::fs::seek(from, SeekFrom::Hole(start)).map_err(Trouble::Reading)?.min(facts.size)
+                    rustix::fs::seek(from, SeekFrom::Hole(start))
+                        .map_err(Trouble::Reading)?
+                        .min(facts.size)
                 }
                 // No data behind this place.
                 Err(Errno::NXIO) => return Ok(()),
@@ -114,7 +116,9 @@ fn piece(
             Ok(0) => {}
             Ok(moved) => return Ok(moved as u64),
             Err(Errno::INTR) => return piece(able, buffer, from, to, at, want),
-            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::ROFS)) => return Err(Trouble::Writing(error)),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::ROFS)) => {
+                return Err(Trouble::Writing(error));
+            }
             Err(Errno::IO) => {}
             Err(_) => able.no_range.store(true, Ordering::Relaxed),
         }

@@ -35,7 +35,12 @@ pub(super) enum Became {
 }
 
 /// Copies one entry of `node`.
-pub(super) fn copy(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, name: &CString) -> Done<Became> {
+pub(super) fn copy(
+    shared: &Shared<'_>,
+    worker: &mut Worker,
+    node: &Arc<Node>,
+    name: &CString,
+) -> Done<Became> {
     let facts = match sys::facts_at(&node.src, name) {
         Ok(facts) => facts,
         Err(Errno::NOENT) if shared.what.live => return Ok(Became::Nothing),
@@ -66,7 +71,9 @@ pub(super) fn copy(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, n
         Role::First => {
             let result = one(shared, worker, node, name, &facts);
             let made = matches!(result, Ok(Became::Copied));
-            shared.links.made(facts.ino, made.then(|| (Arc::clone(&node.place), name.clone())));
+            shared
+                .links
+                .made(facts.ino, made.then(|| (Arc::clone(&node.place), name.clone())));
             result
         }
     }
@@ -81,7 +88,13 @@ fn one(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, fa
 }
 
 /// Opens the copy's directory again by its names and links from there. One step at a time, so that depth is no limit.
-fn link_to_first(shared: &Shared<'_>, node: &Node, name: &CString, place: &Arc<Place>, first: &CString) -> Done<Became> {
+fn link_to_first(
+    shared: &Shared<'_>,
+    node: &Node,
+    name: &CString,
+    place: &Arc<Place>,
+    first: &CString,
+) -> Done<Became> {
     let what = || format!("can't link {} in the copy", node.show(name));
     let mut at: Option<OwnedFd> = None;
     if !Arc::ptr_eq(place, &node.place) {
@@ -102,11 +115,24 @@ fn link_to_first(shared: &Shared<'_>, node: &Node, name: &CString, place: &Arc<P
         }
         remove::remove(shared.what.job, &node.dst, name)?;
     }
-    rustix::fs::linkat(from, first.as_c_str(), &node.dst, name.as_c_str(), AtFlags::empty()).during(what)?;
+    rustix::fs::linkat(
+        from,
+        first.as_c_str(),
+        &node.dst,
+        name.as_c_str(),
+        AtFlags::empty(),
+    )
+    .during(what)?;
     Ok(Became::Copied)
 }
 
-fn file(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, facts: &Facts) -> Done<Became> {
+fn file(
+    shared: &Shared<'_>,
+    worker: &mut Worker,
+    node: &Node,
+    name: &CString,
+    facts: &Facts,
+) -> Done<Became> {
     if link_unchanged(shared, worker, node, name, facts)? {
         count(shared, facts.size, 0, 0);
         return Ok(Became::Copied);
@@ -134,7 +160,15 @@ fn file(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, f
             moved += bytes;
             shared.moved(bytes, 0);
         };
-        match data::copy(shared.what.job, &shared.able, &mut worker.buffer, &src, &dst, &before, tell) {
+        match data::copy(
+            shared.what.job,
+            &shared.able,
+            &mut worker.buffer,
+            &src,
+            &dst,
+            &before,
+            tell,
+        ) {
             Ok(()) => {}
             Err(data::Trouble::Reading(error)) => return Err(read_fail(shared, node.show(name), error)),
             Err(data::Trouble::Writing(error)) => return Err(writing(error)),
@@ -178,7 +212,13 @@ fn count(shared: &Shared<'_>, size: u64, told: u64, reused: u64) {
 }
 
 /// Links a file from the tree before, if that holds the same.
-fn link_unchanged(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, facts: &Facts) -> Done<bool> {
+fn link_unchanged(
+    shared: &Shared<'_>,
+    worker: &mut Worker,
+    node: &Node,
+    name: &CString,
+    facts: &Facts,
+) -> Done<bool> {
     let (Some(prev), Some(reuse)) = (&node.prev, &shared.what.reuse) else {
         return Ok(false);
     };
@@ -193,9 +233,10 @@ fn link_unchanged(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &
     }
     let known = match &reuse.vouch {
         Vouch::Index(index) => index.vouches(facts, old.ino),
-        Vouch::Twin(_) => node.twin.as_ref().is_some_and(|twin| {
-            sys::facts_at(twin, name).is_ok_and(|other| other.same_inode(facts))
-        }),
+        Vouch::Twin(_) => node
+            .twin
+            .as_ref()
+            .is_some_and(|twin| sys::facts_at(twin, name).is_ok_and(|other| other.same_inode(facts))),
     };
     if !known && !compares(shared, worker, node, name, facts, prev)? {
         return Ok(false);
@@ -207,11 +248,24 @@ fn link_unchanged(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &
     if !node.fresh {
         remove::remove(shared.what.job, &node.dst, name)?;
     }
-    match rustix::fs::linkat(prev, name.as_c_str(), &node.dst, name.as_c_str(), AtFlags::empty()) {
+    match rustix::fs::linkat(
+        prev,
+        name.as_c_str(),
+        &node.dst,
+        name.as_c_str(),
+        AtFlags::empty(),
+    ) {
         Ok(()) => {}
         // Too many names, another filesystem, or the kernel's protected_hardlinks: a copy is as good.
-        Err(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS | Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(sys::os_fail(format!("can't link {} in the copy", node.show(name)), error)),
+        Err(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS | Errno::NOENT) => {
+            return Ok(false);
+        }
+        Err(error) => {
+            return Err(sys::os_fail(
+                format!("can't link {} in the copy", node.show(name)),
+                error,
+            ));
+        }
     }
     if shared.what.live {
         worker.seen.push(Seen::new(facts, old.ino));
@@ -245,7 +299,14 @@ fn compares(
 }
 
 /// Keeps what an interrupted copy left, if it has the same content; otherwise makes room.
-fn keep(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, src: &OwnedFd, facts: &Facts) -> Done<bool> {
+fn keep(
+    shared: &Shared<'_>,
+    worker: &mut Worker,
+    node: &Node,
+    name: &CString,
+    src: &OwnedFd,
+    facts: &Facts,
+) -> Done<bool> {
     let what = || format!("can't look at {} in the copy", node.show(name));
     let there = match sys::facts_at(&node.dst, name) {
         Ok(there) => there,
@@ -276,7 +337,10 @@ fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> D
         remove::remove(shared.what.job, &node.dst, name)?;
     }
     rustix::fs::symlinkat(target.as_c_str(), &node.dst, name.as_c_str()).during(what)?;
-    attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || node.show(name)).during(what)?;
+    attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || {
+        node.show(name)
+    })
+    .during(what)?;
     Ok(Became::Copied)
 }
 
@@ -286,7 +350,13 @@ fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> D
         remove::remove(shared.what.job, &node.dst, name)?;
     }
     let device = rustix::fs::makedev(facts.rdev.0, facts.rdev.1);
-    match rustix::fs::mknodat(&node.dst, name.as_c_str(), facts.kind, Mode::RUSR | Mode::WUSR, device) {
+    match rustix::fs::mknodat(
+        &node.dst,
+        name.as_c_str(),
+        facts.kind,
+        Mode::RUSR | Mode::WUSR,
+        device,
+    ) {
         Ok(()) => {}
         Err(Errno::PERM) if facts.kind != FileType::Fifo => {
             shared.unset.device(|| node.show(name));
@@ -294,6 +364,9 @@ fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> D
         }
         Err(error) => return Err(sys::os_fail(what(), error)),
     }
-    attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || node.show(name)).during(what)?;
+    attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || {
+        node.show(name)
+    })
+    .during(what)?;
     Ok(Became::Copied)
 }

@@ -1,6 +1,8 @@
 //! From the store's inner errors to those of the traits.
 
-use reseed_core::error::{Effect, ReplicateError, ReplicateKind, SourceError, SourceKind, StoreError, StoreKind};
+use reseed_core::error::{
+    Effect, ReplicateError, ReplicateKind, SourceError, SourceKind, StoreError, StoreKind,
+};
 
 use super::sys::Fail;
 

@@ -28,7 +28,13 @@ pub(super) struct Seen {
 impl Seen {
     /// A file and the inode of its copy.
     pub(super) fn new(facts: &Facts, copy: u64) -> Self {
-        Self { live: facts.ino, copy, size: facts.size, mtime: facts.mtime, ctime: facts.ctime }
+        Self {
+            live: facts.ino,
+            copy,
+            size: facts.size,
+            mtime: facts.mtime,
+            ctime: facts.ctime,
+        }
     }
 }
 
@@ -53,7 +59,10 @@ impl Index {
             return None;
         }
         let entries = body.strip_prefix(MAGIC)?;
-        entries.chunks(ENTRY).map(|entry| decode(entry).map(|seen| (seen.live, seen))).collect()
+        entries
+            .chunks(ENTRY)
+            .map(|entry| decode(entry).map(|seen| (seen.live, seen)))
+            .collect()
     }
 }
 
@@ -65,8 +74,14 @@ fn decode(entry: &[u8]) -> Option<Seen> {
         live: u64_at(0)?,
         copy: u64_at(8)?,
         size: u64_at(16)?,
-        mtime: FileTime { secs: i64_at(24)?, nanos: u32_at(32)? },
-        ctime: FileTime { secs: i64_at(40)?, nanos: u32_at(48)? },
+        mtime: FileTime {
+            secs: i64_at(24)?,
+            nanos: u32_at(32)?,
+        },
+        ctime: FileTime {
+            secs: i64_at(40)?,
+            nanos: u32_at(48)?,
+        },
     })
 }
 
@@ -74,7 +89,10 @@ fn decode(entry: &[u8]) -> Option<Seen> {
 pub(super) fn encode(seen: &[Seen], began: FileTime) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(MAGIC.len() + seen.len() * ENTRY + 32);
     bytes.extend_from_slice(MAGIC);
-    for one in seen.iter().filter(|one| one.ctime.secs.saturating_add(MARGIN_SECS) < began.secs) {
+    for one in seen
+        .iter()
+        .filter(|one| one.ctime.secs.saturating_add(MARGIN_SECS) < began.secs)
+    {
         let end = bytes.len() + ENTRY;
         bytes.extend_from_slice(&one.live.to_le_bytes());
         bytes.extend_from_slice(&one.copy.to_le_bytes());
@@ -96,7 +114,13 @@ mod tests {
 
     fn seen(ino: u64, ctime: i64) -> Seen {
         let time = |secs| FileTime { secs, nanos: 7 };
-        Seen { live: ino, copy: ino + 100, size: 3, mtime: time(5), ctime: time(ctime) }
+        Seen {
+            live: ino,
+            copy: ino + 100,
+            size: 3,
+            mtime: time(5),
+            ctime: time(ctime),
+        }
     }
 
     #[test]
@@ -109,8 +133,14 @@ mod tests {
 
     #[test]
     fn files_that_changed_just_now_are_not_vouched_for() {
-        let bytes = encode(&[seen(1, 98), seen(2, 97), seen(3, 200)], FileTime { secs: 100, nanos: 0 });
-        assert_eq!(Index::entries(&bytes).unwrap().into_keys().collect::<Vec<_>>(), [2]);
+        let bytes = encode(
+            &[seen(1, 98), seen(2, 97), seen(3, 200)],
+            FileTime { secs: 100, nanos: 0 },
+        );
+        assert_eq!(
+            Index::entries(&bytes).unwrap().into_keys().collect::<Vec<_>>(),
+            [2]
+        );
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(super) fn inspect(job: &Job, root: &Path, targets: &[Target]) -> Result<Vec<
     let root = root::open(root);
     let mut all = Vec::with_capacity(targets.len());
     for target in targets {
-        job.check().map_err(|fail| fail.convert(reseed_core::error::StoreKind::Cancelled))?;
+        job.check()
+            .map_err(|fail| fail.convert(reseed_core::error::StoreKind::Cancelled))?;
         all.push(one(&root, target));
     }
     Ok(all)
@@ -40,7 +41,9 @@ fn one(root: &Result<Root, NoRoot>, target: &Target) -> Inspection {
     let place = match Place::of(target) {
         Ok(place) => place,
         Err(fail) => {
-            answer.condition = Condition::Unknown { why: fail.to_string() };
+            answer.condition = Condition::Unknown {
+                why: fail.to_string(),
+            };
             return answer;
         }
     };
@@ -59,7 +62,9 @@ fn one(root: &Result<Root, NoRoot>, target: &Target) -> Inspection {
             None
         }
         Err(error) => {
-            answer.condition = Condition::Unknown { why: format!("can't look at {:?}: {error}", place.path) };
+            answer.condition = Condition::Unknown {
+                why: format!("can't look at {:?}: {error}", place.path),
+            };
             return answer;
         }
     };
@@ -83,8 +88,16 @@ fn one(root: &Result<Root, NoRoot>, target: &Target) -> Inspection {
 fn unavailable(root: &Result<Root, NoRoot>, target: &Target, place: &Place) -> Option<Condition> {
     let root = match root {
         Ok(root) => root,
-        Err(no) if no.absent => return Some(Condition::PoolUnavailable { why: no.fail.to_string() }),
-        Err(no) => return Some(Condition::Unknown { why: no.fail.to_string() }),
+        Err(no) if no.absent => {
+            return Some(Condition::PoolUnavailable {
+                why: no.fail.to_string(),
+            });
+        }
+        Err(no) => {
+            return Some(Condition::Unknown {
+                why: no.fail.to_string(),
+            });
+        }
     };
     let seen = read_of::<PlaceRecord>(root, &target.dataset, c"place.json")?;
     if seen.mountpoint != place_key(place) {
@@ -94,7 +107,10 @@ fn unavailable(root: &Result<Root, NoRoot>, target: &Target, place: &Place) -> O
     // Mounted deeper than before is somebody's new disk; mounted less deep is a disk that is missing.
     let missing = seen.mounted_at != now && seen.mounted_at.starts_with(&now);
     missing.then(|| Condition::PoolUnavailable {
-        why: format!("it was on the filesystem mounted at {:?}, and nothing is mounted there now", seen.mounted_at),
+        why: format!(
+            "it was on the filesystem mounted at {:?}, and nothing is mounted there now",
+            seen.mounted_at
+        ),
     })
 }
 
@@ -126,7 +142,10 @@ fn read_of<T: serde::de::DeserializeOwned>(root: &Root, dataset: &DatasetName, n
 }
 
 fn leftover(place: &Place, target: &Target, live: Option<Guid>) -> Option<Leftover> {
-    let path = joined(joined(path_bytes(&place.sibling(&place.staging())), b"/").to_bytes(), b"stage.json");
+    let path = joined(
+        joined(path_bytes(&place.sibling(&place.staging())), b"/").to_bytes(),
+        b"stage.json",
+    );
     let Ok(Found::There(record)) = records::read::<StageRecord>(CWD, &path) else {
         return None;
     };

@@ -81,16 +81,31 @@ impl Job {
 
     /// Counts what was moved and tells whoever listens, now and then.
     pub(super) fn moved(&self, dataset: &DatasetName, bytes: u64, files: u64, total: Option<u64>) {
-        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let files = self.files.fetch_add(files, Ordering::Relaxed).saturating_add(files);
+        let bytes = self
+            .bytes
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes);
+        let files = self
+            .files
+            .fetch_add(files, Ordering::Relaxed)
+            .saturating_add(files);
         let now = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let told = self.told.load(Ordering::Relaxed);
         let every = u64::try_from(TELL_EVERY.as_millis()).unwrap_or(100);
         if now.saturating_sub(told) < every {
             return;
         }
-        if self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.cx.emit(Event::Progress { dataset: dataset.clone(), bytes, total, files });
+        if self
+            .told
+            .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
+            self.cx.emit(Event::Progress {
+                dataset: dataset.clone(),
+                bytes,
+                total,
+                files,
+            });
         }
     }
 
@@ -154,10 +169,14 @@ impl Jobs {
         drop(guard);
         match result {
             Ok(result) => result,
-            Err(died) => Err(Error::new(K::from_common(Common::Io), "the directory store's worker died")
-                .effect(Effect::Unknown)
-                .said(died)
-                .hint("this is a bug in reseed; the same command again finishes or undoes what was begun")),
+            Err(died) => Err(
+                Error::new(K::from_common(Common::Io), "the directory store's worker died")
+                    .effect(Effect::Unknown)
+                    .said(died)
+                    .hint(
+                        "this is a bug in reseed; the same command again finishes or undoes what was begun",
+                    ),
+            ),
         }
     }
 
@@ -192,21 +211,46 @@ impl Jobs {
     }
 }
 
-/// Dies at the nth step, like a machine that loses power would.
+/// Dies at the nth step, like a machine that loses power would; or does something at a named one.
 #[cfg(test)]
-#[derive(Debug, Default)]
 pub(super) struct CrashAt {
     left: std::sync::atomic::AtomicI64,
     pub(super) died_at: std::sync::Mutex<Option<&'static str>>,
+    pub(super) at: Option<(&'static str, Box<dyn Fn() + Send + Sync>)>,
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for CrashAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CrashAt")
+            .field("died_at", &self.died_at)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
 impl CrashAt {
     pub(super) fn nth(n: i64) -> Arc<Self> {
-        Arc::new(Self { left: std::sync::atomic::AtomicI64::new(n), ..Self::default() })
+        Arc::new(Self {
+            left: std::sync::atomic::AtomicI64::new(n),
+            ..Self::never()
+        })
+    }
+
+    pub(super) fn never() -> Self {
+        Self {
+            left: std::sync::atomic::AtomicI64::new(i64::MAX),
+            died_at: std::sync::Mutex::new(None),
+            at: None,
+        }
     }
 
     fn step(&self, name: &'static str) {
+        if let Some((at, act)) = &self.at {
+            if *at == name {
+                act();
+            }
+        }
         let left = self.left.fetch_sub(1, Ordering::SeqCst);
         if left == 0 {
             *self.died_at.lock().unwrap() = Some(name);

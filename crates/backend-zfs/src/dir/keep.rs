@@ -56,19 +56,28 @@ fn locked<'a>(
 
 /// The snapshot of exactly this name and guid.
 fn find<'a>(members: &'a [Member], wanted: &SnapshotRef) -> Result<&'a Member, StoreError> {
-    let named: Vec<&Member> = members.iter().filter(|member| member.snapshot.name == wanted.name).collect();
+    let named: Vec<&Member> = members
+        .iter()
+        .filter(|member| member.snapshot.name == wanted.name)
+        .collect();
     match named.iter().find(|member| member.snapshot.guid == wanted.guid) {
         Some(member) => Ok(member),
         None if named.is_empty() => Err(missing(wanted)),
         None => Err(StoreError::new(
             StoreKind::NotFound,
-            format!("{}@{} is another snapshot now than the one meant, guid {}", wanted.dataset, wanted.name, wanted.guid),
+            format!(
+                "{}@{} is another snapshot now than the one meant, guid {}",
+                wanted.dataset, wanted.name, wanted.guid
+            ),
         )),
     }
 }
 
 fn missing(wanted: &SnapshotRef) -> StoreError {
-    StoreError::new(StoreKind::NotFound, format!("there is no snapshot {}@{}", wanted.dataset, wanted.name))
+    StoreError::new(
+        StoreKind::NotFound,
+        format!("there is no snapshot {}@{}", wanted.dataset, wanted.name),
+    )
 }
 
 /// Adds or takes away a hold on all of them, or on none.
@@ -108,25 +117,41 @@ pub(super) fn prune(job: &Job, root: &Path, snapshots: &[SnapshotRef]) -> Result
     let mut report = Vec::new();
     for wanted in snapshots {
         if !report.is_empty() && job.check().is_err() {
-            let cancelled: StoreError = Error::new(StoreKind::Cancelled, "the run was cancelled before this one");
-            report.push(Pruned { snapshot: wanted.clone(), kept: Some(cancelled.report()) });
+            let cancelled: StoreError =
+                Error::new(StoreKind::Cancelled, "the run was cancelled before this one");
+            report.push(Pruned {
+                snapshot: wanted.clone(),
+                kept: Some(cancelled.report()),
+            });
             continue;
         }
         let result = match datasets.get(&wanted.dataset) {
             Some((dataset, _, members)) => prune_one(job, dataset, members, wanted),
             None => Err(missing(wanted)),
         };
-        report.push(Pruned { snapshot: wanted.clone(), kept: result.err().map(|error| error.report()) });
+        report.push(Pruned {
+            snapshot: wanted.clone(),
+            kept: result.err().map(|error| error.report()),
+        });
     }
     Ok(report)
 }
 
-fn prune_one(job: &Job, dataset: &Dataset, members: &[Member], wanted: &SnapshotRef) -> Result<(), StoreError> {
+fn prune_one(
+    job: &Job,
+    dataset: &Dataset,
+    members: &[Member],
+    wanted: &SnapshotRef,
+) -> Result<(), StoreError> {
     let member = find(members, wanted)?;
     member.intact().store()?;
     if let Some(tag) = member.snapshot.holds.first() {
         let more = member.snapshot.holds.len() - 1;
-        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let others = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         return Err(StoreError::new(
             StoreKind::Held,
             format!("{}@{} is held by {tag}{others}", wanted.dataset, wanted.name),

@@ -16,13 +16,23 @@ pub(super) fn measure(job: &Job, tree: &Path) -> Done<Fingerprint> {
     job.check()?;
     let stop = AtomicBool::new(false);
     let progress = |_| stop.store(job.cx.cancel.is_cancelled(), Ordering::Relaxed);
-    let options = DigestOptions { cancel: Some(&stop), progress: Some(&progress), ..DigestOptions::default() };
+    let options = DigestOptions {
+        cancel: Some(&stop),
+        progress: Some(&progress),
+        ..DigestOptions::default()
+    };
     match digest_tree(tree, options) {
-        Ok(found) => Ok(Fingerprint { digest: found.digest, files: found.files, bytes: found.bytes }),
+        Ok(found) => Ok(Fingerprint {
+            digest: found.digest,
+            files: found.files,
+            bytes: found.bytes,
+        }),
         Err(DigestError::Cancelled { .. }) => Err(Fail::new(Common::Cancelled, "the run was cancelled")),
-        Err(error @ DigestError::Changed { .. }) => {
-            Err(Fail::new(Common::Corrupt, format!("the snapshot at {tree:?} is being changed by somebody")).said(error))
-        }
+        Err(error @ DigestError::Changed { .. }) => Err(Fail::new(
+            Common::Corrupt,
+            format!("the snapshot at {tree:?} is being changed by somebody"),
+        )
+        .said(error)),
         Err(error) => Err(Fail::new(Common::Io, format!("can't measure {tree:?}")).said(error)),
     }
 }

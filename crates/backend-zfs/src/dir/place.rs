@@ -38,7 +38,12 @@ impl Place {
     /// Of a target whose mountpoint makes sense.
     pub(super) fn of(target: &Target) -> Done<Self> {
         let path = &target.mountpoint;
-        let wrong = |why: &str| Fail::new(Common::InvalidInput, format!("{path:?} can't be the directory of {}: {why}", target.dataset));
+        let wrong = |why: &str| {
+            Fail::new(
+                Common::InvalidInput,
+                format!("{path:?} can't be the directory of {}: {why}", target.dataset),
+            )
+        };
         if !path.is_absolute() {
             return Err(wrong("it is not absolute"));
         }
@@ -51,7 +56,11 @@ impl Place {
         if leaf.as_bytes().contains(&0) {
             return Err(wrong("it has a NUL in it"));
         }
-        Ok(Self { path: path.clone(), parent: parent.to_owned(), leaf: joined(leaf.as_bytes(), b"") })
+        Ok(Self {
+            path: path.clone(),
+            parent: parent.to_owned(),
+            leaf: joined(leaf.as_bytes(), b""),
+        })
     }
 
     fn beside(&self, prefix: &str, suffix: &str) -> CString {
@@ -101,7 +110,10 @@ impl Place {
 
     /// The mount that the target is on, or would be.
     pub(super) fn mounted_at(&self) -> Option<PathBuf> {
-        self.path.ancestors().find(|path| is_mount(path)).map(Path::to_owned)
+        self.path
+            .ancestors()
+            .find(|path| is_mount(path))
+            .map(Path::to_owned)
     }
 }
 
@@ -118,7 +130,9 @@ pub(super) fn guid(facts: &Facts) -> Guid {
     let mut hasher = blake3::Hasher::new_derive_key("reseed directory store: guid of a live directory");
     hasher.update(&facts.ino.to_le_bytes());
     if let Some(birth) = facts.btime {
-        hasher.update(&birth.secs.to_le_bytes()).update(&birth.nanos.to_le_bytes());
+        hasher
+            .update(&birth.secs.to_le_bytes())
+            .update(&birth.nanos.to_le_bytes());
     }
     first_u64(&hasher.finalize())
 }
@@ -138,7 +152,11 @@ pub(super) fn standing(path: &Path) -> Result<Standing, Errno> {
     let facts = match sys::facts_of_path(path) {
         Ok(facts) => facts,
         Err(Errno::NOENT) => return Ok(Standing::Nothing),
-        Err(Errno::NOTDIR) => return Ok(Standing::Other("a file that stands above it, where a directory should be".to_owned())),
+        Err(Errno::NOTDIR) => {
+            return Ok(Standing::Other(
+                "a file that stands above it, where a directory should be".to_owned(),
+            ));
+        }
         Err(error) => return Err(error),
     };
     let other = |what: &str| Ok(Standing::Other(what.to_owned()));
@@ -158,7 +176,11 @@ pub(super) fn standing(path: &Path) -> Result<Standing, Errno> {
     let dir = sys::open_dir_path(path)?;
     // What was opened counts, not what was there a moment ago.
     let facts = sys::facts_of_fd(&dir)?;
-    Ok(if sys::is_empty(&dir)? { Standing::Empty(facts) } else { Standing::Populated(facts) })
+    Ok(if sys::is_empty(&dir)? {
+        Standing::Empty(facts)
+    } else {
+        Standing::Populated(facts)
+    })
 }
 
 /// Whether `inner` is `outer` or below it, links and bind mounts notwithstanding.

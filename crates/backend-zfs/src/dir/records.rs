@@ -47,7 +47,9 @@ pub(super) fn read<T: DeserializeOwned>(dir: impl AsFd, name: &CStr) -> Result<F
         Ok(None) => Ok(Found::Missing),
         Ok(Some(bytes)) => Ok(parse(&bytes)),
         Err(rustix::io::Errno::FBIG) => Ok(Found::Damaged("it is larger than any record".to_owned())),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::LOOP) => Ok(Found::Damaged("it is not a regular file".to_owned())),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::LOOP) => {
+            Ok(Found::Damaged("it is not a regular file".to_owned()))
+        }
         Err(error) => Err(error),
     }
 }
@@ -82,7 +84,9 @@ fn text<T: Serialize>(record: &T) -> Done<String> {
     let body = serde_json::to_string(record)
         .map_err(|error| Fail::new(Common::InvalidInput, "can't write a record as JSON").said(error))?;
     let check = blake3::hash(body.as_bytes()).to_hex();
-    Ok(format!("{{\"format\":{FORMAT},\"check\":\"{check}\",\"body\":{body}}}\n"))
+    Ok(format!(
+        "{{\"format\":{FORMAT},\"check\":\"{check}\",\"body\":{body}}}\n"
+    ))
 }
 
 /// `reseed-store.json`: this directory is a store, and which.
@@ -182,20 +186,37 @@ mod tests {
 
     #[test]
     fn damage_and_newer_formats_are_told_apart() {
-        let record = StoreRecord { id: Guid(u64::MAX), created: Timestamp::UNIX_EPOCH };
+        let record = StoreRecord {
+            id: Guid(u64::MAX),
+            created: Timestamp::UNIX_EPOCH,
+        };
         let good = text(&record).unwrap().into_bytes();
         assert!(matches!(parse::<StoreRecord>(&good), Found::There(r) if r.id == record.id));
         for cut in 0..good.len() - 2 {
-            assert!(matches!(parse::<StoreRecord>(&good[..cut]), Found::Damaged(_)), "cut at {cut}");
+            assert!(
+                matches!(parse::<StoreRecord>(&good[..cut]), Found::Damaged(_)),
+                "cut at {cut}"
+            );
         }
         for at in 0..good.len() - 1 {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert!(!matches!(parse::<StoreRecord>(&bad), Found::There(r) if r.id != record.id), "flipped at {at}");
+            assert!(
+                !matches!(parse::<StoreRecord>(&bad), Found::There(r) if r.id != record.id),
+                "flipped at {at}"
+            );
         }
-        assert!(matches!(parse::<StoreRecord>(&vec![0; good.len()]), Found::Damaged(_)));
-        let newer = String::from_utf8(good).unwrap().replace("\"format\":1", "\"format\":2");
+        assert!(matches!(
+            parse::<StoreRecord>(&vec![0; good.len()]),
+            Found::Damaged(_)
+        ));
+        let newer = String::from_utf8(good)
+            .unwrap()
+            .replace("\"format\":1", "\"format\":2");
         assert!(matches!(parse::<StoreRecord>(newer.as_bytes()), Found::Newer(2)));
-        assert!(matches!(parse::<StoreRecord>(b"{\"format\":7,\"new\":[]}"), Found::Newer(7)));
+        assert!(matches!(
+            parse::<StoreRecord>(b"{\"format\":7,\"new\":[]}"),
+            Found::Newer(7)
+        ));
     }
 }

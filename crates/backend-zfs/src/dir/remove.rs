@@ -37,12 +37,23 @@ pub(super) fn remove(job: &Job, dir: impl AsFd, name: &std::ffi::CStr) -> Done<(
     if !facts.same_mount(&parent) {
         return Err(mounted(name));
     }
-    remove_tree(job, dir.as_fd().try_clone_to_owned().during(what)?, parent, name.to_owned())
+    remove_tree(
+        job,
+        dir.as_fd().try_clone_to_owned().during(what)?,
+        parent,
+        name.to_owned(),
+    )
 }
 
 fn mounted(name: &std::ffi::CStr) -> Fail {
-    Fail::new(Common::Busy, format!("something is mounted on {}, so it is not removed", shown(name.to_bytes())))
-        .hint("unmount it first: `findmnt` shows what it is")
+    Fail::new(
+        Common::Busy,
+        format!(
+            "something is mounted on {}, so it is not removed",
+            shown(name.to_bytes())
+        ),
+    )
+    .hint("unmount it first: `findmnt` shows what it is")
 }
 
 fn remove_tree(job: &Job, mut here: OwnedFd, top: Facts, name: CString) -> Done<()> {
@@ -87,7 +98,13 @@ fn remove_tree(job: &Job, mut here: OwnedFd, top: Facts, name: CString) -> Done<
         let above = sys::facts_of_fd(&up).during(what)?;
         let expected = levels.last().map_or(top, |level| level.facts);
         if !above.same_inode(&expected) {
-            return Err(Fail::new(Common::Busy, format!("{} was moved while it was being removed", shown(done.name.to_bytes()))));
+            return Err(Fail::new(
+                Common::Busy,
+                format!(
+                    "{} was moved while it was being removed",
+                    shown(done.name.to_bytes())
+                ),
+            ));
         }
         here = up;
         rustix::fs::unlinkat(&here, done.name.as_c_str(), AtFlags::REMOVEDIR).during(what)?;

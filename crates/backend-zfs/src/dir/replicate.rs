@@ -47,11 +47,19 @@ impl DirReplicator {
     /// From a store to the store at `replica`, whose root [`DirStore::init`] has made. The replica's name is the
     /// replicator's.
     pub fn new(store: &DirStore, replica: DirStore, clock: Arc<dyn Clock>) -> Self {
-        Self { name: replica.name().clone(), store: store.root.clone(), replica, jobs: Jobs::new(clock) }
+        Self {
+            name: replica.name().clone(),
+            store: store.root.clone(),
+            replica,
+            jobs: Jobs::new(clock),
+        }
     }
 
     fn sides(&self) -> Sides {
-        Sides { store: self.store.clone(), replica: self.replica.root.clone() }
+        Sides {
+            store: self.store.clone(),
+            replica: self.replica.root.clone(),
+        }
     }
 }
 
@@ -71,7 +79,10 @@ impl Sides {
         if store.id == replica.id {
             return Err(ReplicateError::new(
                 ReplicateKind::InvalidInput,
-                format!("{:?} and {:?} are the same store, or one is a copy of the other", store.path, replica.path),
+                format!(
+                    "{:?} and {:?} are the same store, or one is a copy of the other",
+                    store.path, replica.path
+                ),
             )
             .hint("give the replica a directory of its own, on another disk, and run `reseed init`"));
         }
@@ -99,11 +110,15 @@ impl Both {
     }
 
     fn is_there(&self, guid: Guid) -> bool {
-        self.there.iter().any(|member| member.record.is_ok() && member.snapshot.guid == guid)
+        self.there
+            .iter()
+            .any(|member| member.record.is_ok() && member.snapshot.guid == guid)
     }
 
     fn base(&self) -> Option<&Member> {
-        self.sendable().rev().find(|member| self.is_there(member.snapshot.guid))
+        self.sendable()
+            .rev()
+            .find(|member| self.is_there(member.snapshot.guid))
     }
 
     /// The replica's lineage, when it can't be continued.
@@ -116,13 +131,20 @@ impl Both {
         Some(Divergence {
             newest,
             renamed_to: format!("aside/{}/{newest}", dir.to_string_lossy()),
-            why: format!("none of its {} snapshots is one of the store's {}", self.there.len(), self.sendable().count()),
+            why: format!(
+                "none of its {} snapshots is one of the store's {}",
+                self.there.len(),
+                self.sendable().count()
+            ),
         })
     }
 }
 
 fn step_of(both: &Both, target: &Target) -> Option<ReplicationStep> {
-    let send: Vec<&Member> = both.sendable().filter(|member| !both.is_there(member.snapshot.guid)).collect();
+    let send: Vec<&Member> = both
+        .sendable()
+        .filter(|member| !both.is_there(member.snapshot.guid))
+        .collect();
     if send.is_empty() {
         return None;
     }
@@ -130,18 +152,31 @@ fn step_of(both: &Both, target: &Target) -> Option<ReplicationStep> {
     let base = both.base();
     let bytes = |at: usize, member: &Member| {
         let record = member.record.as_ref().ok()?;
-        Some(if at == 0 && base.is_none() { record.bytes } else { record.copied })
+        Some(if at == 0 && base.is_none() {
+            record.bytes
+        } else {
+            record.copied
+        })
     };
     Some(ReplicationStep {
         target: target.clone(),
         base: base.map(|member| member.snapshot.reference()),
-        bytes: send.iter().enumerate().map(|(at, member)| bytes(at, member)).sum(),
+        bytes: send
+            .iter()
+            .enumerate()
+            .map(|(at, member)| bytes(at, member))
+            .sum(),
         send: send.iter().map(|member| member.snapshot.reference()).collect(),
         set_aside,
     })
 }
 
-fn plan(job: &Job, sides: &Sides, name: &SourceName, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
+fn plan(
+    job: &Job,
+    sides: &Sides,
+    name: &SourceName,
+    targets: &[Target],
+) -> Result<ReplicationPlan, ReplicateError> {
     let (store, replica) = sides.open()?;
     let mut steps = Vec::new();
     for target in targets {
@@ -154,26 +189,46 @@ fn plan(job: &Job, sides: &Sides, name: &SourceName, targets: &[Target]) -> Resu
         }
         steps.extend(step_of(&both, target));
     }
-    Ok(ReplicationPlan { replica: name.clone(), steps })
+    Ok(ReplicationPlan {
+        replica: name.clone(),
+        steps,
+    })
 }
 
 /// Whether both sides are as the plan says.
 fn check(both: &Both, step: &ReplicationStep) -> Result<(), ReplicateError> {
     let stale = |what: String| Err(ReplicateError::new(ReplicateKind::StalePlan, what));
     let have = |members: &[Member], wanted: &SnapshotRef| {
-        members.iter().any(|member| member.record.is_ok() && member.snapshot.reference() == *wanted)
+        members
+            .iter()
+            .any(|member| member.record.is_ok() && member.snapshot.reference() == *wanted)
     };
     if let Some(base) = &step.base {
         if !have(&both.here, base) || !have(&both.there, base) {
-            return stale(format!("the base {}@{} is not on both sides any more", base.dataset, base.name));
+            return stale(format!(
+                "the base {}@{} is not on both sides any more",
+                base.dataset, base.name
+            ));
         }
     }
     if let Some(gone) = step.send.iter().find(|wanted| !have(&both.here, wanted)) {
-        return stale(format!("{}@{}, which was to be sent, is gone or another", gone.dataset, gone.name));
+        return stale(format!(
+            "{}@{}, which was to be sent, is gone or another",
+            gone.dataset, gone.name
+        ));
+    }
+    if let Some(arrived) = step.send.iter().find(|wanted| both.is_there(wanted.guid)) {
+        return stale(format!(
+            "{}@{}, which was to be sent, is on the replica already",
+            arrived.dataset, arrived.name
+        ));
     }
     let diverged = both.divergence(&step.target);
     if diverged.as_ref().map(|found| found.newest) != step.set_aside.as_ref().map(|planned| planned.newest) {
-        return stale(format!("the replica's snapshots of {} are others than when it was planned", step.target.dataset));
+        return stale(format!(
+            "the replica's snapshots of {} are others than when it was planned",
+            step.target.dataset
+        ));
     }
     Ok(())
 }
@@ -190,7 +245,11 @@ fn execute(job: &Job, sides: &Sides, plan: &ReplicationPlan) -> Result<Replicati
         match send_all(job, &store, &replica, step, &mut report) {
             Ok(()) => succeeded += 1,
             Err(error) => {
-                let error = if report.sent.is_empty() && report.set_aside.is_empty() { error } else { error.effect(Effect::Partial) };
+                let error = if report.sent.is_empty() && report.set_aside.is_empty() {
+                    error
+                } else {
+                    error.effect(Effect::Partial)
+                };
                 if error.kind() == ReplicateKind::Cancelled {
                     return Err(error);
                 }
@@ -215,7 +274,10 @@ fn send_all(
     let name = &step.target.dataset;
     let source = store.dataset(name).replicate()?;
     let Some(source) = source else {
-        return Err(ReplicateError::new(ReplicateKind::StalePlan, format!("the store has nothing of {name} any more")));
+        return Err(ReplicateError::new(
+            ReplicateKind::StalePlan,
+            format!("the store has nothing of {name} any more"),
+        ));
     };
     let mut into = replica.ensure_dataset(name).replicate()?;
     let mut locked = lock(&into).replicate()?;
@@ -230,9 +292,6 @@ fn send_all(
     }
     for wanted in &step.send {
         let both = Both::of(store, replica, &step.target)?;
-        if both.is_there(wanted.guid) {
-            continue;
-        }
         let sent = send(job, &source, &into, &both, wanted).replicate();
         report.bytes += sent.map_err(|error| error.effect(Effect::StagingOnly))?;
         report.sent.push(wanted.clone());
@@ -257,18 +316,34 @@ fn set_aside(replica: &Root, step: &ReplicationStep, divergence: &Divergence) ->
 /// The nearest snapshot that both have: the one before, else the one after.
 fn nearest<'a>(both: &'a Both, wanted: &SnapshotRef) -> Option<(&'a Member, &'a Member)> {
     let all: Vec<&Member> = both.sendable().collect();
-    let at = all.iter().position(|member| member.snapshot.guid == wanted.guid)?;
+    let at = all
+        .iter()
+        .position(|member| member.snapshot.guid == wanted.guid)?;
     let (before, after) = all.split_at(at);
-    let here = before.iter().rev().chain(after).find(|member| both.is_there(member.snapshot.guid))?;
-    let there = both.there.iter().find(|member| member.snapshot.guid == here.snapshot.guid)?;
+    let here = before
+        .iter()
+        .rev()
+        .chain(after)
+        .find(|member| both.is_there(member.snapshot.guid))?;
+    let there = both
+        .there
+        .iter()
+        .find(|member| member.snapshot.guid == here.snapshot.guid)?;
     Some((here, there))
 }
 
 /// Copies one snapshot, and answers how many bytes that took.
 fn send(job: &Job, source: &Dataset, into: &Dataset, both: &Both, wanted: &SnapshotRef) -> Done<u64> {
     let what = || format!("can't copy {}@{} to the replica", wanted.dataset, wanted.name);
-    let Some(member) = both.here.iter().find(|member| member.snapshot.reference() == *wanted) else {
-        return Err(Fail::new(Common::StalePlan, format!("{}@{} is gone", wanted.dataset, wanted.name)));
+    let Some(member) = both
+        .here
+        .iter()
+        .find(|member| member.snapshot.reference() == *wanted)
+    else {
+        return Err(Fail::new(
+            Common::StalePlan,
+            format!("{}@{} is gone", wanted.dataset, wanted.name),
+        ));
     };
     let record = member.intact()?;
     let new = joined(NEW, format!("recv-{}", wanted.guid).as_bytes());
@@ -288,13 +363,20 @@ fn send(job: &Job, source: &Dataset, into: &Dataset, both: &Both, wanted: &Snaps
         live: false,
         resume: true,
         only: Vec::new(),
-        reuse: reuse.as_ref().map(|(root, twin)| Reuse { root, vouch: Vouch::Twin(twin) }),
+        reuse: reuse.as_ref().map(|(root, twin)| Reuse {
+            root,
+            vouch: Vouch::Twin(twin),
+        }),
     };
     let copied = tree::copy(&copying, from, tree);
     // A snapshot is renamed before it is removed. If it is where it was, nothing was missing while it was read.
     still_there(source, record)?;
     let outcome = copied?;
-    let path = into.path.join("snapshots").join(new.to_string_lossy().as_ref()).join("tree");
+    let path = into
+        .path
+        .join("snapshots")
+        .join(new.to_string_lossy().as_ref())
+        .join("tree");
     let wrong = arrived(job, member, record, &outcome, &path)?;
     if let Some(fail) = wrong {
         // Of no use to the next run, which would find it as wrong as this one did.
@@ -310,7 +392,10 @@ fn still_there(source: &Dataset, record: &SnapshotRecord) -> Done<()> {
     if all.iter().any(|member| member.record.as_ref() == Ok(record)) {
         return Ok(());
     }
-    let what = format!("{}@{} was removed while it was being copied", record.dataset, record.name);
+    let what = format!(
+        "{}@{} was removed while it was being copied",
+        record.dataset, record.name
+    );
     Err(Fail::new(Common::StalePlan, what))
 }
 
@@ -323,8 +408,14 @@ fn arrived(
     path: &Path,
 ) -> Done<Option<Fail>> {
     if let Some(warning) = outcome.warnings.first() {
-        let what = format!("{}@{} can't be copied as it is: {warning}", record.dataset, record.name);
-        return Ok(Some(Fail::new(Common::PermissionDenied, what).hint("replicate as root, to a filesystem that keeps all metadata")));
+        let what = format!(
+            "{}@{} can't be copied as it is: {warning}",
+            record.dataset, record.name
+        );
+        return Ok(Some(
+            Fail::new(Common::PermissionDenied, what)
+                .hint("replicate as root, to a filesystem that keeps all metadata"),
+        ));
     }
     let found = measure(job, path)?;
     let expected = match record.fingerprint {
@@ -334,7 +425,10 @@ fn arrived(
     if found == expected {
         return Ok(None);
     }
-    let what = format!("{}@{} arrived with another content than it was taken with", record.dataset, record.name);
+    let what = format!(
+        "{}@{} arrived with another content than it was taken with",
+        record.dataset, record.name
+    );
     Ok(Some(
         Fail::new(Common::Corrupt, what)
             .said(format!("{} instead of {}", found.digest, expected.digest))
@@ -342,10 +436,28 @@ fn arrived(
     ))
 }
 
-fn put_in_place(job: &Job, into: &Dataset, dir: &OwnedFd, new: &CString, record: &SnapshotRecord) -> Done<()> {
-    let what = || format!("can't put {}@{} in place on the replica", record.dataset, record.name);
+fn put_in_place(
+    job: &Job,
+    into: &Dataset,
+    dir: &OwnedFd,
+    new: &CString,
+    record: &SnapshotRecord,
+) -> Done<()> {
+    let what = || {
+        format!(
+            "can't put {}@{} in place on the replica",
+            record.dataset, record.name
+        )
+    };
     // The group was put in place on the store; on a replica each arrives by itself.
-    records::write(dir, META, &SnapshotRecord { group: None, ..record.clone() })?;
+    records::write(
+        dir,
+        META,
+        &SnapshotRecord {
+            group: None,
+            ..record.clone()
+        },
+    )?;
     rustix::fs::syncfs(dir).during(what)?;
     job.check()?;
     job.step("synced the copy");
@@ -353,7 +465,9 @@ fn put_in_place(job: &Job, into: &Dataset, dir: &OwnedFd, new: &CString, record:
     let plain = cstring(record.name.as_str());
     let long = cstring(&format!("{}~{}", record.name, record.guid));
     match sys::rename_dir(&into.snapshots, new, &into.snapshots, &plain) {
-        Err(Errno::EXIST | Errno::NOTEMPTY) => sys::rename_dir(&into.snapshots, new, &into.snapshots, &long).during(what)?,
+        Err(Errno::EXIST | Errno::NOTEMPTY) => {
+            sys::rename_dir(&into.snapshots, new, &into.snapshots, &long).during(what)?
+        }
         renamed => renamed.during(what)?,
     }
     rustix::fs::fsync(&into.snapshots).during(what)?;
@@ -372,7 +486,10 @@ fn lineage(job: &Job, sides: &Sides, targets: &[Target]) -> Result<Vec<Lineage>,
             Some(store) => store.members(&target.dataset).replicate()?,
             None => Vec::new(),
         };
-        let both = Both { here, there: replica.members(&target.dataset).replicate()? };
+        let both = Both {
+            here,
+            there: replica.members(&target.dataset).replicate()?,
+        };
         let intact = || both.there.iter().filter(|member| member.record.is_ok());
         all.push(Lineage {
             target: target.clone(),
@@ -391,17 +508,28 @@ impl Replicator for DirReplicator {
     }
 
     fn caps(&self) -> ReplicatorCaps {
-        ReplicatorCaps { incremental: true, resumable: true }
+        ReplicatorCaps {
+            incremental: true,
+            resumable: true,
+        }
     }
 
     async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
         let (sides, name, targets) = (self.sides(), self.name.clone(), targets.to_vec());
-        self.jobs.run(cx, move |job| plan(job, &sides, &name, &targets)).await
+        self.jobs
+            .run(cx, move |job| plan(job, &sides, &name, &targets))
+            .await
     }
 
-    async fn execute(&self, cx: &Context, plan: &ReplicationPlan) -> Result<ReplicationReport, ReplicateError> {
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &ReplicationPlan,
+    ) -> Result<ReplicationReport, ReplicateError> {
         let (sides, plan) = (self.sides(), plan.clone());
-        self.jobs.run_locked(cx, move |job| execute(job, &sides, &plan)).await
+        self.jobs
+            .run_locked(cx, move |job| execute(job, &sides, &plan))
+            .await
     }
 
     async fn lineage(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Lineage>, ReplicateError> {

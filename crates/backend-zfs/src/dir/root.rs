@@ -76,8 +76,11 @@ impl NoRoot {
 fn absent(path: &Path, why: &str) -> NoRoot {
     NoRoot {
         absent: true,
-        fail: Fail::new(Common::NotFound, format!("there is no directory store at {path:?}: {why}"))
-            .hint("is its disk mounted (`findmnt`)? For a new store run `reseed init`"),
+        fail: Fail::new(
+            Common::NotFound,
+            format!("there is no directory store at {path:?}: {why}"),
+        )
+        .hint("is its disk mounted (`findmnt`)? For a new store run `reseed init`"),
     }
 }
 
@@ -89,22 +92,34 @@ fn present(fail: Fail) -> NoRoot {
 pub(super) fn open(path: &Path) -> Result<Root, NoRoot> {
     let fd = open_directory(path)?;
     match records::read::<StoreRecord>(&fd, RECORD) {
-        Ok(Found::There(record)) => Ok(Root { fd, path: path.to_owned(), id: record.id }),
+        Ok(Found::There(record)) => Ok(Root {
+            fd,
+            path: path.to_owned(),
+            id: record.id,
+        }),
         Ok(Found::Missing) => Err(absent(path, "the directory has no reseed-store.json")),
         Ok(Found::Newer(format)) => Err(present(newer(path, format))),
         Ok(Found::Damaged(why)) => Err(present(
-            Fail::new(Common::Corrupt, format!("the record of the directory store at {path:?} is damaged"))
-                .said(why)
-                .hint("the snapshots below it may be fine; restore reseed-store.json from a backup of the store"),
+            Fail::new(
+                Common::Corrupt,
+                format!("the record of the directory store at {path:?} is damaged"),
+            )
+            .said(why)
+            .hint("the snapshots below it may be fine; restore reseed-store.json from a backup of the store"),
         )),
-        Err(error) => Err(present(sys::os_fail(format!("can't read the record of the directory store at {path:?}"), error))),
+        Err(error) => Err(present(sys::os_fail(
+            format!("can't read the record of the directory store at {path:?}"),
+            error,
+        ))),
     }
 }
 
 fn newer(path: &Path, format: u32) -> Fail {
     Fail::new(
         Common::Unsupported,
-        format!("the directory store at {path:?} is of format {format}; this reseed knows {FORMAT} and older"),
+        format!(
+            "the directory store at {path:?} is of format {format}; this reseed knows {FORMAT} and older"
+        ),
     )
     .hint("use the reseed that wrote it, or a later one")
 }
@@ -113,7 +128,10 @@ fn open_directory(path: &Path) -> Result<OwnedFd, NoRoot> {
     sys::open_dir_path(path).map_err(|error| match error {
         Errno::NOENT => absent(path, "no such directory"),
         Errno::NOTDIR | Errno::LOOP => present(not_a_directory(path)),
-        error => present(sys::os_fail(format!("can't open the directory store at {path:?}"), error)),
+        error => present(sys::os_fail(
+            format!("can't open the directory store at {path:?}"),
+            error,
+        )),
     })
 }
 
@@ -123,8 +141,11 @@ fn not_a_directory(path: &Path) -> Fail {
         Ok(_) => "not a directory",
         Err(_) => "below something that is not a directory",
     };
-    Fail::new(Common::InvalidInput, format!("the root of the directory store, {path:?}, is {what}"))
-        .hint("name the directory itself in the configuration")
+    Fail::new(
+        Common::InvalidInput,
+        format!("the root of the directory store, {path:?}, is {what}"),
+    )
+    .hint("name the directory itself in the configuration")
 }
 
 /// Makes a directory a store, or finds that it is one.
@@ -143,13 +164,26 @@ pub(super) fn init(path: &Path, entropy: &dyn Entropy, now: Timestamp) -> Done<R
     let begun = [c"datasets", c"groups", c"aside", c".new-reseed-store.json"];
     let foreign = |entry: &sys::Entry| !begun.contains(&entry.name.as_c_str()) && !sys::not_data(&entry.name);
     if sys::entries(&fd).during(what)?.iter().any(foreign) {
-        return Err(Fail::new(Common::AlreadyExists, format!("{path:?} is not empty, and not a directory store"))
-            .hint("give the store a directory of its own"));
+        return Err(Fail::new(
+            Common::AlreadyExists,
+            format!("{path:?} is not empty, and not a directory store"),
+        )
+        .hint("give the store a directory of its own"));
     }
     for name in [c"datasets", c"groups", c"aside"] {
         sys::ensure_dir(&fd, name).during(what)?;
     }
-    records::write(&fd, RECORD, &StoreRecord { id: Guid(entropy.next_u64()), created: now })?;
+    // Bound to the directory, so that two stores differ even when the random numbers repeat themselves.
+    let own = sys::facts_of_fd(&fd).during(what)?;
+    let mut hasher = blake3::Hasher::new_derive_key("reseed directory store: id of a store");
+    hasher
+        .update(&entropy.next_u64().to_le_bytes())
+        .update(&own.ino.to_le_bytes());
+    hasher
+        .update(&own.ctime.secs.to_le_bytes())
+        .update(&own.ctime.nanos.to_le_bytes());
+    let id = first_u64(&hasher.finalize());
+    records::write(&fd, RECORD, &StoreRecord { id, created: now })?;
     rustix::fs::syncfs(&fd).during(what)?;
     open(path).map_err(|no| no.fail)
 }
@@ -186,7 +220,10 @@ pub(super) struct Lock {
 
 impl Root {
     fn no_dataset(&self, dataset: &DatasetName, error: Errno) -> Fail {
-        sys::os_fail(format!("can't open what the store at {:?} has of {dataset}", self.path), error)
+        sys::os_fail(
+            format!("can't open what the store at {:?} has of {dataset}", self.path),
+            error,
+        )
     }
 
     /// A dataset's directory, if there is one.
@@ -204,11 +241,17 @@ impl Root {
             Err(Errno::NOENT) => return Ok(None),
             opened => opened.map_err(fail)?,
         };
-        Ok(Some(Dataset { fd, snapshots, path: self.dataset_path(dataset) }))
+        Ok(Some(Dataset {
+            fd,
+            snapshots,
+            path: self.dataset_path(dataset),
+        }))
     }
 
     fn dataset_path(&self, dataset: &DatasetName) -> PathBuf {
-        self.path.join("datasets").join(dataset.as_str().replace('/', "%"))
+        self.path
+            .join("datasets")
+            .join(dataset.as_str().replace('/', "%"))
     }
 
     /// A dataset's directory, made where it is missing.
@@ -225,7 +268,11 @@ impl Root {
             }
             opened => opened.during(what)?,
         };
-        Ok(Dataset { fd, snapshots, path: self.dataset_path(dataset) })
+        Ok(Dataset {
+            fd,
+            snapshots,
+            path: self.dataset_path(dataset),
+        })
     }
 
     /// Groups of snapshots that are not all in place yet.
@@ -308,9 +355,18 @@ impl Member {
     /// Fails when its record is damaged.
     pub(super) fn intact(&self) -> Done<&SnapshotRecord> {
         self.record.as_ref().map_err(|why| {
-            Fail::new(Common::Corrupt, format!("the record of snapshot {}@{} is damaged", self.snapshot.dataset, self.snapshot.name))
-                .said(why)
-                .hint(format!("its files are in {:?}; copy what you need from there by hand", self.path.join("tree")))
+            Fail::new(
+                Common::Corrupt,
+                format!(
+                    "the record of snapshot {}@{} is damaged",
+                    self.snapshot.dataset, self.snapshot.name
+                ),
+            )
+            .said(why)
+            .hint(format!(
+                "its files are in {:?}; copy what you need from there by hand",
+                self.path.join("tree")
+            ))
         })
     }
 }
@@ -338,13 +394,21 @@ pub(super) fn members(place: &Dataset, dataset: &DatasetName, pending: &HashSet<
 }
 
 fn member(place: &Dataset, dataset: &DatasetName, dir: CString) -> Done<Option<Member>> {
-    let what = || format!("can't read the record of {} in {:?}", shown(dir.to_bytes()), place.path);
+    let what = || {
+        format!(
+            "can't read the record of {} in {:?}",
+            shown(dir.to_bytes()),
+            place.path
+        )
+    };
     let path = place.path.join("snapshots").join(dir.to_string_lossy().as_ref());
     let fd = match sys::open_dir(&place.snapshots, &dir) {
         Ok(fd) => fd,
         // Pruned since it was listed.
         Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Some(damaged(dataset, dir, path, "it is not a directory", 0))),
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            return Ok(Some(damaged(dataset, dir, path, "it is not a directory", 0)));
+        }
         Err(error) => return Err(sys::os_fail(what(), error)),
     };
     let why = match records::read::<SnapshotRecord>(&fd, META).during(what)? {
@@ -352,11 +416,16 @@ fn member(place: &Dataset, dataset: &DatasetName, dir: CString) -> Done<Option<M
         Found::There(record) => {
             let mut snapshot = record.snapshot();
             snapshot.holds = holds(&fd).during(what)?;
-            return Ok(Some(Member { snapshot, dir, path, record: Ok(record) }));
+            return Ok(Some(Member {
+                snapshot,
+                dir,
+                path,
+                record: Ok(record),
+            }));
         }
         Found::Missing => {
             // Renamed away between the two looks, or really without one.
-            if sys::facts_at(&place.snapshots, &dir) .is_err() {
+            if sys::facts_at(&place.snapshots, &dir).is_err() {
                 return Ok(None);
             }
             "it is missing".to_owned()
@@ -380,7 +449,11 @@ fn damaged(dataset: &DatasetName, dir: CString, path: PathBuf, why: &str, ino: u
         .and_then(|text| SnapshotName::new(text.split('~').next().unwrap_or(text)).ok());
     let name = name.or_else(|| SnapshotName::new(format!("damaged-{ino}")).ok());
     let mut hasher = blake3::Hasher::new_derive_key("reseed directory store: guid of a damaged snapshot");
-    hasher.update(dataset.as_str().as_bytes()).update(&[0]).update(dir.to_bytes()).update(&ino.to_le_bytes());
+    hasher
+        .update(dataset.as_str().as_bytes())
+        .update(&[0])
+        .update(dir.to_bytes())
+        .update(&ino.to_le_bytes());
     let snapshot = Snapshot {
         dataset: dataset.clone(),
         name: name.unwrap_or_else(|| unreachable!("a number makes a name")),
@@ -391,7 +464,12 @@ fn damaged(dataset: &DatasetName, dir: CString, path: PathBuf, why: &str, ino: u
         holds: Vec::new(),
         unseeded: false,
     };
-    Member { snapshot, dir, path, record: Err(why.to_owned()) }
+    Member {
+        snapshot,
+        dir,
+        path,
+        record: Err(why.to_owned()),
+    }
 }
 
 /// The first eight bytes of a hash as a guid.
@@ -432,7 +510,12 @@ pub(super) fn add_hold(place: &Dataset, member: &Member, tag: &HoldTag) -> Done<
 
 /// Takes a hold away.
 pub(super) fn release_hold(place: &Dataset, member: &Member, tag: &HoldTag) -> Done<()> {
-    let what = || format!("can't release {}@{}", member.snapshot.dataset, member.snapshot.name);
+    let what = || {
+        format!(
+            "can't release {}@{}",
+            member.snapshot.dataset, member.snapshot.name
+        )
+    };
     let snapshot = sys::open_dir(&place.snapshots, &member.dir).during(what)?;
     let dir = match sys::open_dir(&snapshot, HOLDS) {
         Err(Errno::NOENT) => return Ok(()),
@@ -446,12 +529,17 @@ pub(super) fn release_hold(place: &Dataset, member: &Member, tag: &HoldTag) -> D
 
 /// Opens a snapshot's tree.
 pub(super) fn open_tree(place: &Dataset, member: &Member) -> Done<OwnedFd> {
-    let what = || format!("can't open the tree of {}@{}", member.snapshot.dataset, member.snapshot.name);
+    let what = || {
+        format!(
+            "can't open the tree of {}@{}",
+            member.snapshot.dataset, member.snapshot.name
+        )
+    };
     let snapshot = sys::open_dir(&place.snapshots, &member.dir).during(what)?;
     match sys::open_dir(&snapshot, TREE) {
-        Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
-            Err(Fail::new(Common::Corrupt, what()).said(error).hint("the snapshot has lost its files; use another"))
-        }
+        Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Err(Fail::new(Common::Corrupt, what())
+            .said(error)
+            .hint("the snapshot has lost its files; use another")),
         opened => opened.during(what),
     }
 }

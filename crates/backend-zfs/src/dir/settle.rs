@@ -33,8 +33,16 @@ use super::sys::{self, During};
 pub(super) fn settle(job: &Job, root: &Path, request: &Settle) -> Result<Settled, StoreError> {
     let open = || root::open(root).map_err(|no| no.into(StoreKind::PoolUnavailable));
     match request {
-        Settle::Promote { staging, replace, marker } => promote(job, &open()?, staging, *replace, marker),
-        Settle::Finish { target, leftover, marker } => finish_leftover(job, &open()?, target, leftover, marker),
+        Settle::Promote {
+            staging,
+            replace,
+            marker,
+        } => promote(job, &open()?, staging, *replace, marker),
+        Settle::Finish {
+            target,
+            leftover,
+            marker,
+        } => finish_leftover(job, &open()?, target, leftover, marker),
         Settle::Quarantine { staging, why } => quarantine(job, staging, why),
         Settle::Discard { staging } if staging.state == StageState::Exposed => Ok(Settled::default()),
         Settle::Discard { staging } => discard(job, &Place::of(&staging.target).store()?),
@@ -49,11 +57,14 @@ fn stale(what: impl Into<String>) -> StoreError {
 }
 
 fn look(place: &Place) -> Result<Standing, StoreError> {
-    place::standing(&place.path).during(|| format!("can't look at {:?}", place.path)).store()
+    place::standing(&place.path)
+        .during(|| format!("can't look at {:?}", place.path))
+        .store()
 }
 
 fn occupied(place: &Place, by: &str) -> StoreError {
-    StoreError::new(StoreKind::Occupied, format!("{:?} is {by}", place.path)).hint("move it away; a restore never removes it")
+    StoreError::new(StoreKind::Occupied, format!("{:?} is {by}", place.path))
+        .hint("move it away; a restore never removes it")
 }
 
 /// The guid of the directory at a target.
@@ -68,7 +79,10 @@ fn standing_guid(standing: &Standing) -> Option<Guid> {
 fn already(root: &Root, target: &Target, standing: &Standing, marker: &Marker) -> Option<Settled> {
     let guid = standing_guid(standing)?;
     let written = inspect::marker(root, &target.dataset)?;
-    (written.guid == guid && written.marker == *marker).then(|| Settled { guid: Some(guid), ..Settled::default() })
+    (written.guid == guid && written.marker == *marker).then(|| Settled {
+        guid: Some(guid),
+        ..Settled::default()
+    })
 }
 
 fn promote(
@@ -94,7 +108,10 @@ fn promote(
     let (stage, record) = stage;
     fits(target, &record, marker)?;
     if record.quarantined.is_some() {
-        return Err(stale(format!("what was staged for {} was quarantined", target.dataset)));
+        return Err(stale(format!(
+            "what was staged for {} was quarantined",
+            target.dataset
+        )));
     }
     if tree_is_staged(&place, &stage, &record)? {
         put_in_place(job, &place, &stage, &record, replace)?;
@@ -118,7 +135,10 @@ fn staged(place: &Place) -> Result<Option<(Stage, StageRecord)>, StoreError> {
         .hint("look at what is in the staging directory, and move it away")),
         Found::Newer(format) => Err(StoreError::new(
             StoreKind::Unsupported,
-            format!("the staging directory beside {:?} is of format {format}", place.path),
+            format!(
+                "the staging directory beside {:?} is of format {format}",
+                place.path
+            ),
         )
         .hint("use the reseed that made it, or a later one")),
     }
@@ -145,7 +165,9 @@ fn tree_is_staged(place: &Place, stage: &Stage, record: &StageRecord) -> Result<
     match sys::facts_at(&stage.fd, TREE) {
         Ok(facts) => Ok(place::guid(&facts) == record.tree),
         Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(error).during(|| format!("can't look at what is staged beside {:?}", place.path)).store(),
+        Err(error) => Err(error)
+            .during(|| format!("can't look at what is staged beside {:?}", place.path))
+            .store(),
     }
 }
 
@@ -163,10 +185,16 @@ fn put_in_place(
         (Standing::Other(by), _) => return Err(occupied(place, by)),
         (Standing::Populated(_), Replace::OnlyEmpty) => return Err(populated(place)),
         (Standing::Empty(_) | Standing::Populated(_), Replace::SetAside { guid }) if there != Some(guid) => {
-            return Err(stale(format!("{:?} is another directory than the one that was to be set aside", place.path)));
+            return Err(stale(format!(
+                "{:?} is another directory than the one that was to be set aside",
+                place.path
+            )));
         }
         (Standing::Nothing, Replace::SetAside { .. }) if !is_aside(place, stage, record) => {
-            return Err(stale(format!("{:?}, which was to be set aside, is gone", place.path)));
+            return Err(stale(format!(
+                "{:?}, which was to be set aside, is gone",
+                place.path
+            )));
         }
         _ => {}
     }
@@ -178,17 +206,27 @@ fn put_in_place(
     if there.is_none() {
         return match sys::rename_dir(&stage.fd, TREE, &stage.parent, &place.leaf) {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Err(stale(format!("something has come to stand at {:?}", place.path))),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                Err(stale(format!("something has come to stand at {:?}", place.path)))
+            }
             Err(error) => Err(error).during(what).store(),
         };
     }
     let exchanged = match job.has_exchange() {
-        true => rustix::fs::renameat_with(&stage.fd, TREE, &stage.parent, place.leaf.as_c_str(), RenameFlags::EXCHANGE),
+        true => rustix::fs::renameat_with(
+            &stage.fd,
+            TREE,
+            &stage.parent,
+            place.leaf.as_c_str(),
+            RenameFlags::EXCHANGE,
+        ),
         false => Err(Errno::INVAL),
     };
     match exchanged {
         Ok(()) => {}
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return without_exchange(job, place, stage, record, replace),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            return without_exchange(job, place, stage, record, replace);
+        }
         Err(Errno::BUSY | Errno::XDEV) => return Err(staging::mount_point(place)),
         Err(Errno::NOENT) => return Err(stale(format!("{:?} went away", place.path))),
         Err(error) => return Err(error).during(what).store(),
@@ -198,23 +236,36 @@ fn put_in_place(
         return Ok(());
     }
     // Somebody wrote to it, or put another directory there, between the look and the exchange.
-    match rustix::fs::renameat_with(&stage.fd, TREE, &stage.parent, place.leaf.as_c_str(), RenameFlags::EXCHANGE) {
+    match rustix::fs::renameat_with(
+        &stage.fd,
+        TREE,
+        &stage.parent,
+        place.leaf.as_c_str(),
+        RenameFlags::EXCHANGE,
+    ) {
         Ok(()) => Err(populated(place)),
         Err(error) => Err(sys::os_fail(
-            format!("{:?} was written to while it was being replaced, and can't be put back", place.path),
+            format!(
+                "{:?} was written to while it was being replaced, and can't be put back",
+                place.path
+            ),
             error,
         ))
         .store()
         .map_err(|error: StoreError| {
-            error
-                .effect(Effect::Partial)
-                .hint(format!("its data is in {:?}", place.sibling(&place.staging()).join("tree")))
+            error.effect(Effect::Partial).hint(format!(
+                "its data is in {:?}",
+                place.sibling(&place.staging()).join("tree")
+            ))
         }),
     }
 }
 
 fn populated(place: &Place) -> StoreError {
-    stale(format!("data has come to stand at {:?}; it is left alone", place.path))
+    stale(format!(
+        "data has come to stand at {:?}; it is left alone",
+        place.path
+    ))
 }
 
 /// Whether what was exchanged is what was looked at, and still empty if it was to be.
@@ -242,25 +293,40 @@ fn without_exchange(
     job.step("renamed what stood there aside");
     let back = |error: StoreError| match sys::rename_dir(&stage.parent, &aside, &stage.parent, &place.leaf) {
         Ok(()) => error,
-        Err(_) => error.effect(Effect::Partial).hint(format!("what stood there is in {:?}", place.sibling(&aside))),
+        Err(_) => error
+            .effect(Effect::Partial)
+            .hint(format!("what stood there is in {:?}", place.sibling(&aside))),
     };
-    let empty = sys::open_dir(&stage.parent, &aside).and_then(sys::is_empty).unwrap_or(false);
+    let empty = sys::open_dir(&stage.parent, &aside)
+        .and_then(sys::is_empty)
+        .unwrap_or(false);
     if replace == Replace::OnlyEmpty && !empty {
         return Err(back(populated(place)));
     }
-    sys::rename_dir(&stage.fd, TREE, &stage.parent, &place.leaf).during(what).store().map_err(back)
+    sys::rename_dir(&stage.fd, TREE, &stage.parent, &place.leaf)
+        .during(what)
+        .store()
+        .map_err(back)
 }
 
 /// The first free name to rename something aside to.
 fn free_aside(place: &Place, stage: &Stage, record: &StageRecord) -> Result<CString, StoreError> {
     let mut at = 1;
     loop {
-        let run = if at == 1 { record.run.to_string() } else { format!("{}-{at}", record.run) };
+        let run = if at == 1 {
+            record.run.to_string()
+        } else {
+            format!("{}-{at}", record.run)
+        };
         let name = place.aside(&run);
         match sys::facts_at(&stage.parent, &name) {
             Err(Errno::NOENT) => return Ok(name),
             Ok(_) => at += 1,
-            Err(error) => return Err(error).during(|| format!("can't look beside {:?}", place.path)).store(),
+            Err(error) => {
+                return Err(error)
+                    .during(|| format!("can't look beside {:?}", place.path))
+                    .store();
+            }
         }
     }
 }
@@ -283,11 +349,22 @@ fn finish(
 ) -> Result<Settled, StoreError> {
     let standing = look(place)?;
     if standing_guid(&standing) != Some(record.tree) {
-        return Err(stale(format!("{:?} is not what was staged for {}", place.path, target.dataset)));
+        return Err(stale(format!(
+            "{:?} is not what was staged for {}",
+            place.path, target.dataset
+        )));
     }
     let partly = |error: StoreError| error.effect(Effect::Partial);
-    let what = || format!("the data stands at {:?}, and what comes after could not be finished", place.path);
-    rustix::fs::fsync(&stage.parent).during(what).store().map_err(partly)?;
+    let what = || {
+        format!(
+            "the data stands at {:?}, and what comes after could not be finished",
+            place.path
+        )
+    };
+    rustix::fs::fsync(&stage.parent)
+        .during(what)
+        .store()
+        .map_err(partly)?;
     job.step("renamed the staged tree into place");
     let mut set_aside = match sys::facts_at(&stage.fd, TREE) {
         Ok(_) => Some(put_aside(place, stage, record).map_err(partly)?),
@@ -315,15 +392,31 @@ fn shown_path(place: &Place, name: &CString) -> String {
 fn put_aside(place: &Place, stage: &Stage, record: &StageRecord) -> Result<CString, StoreError> {
     let name = free_aside(place, stage, record)?;
     let what = || format!("can't rename what stood at {:?} aside", place.path);
-    sys::rename_dir(&stage.fd, TREE, &stage.parent, &name).during(what).store()?;
+    sys::rename_dir(&stage.fd, TREE, &stage.parent, &name)
+        .during(what)
+        .store()?;
     rustix::fs::fsync(&stage.parent).during(what).store()?;
     Ok(name)
 }
 
-fn write_marker(root: &Root, target: &Target, place: &Place, guid: Guid, marker: &Marker) -> Result<(), StoreError> {
+fn write_marker(
+    root: &Root,
+    target: &Target,
+    place: &Place,
+    guid: Guid,
+    marker: &Marker,
+) -> Result<(), StoreError> {
     let dataset = root.ensure_dataset(&target.dataset).store()?;
     note_place(root, &dataset, place).store()?;
-    records::write(&dataset.fd, c"marker.json", &MarkerRecord { guid, marker: marker.clone() }).store()
+    records::write(
+        &dataset.fd,
+        c"marker.json",
+        &MarkerRecord {
+            guid,
+            marker: marker.clone(),
+        },
+    )
+    .store()
 }
 
 /// Removes the staging directory. It goes out of sight first.
@@ -357,7 +450,10 @@ fn finish_leftover(
     same_leftover(target, &record, leftover)?;
     fits(target, &record, marker)?;
     if record.quarantined.is_some() || tree_is_staged(&place, &stage, &record)? {
-        return Err(stale(format!("what is staged for {} was not promoted", target.dataset)));
+        return Err(stale(format!(
+            "what is staged for {} was not promoted",
+            target.dataset
+        )));
     }
     finish(job, root, target, &place, &stage, &record, marker)
 }
@@ -384,7 +480,10 @@ fn quarantine(job: &Job, staging: &Staging, why: &str) -> Result<Settled, StoreE
         return Err(stale(format!("nothing is staged for {}", staging.target.dataset)));
     };
     if record.dataset != staging.target.dataset || !tree_is_staged(&place, &stage, &record)? {
-        return Err(stale(format!("what was staged for {} is not there any more", staging.target.dataset)));
+        return Err(stale(format!(
+            "what was staged for {} is not there any more",
+            staging.target.dataset
+        )));
     }
     if record.quarantined.is_none() {
         record.quarantined = Some(why.to_owned());
@@ -393,7 +492,10 @@ fn quarantine(job: &Job, staging: &Staging, why: &str) -> Result<Settled, StoreE
     job.step("noted why it is quarantined");
     let name = finish_quarantine(job, &place, &stage, &record)?;
     let path = place.sibling(&name).join("tree");
-    Ok(Settled { quarantined: Some(path.to_string_lossy().into_owned()), ..Settled::default() })
+    Ok(Settled {
+        quarantined: Some(path.to_string_lossy().into_owned()),
+        ..Settled::default()
+    })
 }
 
 /// Renames a staging directory whose record says so to its quarantine, instead of the one that is there.
@@ -412,7 +514,9 @@ pub(super) fn finish_quarantine(
         Err(error) => return Err(error).during(what).store(),
     }
     job.step("renamed the older quarantine out of the way");
-    sys::rename_dir(&stage.parent, &place.staging(), &stage.parent, &name).during(what).store()?;
+    sys::rename_dir(&stage.parent, &place.staging(), &stage.parent, &name)
+        .during(what)
+        .store()?;
     rustix::fs::fsync(&stage.parent).during(what).store()?;
     job.step("renamed to quarantine");
     remove(&job, &stage.parent, &trash).store()?;
@@ -432,7 +536,10 @@ fn discard(job: &Job, place: &Place) -> Result<Settled, StoreError> {
         }
     }
     throw_away(job, place, &stage)?;
-    Ok(Settled { set_aside: set_aside.map(|name| shown_path(place, &name)), ..Settled::default() })
+    Ok(Settled {
+        set_aside: set_aside.map(|name| shown_path(place, &name)),
+        ..Settled::default()
+    })
 }
 
 fn discard_leftover(job: &Job, target: &Target, leftover: &Leftover) -> Result<Settled, StoreError> {
@@ -449,27 +556,40 @@ fn start_empty(root: &Root, target: &Target, marker: &Marker) -> Result<Settled,
     let standing = look(&place)?;
     let guid = match &standing {
         Standing::Other(by) => return Err(occupied(&place, by)),
-        Standing::Populated(_) => return already(root, target, &standing, marker).ok_or_else(|| populated(&place)),
+        Standing::Populated(_) => {
+            return already(root, target, &standing, marker).ok_or_else(|| populated(&place));
+        }
         Standing::Empty(facts) => place::guid(facts),
         Standing::Nothing => {
             let what = || format!("can't make the directory {:?}", place.path);
             root::make_parents(&place.parent).store()?;
             let parent = place.open_parent().during(what).store()?;
             let mode = Mode::from_raw_mode(0o755);
-            rustix::fs::mkdirat(&parent, place.leaf.as_c_str(), mode).during(what).store()?;
+            rustix::fs::mkdirat(&parent, place.leaf.as_c_str(), mode)
+                .during(what)
+                .store()?;
             rustix::fs::fsync(&parent).during(what).store()?;
             place::guid(&sys::facts_at(&parent, &place.leaf).during(what).store()?)
         }
     };
     write_marker(root, target, &place, guid, marker)?;
-    Ok(Settled { guid: Some(guid), ..Settled::default() })
+    Ok(Settled {
+        guid: Some(guid),
+        ..Settled::default()
+    })
 }
 
 fn mark(root: &Root, target: &Target, guid: Guid, marker: &Marker) -> Result<Settled, StoreError> {
     let place = Place::of(target).store()?;
     if standing_guid(&look(&place)?) != Some(guid) {
-        return Err(stale(format!("{:?} is another directory than the one that was to be marked", place.path)));
+        return Err(stale(format!(
+            "{:?} is another directory than the one that was to be marked",
+            place.path
+        )));
     }
     write_marker(root, target, &place, guid, marker)?;
-    Ok(Settled { guid: Some(guid), ..Settled::default() })
+    Ok(Settled {
+        guid: Some(guid),
+        ..Settled::default()
+    })
 }

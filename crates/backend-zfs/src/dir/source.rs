@@ -51,7 +51,12 @@ impl DirSource {
 
     /// A replica in another root.
     pub fn replica(name: SourceName, root: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
-        Self { name, root: root.into(), class: SourceClass::Replica, jobs: Jobs::new(clock) }
+        Self {
+            name,
+            root: root.into(),
+            class: SourceClass::Replica,
+            jobs: Jobs::new(clock),
+        }
     }
 }
 
@@ -93,7 +98,12 @@ fn point_of(name: &SourceName, root: &Root, member: &Member) -> RecoveryPoint {
     }
 }
 
-fn points(job: &Job, name: &SourceName, root: &Path, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
+fn points(
+    job: &Job,
+    name: &SourceName,
+    root: &Path,
+    target: &Target,
+) -> Result<Vec<RecoveryPoint>, SourceError> {
     let root = open(root)?;
     let mut all = Vec::new();
     for (_, members) in everything(&root, &target.dataset)? {
@@ -114,21 +124,30 @@ fn points(job: &Job, name: &SourceName, root: &Path, target: &Target) -> Result<
 /// The snapshot of a point, which must be what it was when the point was told.
 fn locate(root: &Root, point: &RecoveryPoint) -> Result<(Dataset, Member), SourceError> {
     for (place, members) in everything(root, &point.dataset)? {
-        let Some(member) = members.into_iter().find(|member| point.id == member.snapshot.guid.into()) else {
+        let Some(member) = members
+            .into_iter()
+            .find(|member| point.id == member.snapshot.guid.into())
+        else {
             continue;
         };
         member.intact().source(Effect::None)?;
         if (member.snapshot.taken_at, member.snapshot.fingerprint) != (point.taken_at, point.fingerprint) {
             return Err(SourceError::new(
                 SourceKind::StalePlan,
-                format!("snapshot {}@{} is not what it was when it was listed", point.dataset, member.snapshot.name),
+                format!(
+                    "snapshot {}@{} is not what it was when it was listed",
+                    point.dataset, member.snapshot.name
+                ),
             ));
         }
         return Ok((place, member));
     }
     Err(SourceError::new(
         SourceKind::NoSuchPoint,
-        format!("the store at {:?} has no recovery point {} of {}", root.path, point.id, point.dataset),
+        format!(
+            "the store at {:?} has no recovery point {} of {}",
+            root.path, point.id, point.dataset
+        ),
     )
     .hint("`reseed status` lists what there is"))
 }
@@ -138,11 +157,18 @@ fn components(scope: &Scope) -> Result<Vec<CString>, SourceError> {
     let Scope::Path(path) = scope else {
         return Ok(Vec::new());
     };
-    let wrong = |why: &str| SourceError::new(SourceKind::InvalidInput, format!("{path:?} can't be restored: {why}"));
+    let wrong = |why: &str| {
+        SourceError::new(
+            SourceKind::InvalidInput,
+            format!("{path:?} can't be restored: {why}"),
+        )
+    };
     let mut names = Vec::new();
     for part in path.components() {
         match part {
-            Component::Normal(name) if !name.as_bytes().contains(&0) => names.push(joined(name.as_bytes(), b"")),
+            Component::Normal(name) if !name.as_bytes().contains(&0) => {
+                names.push(joined(name.as_bytes(), b""))
+            }
             Component::CurDir => {}
             _ => return Err(wrong("give it relative to the dataset's root, without '..'")),
         }
@@ -158,7 +184,11 @@ fn plan(root: &Path, request: &RestoreRequest) -> Result<RestorePlan, SourceErro
     let root = open(root)?;
     let (_, member) = locate(&root, &request.point)?;
     let from = member.path.join("tree");
-    let bytes = if only.is_empty() { member.snapshot.bytes } else { None };
+    let bytes = if only.is_empty() {
+        member.snapshot.bytes
+    } else {
+        None
+    };
     let what = match &request.scope {
         Scope::Whole => format!("copy the tree {from:?}"),
         Scope::Path(path) => format!("copy {path:?} of the tree {from:?}"),
@@ -167,7 +197,9 @@ fn plan(root: &Path, request: &RestoreRequest) -> Result<RestorePlan, SourceErro
         request: request.clone(),
         bytes,
         steps: vec![
-            format!("{what} into staging: clone files where the filesystem can, keep what an earlier attempt brought"),
+            format!(
+                "{what} into staging: clone files where the filesystem can, keep what an earlier attempt brought"
+            ),
             "check that the number of files and bytes is the recorded one".to_owned(),
         ],
     })
@@ -177,17 +209,25 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
     let point = &plan.request.point;
     let only = components(&plan.request.scope)?;
     if staging.state == StageState::Exposed {
-        return Err(SourceError::new(SourceKind::InvalidInput, "an exposed snapshot is for reading, not for restoring into"));
+        return Err(SourceError::new(
+            SourceKind::InvalidInput,
+            "an exposed snapshot is for reading, not for restoring into",
+        ));
     }
     let root = open(root)?;
     let (place, member) = locate(&root, point)?;
     let tree = root::open_tree(&place, &member).source(Effect::None)?;
     let into = sys::open_dir_path(&staging.path).map_err(|error| match error {
-        Errno::LOOP | Errno::NOTDIR | Errno::NOENT => {
-            SourceError::new(SourceKind::StalePlan, format!("the staging directory {:?} is not there", staging.path)).said(error)
-        }
+        Errno::LOOP | Errno::NOTDIR | Errno::NOENT => SourceError::new(
+            SourceKind::StalePlan,
+            format!("the staging directory {:?} is not there", staging.path),
+        )
+        .said(error),
         error => {
-            let fail = sys::os_fail(format!("can't open the staging directory {:?}", staging.path), error);
+            let fail = sys::os_fail(
+                format!("can't open the staging directory {:?}", staging.path),
+                error,
+            );
             fail.convert(SourceKind::Io)
         }
     })?;
@@ -201,7 +241,13 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
         only,
         reuse: None,
     };
-    let copied = tree::copy(&copying, tree, into.try_clone().during(|| "can't open staging".to_owned()).source(Effect::None)?);
+    let copied = tree::copy(
+        &copying,
+        tree,
+        into.try_clone()
+            .during(|| "can't open staging".to_owned())
+            .source(Effect::None)?,
+    );
     // A snapshot is renamed before it is removed. If it is where it was, nothing was missing while it was read.
     let there = locate(&root, point);
     let outcome = match (copied, there) {
@@ -215,7 +261,10 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
             SourceKind::NothingRestored,
             match &plan.request.scope {
                 Scope::Whole => format!("recovery point {} of {} is empty", point.id, point.dataset),
-                Scope::Path(path) => format!("there is no {path:?} in recovery point {} of {}", point.id, point.dataset),
+                Scope::Path(path) => format!(
+                    "there is no {path:?} in recovery point {} of {}",
+                    point.id, point.dataset
+                ),
             },
         ));
     }
@@ -235,9 +284,18 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
     }
     let mut warnings = outcome.warnings;
     if record.torn_count > 0 {
-        warnings.push(format!("{} of its files were being written to when the snapshot was taken", record.torn_count));
+        warnings.push(format!(
+            "{} of its files were being written to when the snapshot was taken",
+            record.torn_count
+        ));
     }
-    Ok(Restored { bytes: outcome.bytes, files: outcome.files, reused: outcome.reused, checked, warnings })
+    Ok(Restored {
+        bytes: outcome.bytes,
+        files: outcome.files,
+        reused: outcome.reused,
+        checked,
+        warnings,
+    })
 }
 
 #[async_trait]
@@ -247,12 +305,19 @@ impl RestoreSource for DirSource {
     }
 
     fn caps(&self) -> SourceCaps {
-        SourceCaps { kind: self.class, delivery: Delivery::Files, partial: true, verifies: false }
+        SourceCaps {
+            kind: self.class,
+            delivery: Delivery::Files,
+            partial: true,
+            verifies: false,
+        }
     }
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         let (name, root, target) = (self.name.clone(), self.root.clone(), target.clone());
-        self.jobs.run(cx, move |job| points(job, &name, &root, &target)).await
+        self.jobs
+            .run(cx, move |job| points(job, &name, &root, &target))
+            .await
     }
 
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
@@ -260,8 +325,15 @@ impl RestoreSource for DirSource {
         self.jobs.run(cx, move |_| plan(&root, &request)).await
     }
 
-    async fn execute(&self, cx: &Context, plan: &RestorePlan, staging: &Staging) -> Result<Restored, SourceError> {
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
         let (root, plan, staging) = (self.root.clone(), plan.clone(), staging.clone());
-        self.jobs.run(cx, move |job| execute(job, &root, &plan, &staging)).await
+        self.jobs
+            .run(cx, move |job| execute(job, &root, &plan, &staging))
+            .await
     }
 }

@@ -57,19 +57,28 @@ fn staging_path(place: &Place) -> std::path::PathBuf {
 }
 
 fn foreign(place: &Place, why: &str) -> StoreError {
-    StoreError::new(StoreKind::StageConflict, format!("{:?} is not a staging directory of ours", staging_path(place)))
-        .said(why)
-        .hint("look at what is in it, and move it away")
+    StoreError::new(
+        StoreKind::StageConflict,
+        format!("{:?} is not a staging directory of ours", staging_path(place)),
+    )
+    .said(why)
+    .hint("look at what is in it, and move it away")
 }
 
 /// Makes, opens or exposes.
 pub(super) fn stage(job: &Job, root: &Path, request: &StageRequest) -> Result<Staging, StoreError> {
     match &request.purpose {
-        StagePurpose::Restore { delivery: Delivery::Native, .. } => Err(StoreError::new(
+        StagePurpose::Restore {
+            delivery: Delivery::Native,
+            ..
+        } => Err(StoreError::new(
             StoreKind::Unsupported,
             "a directory store has no stream of its own to receive",
         )),
-        StagePurpose::Restore { point, delivery: Delivery::Files } => restore(job, root, &request.target, point),
+        StagePurpose::Restore {
+            point,
+            delivery: Delivery::Files,
+        } => restore(job, root, &request.target, point),
         StagePurpose::Expose { snapshot } => expose(root, &request.target, snapshot),
     }
 }
@@ -77,11 +86,19 @@ pub(super) fn stage(job: &Job, root: &Path, request: &StageRequest) -> Result<St
 /// The snapshot's own tree: nothing is mounted or copied.
 fn expose(root: &Path, target: &Target, wanted: &SnapshotRef) -> Result<Staging, StoreError> {
     let root = root::open(root).map_err(|no| no.into(StoreKind::PoolUnavailable))?;
-    let missing = || StoreError::new(StoreKind::NotFound, format!("there is no snapshot {}@{}", wanted.dataset, wanted.name));
+    let missing = || {
+        StoreError::new(
+            StoreKind::NotFound,
+            format!("there is no snapshot {}@{}", wanted.dataset, wanted.name),
+        )
+    };
     if wanted.dataset != target.dataset {
         return Err(StoreError::new(
             StoreKind::InvalidInput,
-            format!("{}@{} is no snapshot of {}", wanted.dataset, wanted.name, target.dataset),
+            format!(
+                "{}@{} is no snapshot of {}",
+                wanted.dataset, wanted.name, target.dataset
+            ),
         ));
     }
     let members = root.members(&wanted.dataset).store()?;
@@ -124,11 +141,17 @@ fn can_be_replaced(place: &Place) -> Result<(), StoreError> {
         Standing::Nothing => return Ok(()),
         Standing::Other(by) => {
             let what = format!("{:?} is {by}", place.path);
-            return Err(StoreError::new(StoreKind::Occupied, what).hint("move it away; a restore never removes it"));
+            return Err(
+                StoreError::new(StoreKind::Occupied, what).hint("move it away; a restore never removes it")
+            );
         }
         Standing::Empty(facts) | Standing::Populated(facts) => facts,
     };
-    let parent = place.open_parent().and_then(sys::facts_of_fd).during(what).store()?;
+    let parent = place
+        .open_parent()
+        .and_then(sys::facts_of_fd)
+        .during(what)
+        .store()?;
     if facts.mount_root || !facts.same_mount(&parent) {
         return Err(mount_point(place));
     }
@@ -139,7 +162,10 @@ fn can_be_replaced(place: &Place) -> Result<(), StoreError> {
 pub(super) fn mount_point(place: &Place) -> StoreError {
     StoreError::new(
         StoreKind::Unsupported,
-        format!("a filesystem is mounted on {:?}, so it can't be replaced by a rename", place.path),
+        format!(
+            "a filesystem is mounted on {:?}, so it can't be replaced by a rename",
+            place.path
+        ),
     )
     .hint("let the service use a directory inside of that filesystem, and declare that one")
 }
@@ -150,7 +176,17 @@ fn make(job: &Job, place: &Place, target: &Target, point: &RecoveryPoint) -> Res
     let fd = sys::ensure_dir(&parent, &place.staging()).during(what).store()?;
     attrs::disinherit(&fd).during(what).store()?;
     job.step("made the staging directory");
-    begin(job, place, target, point, &Stage { parent, fd, record: Found::Missing })
+    begin(
+        job,
+        place,
+        target,
+        point,
+        &Stage {
+            parent,
+            fd,
+            record: Found::Missing,
+        },
+    )
 }
 
 /// Makes the tree and the record in a staging directory that has none.
@@ -193,8 +229,12 @@ fn take_up(
         }
         Found::Damaged(why) => return Err(foreign(place, why)),
         Found::Newer(format) => {
-            let what = format!("the staging directory beside {:?} is of format {format}", place.path);
-            return Err(StoreError::new(StoreKind::Unsupported, what).hint("use the reseed that made it, or a later one"));
+            let what = format!(
+                "the staging directory beside {:?} is of format {format}",
+                place.path
+            );
+            return Err(StoreError::new(StoreKind::Unsupported, what)
+                .hint("use the reseed that made it, or a later one"));
         }
     };
     if record.quarantined.is_some() && record.dataset == target.dataset {
@@ -207,11 +247,18 @@ fn take_up(
     match sys::open_dir(&stage.fd, TREE) {
         Ok(tree) if place::guid(&sys::facts_of_fd(&tree).during(what).store()?) == record.tree => {
             let empty = sys::entries(&tree).during(what).store()?.is_empty();
-            Ok(if empty { StageState::Fresh } else { StageState::Partial })
+            Ok(if empty {
+                StageState::Fresh
+            } else {
+                StageState::Partial
+            })
         }
         Ok(_) | Err(Errno::NOENT) => Err(StoreError::new(
             StoreKind::StalePlan,
-            format!("what was staged for {} stands at its place already", target.dataset),
+            format!(
+                "what was staged for {} stands at its place already",
+                target.dataset
+            ),
         )
         .hint("run `reseed preseed` again: it finishes the restore")),
         Err(error) => Err(error).during(what).store(),
@@ -242,7 +289,11 @@ fn interrupted_making(place: &Place, stage: &Stage) -> Result<(), StoreError> {
             b"tree" => {
                 let facts = sys::facts_at(&stage.fd, TREE).during(what).store()?;
                 facts.kind == FileType::Directory
-                    && sys::open_dir(&stage.fd, TREE).and_then(sys::entries).during(what).store()?.is_empty()
+                    && sys::open_dir(&stage.fd, TREE)
+                        .and_then(sys::entries)
+                        .during(what)
+                        .store()?
+                        .is_empty()
             }
             _ => false,
         };

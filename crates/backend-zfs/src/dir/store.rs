@@ -30,8 +30,18 @@ pub struct DirStore {
 
 impl DirStore {
     /// The store at `root`. Nothing is opened yet: the disk may be mounted later, and every call looks again.
-    pub fn new(name: SourceName, root: impl Into<PathBuf>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { name, root: root.into(), jobs: Jobs::new(clock), entropy }
+    pub fn new(
+        name: SourceName,
+        root: impl Into<PathBuf>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self {
+            name,
+            root: root.into(),
+            jobs: Jobs::new(clock),
+            entropy,
+        }
     }
 
     /// What it is called in the configuration.
@@ -50,9 +60,17 @@ impl DirStore {
     /// `InvalidInput` when the root is a file or a symbolic link, `AlreadyExists` when it holds something else,
     /// `Unsupported` when a newer reseed made it, `ReadOnly`, `PermissionDenied`.
     pub async fn init(&self, cx: &Context) -> Result<Guid, StoreError> {
-        let (path, entropy, clock) = (self.root.clone(), Arc::clone(&self.entropy), Arc::clone(&self.jobs.clock));
+        let (path, entropy, clock) = (
+            self.root.clone(),
+            Arc::clone(&self.entropy),
+            Arc::clone(&self.jobs.clock),
+        );
         self.jobs
-            .run(cx, move |_| root::init(&path, &*entropy, clock.now()).map(|root| root.id).store())
+            .run(cx, move |_| {
+                root::init(&path, &*entropy, clock.now())
+                    .map(|root| root.id)
+                    .store()
+            })
             .await
     }
 
@@ -64,7 +82,9 @@ impl DirStore {
         let path = self.root.clone();
         self.jobs
             .run(cx, move |_| {
-                root::open(&path).map(|root| root.id).map_err(|no| no.into(StoreKind::PoolUnavailable))
+                root::open(&path)
+                    .map(|root| root.id)
+                    .map_err(|no| no.into(StoreKind::PoolUnavailable))
             })
             .await
     }
@@ -73,17 +93,26 @@ impl DirStore {
 #[async_trait]
 impl SnapshotStore for DirStore {
     fn caps(&self) -> StoreCaps {
-        StoreCaps { atomic_group: true, holds: true, native_receive: false, set_aside: true }
+        StoreCaps {
+            atomic_group: true,
+            holds: true,
+            native_receive: false,
+            set_aside: true,
+        }
     }
 
     async fn inspect(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Inspection>, StoreError> {
         let (root, targets) = (self.root.clone(), targets.to_vec());
-        self.jobs.run(cx, move |job| inspect::inspect(job, &root, &targets)).await
+        self.jobs
+            .run(cx, move |job| inspect::inspect(job, &root, &targets))
+            .await
     }
 
     async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError> {
         let (root, targets) = (self.root.clone(), targets.to_vec());
-        self.jobs.run(cx, move |job| keep::list(job, &root, &targets)).await
+        self.jobs
+            .run(cx, move |job| keep::list(job, &root, &targets))
+            .await
     }
 
     async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError> {
@@ -108,16 +137,22 @@ impl SnapshotStore for DirStore {
 
     async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError> {
         let (root, snapshots) = (self.root.clone(), snapshots.to_vec());
-        self.jobs.run_locked(cx, move |job| keep::prune(job, &root, &snapshots)).await
+        self.jobs
+            .run_locked(cx, move |job| keep::prune(job, &root, &snapshots))
+            .await
     }
 
     async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError> {
         let (root, request) = (self.root.clone(), request.clone());
-        self.jobs.run(cx, move |job| staging::stage(job, &root, &request)).await
+        self.jobs
+            .run(cx, move |job| staging::stage(job, &root, &request))
+            .await
     }
 
     async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError> {
         let (root, request) = (self.root.clone(), request.clone());
-        self.jobs.run(cx, move |job| settle::settle(job, &root, &request)).await
+        self.jobs
+            .run(cx, move |job| settle::settle(job, &root, &request))
+            .await
     }
 }

@@ -23,8 +23,12 @@ pub(super) type Done<T> = Result<T, Fail>;
 pub(super) fn os_fail(what: impl Into<String>, error: impl Into<io::Error>) -> Fail {
     let fail = Fail::io(what, &error.into());
     match fail.kind() {
-        Common::NoSpace => fail.hint("free some space there (`df -h`, `df -i`, quotas), then run the same command again"),
-        Common::ReadOnly => fail.hint("the filesystem is mounted read-only: see `dmesg` for why, then remount it writable"),
+        Common::NoSpace => {
+            fail.hint("free some space there (`df -h`, `df -i`, quotas), then run the same command again")
+        }
+        Common::ReadOnly => {
+            fail.hint("the filesystem is mounted read-only: see `dmesg` for why, then remount it writable")
+        }
         Common::PermissionDenied => fail.hint("run as root, or as the user that owns these files"),
         _ => fail,
     }
@@ -102,7 +106,10 @@ impl Facts {
 }
 
 fn facts_of(stat: &rustix::fs::Statx) -> Facts {
-    let time = |t: rustix::fs::StatxTimestamp| FileTime { secs: t.tv_sec, nanos: t.tv_nsec };
+    let time = |t: rustix::fs::StatxTimestamp| FileTime {
+        secs: t.tv_sec,
+        nanos: t.tv_nsec,
+    };
     let has = |flag: StatxFlags| stat.stx_mask & flag.bits() != 0;
     Facts {
         kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
@@ -129,19 +136,34 @@ fn wanted() -> StatxFlags {
 
 /// About an entry of a directory, not following a link.
 pub(super) fn facts_at(dir: impl AsFd, name: &CStr) -> Result<Facts, Errno> {
-    let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted())?;
+    let stat = rustix::fs::statx(
+        dir,
+        name,
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        wanted(),
+    )?;
     Ok(facts_of(&stat))
 }
 
 /// About a path from the root, not following a link in its last component.
 pub(super) fn facts_of_path(path: &Path) -> Result<Facts, Errno> {
-    let stat = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted())?;
+    let stat = rustix::fs::statx(
+        CWD,
+        path,
+        AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        wanted(),
+    )?;
     Ok(facts_of(&stat))
 }
 
 /// About an open file.
 pub(super) fn facts_of_fd(fd: impl AsFd) -> Result<Facts, Errno> {
-    Ok(facts_of(&rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted())?))
+    Ok(facts_of(&rustix::fs::statx(
+        fd,
+        c"",
+        AtFlags::EMPTY_PATH,
+        wanted(),
+    )?))
 }
 
 /// Opens a directory below another for reading, not following a link.
@@ -193,7 +215,11 @@ pub(super) fn entries(dir: impl AsFd) -> Result<Vec<Entry>, Errno> {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            found.push(Entry { name: name.to_owned(), kind: entry.file_type(), ino: entry.ino() });
+            found.push(Entry {
+                name: name.to_owned(),
+                kind: entry.file_type(),
+                ino: entry.ino(),
+            });
         }
     }
     found.sort_unstable_by_key(|entry| entry.ino);
@@ -294,12 +320,7 @@ pub(super) fn remove_file(dir: impl AsFd, name: &CStr) -> Result<(), Errno> {
 ///
 /// Where the filesystem has no `RENAME_NOREPLACE`, plain rename serves: of a directory it replaces nothing but an empty
 /// directory, and the caller has just seen that there is none.
-pub(super) fn rename_dir(
-    from: impl AsFd,
-    old: &CStr,
-    to: impl AsFd,
-    new: &CStr,
-) -> Result<(), Errno> {
+pub(super) fn rename_dir(from: impl AsFd, old: &CStr, to: impl AsFd, new: &CStr) -> Result<(), Errno> {
     match rustix::fs::renameat_with(from.as_fd(), old, to.as_fd(), new, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS) => match facts_at(to.as_fd(), new) {
             Ok(_) => Err(Errno::EXIST),

@@ -148,7 +148,11 @@ pub(super) struct Node {
 impl Node {
     /// An entry of it, for a person.
     pub(super) fn show(&self, name: &CString) -> String {
-        Place { parent: Some(Arc::clone(&self.place)), name: name.clone() }.to_string()
+        Place {
+            parent: Some(Arc::clone(&self.place)),
+            name: name.clone(),
+        }
+        .to_string()
     }
 }
 
@@ -201,11 +205,16 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
         entries: AtomicU64::new(0),
         torn: Mutex::default(),
         mounts: Mutex::default(),
-        dst_root: dst.try_clone().during(|| "can't open the copy's root".to_owned())?,
+        dst_root: dst
+            .try_clone()
+            .during(|| "can't open the copy's root".to_owned())?,
         root: facts,
         queue: Queue::default(),
     };
-    let cloned = |fd: &OwnedFd| fd.try_clone().during(|| "can't open the tree to link from".to_owned());
+    let cloned = |fd: &OwnedFd| {
+        fd.try_clone()
+            .during(|| "can't open the tree to link from".to_owned())
+    };
     let (prev, twin) = match &what.reuse {
         Some(reuse) => (
             Some(cloned(reuse.root)?),
@@ -217,7 +226,10 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
         None => (None, None),
     };
     let root = Arc::new(Node {
-        place: Arc::new(Place { parent: None, name: CString::default() }),
+        place: Arc::new(Place {
+            parent: None,
+            name: CString::default(),
+        }),
         src,
         dst,
         prev,
@@ -230,7 +242,9 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
     attrs::disinherit(&root.dst).during(|| "can't prepare the copy's root".to_owned())?;
     fill(&shared, &root)?;
     drop(root);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MOST_THREADS);
     let mut seen = Vec::new();
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(&shared))).collect();
@@ -306,7 +320,9 @@ fn batch(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, names: &[CS
             entry::Became::Nothing => {}
             entry::Became::Directory => {
                 node.left.fetch_add(1, Ordering::Relaxed);
-                shared.queue.push([Task::Directory(Arc::clone(node), name.clone())]);
+                shared
+                    .queue
+                    .push([Task::Directory(Arc::clone(node), name.clone())]);
             }
         }
         shared.what.job.step("copied an entry");
@@ -323,8 +339,15 @@ fn finished_one(shared: &Shared<'_>, node: &Node) -> Done<()> {
 }
 
 fn finalize(shared: &Shared<'_>, node: &Node) -> Done<()> {
-    attrs::apply(&node.src, &node.dst, &node.facts, node.fresh, &shared.unset, || node.place.to_string())
-        .during(|| format!("can't set the metadata of {}", node.place))
+    attrs::apply(
+        &node.src,
+        &node.dst,
+        &node.facts,
+        node.fresh,
+        &shared.unset,
+        || node.place.to_string(),
+    )
+    .during(|| format!("can't set the metadata of {}", node.place))
 }
 
 /// Opens a subdirectory, makes its copy, and queues what is in it.
@@ -333,7 +356,9 @@ fn directory(shared: &Shared<'_>, parent: &Arc<Node>, name: CString) -> Done<()>
     let src = match sys::open_dir(&parent.src, &name) {
         Ok(src) => src,
         // It was removed or replaced since it was listed.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if shared.what.live => return finished_one(shared, parent),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if shared.what.live => {
+            return finished_one(shared, parent);
+        }
         Err(error) => return Err(read_fail(shared, show(), error)),
     };
     let facts = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, show(), error))?;
@@ -347,7 +372,10 @@ fn directory(shared: &Shared<'_>, parent: &Arc<Node>, name: CString) -> Done<()>
     let node = Arc::new(Node {
         prev: below(&parent.prev),
         twin: below(&parent.twin),
-        place: Arc::new(Place { parent: Some(Arc::clone(&parent.place)), name }),
+        place: Arc::new(Place {
+            parent: Some(Arc::clone(&parent.place)),
+            name,
+        }),
         src,
         dst,
         facts,
@@ -356,7 +384,10 @@ fn directory(shared: &Shared<'_>, parent: &Arc<Node>, name: CString) -> Done<()>
         left: AtomicUsize::new(0),
     });
     if !facts.same_mount(&shared.root) {
-        lock(&shared.mounts).push(format!("something is mounted on {}, and is not in the copy", node.place));
+        lock(&shared.mounts).push(format!(
+            "something is mounted on {}, and is not in the copy",
+            node.place
+        ));
         clear(shared, &node, &HashSet::new())?;
         return finalize(shared, &node);
     }
@@ -376,8 +407,14 @@ fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Do
             let facts = sys::facts_of_fd(&dst).during(what)?;
             let above = sys::facts_of_fd(&parent.dst).during(what)?;
             if !facts.same_mount(&above) {
-                return Err(Fail::new(Common::Busy, format!("something is mounted inside of the copy, on {}", parent.show(name)))
-                    .hint("unmount it first: `findmnt` shows what it is"));
+                return Err(Fail::new(
+                    Common::Busy,
+                    format!(
+                        "something is mounted inside of the copy, on {}",
+                        parent.show(name)
+                    ),
+                )
+                .hint("unmount it first: `findmnt` shows what it is"));
             }
             rustix::fs::fchmod(&dst, rustix::fs::Mode::RWXU).during(what)?;
             attrs::disinherit(&dst).during(what)?;
@@ -394,7 +431,8 @@ fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Do
 
 /// Lists a directory and queues its entries.
 fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
-    let mut listed = sys::entries(&node.src).map_err(|error| read_fail(shared, node.place.to_string(), error))?;
+    let mut listed =
+        sys::entries(&node.src).map_err(|error| read_fail(shared, node.place.to_string(), error))?;
     if node.depth == 0 {
         listed.retain(|entry| !sys::not_data(&entry.name));
     }
@@ -402,16 +440,23 @@ fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
         let last = node.depth + 1 == shared.what.only.len();
         listed.retain(|entry| entry.name == *wanted);
         if let (Some(entry), false) = (listed.first(), last) {
-            let facts = sys::facts_at(&node.src, &entry.name).map_err(|error| read_fail(shared, node.show(&entry.name), error))?;
+            let facts = sys::facts_at(&node.src, &entry.name)
+                .map_err(|error| read_fail(shared, node.show(&entry.name), error))?;
             if facts.kind != FileType::Directory {
                 listed.clear();
             }
         }
     }
     if !node.fresh {
-        clear(shared, node, &listed.iter().map(|entry| entry.name.clone()).collect())?;
+        clear(
+            shared,
+            node,
+            &listed.iter().map(|entry| entry.name.clone()).collect(),
+        )?;
     }
-    let (directories, others): (Vec<_>, Vec<_>) = listed.into_iter().partition(|entry| entry.kind == FileType::Directory);
+    let (directories, others): (Vec<_>, Vec<_>) = listed
+        .into_iter()
+        .partition(|entry| entry.kind == FileType::Directory);
     let batches: Vec<Vec<CString>> = others
         .chunks(BATCH)
         .map(|chunk| chunk.iter().map(|entry| entry.name.clone()).collect())
@@ -421,8 +466,12 @@ fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
         return finalize(shared, node);
     }
     node.left.store(parts, Ordering::Release);
-    let directories = directories.into_iter().map(|entry| Task::Directory(Arc::clone(node), entry.name));
-    let batches = batches.into_iter().map(|names| Task::Batch(Arc::clone(node), names));
+    let directories = directories
+        .into_iter()
+        .map(|entry| Task::Directory(Arc::clone(node), entry.name));
+    let batches = batches
+        .into_iter()
+        .map(|names| Task::Batch(Arc::clone(node), names));
     shared.queue.push(directories.chain(batches));
     Ok(())
 }
@@ -444,11 +493,15 @@ pub(super) fn read_fail(shared: &Shared<'_>, place: String, error: Errno) -> Fai
     let what = format!("can't read {place}");
     match error {
         Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ILSEQ if !shared.what.live => {
-            Fail::new(Common::Corrupt, what).said(error).hint("the disk below it reports damage: see `dmesg` and `smartctl`")
+            Fail::new(Common::Corrupt, what)
+                .said(error)
+                .hint("the disk below it reports damage: see `dmesg` and `smartctl`")
         }
-        Errno::NOENT | Errno::STALE if !shared.what.live => {
-            Fail::new(Common::StalePlan, format!("{place} went away while it was being read")).said(error)
-        }
+        Errno::NOENT | Errno::STALE if !shared.what.live => Fail::new(
+            Common::StalePlan,
+            format!("{place} went away while it was being read"),
+        )
+        .said(error),
         _ => sys::os_fail(what, error),
     }
 }
@@ -465,7 +518,9 @@ impl Shared<'_> {
 
     /// Counts and tells bytes that arrived.
     pub(super) fn moved(&self, bytes: u64, files: u64) {
-        self.what.job.moved(self.what.dataset, bytes, files, self.what.total);
+        self.what
+            .job
+            .moved(self.what.dataset, bytes, files, self.what.total);
     }
 }
 

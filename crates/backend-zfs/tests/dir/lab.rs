@@ -29,7 +29,12 @@ pub(crate) fn name(text: &str) -> SourceName {
 }
 
 pub(crate) fn open(called: &str, root: &Path) -> DirStore {
-    DirStore::new(name(called), root, Arc::new(SystemClock::new()), Arc::new(SplitMix::seeded(7)))
+    DirStore::new(
+        name(called),
+        root,
+        Arc::new(SystemClock::new()),
+        Arc::new(SplitMix::seeded(7)),
+    )
 }
 
 pub(crate) async fn initialised(called: &str, root: &Path) -> DirStore {
@@ -43,8 +48,14 @@ impl OnDisk {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");
         // Its own runtime: a lab is also made inside of one.
-        let store = std::thread::spawn(move || block_on(initialised("local", &root))).join().unwrap();
-        Self { dir, store, files: RealFiles }
+        let store = std::thread::spawn(move || block_on(initialised("local", &root)))
+            .join()
+            .unwrap();
+        Self {
+            dir,
+            store,
+            files: RealFiles,
+        }
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -71,8 +82,13 @@ impl OnDisk {
 
     /// Where a snapshot's files are.
     pub(crate) async fn tree_of(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> PathBuf {
-        let purpose = StagePurpose::Expose { snapshot: snapshot.clone() };
-        let request = StageRequest { target: target.clone(), purpose };
+        let purpose = StagePurpose::Expose {
+            snapshot: snapshot.clone(),
+        };
+        let request = StageRequest {
+            target: target.clone(),
+            purpose,
+        };
         self.store.stage(cx, &request).await.unwrap().path
     }
 }
@@ -91,7 +107,8 @@ impl StoreLab for OnDisk {
         self.files.make_dir(&target.mountpoint);
     }
     fn replace_keeping_marker(&self, target: &Target) {
-        self.files.rename(&target.mountpoint, &target.mountpoint.with_extension("was"));
+        self.files
+            .rename(&target.mountpoint, &target.mountpoint.with_extension("was"));
         self.files.make_dir(&target.mountpoint);
     }
     fn make_unknowable(&self, target: &Target) {
@@ -116,7 +133,12 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn local() -> Self {
         let disk = OnDisk::new();
-        Self { source: DirSource::local(&disk.store), root: disk.path("store"), replica: None, disk }
+        Self {
+            source: DirSource::local(&disk.store),
+            root: disk.path("store"),
+            replica: None,
+            disk,
+        }
     }
 
     pub(crate) fn replica() -> Self {
@@ -124,7 +146,9 @@ impl Source {
         let root = disk.path("replica");
         let clock = Arc::new(SystemClock::new());
         let at = root.clone();
-        let replica = std::thread::spawn(move || block_on(initialised("second", &at))).join().unwrap();
+        let replica = std::thread::spawn(move || block_on(initialised("second", &at)))
+            .join()
+            .unwrap();
         Self {
             source: DirSource::replica(name("second"), root.clone(), clock.clone()),
             replica: Some(DirReplicator::new(&disk.store, replica, clock)),
@@ -153,7 +177,10 @@ impl SourceLab for Source {
         self.disk.files.remove(&target.mountpoint);
         std::fs::create_dir_all(target.mountpoint.parent().unwrap()).unwrap();
         self.disk.files.copy(tree, &target.mountpoint);
-        let made = self.disk.snapshot(&cx, target, &format!("at-{minutes}"), minutes).await;
+        let made = self
+            .disk
+            .snapshot(&cx, target, &format!("at-{minutes}"), minutes)
+            .await;
         self.disk.files.remove(&target.mountpoint);
         if let Some(replica) = &self.replica {
             let plan = replica.plan(&cx, std::slice::from_ref(target)).await.unwrap();
@@ -163,20 +190,36 @@ impl SourceLab for Source {
     }
     async fn stage(&self, point: &RecoveryPoint) -> Staging {
         let leaf = point.dataset.as_str().strip_prefix("plain/").unwrap();
-        let purpose = StagePurpose::Restore { point: point.clone(), delivery: Delivery::Files };
-        let request = StageRequest { target: self.disk.target(leaf), purpose };
+        let purpose = StagePurpose::Restore {
+            point: point.clone(),
+            delivery: Delivery::Files,
+        };
+        let request = StageRequest {
+            target: self.disk.target(leaf),
+            purpose,
+        };
         self.disk.store.stage(&context("stage"), &request).await.unwrap()
     }
     async fn staged(&self, staging: &Staging) -> Listing {
         self.disk.files.list(&staging.path)
     }
     async fn discard(&self, staging: &Staging) {
-        let discard = Settle::Discard { staging: staging.clone() };
-        self.disk.store.settle(&context("discard"), &discard).await.unwrap();
+        let discard = Settle::Discard {
+            staging: staging.clone(),
+        };
+        self.disk
+            .store
+            .settle(&context("discard"), &discard)
+            .await
+            .unwrap();
     }
     fn set_reachable(&self, reachable: bool) {
         let away = self.root.with_extension("unmounted");
-        let (from, to) = if reachable { (&away, &self.root) } else { (&self.root, &away) };
+        let (from, to) = if reachable {
+            (&away, &self.root)
+        } else {
+            (&self.root, &away)
+        };
         if reachable {
             std::fs::remove_dir(&self.root).unwrap();
         }
@@ -213,9 +256,15 @@ impl Replica {
         let disk = OnDisk::new();
         let root = disk.path("replica");
         let at = root.clone();
-        let replica = std::thread::spawn(move || block_on(initialised("second", &at))).join().unwrap();
+        let replica = std::thread::spawn(move || block_on(initialised("second", &at)))
+            .join()
+            .unwrap();
         let replicator = DirReplicator::new(&disk.store, replica, Arc::new(SystemClock::new()));
-        Self { disk, root, replicator }
+        Self {
+            disk,
+            root,
+            replicator,
+        }
     }
 }
 
@@ -262,7 +311,10 @@ impl ReplicaLab for Replica {
             unseeded: false,
         };
         other.create(&cx, &request).await.unwrap();
-        let dataset = self.root.join("datasets").join(target.dataset.as_str().replace('/', "%"));
+        let dataset = self
+            .root
+            .join("datasets")
+            .join(target.dataset.as_str().replace('/', "%"));
         self.disk.files.remove(&dataset);
         let way = DirReplicator::new(&other, open("second", &self.root), Arc::new(SystemClock::new()));
         let plan = way.plan(&cx, std::slice::from_ref(target)).await.unwrap();
@@ -270,7 +322,11 @@ impl ReplicaLab for Replica {
     }
     fn set_reachable(&self, reachable: bool) {
         let away = self.root.with_extension("unmounted");
-        let (from, to) = if reachable { (&away, &self.root) } else { (&self.root, &away) };
+        let (from, to) = if reachable {
+            (&away, &self.root)
+        } else {
+            (&self.root, &away)
+        };
         std::fs::rename(from, to).unwrap();
     }
 }

@@ -1,0 +1,3 @@
+//! Tests that need to see inside: crashes at every step.
+
+mod crash;

@@ -1,0 +1,19 @@
+//! The plain-directory store on real files: the conformance suites, and beyond them what only real files can show.
+
+mod lab;
+
+mod store {
+    reseed_testkit::conformance_store!(crate::lab::OnDisk::new());
+}
+
+mod local {
+    reseed_testkit::conformance_source!(crate::lab::Source::local());
+}
+
+mod replica {
+    reseed_testkit::conformance_source!(crate::lab::Source::replica());
+}
+
+mod replicator {
+    reseed_testkit::conformance_replicate!(crate::lab::Replica::new());
+}

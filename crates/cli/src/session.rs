@@ -269,7 +269,12 @@ impl<'a> Wiring<'a> {
         let mut sources: Vec<Arc<dyn RestoreSource>> = Vec::new();
         for name in &policy.chain {
             if let Some(place) = self.place(name) {
-                sources.push(Arc::new(DirSource::new(place, *name == policy.store)));
+                let source = if *name == policy.store {
+                    DirSource::local(&place)
+                } else {
+                    DirSource::replica(name.clone(), place.root(), clock())
+                };
+                sources.push(Arc::new(source));
             } else if let Some(repo) = self.embedded(name) {
                 sources.push(Arc::new(repo));
             }
@@ -277,7 +282,11 @@ impl<'a> Wiring<'a> {
         let mut replicators: Vec<Arc<dyn reseed_core::Replicator>> = Vec::new();
         for name in &policy.replicas {
             if let Some(replica) = self.place(name) {
-                replicators.push(Arc::new(DirReplicator::new(Arc::clone(&store), replica)));
+                replicators.push(Arc::new(DirReplicator::new(
+                    &store,
+                    replica.as_ref().clone(),
+                    clock(),
+                )));
             }
         }
         let mut offsite: Vec<Arc<dyn OffsiteRepo>> = Vec::new();

@@ -7,10 +7,11 @@ use reseed_core::names::RunId;
 
 use super::printable;
 
-/// Writes events to standard error.
+/// Writes events to standard error, or to a file.
 #[derive(Debug)]
 pub(crate) struct Lines {
     priorities: bool,
+    file: Option<std::fs::File>,
 }
 
 /// Priorities of syslog(3).
@@ -22,7 +23,18 @@ const INFO: u8 = 6;
 impl Lines {
     /// With `priorities` each line begins with sd-daemon's `<N>`.
     pub(crate) fn new(priorities: bool) -> Self {
-        Self { priorities }
+        Self {
+            priorities,
+            file: None,
+        }
+    }
+
+    /// Into a file.
+    pub(crate) fn to(file: std::fs::File) -> Self {
+        Self {
+            priorities: false,
+            file: Some(file),
+        }
     }
 }
 
@@ -99,7 +111,10 @@ impl EventSink for Lines {
                 String::new()
             };
             // A log that can't be written must not end a restore.
-            let _ = writeln!(std::io::stderr().lock(), "{prefix}{}", printable(&text));
+            let _ = match &self.file {
+                Some(file) => writeln!(&*file, "{}", printable(&text)),
+                None => writeln!(std::io::stderr().lock(), "{prefix}{}", printable(&text)),
+            };
         }
     }
 }

@@ -45,6 +45,15 @@ impl Ui {
         }
     }
 
+    /// Shows nothing.
+    pub(crate) fn silent() -> Self {
+        Self {
+            json: false,
+            colour: false,
+            quiet: true,
+        }
+    }
+
     /// Who shows a run's events.
     pub(crate) fn sink(&self) -> Arc<dyn EventSink> {
         if self.quiet {
@@ -66,7 +75,6 @@ impl Ui {
             Mood::Warn => "33",
             Mood::Bad => "31",
             Mood::Dim => "2",
-            Mood::Strong => "1",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
@@ -79,7 +87,6 @@ pub(crate) enum Mood {
     Warn,
     Bad,
     Dim,
-    Strong,
 }
 
 /// Bytes for people, in units of 1024.

@@ -15,7 +15,7 @@ use crate::point::Fingerprint;
 /// What a run's row says when it never ended.
 pub(super) const NEVER_ENDED: &str = "ended without a word: killed, or the machine went down";
 
-/// See the [module](self).
+/// A [`Journal`] in memory; nothing can go wrong with it.
 #[derive(Debug, Default)]
 pub struct MemoryJournal(Mutex<Tables>);
 

@@ -36,7 +36,7 @@ const LOG_WORTH_IT: u64 = 256 * 1024;
 /// A log of this size, which each opening reads, is copied in any run.
 const LONGEST_LOG: u64 = 2 * 1024 * 1024;
 
-/// See the [module](self).
+/// A [`Journal`] in one SQLite file, which may be missing, broken, locked, newer or unwritable.
 #[derive(Debug)]
 pub struct SqliteJournal {
     path: PathBuf,

@@ -37,18 +37,34 @@ fn main() -> Result<(), Box<dyn Error>> {
                 partial_tag: None,
                 time: clock.now(),
             };
-            println!("{:#?}", backup(&engine, &password, &job, Arc::new(|_| ()), Arc::new(|| false))?);
+            println!(
+                "{:#?}",
+                backup(&engine, &password, &job, Arc::new(|_| ()), Arc::new(|| false))?
+            );
         }
         ("snapshots", []) => println!("{:#?}", engine.open(&password)?.snapshots()?),
         ("restore", [snapshot, target]) => {
             let snapshot = match *snapshot {
-                "latest" => {
-                    engine.open(&password)?.snapshots()?.first().ok_or("there is no snapshot")?.id.clone()
-                }
+                "latest" => engine
+                    .open(&password)?
+                    .snapshots()?
+                    .first()
+                    .ok_or("there is no snapshot")?
+                    .id
+                    .clone(),
                 id => id.to_owned(),
             };
-            let job = RestoreJob { snapshot, only: None, target: target.into(), resume: false, workers: 0 };
-            println!("{:#?}", restore(&engine, &password, &job, Arc::new(|_| ()), Arc::new(|| false))?);
+            let job = RestoreJob {
+                snapshot,
+                only: None,
+                target: target.into(),
+                resume: false,
+                workers: 0,
+            };
+            println!(
+                "{:#?}",
+                restore(&engine, &password, &job, Arc::new(|_| ()), Arc::new(|| false))?
+            );
         }
         ("check", []) => {
             let never: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(|| false);

@@ -56,7 +56,9 @@ impl OpenRepo {
         if let ReadData::Part { n, of } = read
             && (of == 0 || n == 0 || n > of)
         {
-            return Err(EngineError::Invalid { detail: format!("there is no part {n} of {of}") });
+            return Err(EngineError::Invalid {
+                detail: format!("there is no part {n} of {of}"),
+            });
         }
         let mut findings = Findings::default();
         self.check_snapshots(&mut findings)?;
@@ -72,7 +74,10 @@ impl OpenRepo {
 
     /// The library's check begins with the snapshots and gives up at the first that is damaged.
     fn check_snapshots(&self, findings: &mut Findings) -> Result<()> {
-        let ids = self.backend.list(FileType::Snapshot).map_err(|error| self.error(&error, "list snapshots"))?;
+        let ids = self
+            .backend
+            .list(FileType::Snapshot)
+            .map_err(|error| self.error(&error, "list snapshots"))?;
         for id in ids {
             let read = guarded("read a snapshot", || {
                 self.repo
@@ -80,7 +85,9 @@ impl OpenRepo {
                     .map_err(|error| self.error(&error, "read a snapshot"))
             });
             if let Err(error) = read {
-                findings.errors.push(format!("snapshot {}: {error}", id.to_hex().as_str()));
+                findings
+                    .errors
+                    .push(format!("snapshot {}: {error}", id.to_hex().as_str()));
             }
         }
         Ok(())
@@ -88,7 +95,9 @@ impl OpenRepo {
 
     fn check_structure(&self, findings: &mut Findings) -> Result<()> {
         let checked = guarded("check", || {
-            self.repo.check(CheckOptions::default()).map_err(|error| self.error(&error, "check"))
+            self.repo
+                .check(CheckOptions::default())
+                .map_err(|error| self.error(&error, "check"))
         });
         match checked {
             Ok(results) => {
@@ -110,7 +119,10 @@ impl OpenRepo {
 
     fn packs(&self) -> Result<Vec<(PackId, Vec<IndexBlob>)>> {
         let mut packs = Vec::new();
-        let files = self.repo.stream_files::<IndexFile>().map_err(|error| self.error(&error, "read the index"))?;
+        let files = self
+            .repo
+            .stream_files::<IndexFile>()
+            .map_err(|error| self.error(&error, "read the index"))?;
         for file in files {
             let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
             packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
@@ -148,7 +160,9 @@ impl OpenRepo {
             findings.packs_read += 1;
             findings.bytes_read += u64::from(*size);
             if let Err(detail) = self.check_pack(&mut unsealer, &id, blobs, *size) {
-                findings.errors.push(format!("pack {}: {detail}", id.to_hex().as_str()));
+                findings
+                    .errors
+                    .push(format!("pack {}: {detail}", id.to_hex().as_str()));
             }
         }
         Ok(())
@@ -186,10 +200,18 @@ impl OpenRepo {
                 let at = Location {
                     offset: blob.location.offset,
                     length: blob.location.length,
-                    uncompressed: blob.location.uncompressed_length.map_or(0, std::num::NonZeroU32::get),
+                    uncompressed: blob
+                        .location
+                        .uncompressed_length
+                        .map_or(0, std::num::NonZeroU32::get),
                 };
-                let range = at.offset.checked_sub(position).map(|from| from as usize..from as usize + at.length as usize);
-                let sealed = range.and_then(|range| piece.get_mut(range)).ok_or("blobs overlap in its index")?;
+                let range = at
+                    .offset
+                    .checked_sub(position)
+                    .map(|from| from as usize..from as usize + at.length as usize);
+                let sealed = range
+                    .and_then(|range| piece.get_mut(range))
+                    .ok_or("blobs overlap in its index")?;
                 let raw = raw_id(&blob.id).map_err(|error| error.to_string())?;
                 unsealer.open(sealed, at, &raw)?;
             }

@@ -84,17 +84,32 @@ pub enum Event {
 #[must_use]
 pub fn main() -> ExitCode {
     // A dump of this process would hold the password.
-    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
     let mut line = Vec::new();
     let input = std::io::stdin();
     if let Err(error) = input.lock().take(MAX_REQUEST).read_until(b'\n', &mut line) {
-        return fail(2, EngineError::Invalid { detail: format!("cannot read the request: {error}") });
+        return fail(
+            2,
+            EngineError::Invalid {
+                detail: format!("cannot read the request: {error}"),
+            },
+        );
     }
     let request: Request = match serde_json::from_slice(&line) {
         Ok(request) => request,
         // The message of the parser could quote the password; its position cannot.
         Err(error) => {
-            let detail = format!("the request is not understood (line {}, column {})", error.line(), error.column());
+            let detail = format!(
+                "the request is not understood (line {}, column {})",
+                error.line(),
+                error.column()
+            );
             return fail(2, EngineError::Invalid { detail });
         }
     };
@@ -102,20 +117,39 @@ pub fn main() -> ExitCode {
     if let Some(bytes) = request.memory_limit
         && let Err(error) = limit_memory(bytes)
     {
-        return fail(2, EngineError::Invalid { detail: format!("cannot limit memory: {error}") });
+        return fail(
+            2,
+            EngineError::Invalid {
+                detail: format!("cannot limit memory: {error}"),
+            },
+        );
     }
     let cancelled = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&cancelled)) {
-            return fail(2, EngineError::Invalid { detail: format!("cannot handle signals: {error}") });
+            return fail(
+                2,
+                EngineError::Invalid {
+                    detail: format!("cannot handle signals: {error}"),
+                },
+            );
         }
     }
     if let Err(error) = watch_input(Arc::clone(&cancelled)) {
-        return fail(2, EngineError::Invalid { detail: format!("cannot start a thread: {error}") });
+        return fail(
+            2,
+            EngineError::Invalid {
+                detail: format!("cannot start a thread: {error}"),
+            },
+        );
     }
     match run(request, cancelled) {
         Ok(report) => {
-            if say(&Event::Done { report }) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if say(&Event::Done { report }) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => fail(1, error),
     }
@@ -137,11 +171,20 @@ fn run(request: Request, cancelled: Arc<AtomicBool>) -> Result<RestoreReport, En
         }
     });
     let asked_to_stop = Arc::new(move || cancelled.load(Ordering::Relaxed));
-    restore_with(&engine, &request.password, &request.job, on_progress, asked_to_stop, request.fault.as_ref())
+    restore_with(
+        &engine,
+        &request.password,
+        &request.job,
+        on_progress,
+        asked_to_stop,
+        request.fault.as_ref(),
+    )
 }
 
 fn say(event: &Event) -> bool {
-    let Ok(mut line) = serde_json::to_vec(event) else { return false };
+    let Ok(mut line) = serde_json::to_vec(event) else {
+        return false;
+    };
     line.push(b'\n');
     let mut output = std::io::stdout().lock();
     output.write_all(&line).and_then(|()| output.flush()).is_ok()
@@ -155,22 +198,31 @@ fn fail(code: u8, error: EngineError) -> ExitCode {
 /// Limits what counts as data (RLIMIT_DATA: heap, stacks and private mappings) rather than address space: allocators
 /// reserve far more of that than they use.
 fn limit_memory(bytes: u64) -> rustix::io::Result<()> {
-    rustix::process::setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })
+    rustix::process::setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        },
+    )
 }
 
 /// The end of the input means that the parent is gone, or wants this to end.
 fn watch_input(cancelled: Arc<AtomicBool>) -> std::io::Result<()> {
-    std::thread::Builder::new().name("watch-input".into()).stack_size(128 * 1024).spawn(move || {
-        let mut rest = [0_u8; 256];
-        let mut input = std::io::stdin().lock();
-        loop {
-            match input.read(&mut rest) {
-                Ok(0) => break,
-                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => break,
-                _ => {}
+    std::thread::Builder::new()
+        .name("watch-input".into())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            let mut rest = [0_u8; 256];
+            let mut input = std::io::stdin().lock();
+            loop {
+                match input.read(&mut rest) {
+                    Ok(0) => break,
+                    Err(error) if error.kind() != std::io::ErrorKind::Interrupted => break,
+                    _ => {}
+                }
             }
-        }
-        cancelled.store(true, Ordering::Relaxed);
-    })?;
+            cancelled.store(true, Ordering::Relaxed);
+        })?;
     Ok(())
 }

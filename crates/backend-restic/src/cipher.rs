@@ -52,14 +52,18 @@ impl Cipher {
         rustix::rand::getrandom(&mut nonce[..], rustix::rand::GetRandomFlags::empty())
             .ok()
             .filter(|filled| *filled == NONCE)
-            .ok_or_else(|| EngineError::Invalid { detail: "the kernel gave no random numbers".into() })?;
+            .ok_or_else(|| EngineError::Invalid {
+                detail: "the kernel gave no random numbers".into(),
+            })?;
         let mut sealed = Vec::with_capacity(plain.len() + OVERHEAD);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
         let tag = self
             .0
             .encrypt_in_place_detached(&nonce, &[], &mut sealed[NONCE..])
-            .map_err(|_| EngineError::Invalid { detail: "data too large to encrypt".into() })?;
+            .map_err(|_| EngineError::Invalid {
+                detail: "data too large to encrypt".into(),
+            })?;
         sealed.extend_from_slice(&tag);
         Ok(sealed)
     }

@@ -49,7 +49,12 @@ pub struct Embedded {
 impl Embedded {
     /// A repository under a name of the configuration.
     pub fn new(name: SourceName, engine: Engine, password: PasswordFrom, worker: Worker) -> Self {
-        Self { name, engine, password, worker }
+        Self {
+            name,
+            engine,
+            password,
+            worker,
+        }
     }
 
     /// Runs blocking work that is asked to end when the run is cancelled, or when this future is dropped.
@@ -67,7 +72,10 @@ impl Embedded {
         let cancelled: Cancelled = Arc::new(move || token.is_cancelled());
         match tokio::task::spawn_blocking(move || work(&this, cancelled)).await {
             Ok(result) => result,
-            Err(error) => Err(EngineError::Panicked { during: "the work".into(), detail: error.to_string() }),
+            Err(error) => Err(EngineError::Panicked {
+                during: "the work".into(),
+                detail: error.to_string(),
+            }),
         }
     }
 
@@ -92,8 +100,13 @@ pub(crate) trait OwnKinds: Kind {
 /// Puts an error into the envelope. `effect` is what may have happened where the error does not exclude it.
 pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: Effect) -> Error<K> {
     let kind = K::own(error).unwrap_or_else(|| K::from_common(common(error)));
-    let mut envelope =
-        Error::new(kind, what).said(error).effect(if nothing_happened(error) { Effect::None } else { effect });
+    let mut envelope = Error::new(kind, what)
+        .said(error)
+        .effect(if nothing_happened(error) {
+            Effect::None
+        } else {
+            effect
+        });
     if let Some(hint) = error.hint() {
         envelope = envelope.hint(hint);
     }
@@ -103,7 +116,9 @@ pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: E
 fn common(error: &EngineError) -> Common {
     use EngineError as E;
     match error {
-        E::NoRepository { .. } | E::Source { .. } | E::NoSnapshot { .. } | E::EmptyResult { .. } => Common::NotFound,
+        E::NoRepository { .. } | E::Source { .. } | E::NoSnapshot { .. } | E::EmptyResult { .. } => {
+            Common::NotFound
+        }
         E::AlreadyExists { .. } => Common::AlreadyExists,
         E::PathIsFile { .. } | E::TargetConflict { .. } | E::Invalid { .. } => Common::InvalidInput,
         E::WrongPassword { .. } => Common::AuthFailed,

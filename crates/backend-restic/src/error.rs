@@ -208,7 +208,11 @@ pub enum EngineError {
 }
 
 fn affected(files: &[String], more: u64) -> String {
-    let mut text = if files.is_empty() { "unknown files".to_owned() } else { files.join(", ") };
+    let mut text = if files.is_empty() {
+        "unknown files".to_owned()
+    } else {
+        files.join(", ")
+    };
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
@@ -224,9 +228,13 @@ impl EngineError {
             Self::AlreadyExists { .. } => "open it instead; init never touches an existing repository",
             Self::PathIsFile { .. } => "the repository must be a directory: correct the path",
             Self::WrongPassword { .. } => "check the password file; `restic key list` shows which keys exist",
-            Self::MissingKey { .. } => "restore the keys/ directory from a copy: without a key the data cannot be read",
+            Self::MissingKey { .. } => {
+                "restore the keys/ directory from a copy: without a key the data cannot be read"
+            }
             Self::NewerVersion { .. } => "use the restic binary for this repository, or upgrade",
-            Self::Locked { .. } => "wait for the other run to end; if it is dead, `restic unlock` removes its lock",
+            Self::Locked { .. } => {
+                "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
+            }
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
             Self::Unreadable { .. } => "check permissions, then run `restic check`",
             Self::Denied { .. } => "give the user that runs this access to the repository",
@@ -234,15 +242,21 @@ impl EngineError {
                 "put the password there, readable by the user that runs this; without it the data cannot be read"
             }
             Self::Store { .. } => "check that the repository's storage is reachable, then run again",
-            Self::NoSpace { .. } => "free space or raise the quota, then run again: it continues where it stopped",
+            Self::NoSpace { .. } => {
+                "free space or raise the quota, then run again: it continues where it stopped"
+            }
             Self::ReadOnly { .. } => "remount it writable, or choose another place",
             Self::Source { .. } => "check that the dataset is mounted and the path is right",
-            Self::NoSnapshot { .. } | Self::EmptyResult { .. } => "list what is there with `restic snapshots` and `restic ls`",
+            Self::NoSnapshot { .. } | Self::EmptyResult { .. } => {
+                "list what is there with `restic snapshots` and `restic ls`"
+            }
             Self::CorruptPack { .. } => {
                 "run `restic check --read-data`; restore from another source or an older snapshot meanwhile"
             }
             Self::MissingBlob { .. } => "run `restic rebuild-index`, then `restic check`",
-            Self::UnsafeName { .. } => "the snapshot was not written by a well-behaved program: do not trust it",
+            Self::UnsafeName { .. } => {
+                "the snapshot was not written by a well-behaved program: do not trust it"
+            }
             Self::TargetConflict { .. } => "restore into an empty directory",
             Self::Target { .. } => "check permissions and the health of the target file system",
             Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
@@ -257,7 +271,11 @@ impl EngineError {
         match classify(error) {
             IoClass::NoSpace => Self::NoSpace { path },
             IoClass::ReadOnly => Self::ReadOnly { path },
-            IoClass::Other => Self::Target { action: action.to_owned(), path, detail: error.to_string() },
+            IoClass::Other => Self::Target {
+                action: action.to_owned(),
+                path,
+                detail: error.to_string(),
+            },
         }
     }
 }
@@ -293,7 +311,10 @@ pub(crate) fn panicked(during: &str, payload: &(dyn std::any::Any + Send)) -> En
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic without a message".to_owned());
-    EngineError::Panicked { during: during.to_owned(), detail }
+    EngineError::Panicked {
+        during: during.to_owned(),
+        detail,
+    }
 }
 
 #[cfg(test)]
@@ -331,13 +352,18 @@ mod tests {
         let result: Result<()> = guarded("a test", || panic!("boom {}", 7));
         assert_eq!(
             result,
-            Err(EngineError::Panicked { during: "a test".into(), detail: "boom 7".into() })
+            Err(EngineError::Panicked {
+                during: "a test".into(),
+                detail: "boom 7".into()
+            })
         );
     }
 
     #[test]
     fn errors_cross_the_pipe_unchanged() {
-        let error = EngineError::NoSpace { path: "x\n\"y".into() };
+        let error = EngineError::NoSpace {
+            path: "x\n\"y".into(),
+        };
         let line = serde_json::to_string(&error).unwrap();
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<EngineError>(&line).unwrap(), error);

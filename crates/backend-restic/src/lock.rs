@@ -132,9 +132,14 @@ pub(crate) enum LockState {
 }
 
 fn process_alive(pid: i32) -> bool {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return false;
+    };
     // EPERM means that it exists and belongs to somebody else.
-    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    !matches!(
+        rustix::process::test_kill_process(pid),
+        Err(rustix::io::Errno::SRCH)
+    )
 }
 
 /// The name of this machine as restic records it.
@@ -166,7 +171,9 @@ impl Locker {
     pub(crate) fn list(&self) -> Result<Vec<(String, LockFile)>> {
         let mut found = Vec::new();
         for meta in self.store.list(layout::LOCKS)? {
-            let Some(id) = layout::id_of(&meta.location) else { continue };
+            let Some(id) = layout::id_of(&meta.location) else {
+                continue;
+            };
             let id = id.to_hex().to_string();
             // restic leaves an empty file behind when the disk is full at the wrong moment; it says nothing.
             if meta.size == 0 {
@@ -183,16 +190,23 @@ impl Locker {
     }
 
     fn read(&self, id: &str, size: u64) -> Result<LockFile> {
-        let unreadable = |detail: String| EngineError::Unreadable { what: format!("lock {id}"), detail };
+        let unreadable = |detail: String| EngineError::Unreadable {
+            what: format!("lock {id}"),
+            detail,
+        };
         if size > MAX_SIZE {
             return Err(unreadable(format!("{size} bytes are too many for a lock")));
         }
         let mut sealed = Vec::from(self.store.read(&layout::lock_path(self.store.prefix(), id))?);
-        let plain = self.cipher.open(&mut sealed).ok_or_else(|| unreadable("it does not decrypt".into()))?;
+        let plain = self
+            .cipher
+            .open(&mut sealed)
+            .ok_or_else(|| unreadable("it does not decrypt".into()))?;
         let json = match plain.first() {
             Some(b'{') => plain.to_vec(),
             // Format version 2 compresses everything that is not in a pack, behind a byte that says so.
-            Some(2) => zstd::bulk::decompress(&plain[1..], 64 * 1024).map_err(|error| unreadable(error.to_string()))?,
+            Some(2) => zstd::bulk::decompress(&plain[1..], 64 * 1024)
+                .map_err(|error| unreadable(error.to_string()))?,
             _ => return Err(unreadable("unknown encoding".into())),
         };
         serde_json::from_slice(&json).map_err(|error| unreadable(error.to_string()))
@@ -200,10 +214,13 @@ impl Locker {
 
     /// Takes a lock that others may share, or says who is in the way.
     pub(crate) fn take(&self, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
-        self.take_kind(false, mode, gate)
+        self.start(false, mode)?
+            .map(|lock| lock.confirm(gate))
+            .transpose()
     }
 
-    fn take_kind(&self, exclusive: bool, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
+    /// Writes a lock that counts once it is confirmed. Reading may begin meanwhile.
+    pub(crate) fn start(&self, exclusive: bool, mode: LockMode) -> Result<Option<PendingLock>> {
         self.refuse_if_locked(exclusive, &HashSet::new())?;
         let hangup = HangupIgnored::start()?;
         let id = match self.write(exclusive) {
@@ -215,18 +232,20 @@ impl Locker {
             Err(error) => return Err(error),
         };
         let (stop, stopped) = mpsc::channel();
-        let mut lock = RepoLock {
+        let lock = RepoLock {
             locker: self.clone(),
             current: Arc::new(Mutex::new(vec![id.clone()])),
             keeper: None,
             stop: Some(stop),
             _hangup: hangup,
         };
-        // Waits for the time that restic waits; nobody sends on this channel yet.
-        let _ = stopped.recv_timeout(SETTLE);
-        self.refuse_if_locked(exclusive, &HashSet::from([id]))?;
-        lock.keep(stopped, exclusive, gate.clone())?;
-        Ok(Some(lock))
+        Ok(Some(PendingLock {
+            lock,
+            id,
+            exclusive,
+            stopped,
+            since: self.clock.monotonic(),
+        }))
     }
 
     fn refuse_if_locked(&self, exclusive: bool, ours: &HashSet<String>) -> Result<()> {
@@ -236,7 +255,9 @@ impl Locker {
             }
             match lock.state(self.clock.now(), &self.host, process_alive) {
                 LockState::Live if exclusive || lock.exclusive => {
-                    return Err(EngineError::Locked { holder: lock.holder(&id) });
+                    return Err(EngineError::Locked {
+                        holder: lock.holder(&id),
+                    });
                 }
                 LockState::Dead => {
                     tracing::info!(holder = %lock.holder(&id), "removing the lock of a dead process");
@@ -252,15 +273,44 @@ impl Locker {
 
     fn write(&self, exclusive: bool) -> Result<String> {
         let lock = LockFile::ours(&*self.clock, &self.host, exclusive);
-        let json = serde_json::to_vec(&lock).map_err(|error| EngineError::Invalid { detail: error.to_string() })?;
+        let json = serde_json::to_vec(&lock).map_err(|error| EngineError::Invalid {
+            detail: error.to_string(),
+        })?;
         let sealed = self.cipher.seal(&json)?;
         let id = hex(&digest(&sealed));
-        self.store.write(&layout::lock_path(self.store.prefix(), &id), vec![Bytes::from(sealed)])?;
+        self.store.write(
+            &layout::lock_path(self.store.prefix(), &id),
+            vec![Bytes::from(sealed)],
+        )?;
         Ok(id)
     }
 
     fn remove(&self, id: &str) -> Result<()> {
         self.store.remove(&layout::lock_path(self.store.prefix(), id))
+    }
+}
+
+/// A lock that is written and not yet known to be the only one.
+#[derive(Debug)]
+pub(crate) struct PendingLock {
+    lock: RepoLock,
+    id: String,
+    exclusive: bool,
+    stopped: mpsc::Receiver<()>,
+    since: Duration,
+}
+
+impl PendingLock {
+    /// Waits until whoever started at the same moment must be seen, and looks for them.
+    pub(crate) fn confirm(mut self, gate: &Gate) -> Result<RepoLock> {
+        let passed = self.lock.locker.clock.monotonic().saturating_sub(self.since);
+        // Nobody sends on this channel yet, so this waits.
+        let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
+        self.lock
+            .locker
+            .refuse_if_locked(self.exclusive, &HashSet::from([self.id]))?;
+        self.lock.keep(self.stopped, self.exclusive, gate.clone())?;
+        Ok(self.lock)
     }
 }
 
@@ -289,13 +339,17 @@ impl RepoLock {
                         Err(error) => {
                             tracing::warn!(%error, "cannot refresh the repository lock");
                             if locker.clock.monotonic().saturating_sub(refreshed) >= GIVE_UP_AFTER {
-                                gate.close(EngineError::LockLost { detail: error.to_string() });
+                                gate.close(EngineError::LockLost {
+                                    detail: error.to_string(),
+                                });
                             }
                         }
                     }
                 }
             })
-            .map_err(|error| EngineError::Invalid { detail: format!("cannot start a thread: {error}") })?;
+            .map_err(|error| EngineError::Invalid {
+                detail: format!("cannot start a thread: {error}"),
+            })?;
         self.keeper = Some(keeper);
         Ok(())
     }
@@ -320,7 +374,12 @@ impl Drop for RepoLock {
         if let Some(keeper) = self.keeper.take() {
             drop(keeper.join());
         }
-        for id in self.current.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for id in self
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             if let Err(error) = self.locker.remove(&id) {
                 tracing::warn!(%error, lock = id, "cannot remove the repository lock; it is stale in 30 minutes");
             }
@@ -352,7 +411,9 @@ impl HangupIgnored {
             .is_ok()
         });
         if !installed {
-            return Err(EngineError::Invalid { detail: "cannot install a handler for SIGHUP".into() });
+            return Err(EngineError::Invalid {
+                detail: "cannot install a handler for SIGHUP".into(),
+            });
         }
         HOLDERS.fetch_add(1, Ordering::SeqCst);
         nobody_holds().store(false, Ordering::SeqCst);

@@ -22,7 +22,13 @@ fn put(locker: &Locker, lock: &LockFile, compressed: bool) -> String {
     }
     let sealed = locker.cipher.seal(&plain).unwrap();
     let id = hex(&digest(&sealed));
-    locker.store.write(&layout::lock_path(locker.store.prefix(), &id), vec![sealed.into()]).unwrap();
+    locker
+        .store
+        .write(
+            &layout::lock_path(locker.store.prefix(), &id),
+            vec![sealed.into()],
+        )
+        .unwrap();
     id
 }
 
@@ -44,7 +50,10 @@ const NOBODY: i32 = 0x3fff_ffff;
 #[test]
 fn a_lock_is_there_while_held_and_gone_afterwards() {
     let (_dir, locker) = locker();
-    let lock = locker.take(LockMode::Required, &Gate::default()).unwrap().unwrap();
+    let lock = locker
+        .take(LockMode::Required, &Gate::default())
+        .unwrap()
+        .unwrap();
     let listed = locker.list().unwrap();
     assert_eq!(listed.len(), 1);
     assert!(!listed[0].1.exclusive);
@@ -77,7 +86,9 @@ fn their_exclusive_lock_keeps_us_out_and_names_its_holder() {
         let lock = theirs(&locker, true, "there", 29);
         let id = put(&locker, &lock, compressed);
         let error = locker.take(LockMode::IfWritable, &Gate::default()).unwrap_err();
-        let EngineError::Locked { holder } = error else { panic!("{error}") };
+        let EngineError::Locked { holder } = error else {
+            panic!("{error}")
+        };
         assert_eq!((holder.who.as_str(), holder.host.as_str()), ("root", "there"));
         assert_eq!((holder.pid, holder.since), (lock.pid, Some(lock.time)));
         locker.remove(&id).unwrap();
@@ -89,9 +100,14 @@ fn their_exclusive_lock_keeps_us_out_and_names_its_holder() {
 fn their_shared_lock_does_not_keep_us_out() {
     let (_dir, locker) = locker();
     put(&locker, &theirs(&locker, false, "there", 1), false);
-    assert!(locker.take(LockMode::Required, &Gate::default()).unwrap().is_some());
+    assert!(
+        locker
+            .take(LockMode::Required, &Gate::default())
+            .unwrap()
+            .is_some()
+    );
     assert!(matches!(
-        locker.take_kind(true, LockMode::Required, &Gate::default()),
+        locker.start(true, LockMode::Required),
         Err(EngineError::Locked { .. })
     ));
 }
@@ -101,15 +117,25 @@ fn an_old_lock_of_another_host_is_passed_and_left_alone() {
     let (_dir, locker) = locker();
     put(&locker, &theirs(&locker, true, "there", 31), false);
     drop(locker.take(LockMode::Required, &Gate::default()).unwrap());
-    assert_eq!(locker.list().unwrap().len(), 1, "only its own host can know that it is dead");
+    assert_eq!(
+        locker.list().unwrap().len(),
+        1,
+        "only its own host can know that it is dead"
+    );
 }
 
 #[test]
 fn the_lock_of_a_dead_process_here_is_removed() {
     let (_dir, locker) = locker();
-    let dead = LockFile { pid: NOBODY, ..theirs(&locker, true, "here", 1) };
+    let dead = LockFile {
+        pid: NOBODY,
+        ..theirs(&locker, true, "here", 1)
+    };
     put(&locker, &dead, false);
-    let elsewhere = LockFile { pid: NOBODY, ..theirs(&locker, false, "there", 1) };
+    let elsewhere = LockFile {
+        pid: NOBODY,
+        ..theirs(&locker, false, "there", 1)
+    };
     let kept = put(&locker, &elsewhere, false);
     let held = locker.take(LockMode::Required, &Gate::default()).unwrap();
     drop(held);
@@ -121,7 +147,11 @@ fn the_lock_of_a_dead_process_here_is_removed() {
 fn a_lock_that_cannot_be_read_is_not_taken_for_none() {
     let (dir, locker) = locker();
     std::fs::create_dir_all(dir.path().join("locks")).unwrap();
-    std::fs::write(dir.path().join("locks").join("ab".repeat(32)), b"not a lock at all, too short?").unwrap();
+    std::fs::write(
+        dir.path().join("locks").join("ab".repeat(32)),
+        b"not a lock at all, too short?",
+    )
+    .unwrap();
     assert!(matches!(
         locker.take(LockMode::Required, &Gate::default()),
         Err(EngineError::Unreadable { .. })
@@ -133,7 +163,12 @@ fn an_empty_lock_file_says_nothing() {
     let (dir, locker) = locker();
     std::fs::create_dir_all(dir.path().join("locks")).unwrap();
     std::fs::write(dir.path().join("locks").join("ab".repeat(32)), b"").unwrap();
-    assert!(locker.take(LockMode::Required, &Gate::default()).unwrap().is_some());
+    assert!(
+        locker
+            .take(LockMode::Required, &Gate::default())
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[test]

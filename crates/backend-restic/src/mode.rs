@@ -13,12 +13,18 @@ pub(crate) const GO_CHAR_DEVICE: u32 = 1 << 21;
 
 /// Go's permission bits of a Unix mode, without the kind.
 pub(crate) fn to_go(unix: u32) -> u32 {
-    PAIRS.iter().filter(|(bit, _)| unix & bit != 0).fold(unix & PERMISSIONS, |go, (_, flag)| go | flag)
+    PAIRS
+        .iter()
+        .filter(|(bit, _)| unix & bit != 0)
+        .fold(unix & PERMISSIONS, |go, (_, flag)| go | flag)
 }
 
 /// The Unix permission bits of a mode in the repository; its kind is ignored, the node's type decides.
 pub(crate) fn from_go(go: u32) -> u32 {
-    PAIRS.iter().filter(|(_, flag)| go & flag != 0).fold(go & PERMISSIONS, |unix, (bit, _)| unix | bit)
+    PAIRS
+        .iter()
+        .filter(|(_, flag)| go & flag != 0)
+        .fold(go & PERMISSIONS, |unix, (bit, _)| unix | bit)
 }
 
 #[cfg(test)]
@@ -29,7 +35,11 @@ mod tests {
     fn every_permission_survives() {
         for mode in 0..=0o7777 {
             assert_eq!(from_go(to_go(mode)), mode, "{mode:o}");
-            assert_eq!(from_go(to_go(mode) | GO_DIR | GO_SYMLINK | GO_FIFO), mode, "{mode:o}");
+            assert_eq!(
+                from_go(to_go(mode) | GO_DIR | GO_SYMLINK | GO_FIFO),
+                mode,
+                "{mode:o}"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ impl Embedded {
     /// The recovery points in the repository, newest first.
     pub(crate) fn list_points(&self, target: Option<&Target>) -> Result<Vec<RecoveryPoint>, EngineError> {
         let snapshots = self.engine.open(&self.password.read()?)?.snapshots()?;
-        Ok(snapshots.iter().filter_map(|snapshot| point_of(snapshot, &self.name, target)).collect())
+        Ok(snapshots
+            .iter()
+            .filter_map(|snapshot| point_of(snapshot, &self.name, target))
+            .collect())
     }
 }
 
@@ -42,23 +45,41 @@ impl OffsiteRepo for Embedded {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps { init: true, prune: false }
+        OffsiteCaps {
+            init: true,
+            prune: false,
+        }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
         self.blocking(cx, |this, _| this.engine.init(&this.password.read()?))
             .await
             .map(|(id, version)| RepoInfo { id, version })
-            .map_err(|error| envelope(&error, format!("cannot create repository {}", self.name), Effect::Partial))
+            .map_err(|error| {
+                envelope(
+                    &error,
+                    format!("cannot create repository {}", self.name),
+                    Effect::Partial,
+                )
+            })
     }
 
     async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
         self.blocking(cx, |this, _| {
             let open = this.engine.open(&this.password.read()?)?;
-            Ok(RepoInfo { id: open.id(), version: open.version() })
+            Ok(RepoInfo {
+                id: open.id(),
+                version: open.version(),
+            })
         })
         .await
-        .map_err(|error| envelope(&error, format!("cannot open repository {}", self.name), Effect::None))
+        .map_err(|error| {
+            envelope(
+                &error,
+                format!("cannot open repository {}", self.name),
+                Effect::None,
+            )
+        })
     }
 
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
@@ -84,7 +105,10 @@ impl OffsiteRepo for Embedded {
             snapshot_id: summary.snapshot,
             outcome: match summary.unreadable {
                 0 => BackupOutcome::Complete,
-                unreadable => BackupOutcome::Partial { unreadable, examples: summary.examples },
+                unreadable => BackupOutcome::Partial {
+                    unreadable,
+                    examples: summary.examples,
+                },
             },
             files: summary.files,
             bytes: summary.bytes,
@@ -100,7 +124,13 @@ impl OffsiteRepo for Embedded {
         let target = target.cloned();
         self.blocking(cx, move |this, _| this.list_points(target.as_ref()))
             .await
-            .map_err(|error| envelope(&error, format!("cannot list what {} holds", self.name), Effect::None))
+            .map_err(|error| {
+                envelope(
+                    &error,
+                    format!("cannot list what {} holds", self.name),
+                    Effect::None,
+                )
+            })
     }
 
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
@@ -118,6 +148,12 @@ impl OffsiteRepo for Embedded {
             warnings: found.warnings,
             bytes_read: found.bytes_read,
         })
-        .map_err(|error| envelope(&error, format!("cannot check repository {}", self.name), Effect::None))
+        .map_err(|error| {
+            envelope(
+                &error,
+                format!("cannot check repository {}", self.name),
+                Effect::None,
+            )
+        })
     }
 }

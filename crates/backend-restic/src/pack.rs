@@ -41,9 +41,14 @@ pub(crate) struct Unsealer {
 
 impl Unsealer {
     pub(crate) fn new(cipher: Cipher) -> Result<Self> {
-        let zstd = zstd::bulk::Decompressor::new()
-            .map_err(|error| EngineError::Invalid { detail: format!("cannot start zstd: {error}") })?;
-        Ok(Self { cipher, zstd, plain: Vec::new() })
+        let zstd = zstd::bulk::Decompressor::new().map_err(|error| EngineError::Invalid {
+            detail: format!("cannot start zstd: {error}"),
+        })?;
+        Ok(Self {
+            cipher,
+            zstd,
+            plain: Vec::new(),
+        })
     }
 
     /// Opens one blob where it lies. The error is in words, for the caller to name pack and files.
@@ -54,8 +59,10 @@ impl Unsealer {
         id: &[u8; 32],
     ) -> std::result::Result<&'a [u8], String> {
         let name = || crate::cipher::hex(id)[..8].to_owned();
-        let opened =
-            self.cipher.open(sealed).ok_or_else(|| format!("blob {} at {} does not decrypt", name(), at.offset))?;
+        let opened = self
+            .cipher
+            .open(sealed)
+            .ok_or_else(|| format!("blob {} at {} does not decrypt", name(), at.offset))?;
         let plain: &[u8] = if at.uncompressed == 0 {
             opened
         } else {
@@ -64,33 +71,46 @@ impl Unsealer {
                 return Err(format!("blob {} claims {length} bytes", name()));
             }
             self.plain.clear();
-            self.plain
-                .try_reserve_exact(length)
-                .map_err(|_| format!("blob {} needs {length} bytes of memory, which are not there", name()))?;
+            self.plain.try_reserve_exact(length).map_err(|_| {
+                format!(
+                    "blob {} needs {length} bytes of memory, which are not there",
+                    name()
+                )
+            })?;
             self.zstd
                 .decompress_to_buffer(opened, &mut self.plain)
                 .map_err(|error| format!("blob {} does not decompress: {error}", name()))?;
             if self.plain.len() != length {
-                return Err(format!("blob {} has {} bytes instead of {length}", name(), self.plain.len()));
+                return Err(format!(
+                    "blob {} has {} bytes instead of {length}",
+                    name(),
+                    self.plain.len()
+                ));
             }
             &self.plain
         };
-        if digest(plain) == *id { Ok(plain) } else { Err(format!("blob {} has another content than its id", name())) }
+        if digest(plain) == *id {
+            Ok(plain)
+        } else {
+            Err(format!("blob {} has another content than its id", name()))
+        }
     }
 }
 
 /// Reads part of a pack.
 pub(crate) fn read_range(store: &Store, pack: &Id, offset: u32, length: u32) -> Result<Vec<u8>> {
     let path = layout::path_of(store.prefix(), FileType::Pack, pack);
-    let bytes = store.read_range(&path, offset.into(), length.into()).map_err(|error| match error {
-        EngineError::Unreadable { detail, .. } => EngineError::CorruptPack {
-            pack: pack.to_hex().to_string(),
-            detail,
-            files: Vec::new(),
-            more: 0,
-        },
-        other => other,
-    })?;
+    let bytes = store
+        .read_range(&path, offset.into(), length.into())
+        .map_err(|error| match error {
+            EngineError::Unreadable { detail, .. } => EngineError::CorruptPack {
+                pack: pack.to_hex().to_string(),
+                detail,
+                files: Vec::new(),
+                more: 0,
+            },
+            other => other,
+        })?;
     // Takes the buffer over without copying, as nobody else holds it.
     Ok(Vec::from(bytes))
 }
@@ -100,8 +120,12 @@ pub(crate) fn raw_id(id: &Id) -> Result<[u8; 32]> {
     let hex = id.to_hex();
     let mut raw = [0; 32];
     for (byte, pair) in raw.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        *byte = pair.ok_or_else(|| EngineError::Invalid { detail: "an id is not hexadecimal".into() })?;
+        let pair = std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        *byte = pair.ok_or_else(|| EngineError::Invalid {
+            detail: "an id is not hexadecimal".into(),
+        })?;
     }
     Ok(raw)
 }
@@ -116,12 +140,15 @@ pub(crate) fn read_blob(
 ) -> Result<Vec<u8>> {
     let raw = raw_id(id)?;
     let mut sealed = read_range(store, pack, at.offset, at.length)?;
-    unsealer.open(&mut sealed, at, &raw).map(<[u8]>::to_vec).map_err(|detail| EngineError::CorruptPack {
-        pack: pack.to_hex().to_string(),
-        detail,
-        files: Vec::new(),
-        more: 0,
-    })
+    unsealer
+        .open(&mut sealed, at, &raw)
+        .map(<[u8]>::to_vec)
+        .map_err(|detail| EngineError::CorruptPack {
+            pack: pack.to_hex().to_string(),
+            detail,
+            files: Vec::new(),
+            more: 0,
+        })
 }
 
 #[cfg(test)]
@@ -132,12 +159,20 @@ mod tests {
     use super::*;
 
     fn sealed(cipher: &Cipher, plain: &[u8], compress: bool) -> (Vec<u8>, Location, [u8; 32]) {
-        let body = if compress { zstd::bulk::compress(plain, 1).unwrap() } else { plain.to_vec() };
+        let body = if compress {
+            zstd::bulk::compress(plain, 1).unwrap()
+        } else {
+            plain.to_vec()
+        };
         let sealed = cipher.seal(&body).unwrap();
         let at = Location {
             offset: 0,
             length: u32::try_from(sealed.len()).unwrap(),
-            uncompressed: if compress { u32::try_from(plain.len()).unwrap() } else { 0 },
+            uncompressed: if compress {
+                u32::try_from(plain.len()).unwrap()
+            } else {
+                0
+            },
         };
         (sealed, at, digest(plain))
     }
@@ -179,13 +214,24 @@ mod tests {
     fn another_blobs_content_is_refused() {
         let cipher = Cipher::new(MasterKey::new()).unwrap();
         let (mut good, location, _) = sealed(&cipher, b"one", false);
-        let error = Unsealer::new(cipher).unwrap().open(&mut good, location, &digest(b"two")).unwrap_err();
+        let error = Unsealer::new(cipher)
+            .unwrap()
+            .open(&mut good, location, &digest(b"two"))
+            .unwrap_err();
         assert!(error.contains("another content"), "{error}");
     }
 
     #[test]
     fn a_length_below_the_overhead_is_no_length() {
-        assert_eq!(Location { offset: 0, length: 31, uncompressed: 0 }.plain_len(), None);
+        assert_eq!(
+            Location {
+                offset: 0,
+                length: 31,
+                uncompressed: 0
+            }
+            .plain_len(),
+            None
+        );
     }
 
     #[test]

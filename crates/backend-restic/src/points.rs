@@ -32,7 +32,10 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
         tags.push(format!("{SNAPSHOT}{name}"));
     }
     if let Some(print) = &request.fingerprint {
-        tags.push(format!("{FINGERPRINT}{};{};{}", print.digest, print.files, print.bytes));
+        tags.push(format!(
+            "{FINGERPRINT}{};{};{}",
+            print.digest, print.files, print.bytes
+        ));
     }
     if request.unseeded {
         tags.push(UNSEEDED.to_owned());
@@ -81,12 +84,27 @@ fn dataset_of_path(snapshot: &Snapshot) -> Option<DatasetName> {
     let parts = path.split('/').filter(|part| !part.is_empty()).map(|part| {
         let part: String = part
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "_-.:".contains(c) { c } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "_-.:".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
             .collect();
-        if part.starts_with(['-', '.']) { format!("_{part}") } else { part }
+        if part.starts_with(['-', '.']) {
+            format!("_{part}")
+        } else {
+            part
+        }
     });
-    let name = std::iter::once("unclaimed".to_owned()).chain(parts).collect::<Vec<_>>().join("/");
-    DatasetName::new(name).or_else(|_| DatasetName::new("unclaimed")).ok()
+    let name = std::iter::once("unclaimed".to_owned())
+        .chain(parts)
+        .collect::<Vec<_>>()
+        .join("/");
+    DatasetName::new(name)
+        .or_else(|_| DatasetName::new("unclaimed"))
+        .ok()
 }
 
 fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
@@ -107,7 +125,10 @@ mod tests {
     use super::*;
 
     fn target() -> Target {
-        Target { dataset: DatasetName::new("tank/a b").unwrap(), mountpoint: "/var/lib/a".into() }
+        Target {
+            dataset: DatasetName::new("tank/a b").unwrap(),
+            mountpoint: "/var/lib/a".into(),
+        }
     }
 
     fn request() -> BackupRequest {
@@ -119,7 +140,11 @@ mod tests {
             point: PointId::new("18446744073709551615").unwrap(),
             snapshot: Some(SnapshotName::new("autosnap_2026-11-22_20:33:00_hourly").unwrap()),
             taken_at: Timestamp::UNIX_EPOCH,
-            fingerprint: Some(Fingerprint { digest: TreeDigest::from_bytes([7; 32]), files: 3, bytes: 4 }),
+            fingerprint: Some(Fingerprint {
+                digest: TreeDigest::from_bytes([7; 32]),
+                files: 3,
+                bytes: 4,
+            }),
             unseeded: true,
         }
     }
@@ -146,7 +171,10 @@ mod tests {
         let stored = snapshot(tags, &["/var/lib/a"]);
         let point = point_of(&stored, &source, Some(&target())).unwrap();
         let asked = request();
-        assert_eq!((&point.id, &point.dataset, &point.snapshot), (&asked.point, &asked.target.dataset, &asked.snapshot));
+        assert_eq!(
+            (&point.id, &point.dataset, &point.snapshot),
+            (&asked.point, &asked.target.dataset, &asked.snapshot)
+        );
         assert_eq!((point.fingerprint, point.bytes), (asked.fingerprint, Some(4)));
         assert_eq!((point.unseeded, point.partial), (true, true));
         assert_eq!(point_of(&stored, &source, None), Some(point));
@@ -154,9 +182,15 @@ mod tests {
 
     #[test]
     fn a_point_of_another_dataset_is_not_offered_even_for_the_same_path() {
-        let other = Target { dataset: DatasetName::new("tank/other").unwrap(), ..target() };
+        let other = Target {
+            dataset: DatasetName::new("tank/other").unwrap(),
+            ..target()
+        };
         let stored = snapshot(tags_of(&request()), &["/var/lib/a"]);
-        assert_eq!(point_of(&stored, &SourceName::new("o").unwrap(), Some(&other)), None);
+        assert_eq!(
+            point_of(&stored, &SourceName::new("o").unwrap(), Some(&other)),
+            None
+        );
     }
 
     #[test]
@@ -164,18 +198,42 @@ mod tests {
         let source = SourceName::new("o").unwrap();
         let stored = snapshot(vec![], &["/var/lib/a"]);
         let point = point_of(&stored, &source, Some(&target())).unwrap();
-        assert_eq!((point.id.as_str(), point.dataset.as_str()), ("restic:abababababababab", "tank/a b"));
-        assert_eq!(point_of(&snapshot(vec![], &["/var/lib/a", "/etc"]), &source, Some(&target())), None);
-        assert_eq!(point_of(&snapshot(vec![], &["/var/lib"]), &source, Some(&target())), None);
+        assert_eq!(
+            (point.id.as_str(), point.dataset.as_str()),
+            ("restic:abababababababab", "tank/a b")
+        );
+        assert_eq!(
+            point_of(
+                &snapshot(vec![], &["/var/lib/a", "/etc"]),
+                &source,
+                Some(&target())
+            ),
+            None
+        );
+        assert_eq!(
+            point_of(&snapshot(vec![], &["/var/lib"]), &source, Some(&target())),
+            None
+        );
         let listed = point_of(&snapshot(vec![], &["/srv/-x/ü y"]), &source, None).unwrap();
         assert_eq!(listed.dataset.as_str(), "unclaimed/srv/_-x/__y");
     }
 
     #[test]
     fn damaged_tags_do_not_hide_a_point() {
-        let tags = ["reseed", "reseed-point=a b/c", "reseed-fingerprint=nonsense", "reseed-dataset=tank/a b"];
-        let stored = snapshot(tags.iter().map(|tag| (*tag).to_owned()).collect(), &["/var/lib/a"]);
+        let tags = [
+            "reseed",
+            "reseed-point=a b/c",
+            "reseed-fingerprint=nonsense",
+            "reseed-dataset=tank/a b",
+        ];
+        let stored = snapshot(
+            tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            &["/var/lib/a"],
+        );
         let point = point_of(&stored, &SourceName::new("o").unwrap(), Some(&target())).unwrap();
-        assert_eq!((point.id.as_str(), point.fingerprint), ("restic:abababababababab", None));
+        assert_eq!(
+            (point.id.as_str(), point.fingerprint),
+            ("restic:abababababababab", None)
+        );
     }
 }

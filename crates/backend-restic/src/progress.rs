@@ -127,6 +127,13 @@ mod tests {
         meter.report();
         let seen = seen.lock().unwrap();
         assert!((10..=20).contains(&seen.len()), "{}", seen.len());
-        assert_eq!(seen.last(), Some(&Progress { bytes: 100 << 20, files: 100, total: Some(100 << 20) }));
+        assert_eq!(
+            seen.last(),
+            Some(&Progress {
+                bytes: 100 << 20,
+                files: 100,
+                total: Some(100 << 20)
+            })
+        );
     }
 }

@@ -38,19 +38,29 @@ pub struct Engine {
 #[derive(Clone)]
 enum Place {
     Local(PathBuf),
-    Remote { objects: Arc<dyn ObjectStore>, prefix: object_store::path::Path, location: String },
+    Remote {
+        objects: Arc<dyn ObjectStore>,
+        prefix: object_store::path::Path,
+        location: String,
+    },
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("location", &self.location()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("location", &self.location())
+            .finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// A repository in a local directory.
     pub fn local(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
-        Self { place: Place::Local(path.into()), clock, host: hostname() }
+        Self {
+            place: Place::Local(path.into()),
+            clock,
+            host: hostname(),
+        }
     }
 
     /// A repository below `prefix` of an object store. `location` is what messages call it; it must hold no secret.
@@ -60,7 +70,15 @@ impl Engine {
         location: impl Into<String>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { place: Place::Remote { objects, prefix, location: location.into() }, clock, host: hostname() }
+        Self {
+            place: Place::Remote {
+                objects,
+                prefix,
+                location: location.into(),
+            },
+            clock,
+            host: hostname(),
+        }
     }
 
     /// What messages call the repository.
@@ -84,11 +102,15 @@ impl Engine {
     /// # Errors
     /// `AlreadyExists`, `PathIsFile`, and what the store says.
     pub fn init(&self, password: &Password) -> Result<(String, u32)> {
-        let occupied = || EngineError::AlreadyExists { location: self.location() };
+        let occupied = || EngineError::AlreadyExists {
+            location: self.location(),
+        };
         if let Place::Local(path) = &self.place {
             match std::fs::symlink_metadata(path) {
                 Ok(meta) if meta.is_file() => {
-                    return Err(EngineError::PathIsFile { path: self.location() });
+                    return Err(EngineError::PathIsFile {
+                        path: self.location(),
+                    });
                 }
                 Ok(_) => {
                     // Anything in there is somebody's: a damaged repository, or a mistyped path.
@@ -120,7 +142,9 @@ impl Engine {
             .set_treepack_size(bytesize(TREE_PACK))
             .set_treepack_growfactor(0_u32);
         guarded("init", || {
-            let key = KeyOptions::default().hostname(self.host.clone()).with_created(true);
+            let key = KeyOptions::default()
+                .hostname(self.host.clone())
+                .with_created(true);
             let repo = raw(&backend, NoProgressBars)?
                 .init(&Credentials::password(password.expose()), &key, &config)
                 .map_err(|error| prefer(&backend, &error, "init"))?;
@@ -136,16 +160,29 @@ impl Engine {
         self.open_with(password, Gate::default(), NoProgressBars)
     }
 
-    pub(crate) fn open_with(&self, password: &Password, gate: Gate, bars: impl ProgressBars) -> Result<OpenRepo> {
+    pub(crate) fn open_with(
+        &self,
+        password: &Password,
+        gate: Gate,
+        bars: impl ProgressBars,
+    ) -> Result<OpenRepo> {
         if let Place::Local(path) = &self.place {
             match std::fs::metadata(path) {
                 Ok(meta) if meta.is_dir() => {}
-                Ok(_) => return Err(EngineError::PathIsFile { path: self.location() }),
+                Ok(_) => {
+                    return Err(EngineError::PathIsFile {
+                        path: self.location(),
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(EngineError::NoRepository { location: self.location() });
+                    return Err(EngineError::NoRepository {
+                        location: self.location(),
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    return Err(EngineError::PathIsFile { path: self.location() });
+                    return Err(EngineError::PathIsFile {
+                        path: self.location(),
+                    });
                 }
                 Err(error) => return Err(self.unreadable(&error)),
             }
@@ -165,7 +202,13 @@ impl Engine {
                 clock: Arc::clone(&self.clock),
                 host: self.host.clone(),
             };
-            Ok(OpenRepo { store, backend, repo, cipher, locker })
+            Ok(OpenRepo {
+                store,
+                backend,
+                repo,
+                cipher,
+                locker,
+            })
         })
     }
 
@@ -174,7 +217,11 @@ impl Engine {
             return Ok(());
         }
         for kind in [FileType::Key, FileType::Snapshot, FileType::Index] {
-            if store.list(kind.dirname())?.iter().any(|meta| layout::id_of(&meta.location).is_some()) {
+            if store
+                .list(kind.dirname())?
+                .iter()
+                .any(|meta| layout::id_of(&meta.location).is_some())
+            {
                 // Anything else would invite somebody to run init over it.
                 return Err(EngineError::Unreadable {
                     what: format!("the configuration of {}", self.location()),
@@ -182,14 +229,18 @@ impl Engine {
                 });
             }
         }
-        Err(EngineError::NoRepository { location: self.location() })
+        Err(EngineError::NoRepository {
+            location: self.location(),
+        })
     }
 
     /// A key file that is no key file would keep all the others from being tried.
     fn require_keys(&self, store: &Store, backend: &Backend) -> Result<()> {
         let keys = listed(backend, FileType::Key)?;
         if keys.is_empty() {
-            return Err(EngineError::MissingKey { location: self.location() });
+            return Err(EngineError::MissingKey {
+                location: self.location(),
+            });
         }
         for (id, _) in keys {
             let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, &id))?;
@@ -207,12 +258,17 @@ impl Engine {
 
     fn why_not_open(&self, backend: &Backend, error: &RusticError) -> EngineError {
         if error.is_incorrect_password() {
-            return EngineError::WrongPassword { location: self.location() };
+            return EngineError::WrongPassword {
+                location: self.location(),
+            };
         }
         let detail = error.display_log();
         // The kind is private and there is no code for it.
         if detail.contains("Config version") {
-            return EngineError::NewerVersion { location: self.location(), detail: first_line(&detail) };
+            return EngineError::NewerVersion {
+                location: self.location(),
+                detail: first_line(&detail),
+            };
         }
         backend.take_error().unwrap_or_else(|| EngineError::Unreadable {
             what: format!("the configuration of {}", self.location()),
@@ -232,9 +288,11 @@ impl Engine {
     fn store(&self) -> Result<Arc<Store>> {
         Ok(Arc::new(match &self.place {
             Place::Local(path) => Store::local(path)?,
-            Place::Remote { objects, prefix, location } => {
-                Store::remote(Arc::clone(objects), prefix.clone(), location.clone())?
-            }
+            Place::Remote {
+                objects,
+                prefix,
+                location,
+            } => Store::remote(Arc::clone(objects), prefix.clone(), location.clone())?,
         }))
     }
 }
@@ -247,7 +305,9 @@ fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
 }
 
 fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {
-    backend.list_with_size(kind).map_err(|error| prefer(backend, &error, "list"))
+    backend
+        .list_with_size(kind)
+        .map_err(|error| prefer(backend, &error, "list"))
 }
 
 /// The kind that the store reported, where it did; otherwise the library's words.
@@ -277,7 +337,9 @@ pub struct OpenRepo {
 
 impl fmt::Debug for OpenRepo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenRepo").field("location", &self.store.location()).finish_non_exhaustive()
+        f.debug_struct("OpenRepo")
+            .field("location", &self.store.location())
+            .finish_non_exhaustive()
     }
 }
 

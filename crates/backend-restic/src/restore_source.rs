@@ -30,7 +30,11 @@ impl OwnKinds for SourceKind {
 impl Embedded {
     fn cannot_restore(&self, request: &RestoreRequest, error: &EngineError, effect: Effect) -> SourceError {
         let (point, dataset) = (&request.point.id, &request.target.dataset);
-        envelope(error, format!("cannot restore {point} of {dataset} from {}", self.name), effect)
+        envelope(
+            error,
+            format!("cannot restore {point} of {dataset} from {}", self.name),
+            effect,
+        )
     }
 
     async fn find(&self, cx: &Context, request: &RestoreRequest) -> Result<RecoveryPoint, SourceError> {
@@ -54,14 +58,25 @@ impl RestoreSource for Embedded {
     }
 
     fn caps(&self) -> SourceCaps {
-        SourceCaps { kind: SourceClass::Offsite, delivery: Delivery::Files, partial: true, verifies: true }
+        SourceCaps {
+            kind: SourceClass::Offsite,
+            delivery: Delivery::Files,
+            partial: true,
+            verifies: true,
+        }
     }
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         let wanted = target.clone();
         self.blocking(cx, move |this, _| this.list_points(Some(&wanted)))
             .await
-            .map_err(|error| envelope(&error, format!("cannot list what {} holds", self.name), Effect::None))
+            .map_err(|error| {
+                envelope(
+                    &error,
+                    format!("cannot list what {} holds", self.name),
+                    Effect::None,
+                )
+            })
     }
 
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
@@ -79,8 +94,12 @@ impl RestoreSource for Embedded {
             },
             steps: vec![
                 format!("lock the repository at {} for reading", self.engine.location()),
-                format!("restore {what} from snapshot {id} of {} into staging, in a process of its own", point.taken_at),
-                "check every blob against its hash, and every entry's kind, size, permissions and time".to_owned(),
+                format!(
+                    "restore {what} from snapshot {id} of {} into staging, in a process of its own",
+                    point.taken_at
+                ),
+                "check every blob against its hash, and every entry's kind, size, permissions and time"
+                    .to_owned(),
             ],
         })
     }
@@ -97,8 +116,14 @@ impl RestoreSource for Embedded {
         let address = self
             .engine
             .local_path()
-            .map(|path| Address::Local { path: path.to_path_buf() })
-            .ok_or_else(|| fail(&EngineError::Invalid { detail: "only local repositories are restored from yet".into() }))?;
+            .map(|path| Address::Local {
+                path: path.to_path_buf(),
+            })
+            .ok_or_else(|| {
+                fail(&EngineError::Invalid {
+                    detail: "only local repositories are restored from yet".into(),
+                })
+            })?;
         let job = RestoreJob {
             snapshot: request.point.locator.clone(),
             only: match &request.scope {
@@ -128,6 +153,12 @@ impl RestoreSource for Embedded {
         if !report.locked {
             warnings.push("the repository could not be locked; it was read without a lock".to_owned());
         }
-        Ok(Restored { bytes: report.bytes, files: report.files, reused: report.reused, checked, warnings })
+        Ok(Restored {
+            bytes: report.bytes,
+            files: report.files,
+            reused: report.reused,
+            checked,
+            warnings,
+        })
     }
 }

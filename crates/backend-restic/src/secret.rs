@@ -52,10 +52,18 @@ impl Password {
     /// # Errors
     /// `PasswordFile`, also for an empty one.
     pub fn read_file(path: &Path) -> Result<Self> {
-        let fail = |detail: String| EngineError::PasswordFile { path: path.display().to_string(), detail };
-        let contents = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?);
+        let fail = |detail: String| EngineError::PasswordFile {
+            path: path.display().to_string(),
+            detail,
+        };
+        let contents =
+            Zeroizing::new(std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?);
         let password = Self::from_file_contents(&contents);
-        if password.0.is_empty() { Err(fail("it is empty".into())) } else { Ok(password) }
+        if password.0.is_empty() {
+            Err(fail("it is empty".into()))
+        } else {
+            Ok(password)
+        }
     }
 
     pub(crate) fn expose(&self) -> &str {

@@ -30,7 +30,10 @@ pub struct Snapshot {
 
 impl From<(rustic_core::repofile::SnapshotId, SnapshotFile)> for Snapshot {
     fn from((id, file): (rustic_core::repofile::SnapshotId, SnapshotFile)) -> Self {
-        let counted = file.summary.as_ref().filter(|summary| summary.total_files_processed > 0);
+        let counted = file
+            .summary
+            .as_ref()
+            .filter(|summary| summary.total_files_processed > 0);
         Self {
             id: id.to_hex().to_string(),
             time: file.time.timestamp(),
@@ -57,7 +60,9 @@ impl OpenRepo {
                 .map_err(|error| self.error(&error, "list snapshots"))?;
             let mut found = Vec::new();
             for file in files {
-                found.push(Snapshot::from(file.map_err(|error| self.error(&error, "read a snapshot"))?));
+                found.push(Snapshot::from(
+                    file.map_err(|error| self.error(&error, "read a snapshot"))?,
+                ));
             }
             found.sort_unstable_by(|a, b| b.time.cmp(&a.time).then_with(|| a.id.cmp(&b.id)));
             Ok(found)
@@ -69,13 +74,16 @@ impl OpenRepo {
     /// # Errors
     /// `NoSnapshot`; `Invalid` when several begin so.
     pub fn snapshot(&self, id: &str) -> Result<Snapshot> {
-        let mut matching = self.snapshots()?.into_iter().filter(|snapshot| !id.is_empty() && snapshot.id.starts_with(id));
+        let mut matching = self
+            .snapshots()?
+            .into_iter()
+            .filter(|snapshot| !id.is_empty() && snapshot.id.starts_with(id));
         match (matching.next(), matching.next()) {
             (Some(only), None) => Ok(only),
             (None, _) => Err(EngineError::NoSnapshot { id: id.to_owned() }),
-            (Some(_), Some(_)) => {
-                Err(EngineError::Invalid { detail: format!("several snapshots begin with {id}") })
-            }
+            (Some(_), Some(_)) => Err(EngineError::Invalid {
+                detail: format!("several snapshots begin with {id}"),
+            }),
         }
     }
 }

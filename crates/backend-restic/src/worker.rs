@@ -67,7 +67,8 @@ impl Worker {
         on_progress: OnProgress,
         cancel: &CancellationToken,
     ) -> Result<RestoreReport, EngineError> {
-        self.restore_with(repository, password, job, on_progress, cancel, None).await
+        self.restore_with(repository, password, job, on_progress, cancel, None)
+            .await
     }
 
     #[doc(hidden)]
@@ -80,18 +81,24 @@ impl Worker {
         cancel: &CancellationToken,
         fault: Option<Fault>,
     ) -> Result<RestoreReport, EngineError> {
-        let (program, arguments) = self
-            .argv
-            .split_first()
-            .ok_or_else(|| EngineError::Invalid { detail: "no program for the restore worker".into() })?;
+        let (program, arguments) = self.argv.split_first().ok_or_else(|| EngineError::Invalid {
+            detail: "no program for the restore worker".into(),
+        })?;
         let command = Command::new(program)
             .args(arguments)
             .stdin(Stdin::Piped)
             .keep_stderr(Keep::ends(8))
             .hide(Secret::new(password.expose().as_bytes()));
-        let request = Request { repository, password, job, memory_limit: self.memory_limit, fault };
-        let request =
-            serde_json::to_vec(&request).map_err(|error| EngineError::Invalid { detail: error.to_string() })?;
+        let request = Request {
+            repository,
+            password,
+            job,
+            memory_limit: self.memory_limit,
+            fault,
+        };
+        let request = serde_json::to_vec(&request).map_err(|error| EngineError::Invalid {
+            detail: error.to_string(),
+        })?;
         let stop = cancel.child_token();
         let mut talk = self.runner.stream(&command, &stop).await.map_err(failed_to_run)?;
         // An error here means that it ended already; its exit says more.
@@ -114,7 +121,9 @@ impl Worker {
         }
         let ended = talk.finish().await;
         if let Some(shown) = nonsense {
-            return Err(EngineError::Worker { detail: format!("it said {shown:?}, which is no event") });
+            return Err(EngineError::Worker {
+                detail: format!("it said {shown:?}, which is no event"),
+            });
         }
         conclude(last, ended)
     }
@@ -151,6 +160,8 @@ fn conclude(
 fn failed_to_run(error: ExecError) -> EngineError {
     match error {
         ExecError::Cancelled { .. } => EngineError::Cancelled,
-        other => EngineError::Worker { detail: other.to_string() },
+        other => EngineError::Worker {
+            detail: other.to_string(),
+        },
     }
 }

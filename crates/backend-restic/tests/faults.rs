@@ -20,13 +20,23 @@ use reseed_backend_restic::secret::Password;
 #[test]
 fn the_ways_of_not_opening_are_told_apart() {
     let lab = Lab::new();
-    let at = |path: &Path| Engine::local(path, Arc::clone(&lab.clock)).open(&lab.password).unwrap_err();
-    assert!(matches!(at(&lab.path("nowhere")), EngineError::NoRepository { .. }));
+    let at = |path: &Path| {
+        Engine::local(path, Arc::clone(&lab.clock))
+            .open(&lab.password)
+            .unwrap_err()
+    };
+    assert!(matches!(
+        at(&lab.path("nowhere")),
+        EngineError::NoRepository { .. }
+    ));
     fs::create_dir(lab.path("empty")).unwrap();
     assert!(matches!(at(&lab.path("empty")), EngineError::NoRepository { .. }));
     fs::write(lab.path("file"), b"").unwrap();
     assert!(matches!(at(&lab.path("file")), EngineError::PathIsFile { .. }));
-    assert!(matches!(at(&lab.path("file/below")), EngineError::PathIsFile { .. }));
+    assert!(matches!(
+        at(&lab.path("file/below")),
+        EngineError::PathIsFile { .. }
+    ));
     let wrong = lab.engine.open(&Password::new("wrong")).unwrap_err();
     assert!(matches!(wrong, EngineError::WrongPassword { .. }), "{wrong}");
     assert!(wrong.hint().is_some());
@@ -36,12 +46,20 @@ fn the_ways_of_not_opening_are_told_apart() {
     assert!(matches!(at(&lab.path("repo")), EngineError::Unreadable { .. }));
     fs::remove_file(lab.path("repo/config")).unwrap();
     let error = at(&lab.path("repo"));
-    assert!(matches!(error, EngineError::Unreadable { .. }), "keys without a config are no empty place: {error}");
+    assert!(
+        matches!(error, EngineError::Unreadable { .. }),
+        "keys without a config are no empty place: {error}"
+    );
     fs::write(lab.path("repo/config"), config).unwrap();
 
     let key = lab.files_in("keys").remove(0);
     let good = fs::read(&key).unwrap();
-    for bad in [&b"{}"[..], b"", b"not json", br#"{"kdf":"scrypt","N":0,"r":8,"p":1,"data":"","salt":""}"#] {
+    for bad in [
+        &b"{}"[..],
+        b"",
+        b"not json",
+        br#"{"kdf":"scrypt","N":0,"r":8,"p":1,"data":"","salt":""}"#,
+    ] {
         fs::write(&key, bad).unwrap();
         assert!(matches!(at(&lab.path("repo")), EngineError::Unreadable { .. }));
     }
@@ -55,17 +73,26 @@ fn the_ways_of_not_opening_are_told_apart() {
 fn init_only_where_nothing_is() {
     let lab = Lab::bare();
     fs::write(lab.path("repo"), b"a file").unwrap();
-    assert!(matches!(lab.engine.init(&lab.password), Err(EngineError::PathIsFile { .. })));
+    assert!(matches!(
+        lab.engine.init(&lab.password),
+        Err(EngineError::PathIsFile { .. })
+    ));
     fs::remove_file(lab.path("repo")).unwrap();
     fs::create_dir(lab.path("repo")).unwrap();
     fs::write(lab.path("repo/something"), b"of somebody").unwrap();
-    assert!(matches!(lab.engine.init(&lab.password), Err(EngineError::AlreadyExists { .. })));
+    assert!(matches!(
+        lab.engine.init(&lab.password),
+        Err(EngineError::AlreadyExists { .. })
+    ));
     assert_eq!(walk(&lab.path("repo")).len(), 1, "nothing was added");
     fs::remove_file(lab.path("repo/something")).unwrap();
     let (id, version) = lab.engine.init(&lab.password).unwrap();
     assert_eq!((id.len(), version), (64, 2));
     let before = walk(&lab.path("repo")).len();
-    assert!(matches!(lab.engine.init(&lab.password), Err(EngineError::AlreadyExists { .. })));
+    assert!(matches!(
+        lab.engine.init(&lab.password),
+        Err(EngineError::AlreadyExists { .. })
+    ));
     assert_eq!(walk(&lab.path("repo")).len(), before);
     lab.engine.open(&lab.password).unwrap();
 }
@@ -83,7 +110,12 @@ fn noisy() -> (Lab, String) {
 }
 
 fn errors_of_check(lab: &Lab, read: ReadData) -> Vec<String> {
-    lab.engine.open(&lab.password).unwrap().check(read, &never()).unwrap().errors
+    lab.engine
+        .open(&lab.password)
+        .unwrap()
+        .check(read, &never())
+        .unwrap()
+        .errors
 }
 
 #[test]
@@ -100,20 +132,42 @@ fn damaged_packs_are_found_named_and_survived() {
     ];
     for (number, (what, damage)) in damage.into_iter().enumerate() {
         damage();
-        let error = lab.restore(&lab.restore_job(&snapshot, &format!("out{number}"))).unwrap_err();
-        let EngineError::CorruptPack { pack: named, files, .. } = &error else { panic!("{what}: {error}") };
+        let error = lab
+            .restore(&lab.restore_job(&snapshot, &format!("out{number}")))
+            .unwrap_err();
+        let EngineError::CorruptPack {
+            pack: named, files, ..
+        } = &error
+        else {
+            panic!("{what}: {error}")
+        };
         assert_eq!(*named, name, "{what}");
-        assert!(files.iter().all(|file| file.starts_with("file")) && !files.is_empty(), "{what}: {files:?}");
+        assert!(
+            files.iter().all(|file| file.starts_with("file")) && !files.is_empty(),
+            "{what}: {files:?}"
+        );
         let structure = errors_of_check(&lab, ReadData::No);
         let all = errors_of_check(&lab, ReadData::All);
-        assert_eq!(structure.is_empty(), what == "flipped bit", "{what}: {structure:?}");
-        assert!(all.iter().any(|error| error.contains(&name[..8])), "{what}: {all:?}");
+        assert_eq!(
+            structure.is_empty(),
+            what == "flipped bit",
+            "{what}: {structure:?}"
+        );
+        assert!(
+            all.iter().any(|error| error.contains(&name[..8])),
+            "{what}: {all:?}"
+        );
         assert_eq!(lab.locks(), 0);
         fs::write(&pack, &good).unwrap();
     }
     assert_eq!(errors_of_check(&lab, ReadData::All), Vec::<String>::new());
     // What an attempt on a damaged repository left is continued from once it is whole.
-    let report = lab.restore(&RestoreJob { resume: true, ..lab.restore_job(&snapshot, "out0") }).unwrap();
+    let report = lab
+        .restore(&RestoreJob {
+            resume: true,
+            ..lab.restore_job(&snapshot, "out0")
+        })
+        .unwrap();
     assert!(report.is_exact());
     assert_same(&lab.path("tree"), &lab.path("out0"));
 }
@@ -125,14 +179,29 @@ fn checking_in_parts_covers_every_pack_once() {
         fs::write(lab.path("tree/more"), noise(number, 100_000)).unwrap();
         lab.backup(&lab.path("tree"));
     }
-    let check = |read| lab.engine.open(&lab.password).unwrap().check(read, &never()).unwrap();
+    let check = |read| {
+        lab.engine
+            .open(&lab.password)
+            .unwrap()
+            .check(read, &never())
+            .unwrap()
+    };
     let all = check(ReadData::All);
     let parts: Vec<_> = (1..=3).map(|n| check(ReadData::Part { n, of: 3 })).collect();
-    assert_eq!(parts.iter().map(|part| part.packs_read).sum::<u64>(), all.packs_read);
-    assert_eq!(parts.iter().map(|part| part.bytes_read).sum::<u64>(), all.bytes_read);
+    assert_eq!(
+        parts.iter().map(|part| part.packs_read).sum::<u64>(),
+        all.packs_read
+    );
+    assert_eq!(
+        parts.iter().map(|part| part.bytes_read).sum::<u64>(),
+        all.bytes_read
+    );
     for (n, of) in [(0, 3), (4, 3), (0, 0)] {
         let open = lab.engine.open(&lab.password).unwrap();
-        assert!(matches!(open.check(ReadData::Part { n, of }, &never()), Err(EngineError::Invalid { .. })));
+        assert!(matches!(
+            open.check(ReadData::Part { n, of }, &never()),
+            Err(EngineError::Invalid { .. })
+        ));
     }
 }
 
@@ -160,22 +229,35 @@ fn a_damaged_snapshot_file_is_not_taken_for_no_snapshot() {
     let file = lab.files_in("snapshots").remove(0);
     flip_bit(&file, 0.5);
     assert!(lab.engine.open(&lab.password).unwrap().snapshots().is_err());
-    assert!(errors_of_check(&lab, ReadData::No).iter().any(|error| error.contains("snapshot")));
+    assert!(
+        errors_of_check(&lab, ReadData::No)
+            .iter()
+            .any(|error| error.contains("snapshot"))
+    );
 }
 
 #[test]
 fn a_flipped_bit_anywhere_in_the_repository_is_survived() {
     let (lab, snapshot) = noisy();
-    let mut files: Vec<_> = ["data", "index", "snapshots", "keys"].iter().flat_map(|dir| lab.files_in(dir)).collect();
+    let mut files: Vec<_> = ["data", "index", "snapshots", "keys"]
+        .iter()
+        .flat_map(|dir| lab.files_in(dir))
+        .collect();
     files.push(lab.path("repo/config"));
     for (number, file) in files.into_iter().enumerate() {
         let good = fs::read(&file).unwrap();
         for at in [0.0, 0.3, 0.999] {
             flip_bit(&file, at);
-            let job = RestoreJob { resume: true, ..lab.restore_job(&snapshot, "out") };
+            let job = RestoreJob {
+                resume: true,
+                ..lab.restore_job(&snapshot, "out")
+            };
             // A damaged pack header or a flipped bit in a key's comment harms no restore; everything else is told.
             if let Err(error) = lab.restore(&job) {
-                assert!(!matches!(error, EngineError::Panicked { .. }), "{number} {at}: {error}");
+                assert!(
+                    !matches!(error, EngineError::Panicked { .. }),
+                    "{number} {at}: {error}"
+                );
             } else {
                 assert_same(&lab.path("tree"), &lab.path("out"));
             }
@@ -189,21 +271,44 @@ fn a_flipped_bit_anywhere_in_the_repository_is_survived() {
 }
 
 fn restore_failing(lab: &Lab, job: &RestoreJob, fault: &Fault) -> Result<RestoreReport, EngineError> {
-    restore_with(&lab.engine, &lab.password, job, Arc::new(|_| ()), never(), Some(fault))
+    restore_with(
+        &lab.engine,
+        &lab.password,
+        job,
+        Arc::new(|_| ()),
+        never(),
+        Some(fault),
+    )
 }
 
 #[test]
 fn a_full_disk_is_told_and_the_next_restore_goes_on() {
     let (lab, snapshot) = noisy();
     let job = lab.restore_job(&snapshot, "out");
-    let error = restore_failing(&lab, &RestoreJob { workers: 1, ..job.clone() }, &Fault::new(28, 3)).unwrap_err();
-    assert!(matches!(&error, EngineError::NoSpace { path } if path.starts_with("file")), "{error}");
+    let error = restore_failing(
+        &lab,
+        &RestoreJob {
+            workers: 1,
+            ..job.clone()
+        },
+        &Fault::new(28, 3),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(&error, EngineError::NoSpace { path } if path.starts_with("file")),
+        "{error}"
+    );
     assert_eq!(lab.locks(), 0);
     let refused = lab.restore(&job).unwrap_err();
     assert!(matches!(refused, EngineError::TargetConflict { .. }), "{refused}");
     let report = lab.restore(&RestoreJob { resume: true, ..job }).unwrap();
     assert!(report.is_exact());
-    assert!(report.reused > 0 && report.reused < report.bytes, "{} of {}", report.reused, report.bytes);
+    assert!(
+        report.reused > 0 && report.reused < report.bytes,
+        "{} of {}",
+        report.reused,
+        report.bytes
+    );
     assert_same(&lab.path("tree"), &lab.path("out"));
 }
 
@@ -212,7 +317,10 @@ fn a_restore_interrupted_at_any_write_converges() {
     let lab = Lab::new();
     make_tree(&lab.path("tree"));
     let snapshot = lab.backup(&lab.path("tree")).snapshot;
-    let job = RestoreJob { resume: true, ..lab.restore_job(&snapshot, "out") };
+    let job = RestoreJob {
+        resume: true,
+        ..lab.restore_job(&snapshot, "out")
+    };
     for after in (0..30).step_by(5) {
         match restore_failing(&lab, &job, &Fault::new(5, after)) {
             Err(EngineError::Target { .. }) | Ok(_) => {}
@@ -244,7 +352,10 @@ fn what_does_not_belong_in_staging_is_gone_and_what_is_wrong_is_replaced() {
     let tree = lab.path("tree");
     make_tree(&tree);
     let snapshot = lab.backup(&tree).snapshot;
-    let job = RestoreJob { resume: true, ..lab.restore_job(&snapshot, "out") };
+    let job = RestoreJob {
+        resume: true,
+        ..lab.restore_job(&snapshot, "out")
+    };
     lab.restore(&job).unwrap();
     let out = lab.path("out");
     let outside = lab.path("outside");
@@ -263,7 +374,13 @@ fn what_does_not_belong_in_staging_is_gone_and_what_is_wrong_is_replaced() {
     fs::write(out.join("fifo"), b"not a pipe").unwrap();
     set_mode(&out.join("sub/compressible"), 0o600);
     fs::write(out.join("sub/compressible"), b"other content").unwrap();
-    rustix::fs::setxattr(out.join("sub"), "user.stale", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(
+        out.join("sub"),
+        "user.stale",
+        b"1",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     // Another name of a file outside, at a place where a file belongs.
     fs::remove_file(out.join("sub/plain")).unwrap();
     fs::hard_link(outside.join("precious"), out.join("sub/plain")).unwrap();
@@ -282,8 +399,15 @@ fn a_cancelled_restore_stops_and_leaves_no_lock() {
     let (lab, snapshot) = noisy();
     let job = lab.restore_job(&snapshot, "out");
     let cancelled = Arc::new(|| true);
-    let error =
-        restore_with(&lab.engine, &lab.password, &job, Arc::new(|_| ()), cancelled, None).unwrap_err();
+    let error = restore_with(
+        &lab.engine,
+        &lab.password,
+        &job,
+        Arc::new(|_| ()),
+        cancelled,
+        None,
+    )
+    .unwrap_err();
     assert_eq!(error, EngineError::Cancelled);
     assert_eq!(lab.locks(), 0);
 }
@@ -318,6 +442,9 @@ fn odd_names_are_restored_one_by_one() {
         job.only = Some(std::ffi::OsStr::from_bytes(name).into());
         let report = lab.restore(&job).unwrap();
         assert_eq!(report.files, 1);
-        assert_eq!(fs::read(job.target.join(std::ffi::OsStr::from_bytes(name))).unwrap(), name);
+        assert_eq!(
+            fs::read(job.target.join(std::ffi::OsStr::from_bytes(name))).unwrap(),
+            name
+        );
     }
 }

@@ -29,15 +29,27 @@ fn command(lab: &Lab, args: &[&str]) -> Command {
 }
 
 fn run(command: &Command) -> Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        SystemRunner::new().run(command, &CancellationToken::new()).await.unwrap()
-    })
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            SystemRunner::new()
+                .run(command, &CancellationToken::new())
+                .await
+                .unwrap()
+        })
 }
 
 #[track_caller]
 fn restic(lab: &Lab, args: &[&str]) -> String {
     let output = run(&command(lab, args));
-    assert!(output.exit.success(), "restic {args:?}: {} {}", output.stdout.text(), output.stderr.text());
+    assert!(
+        output.exit.success(),
+        "restic {args:?}: {} {}",
+        output.stdout.text(),
+        output.stderr.text()
+    );
     output.stdout.text().into_owned()
 }
 
@@ -60,14 +72,25 @@ fn real_restic_reads_and_checks_what_we_wrote() {
     restic(&lab, &["check", "--read-data"]);
     let listed = restic(&lab, &["snapshots", "--json"]);
     assert!(listed.contains(&summary.snapshot) && listed.contains("a-tag") && listed.contains(AS_PATH));
-    restic(&lab, &["restore", &summary.snapshot, "--target", lab.path("out").to_str().unwrap()]);
+    restic(
+        &lab,
+        &[
+            "restore",
+            &summary.snapshot,
+            "--target",
+            lab.path("out").to_str().unwrap(),
+        ],
+    );
     let out = below(&lab.path("out"), Path::new(AS_PATH));
     // restic does not make links of links; everything else is the same.
     let (expected, mut restored) = (look(&lab.path("tree")), look(&out));
-    let names = |tree: &std::collections::BTreeMap<_, _>| tree.keys().cloned().collect::<Vec<std::path::PathBuf>>();
+    let names =
+        |tree: &std::collections::BTreeMap<_, _>| tree.keys().cloned().collect::<Vec<std::path::PathBuf>>();
     assert_eq!(names(&expected), names(&restored));
     for (path, wanted) in expected {
-        let is_link = fs::symlink_metadata(lab.path("tree").join(&path)).unwrap().is_symlink();
+        let is_link = fs::symlink_metadata(lab.path("tree").join(&path))
+            .unwrap()
+            .is_symlink();
         if !is_link {
             assert_eq!(restored.remove(&path), Some(wanted), "{}", path.display());
         }
@@ -97,7 +120,14 @@ fn real_a_backup_of_a_relative_path_comes_back_whole() {
     make_tree(&tree);
     let output = run(&command(&lab, &["backup", "."]).cwd(&tree));
     assert!(output.exit.success(), "{}", output.stderr.text());
-    let id = lab.engine.open(&lab.password).unwrap().snapshots().unwrap().remove(0).id;
+    let id = lab
+        .engine
+        .open(&lab.password)
+        .unwrap()
+        .snapshots()
+        .unwrap()
+        .remove(0)
+        .id;
     lab.restore(&lab.restore_job(&id, "out")).unwrap();
     let (mut one, mut two) = (look(&tree), look(&lab.path("out")));
     // restic does not record the root then; our engine says what it has.
@@ -112,7 +142,12 @@ fn real_a_mixed_repository_deduplicates_both_ways() {
     let tree = lab.path("tree");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("noise"), noise(5, 20_000_000)).unwrap();
-    let size = |lab: &Lab| lab.files_in("data").iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
+    let size = |lab: &Lab| {
+        lab.files_in("data")
+            .iter()
+            .map(|file| fs::metadata(file).unwrap().len())
+            .sum::<u64>()
+    };
     restic(&lab, &["backup", tree.to_str().unwrap()]);
     let before = size(&lab);
     assert_eq!(lab.backup(&tree).added_data, 0);
@@ -146,18 +181,35 @@ fn real_restic_refuses_to_prune_while_we_hold_a_lock() {
                 std::thread::scope(|scope| scope.spawn(|| run(&command)).join().unwrap())
             };
             let listed = run_here(&["list", "locks", "--no-lock"]);
-            assert_eq!(listed.stdout.text().lines().count(), 1, "{}", listed.stdout.text());
+            assert_eq!(
+                listed.stdout.text().lines().count(),
+                1,
+                "{}",
+                listed.stdout.text()
+            );
             let id = listed.stdout.text().trim().to_owned();
             let content = run_here(&["cat", "lock", &id, "--no-lock"]);
             let content = content.stdout.text().into_owned();
-            assert!(content.contains(&format!("\"pid\": {}", std::process::id())), "{content}");
+            assert!(
+                content.contains(&format!("\"pid\": {}", std::process::id())),
+                "{content}"
+            );
             let pruned = run_here(&["prune"]);
             assert!(!pruned.exit.success());
-            assert!(pruned.stderr.text().contains("locked"), "{}", pruned.stderr.text());
+            assert!(
+                pruned.stderr.text().contains("locked"),
+                "{}",
+                pruned.stderr.text()
+            );
             // Nor does unlock, which sends SIGHUP to see whether we live, take it for stale.
             assert!(run_here(&["unlock"]).exit.success());
             let listed = run_here(&["list", "locks", "--no-lock"]);
-            assert_eq!(listed.stdout.text().lines().count(), 1, "{}", listed.stdout.text());
+            assert_eq!(
+                listed.stdout.text().lines().count(),
+                1,
+                "{}",
+                listed.stdout.text()
+            );
         }
         false
     });
@@ -200,11 +252,22 @@ fn real_restics_locks_are_seen_and_honoured() {
 fn real_restic_changes_the_password_and_both_keys_open() {
     let lab = Lab::new();
     fs::write(lab.path("new"), "other password\n").unwrap();
-    restic(&lab, &["key", "add", "--new-password-file", lab.path("new").to_str().unwrap()]);
+    restic(
+        &lab,
+        &[
+            "key",
+            "add",
+            "--new-password-file",
+            lab.path("new").to_str().unwrap(),
+        ],
+    );
     let other = reseed_backend_restic::secret::Password::read_file(&lab.path("new")).unwrap();
     lab.engine.open(&other).unwrap();
     lab.engine.open(&lab.password).unwrap();
-    let wrong = lab.engine.open(&reseed_backend_restic::secret::Password::new("no")).unwrap_err();
+    let wrong = lab
+        .engine
+        .open(&reseed_backend_restic::secret::Password::new("no"))
+        .unwrap_err();
     assert!(matches!(wrong, EngineError::WrongPassword { .. }));
 }
 
@@ -225,7 +288,11 @@ struct Small(std::path::PathBuf);
 impl Small {
     fn mount(at: std::path::PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o"]).arg(format!("size={size}")).arg("tmpfs").arg(&at);
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o"])
+            .arg(format!("size={size}"))
+            .arg("tmpfs")
+            .arg(&at);
         let output = run(&mount);
         assert!(output.exit.success(), "needs root: {}", output.stderr.text());
         Self(at)
@@ -257,7 +324,10 @@ fn real_a_full_disk_ends_a_restore_and_a_backup_with_its_own_error() {
     engine.init(&lab.password).unwrap();
     let error = backup(&engine, &lab.password, &lab.job(&tree), Arc::new(|_| ()), never()).unwrap_err();
     assert!(matches!(error, EngineError::NoSpace { .. }), "{error}");
-    assert!(walk(&lab.path("small/repo/snapshots")).is_empty(), "no snapshot of half a tree");
+    assert!(
+        walk(&lab.path("small/repo/snapshots")).is_empty(),
+        "no snapshot of half a tree"
+    );
     assert!(walk(&lab.path("small/repo/locks")).is_empty());
     run(&Command::new("mount").args(["-o", "remount,ro"]).arg(&small.0));
     let error = backup(&engine, &lab.password, &lab.job(&tree), Arc::new(|_| ()), never()).unwrap_err();
@@ -298,9 +368,10 @@ fn real_root_owners_devices_and_capabilities_come_back() {
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(tree.join("capable"), "security.capability", &capability, flags).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o660);
-    for (name, kind) in
-        [("char", rustix::fs::FileType::CharacterDevice), ("block", rustix::fs::FileType::BlockDevice)]
-    {
+    for (name, kind) in [
+        ("char", rustix::fs::FileType::CharacterDevice),
+        ("block", rustix::fs::FileType::BlockDevice),
+    ] {
         let device = rustix::fs::makedev(7, 250);
         rustix::fs::mknodat(rustix::fs::CWD, tree.join(name), kind, mode, device).unwrap();
     }
@@ -309,5 +380,8 @@ fn real_root_owners_devices_and_capabilities_come_back() {
     let report = lab.restore(&lab.restore_job(&snapshot, "out")).unwrap();
     assert!(report.is_exact(), "{:?}", report.details);
     assert_same(&tree, &lab.path("out"));
-    assert_eq!(fs::symlink_metadata(lab.path("out/char")).unwrap().rdev(), rustix::fs::makedev(7, 250));
+    assert_eq!(
+        fs::symlink_metadata(lab.path("out/char")).unwrap().rdev(),
+        rustix::fs::makedev(7, 250)
+    );
 }

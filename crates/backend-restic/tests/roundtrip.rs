@@ -26,9 +26,18 @@ fn everything_comes_back() {
     assert_same(&tree, &lab.path("out"));
     assert_eq!(report.hard_links, 2);
     let sparse = fs::metadata(lab.path("out/sparse")).unwrap();
-    assert!(sparse.blocks() * 512 < sparse.len() / 4, "{} blocks", sparse.blocks());
+    assert!(
+        sparse.blocks() * 512 < sparse.len() / 4,
+        "{} blocks",
+        sparse.blocks()
+    );
     assert_eq!(lab.locks(), 0);
-    let check = lab.engine.open(&lab.password).unwrap().check(ReadData::All, &never()).unwrap();
+    let check = lab
+        .engine
+        .open(&lab.password)
+        .unwrap()
+        .check(ReadData::All, &never())
+        .unwrap();
     assert_eq!(check.errors, Vec::<String>::new());
     assert!(check.bytes_read > 3_000_000);
 }
@@ -44,7 +53,10 @@ fn an_unchanged_tree_adds_nothing_from_whichever_path() {
     fs::rename(lab.path("one"), lab.path("two")).unwrap();
     let moved = lab.backup(&lab.path("two"));
     assert_eq!((moved.added_data, moved.added_stored), (0, 0));
-    assert_eq!(lab.engine.open(&lab.password).unwrap().snapshots().unwrap().len(), 3);
+    assert_eq!(
+        lab.engine.open(&lab.password).unwrap().snapshots().unwrap().len(),
+        3
+    );
 }
 
 #[test]
@@ -96,15 +108,24 @@ fn one_path_comes_back_in_its_place() {
     let tree = lab.path("tree");
     make_tree(&tree);
     let snapshot = lab.backup(&tree).snapshot;
-    for (number, only) in ["sub/deep", "sub/compressible", "link", "empty-dir"].into_iter().enumerate() {
+    for (number, only) in ["sub/deep", "sub/compressible", "link", "empty-dir"]
+        .into_iter()
+        .enumerate()
+    {
         let out = format!("out{number}");
         let mut job = lab.restore_job(&snapshot, &out);
         job.only = Some(only.into());
         lab.restore(&job).unwrap();
         let (expected, restored) = (look(&tree.join(only)), look(&lab.path(&out).join(only)));
-        assert_eq!(expected.keys().collect::<Vec<_>>(), restored.keys().collect::<Vec<_>>());
+        assert_eq!(
+            expected.keys().collect::<Vec<_>>(),
+            restored.keys().collect::<Vec<_>>()
+        );
         let top = only.split('/').next().unwrap();
-        let names: Vec<_> = fs::read_dir(lab.path(&out)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(lab.path(&out))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, [os(top)], "nothing beside it");
     }
 }
@@ -115,9 +136,14 @@ fn what_selects_nothing_is_an_error() {
     let tree = lab.path("tree");
     make_tree(&tree);
     let snapshot = lab.backup(&tree).snapshot;
-    for (only, invalid) in
-        [("nope", false), ("sub/nope", false), ("empty/x", false), ("../tree", true), ("/etc", true), ("", true)]
-    {
+    for (only, invalid) in [
+        ("nope", false),
+        ("sub/nope", false),
+        ("empty/x", false),
+        ("../tree", true),
+        ("/etc", true),
+        ("", true),
+    ] {
         let mut job = lab.restore_job(&snapshot, "out");
         job.only = Some(only.into());
         match lab.restore(&job).unwrap_err() {
@@ -140,10 +166,23 @@ fn snapshots_tell_what_was_recorded() {
     let listed = lab.engine.open(&lab.password).unwrap().snapshots().unwrap();
     assert_eq!(listed.len(), 1);
     let one = &listed[0];
-    assert_eq!((&one.id, one.time, one.host.as_str()), (&summary.snapshot, job.time, "testhost"));
-    assert_eq!((one.tags.clone(), one.paths.clone()), (vec!["a-tag".to_owned()], vec![AS_PATH.to_owned()]));
+    assert_eq!(
+        (&one.id, one.time, one.host.as_str()),
+        (&summary.snapshot, job.time, "testhost")
+    );
+    assert_eq!(
+        (one.tags.clone(), one.paths.clone()),
+        (vec!["a-tag".to_owned()], vec![AS_PATH.to_owned()])
+    );
     assert_eq!((one.files, one.bytes), (Some(summary.files), Some(summary.bytes)));
-    assert_eq!(lab.engine.open(&lab.password).unwrap().snapshot(&one.id[..8]).unwrap(), *one);
+    assert_eq!(
+        lab.engine
+            .open(&lab.password)
+            .unwrap()
+            .snapshot(&one.id[..8])
+            .unwrap(),
+        *one
+    );
 }
 
 #[test]
@@ -162,7 +201,10 @@ fn progress_reaches_the_total() {
     let restored =
         reseed_backend_restic::restore::restore(&lab.engine, &lab.password, &job, report, never()).unwrap();
     let seen = last.lock().unwrap().take().unwrap();
-    assert_eq!((seen.bytes, seen.files, seen.total), (restored.bytes, restored.files, Some(restored.bytes)));
+    assert_eq!(
+        (seen.bytes, seen.files, seen.total),
+        (restored.bytes, restored.files, Some(restored.bytes))
+    );
 }
 
 #[test]
@@ -181,11 +223,17 @@ fn a_cancelled_backup_leaves_no_snapshot_and_no_lock() {
     let flag = Arc::new(AtomicBool::new(false));
     let late = Arc::clone(&flag);
     let job = lab.job(&lab.path("tree"));
-    let on_progress: reseed_backend_restic::progress::OnProgress = Arc::new(move |_| late.store(true, Ordering::Relaxed));
+    let on_progress: reseed_backend_restic::progress::OnProgress =
+        Arc::new(move |_| late.store(true, Ordering::Relaxed));
     let stop = Arc::clone(&flag);
-    let error =
-        backup(&lab.engine, &lab.password, &job, on_progress, Arc::new(move || stop.load(Ordering::Relaxed)))
-            .unwrap_err();
+    let error = backup(
+        &lab.engine,
+        &lab.password,
+        &job,
+        on_progress,
+        Arc::new(move || stop.load(Ordering::Relaxed)),
+    )
+    .unwrap_err();
     assert_eq!(error, EngineError::Cancelled);
     // What was uploaded is harmless, and used by the next backup.
     lab.backup(&lab.path("tree"));
@@ -223,9 +271,19 @@ fn unreadable_things_make_a_backup_partial() {
     fs::write(tree.join("readable"), b"1").unwrap();
     make_unreachable(&tree);
     let summary = lab.backup(&tree);
-    assert_eq!((summary.unreadable, summary.files), (1, 1), "{:?}", summary.examples);
+    assert_eq!(
+        (summary.unreadable, summary.files),
+        (1, 1),
+        "{:?}",
+        summary.examples
+    );
     assert!(summary.examples[0].contains("too long"), "{:?}", summary.examples);
-    let snapshot = lab.engine.open(&lab.password).unwrap().snapshot(&summary.snapshot).unwrap();
+    let snapshot = lab
+        .engine
+        .open(&lab.password)
+        .unwrap()
+        .snapshot(&summary.snapshot)
+        .unwrap();
     assert!(snapshot.tags.contains(&"partial".to_owned()));
     let mut job = lab.restore_job(&summary.snapshot, "out");
     job.only = Some("readable".into());

@@ -4,7 +4,6 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::*;
@@ -23,7 +22,11 @@ fn worker(argv: &[&str]) -> Worker {
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 fn lab() -> (Lab, RestoreJob) {
@@ -34,12 +37,17 @@ fn lab() -> (Lab, RestoreJob) {
         fs::write(tree.join(format!("file{number}")), noise(number, 600_000)).unwrap();
     }
     let snapshot = lab.backup(&tree).snapshot;
-    let job = RestoreJob { resume: true, ..lab.restore_job(&snapshot, "out") };
+    let job = RestoreJob {
+        resume: true,
+        ..lab.restore_job(&snapshot, "out")
+    };
     (lab, job)
 }
 
 fn address(lab: &Lab) -> Address {
-    Address::Local { path: lab.path("repo") }
+    Address::Local {
+        path: lab.path("repo"),
+    }
 }
 
 async fn restore(
@@ -48,7 +56,15 @@ async fn restore(
     job: &RestoreJob,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, EngineError> {
-    worker.restore(address(lab), lab.password.clone(), job.clone(), Arc::new(|_| ()), cancel).await
+    worker
+        .restore(
+            address(lab),
+            lab.password.clone(),
+            job.clone(),
+            Arc::new(|_| ()),
+            cancel,
+        )
+        .await
 }
 
 #[test]
@@ -66,7 +82,10 @@ fn it_restores_and_reports() {
     .unwrap();
     assert!(report.is_exact() && report.locked);
     let last = last.lock().unwrap().take().unwrap();
-    assert_eq!((last.bytes, last.files, last.total), (12_000_000, 20, Some(12_000_000)));
+    assert_eq!(
+        (last.bytes, last.files, last.total),
+        (12_000_000, 20, Some(12_000_000))
+    );
     assert_same(&lab.path("tree"), &lab.path("out"));
     assert_eq!(lab.locks(), 0);
 }
@@ -82,10 +101,16 @@ fn its_errors_arrive_as_they_are() {
         Arc::new(|_| ()),
         &never,
     ));
-    assert!(matches!(wrong, Err(EngineError::WrongPassword { .. })), "{wrong:?}");
+    assert!(
+        matches!(wrong, Err(EngineError::WrongPassword { .. })),
+        "{wrong:?}"
+    );
     flip_bit(&lab.packs()[0], 0.5);
     let corrupt = run(restore(&lab, &worker(&[WORKER]), &job, &never));
-    assert!(matches!(corrupt, Err(EngineError::CorruptPack { .. })), "{corrupt:?}");
+    assert!(
+        matches!(corrupt, Err(EngineError::CorruptPack { .. })),
+        "{corrupt:?}"
+    );
     let full = run(worker(&[WORKER]).restore_with(
         address(&lab),
         lab.password.clone(),
@@ -110,7 +135,9 @@ fn a_program_that_is_no_worker_is_a_failed_worker() {
         &["/nonexistent/program"],
     ] {
         let result = run(restore(&lab, &worker(argv), &job, &CancellationToken::new()));
-        let Err(EngineError::Worker { detail }) = result else { panic!("{argv:?}: {result:?}") };
+        let Err(EngineError::Worker { detail }) = result else {
+            panic!("{argv:?}: {result:?}")
+        };
         assert!(!detail.contains("correct horse"), "{detail}");
     }
     assert!(!lab.path("out").exists());
@@ -121,8 +148,16 @@ fn done_with_a_bad_exit_is_not_done() {
     let (lab, job) = lab();
     let report = serde_json::to_string(&RestoreReport::default()).unwrap();
     let script = format!("read line; echo '{{\"event\":\"done\",\"report\":{report}}}'; exit 3");
-    let result = run(restore(&lab, &worker(&["/bin/sh", "-c", &script]), &job, &CancellationToken::new()));
-    assert!(matches!(&result, Err(EngineError::Worker { detail }) if detail.contains('3')), "{result:?}");
+    let result = run(restore(
+        &lab,
+        &worker(&["/bin/sh", "-c", &script]),
+        &job,
+        &CancellationToken::new(),
+    ));
+    assert!(
+        matches!(&result, Err(EngineError::Worker { detail }) if detail.contains('3')),
+        "{result:?}"
+    );
 }
 
 #[test]
@@ -131,8 +166,17 @@ fn too_little_memory_ends_the_worker_and_not_us() {
     let worker = worker(&[WORKER]).with_memory_limit(Some(24 << 20));
     let result = run(restore(&lab, &worker, &job, &CancellationToken::new()));
     // Whether an allocation fails in a place that can say so or not: it is an error, in words.
-    assert!(matches!(&result, Err(EngineError::Worker { .. } | EngineError::Panicked { .. })), "{result:?}");
-    assert!(lab.restore(&job).unwrap().is_exact(), "and what it left is continued from");
+    assert!(
+        matches!(
+            &result,
+            Err(EngineError::Worker { .. } | EngineError::Panicked { .. })
+        ),
+        "{result:?}"
+    );
+    assert!(
+        lab.restore(&job).unwrap().is_exact(),
+        "and what it left is continued from"
+    );
 }
 
 #[test]
@@ -147,7 +191,10 @@ fn a_cancelled_worker_ends_cleanly() {
         Arc::new(move |_| stop.cancel()),
         &cancel,
     ));
-    assert!(matches!(result, Err(EngineError::Cancelled) | Ok(_)), "{result:?}");
+    assert!(
+        matches!(result, Err(EngineError::Cancelled) | Ok(_)),
+        "{result:?}"
+    );
     assert_eq!(lab.locks(), 0, "its lock is gone");
     lab.restore(&job).unwrap();
     assert_same(&lab.path("tree"), &lab.path("out"));
@@ -156,29 +203,19 @@ fn a_cancelled_worker_ends_cleanly() {
 #[test]
 fn a_killed_worker_leaves_a_lock_that_the_next_one_removes() {
     let (lab, job) = lab();
-    let pids = Arc::new(AtomicU64::new(0));
-    let repo = lab.path("repo");
-    let seen = Arc::clone(&pids);
-    let (engine, password) = (lab.engine.clone(), lab.password.clone());
-    // At its first progress its lock is there and names it.
-    let kill = Arc::new(move |_| {
-        if seen.swap(1, Ordering::Relaxed) == 0 {
-            let locks = engine.open(&password).unwrap().locks().unwrap();
-            let pid = rustix::process::Pid::from_raw(locks[0].1.pid).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        }
-    });
-    let result = run(worker(&[WORKER]).restore(
+    let result = run(worker(&[WORKER]).restore_with(
         address(&lab),
         lab.password.clone(),
         job.clone(),
-        kill,
+        Arc::new(|_| ()),
         &CancellationToken::new(),
+        Some(Fault::new(0, 3)),
     ));
-    if let Err(error) = &result {
-        assert!(matches!(error, EngineError::Worker { detail } if detail.contains("SIGKILL")), "{error}");
-        assert_eq!(walk(&repo.join("locks")).len(), 1);
-    }
+    assert!(
+        matches!(&result, Err(EngineError::Worker { detail }) if detail.contains("SIGKILL")),
+        "{result:?}"
+    );
+    assert_eq!(lab.locks(), 1);
     let report = run(restore(&lab, &worker(&[WORKER]), &job, &CancellationToken::new())).unwrap();
     assert!(report.is_exact());
     assert_eq!(lab.locks(), 0);
@@ -199,7 +236,10 @@ fn a_worker_without_a_parent_ends() {
     let output = run(async {
         use reseed_core::exec::{Command, Runner};
         let command = Command::new("/bin/sh").args(["-c", &cat]);
-        SystemRunner::new().run(&command, &CancellationToken::new()).await.unwrap()
+        SystemRunner::new()
+            .run(&command, &CancellationToken::new())
+            .await
+            .unwrap()
     });
     let text = output.stdout.text().into_owned();
     let last = text.lines().last().unwrap().to_owned();
@@ -211,12 +251,19 @@ fn a_worker_without_a_parent_ends() {
 fn a_request_that_makes_no_sense_is_refused_without_repeating_it() {
     let output = run(async {
         use reseed_core::exec::{Command, Runner};
-        let command = Command::new("/bin/sh").args(["-c", &format!("echo '{{\"password\": \"hunter2\", 7' | {WORKER}")]);
-        SystemRunner::new().run(&command, &CancellationToken::new()).await.unwrap()
+        let command = Command::new("/bin/sh")
+            .args(["-c", &format!("echo '{{\"password\": \"hunter2\", 7' | {WORKER}")]);
+        SystemRunner::new()
+            .run(&command, &CancellationToken::new())
+            .await
+            .unwrap()
     });
     assert!(!output.exit.success());
     let text = output.stdout.text().into_owned();
-    assert!(text.contains("not understood") && !text.contains("hunter2"), "{text}");
+    assert!(
+        text.contains("not understood") && !text.contains("hunter2"),
+        "{text}"
+    );
 }
 
 #[test]

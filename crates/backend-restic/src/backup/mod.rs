@@ -79,8 +79,15 @@ pub fn backup(
 ) -> Result<BackupSummary> {
     check_source(&job.source)?;
     let name = check_recorded_path(&job.as_path)?;
-    if let Some(tag) = job.tags.iter().chain(&job.partial_tag).find(|tag| tag.contains(',') || tag.is_empty()) {
-        return Err(EngineError::Invalid { detail: format!("{tag:?} cannot be a tag") });
+    if let Some(tag) = job
+        .tags
+        .iter()
+        .chain(&job.partial_tag)
+        .find(|tag| tag.contains(',') || tag.is_empty())
+    {
+        return Err(EngineError::Invalid {
+            detail: format!("{tag:?} cannot be a tag"),
+        });
     }
     let gate = Gate::default();
     let meter = Meter::new(on_progress);
@@ -106,7 +113,9 @@ fn archive(
 ) -> Result<BackupSummary> {
     let backend = open.backend.clone();
     let fail = |error: Box<rustic_core::RusticError>| {
-        gate.check().err().unwrap_or_else(|| crate::repo::prefer(&backend, &error, "backup"))
+        gate.check()
+            .err()
+            .unwrap_or_else(|| crate::repo::prefer(&backend, &error, "backup"))
     };
     let mut prefilled = SnapshotOptions::default()
         .host(job.host.clone())
@@ -133,7 +142,10 @@ fn archive(
     let expected = findings.emitted.load(Ordering::Relaxed) - findings.dropped.load(Ordering::Relaxed);
     if summary.total_files_processed != expected {
         let (stored, seen) = (summary.total_files_processed, expected);
-        findings.add(&job.source, format!("{stored} entries were stored of {seen} that were read"));
+        findings.add(
+            &job.source,
+            format!("{stored} entries were stored of {seen} that were read"),
+        );
     }
     if findings.count() > 0
         && let Some(tag) = &job.partial_tag
@@ -158,7 +170,10 @@ fn archive(
 
 /// restic exits 0 for a source that does not exist; here it is an error before anything is written.
 fn check_source(path: &Path) -> Result<()> {
-    let refuse = |detail: String| EngineError::Source { path: path.display().to_string(), detail };
+    let refuse = |detail: String| EngineError::Source {
+        path: path.display().to_string(),
+        detail,
+    };
     let meta = std::fs::symlink_metadata(path).map_err(|error| refuse(error.to_string()))?;
     if !meta.is_dir() {
         return Err(refuse("it is not a directory".into()));
@@ -168,11 +183,17 @@ fn check_source(path: &Path) -> Result<()> {
 }
 
 fn check_recorded_path(path: &Path) -> Result<std::ffi::OsString> {
-    let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    let plain = path
+        .components()
+        .skip(1)
+        .all(|part| matches!(part, Component::Normal(_)));
     match path.file_name() {
         Some(name) if path.is_absolute() && plain && path.to_str().is_some() => Ok(name.to_owned()),
         _ => Err(EngineError::Invalid {
-            detail: format!("{} cannot be recorded: it must be absolute, UTF-8 and below the root", path.display()),
+            detail: format!(
+                "{} cannot be recorded: it must be absolute, UTF-8 and below the root",
+                path.display()
+            ),
         }),
     }
 }

@@ -151,7 +151,11 @@ impl Walk {
             if stat.dev() == self.device {
                 self.descend(path);
             }
-            return Ok(Some(ReadSourceEntry { path: path.to_path_buf(), node, open: None }));
+            return Ok(Some(ReadSourceEntry {
+                path: path.to_path_buf(),
+                node,
+                open: None,
+            }));
         }
         self.findings.emitted.fetch_add(1, Ordering::Relaxed);
         let open = Opener {
@@ -160,7 +164,11 @@ impl Walk {
             findings: Arc::clone(&self.findings),
             cancelled: Arc::clone(&self.cancelled),
         };
-        Ok(Some(ReadSourceEntry { path: path.to_path_buf(), node, open: Some(open) }))
+        Ok(Some(ReadSourceEntry {
+            path: path.to_path_buf(),
+            node,
+            open: Some(open),
+        }))
     }
 
     fn descend(&mut self, dir: &Path) {
@@ -177,7 +185,10 @@ impl Walk {
             Err(error) => self.findings.add(dir, format!("listing it: {error}")),
         }
         names.sort_unstable_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
-        self.levels.push(Level { dir: dir.to_path_buf(), names });
+        self.levels.push(Level {
+            dir: dir.to_path_buf(),
+            names,
+        });
     }
 }
 
@@ -224,7 +235,11 @@ fn node_meta(stat: &Metadata) -> NodeMeta {
         mtime: modified,
         // Reading for a backup moves the access time, so recording it would change every tree.
         atime: modified,
-        ctime: if stat.is_dir() { None } else { timestamp(stat.ctime(), stat.ctime_nsec()) },
+        ctime: if stat.is_dir() {
+            None
+        } else {
+            timestamp(stat.ctime(), stat.ctime_nsec())
+        },
         uid: Some(stat.uid()),
         gid: Some(stat.gid()),
         user: None,
@@ -256,11 +271,20 @@ impl ReadSourceOpen for Opener {
         // Neither followed nor waited for: it was a regular file a moment ago.
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
         match File::options().read(true).custom_flags(flags).open(&self.path) {
-            Ok(file) => Ok(CountingReader { file, read: 0, failed: false, of: self }),
+            Ok(file) => Ok(CountingReader {
+                file,
+                read: 0,
+                failed: false,
+                of: self,
+            }),
             Err(error) => {
                 self.findings.add(&self.path, &error);
                 self.findings.dropped.fetch_add(1, Ordering::Relaxed);
-                Err(RusticError::with_source(ErrorKind::InputOutput, "cannot open a file", error))
+                Err(RusticError::with_source(
+                    ErrorKind::InputOutput,
+                    "cannot open a file",
+                    error,
+                ))
             }
         }
     }
@@ -329,7 +353,10 @@ mod tests {
         for name in ["c", "a", "b/2", "b/1", "B"] {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
-        let entries: Vec<_> = source(dir.path()).entries().map(|entry| entry.ok().unwrap().node.name).collect();
+        let entries: Vec<_> = source(dir.path())
+            .entries()
+            .map(|entry| entry.ok().unwrap().node.name)
+            .collect();
         assert_eq!(entries, ["recorded", "B", "a", "b", "1", "2", "c"]);
     }
 
@@ -346,7 +373,11 @@ mod tests {
         let rest: Vec<_> = walk.map(|entry| entry.ok().unwrap().node.name).collect();
         assert_eq!(rest, ["a", "c"]);
         assert_eq!(source.findings.count(), 1);
-        assert!(source.findings.named()[0].contains("/b: "), "{:?}", source.findings.named());
+        assert!(
+            source.findings.named()[0].contains("/b: "),
+            "{:?}",
+            source.findings.named()
+        );
     }
 
     #[test]
@@ -361,12 +392,34 @@ mod tests {
             cancelled: Arc::new(|| false),
         };
         assert!(opener("gone", 1).open().is_err());
-        assert_eq!((source.findings.count(), source.findings.dropped.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(
+            (
+                source.findings.count(),
+                source.findings.dropped.load(Ordering::Relaxed)
+            ),
+            (1, 1)
+        );
         let mut content = Vec::new();
-        opener("short", 4).open().ok().unwrap().read_to_end(&mut content).unwrap();
+        opener("short", 4)
+            .open()
+            .ok()
+            .unwrap()
+            .read_to_end(&mut content)
+            .unwrap();
         assert_eq!(content, b"123");
-        assert_eq!((source.findings.count(), source.findings.dropped.load(Ordering::Relaxed)), (2, 1));
-        opener("short", 3).open().ok().unwrap().read_to_end(&mut content).unwrap();
+        assert_eq!(
+            (
+                source.findings.count(),
+                source.findings.dropped.load(Ordering::Relaxed)
+            ),
+            (2, 1)
+        );
+        opener("short", 3)
+            .open()
+            .ok()
+            .unwrap()
+            .read_to_end(&mut content)
+            .unwrap();
         assert_eq!(source.findings.count(), 2);
     }
 
@@ -387,7 +440,10 @@ mod tests {
     #[test]
     fn cancelling_ends_the_walk_and_closes_the_gate() {
         let dir = tempfile::tempdir().unwrap();
-        let source = TreeSource { cancelled: Arc::new(|| true), ..source(dir.path()) };
+        let source = TreeSource {
+            cancelled: Arc::new(|| true),
+            ..source(dir.path())
+        };
         assert!(source.entries().next().is_none());
         assert_eq!(source.gate.check(), Err(EngineError::Cancelled));
     }

@@ -30,9 +30,13 @@ pub(crate) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> 
     let mut value = vec![0_u8; MOST];
     for name in names[..filled].split_inclusive(|byte| *byte == 0) {
         let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
-        let text = name.to_str().map_err(|_| io::Error::other("a name is not UTF-8, the format cannot keep it"))?;
+        let text = name
+            .to_str()
+            .map_err(|_| io::Error::other("a name is not UTF-8, the format cannot keep it"))?;
         match lgetxattr(path, name, &mut value[..]) {
-            Ok(length) => found.push(serde_json::json!({ "name": text, "value": STANDARD.encode(&value[..length]) })),
+            Ok(length) => {
+                found.push(serde_json::json!({ "name": text, "value": STANDARD.encode(&value[..length]) }))
+            }
             // Gone since it was listed.
             Err(Errno::NODATA) => {}
             Err(error) => return Err(error.into()),

@@ -28,13 +28,19 @@ pub(crate) fn apply(fd: BorrowedFd<'_>, meta: &Meta, root: bool, fresh: bool) ->
         }
     };
     if root {
-        check("owner", rustix::fs::fchown(fd, meta.uid.map(Uid::from_raw), meta.gid.map(Gid::from_raw)));
+        check(
+            "owner",
+            rustix::fs::fchown(fd, meta.uid.map(Uid::from_raw), meta.gid.map(Gid::from_raw)),
+        );
     }
     if !fresh {
         check("extended attributes", remove_unlisted(fd, meta));
     }
     for (name, value) in &meta.attributes {
-        check("extended attributes", rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty()));
+        check(
+            "extended attributes",
+            rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty()),
+        );
     }
     if let Some(mode) = meta.mode {
         check("permissions", rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)));
@@ -46,7 +52,13 @@ pub(crate) fn apply(fd: BorrowedFd<'_>, meta: &Meta, root: bool, fresh: bool) ->
 }
 
 /// Sets everything on an entry that cannot be opened: a link, a device, a pipe, a socket.
-pub(crate) fn apply_at(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, meta: &Meta, root: bool, link: bool) -> Vec<Problem> {
+pub(crate) fn apply_at(
+    dir: BorrowedFd<'_>,
+    name: &std::ffi::OsStr,
+    meta: &Meta,
+    root: bool,
+    link: bool,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut check = |what, result: rustix::io::Result<()>| {
         if let Err(error) = result {
@@ -55,17 +67,26 @@ pub(crate) fn apply_at(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, meta: &Meta,
     };
     if root {
         let owner = (meta.uid.map(Uid::from_raw), meta.gid.map(Gid::from_raw));
-        check("owner", rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW));
+        check(
+            "owner",
+            rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW),
+        );
     }
     if !meta.attributes.is_empty() {
         check("extended attributes", attributes_at(dir, name, meta));
     }
     if let Some(mode) = meta.mode.filter(|_| !link) {
         // Not a link, and nobody else works in this directory, so following is harmless; Linux cannot but follow.
-        check("permissions", rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()));
+        check(
+            "permissions",
+            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()),
+        );
     }
     if let Some(times) = times(meta) {
-        check("times", rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW));
+        check(
+            "times",
+            rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW),
+        );
     }
     problems
 }
@@ -74,8 +95,12 @@ pub(crate) fn apply_at(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, meta: &Meta,
 fn attributes_at(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, meta: &Meta) -> rustix::io::Result<()> {
     use rustix::fs::OFlags;
     use std::os::fd::AsRawFd;
-    let entry =
-        rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let entry = rustix::fs::openat(
+        dir,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let path = PathBuf::from(format!("/proc/self/fd/{}", entry.as_fd().as_raw_fd()));
     meta.attributes
         .iter()
@@ -89,8 +114,14 @@ fn remove_unlisted(fd: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<()> {
         Err(Errno::NOTSUP) => return Ok(()),
         Err(error) => return Err(error),
     };
-    for name in names[..filled].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let listed = meta.attributes.iter().any(|(listed, _)| listed.as_bytes() == name);
+    for name in names[..filled]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let listed = meta
+            .attributes
+            .iter()
+            .any(|(listed, _)| listed.as_bytes() == name);
         // Security labels come from the system's policy and not from the backup.
         if !listed && !name.starts_with(b"security.selinux") {
             rustix::fs::fremovexattr(fd, name)?;
@@ -100,7 +131,10 @@ fn remove_unlisted(fd: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<()> {
 }
 
 fn times(meta: &Meta) -> Option<Timestamps> {
-    let spec = |(seconds, nanoseconds): (i64, i32)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    let spec = |(seconds, nanoseconds): (i64, i32)| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
     let modified = meta.modified?;
     Some(Timestamps {
         last_access: spec(meta.accessed.unwrap_or(modified)),

@@ -22,20 +22,22 @@ mod write;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backup::Cancelled;
+use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, guarded};
 use crate::lock::LockMode;
 use crate::pack::Unsealer;
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
-use crate::store::Gate;
+use crate::store::{Gate, Store};
 use plan::{First, OtherKind, Plan, Planner, Selection};
-pub use report::RestoreReport;
 use report::Notes;
+pub use report::RestoreReport;
 use target::Target;
 
 /// What to restore, and where to.
@@ -60,26 +62,32 @@ pub struct RestoreJob {
 #[doc(hidden)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fault {
-    /// The error number to fail with.
+    /// The error number to fail with; 0 kills the process.
     pub errno: i32,
     /// How many writes succeed before.
     pub after: u64,
     #[serde(skip)]
-    done: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    done: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Fault {
     #[doc(hidden)]
     pub fn new(errno: i32, after: u64) -> Self {
-        Self { errno, after, done: std::sync::Arc::default() }
+        Self {
+            errno,
+            after,
+            done: Arc::default(),
+        }
     }
 
     fn before_write(&self, _path: &Path) -> io::Result<()> {
         if self.done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < self.after {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(self.errno))
+            return Ok(());
         }
+        if self.errno == 0 {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        Err(io::Error::from_raw_os_error(self.errno))
     }
 }
 
@@ -108,38 +116,52 @@ pub fn restore_with(
 ) -> Result<RestoreReport> {
     let gate = Gate::default();
     let open = engine.open_with(password, gate.clone(), rustic_core::NoProgressBars)?;
-    let lock = open.locker.take(LockMode::IfWritable, &gate)?;
+    let pending = open.locker.start(false, LockMode::IfWritable)?;
     guarded("restore", || {
-        let mut report = run(open, job, &Meter::new(on_progress), &cancelled, fault)?;
+        let (store, cipher) = (Arc::clone(&open.store), open.cipher.clone());
+        // Finding out what to do takes about as long as waiting for the lock to count.
+        let plan = plan_for(open, job)?;
+        let lock = pending.map(|pending| pending.confirm(&gate)).transpose()?;
+        let mut report = run(
+            &store,
+            &cipher,
+            &plan,
+            job,
+            &Meter::new(on_progress),
+            &cancelled,
+            fault,
+        )?;
         report.locked = lock.is_some();
         Ok(report)
     })
 }
 
 fn run(
-    open: OpenRepo,
+    store: &Store,
+    cipher: &Cipher,
+    plan: &Plan,
     job: &RestoreJob,
     meter: &Meter,
     cancelled: &Cancelled,
     fault: Option<&Fault>,
 ) -> Result<RestoreReport> {
     let workers = match job.workers {
-        0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get).clamp(2, 4),
+        0 => std::thread::available_parallelism()
+            .map_or(2, std::num::NonZeroUsize::get)
+            .clamp(2, 4),
         asked => asked.min(64),
     };
-    let (store, cipher) = (std::sync::Arc::clone(&open.store), open.cipher.clone());
-    let plan = plan_for(open, job)?;
     meter.set_total(plan.bytes);
 
     let target = Target::open(&job.target)?;
-    let standing = prepare::prepare(&target, &plan, job.resume, workers, cancelled)?;
+    let standing = prepare::prepare(&target, plan, job.resume, workers, cancelled)?;
     let notes = Notes::default();
     let root = meta::is_root();
     let writing = write::Writing {
-        store: &store,
-        cipher: &cipher,
+        store,
+        cipher,
         target: &target,
-        plan: &plan,
+        plan,
         standing: &standing,
         root,
         meter,
@@ -148,10 +170,10 @@ fn run(
         fault,
     };
     writing.run(workers)?;
-    make_others(&target, &plan, root, &notes)?;
-    make_links(&target, &plan)?;
-    finish_dirs(&target, &plan, root, standing.fresh, &notes)?;
-    verify::verify(&target, &plan, root, &notes)?;
+    make_others(&target, plan, root, &notes)?;
+    make_links(&target, plan)?;
+    finish_dirs(&target, plan, root, standing.fresh, &notes)?;
+    verify::verify(&target, plan, root, &notes)?;
     meter.report();
 
     let mut report = RestoreReport {
@@ -170,14 +192,23 @@ fn run(
 
 fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     let snapshot = open.snapshot(&job.snapshot)?;
-    let tree: rustic_core::Id = snapshot
-        .tree
-        .parse()
-        .map_err(|_| EngineError::Unreadable { what: format!("snapshot {}", snapshot.id), detail: "bad tree id".into() })?;
+    let tree: rustic_core::Id = snapshot.tree.parse().map_err(|_| EngineError::Unreadable {
+        what: format!("snapshot {}", snapshot.id),
+        detail: "bad tree id".into(),
+    })?;
     let backend = open.backend.clone();
-    let index = open.repo.to_indexed().map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
+    let index = open
+        .repo
+        .to_indexed()
+        .map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
     let unsealer = Unsealer::new(open.cipher.clone())?;
-    let planner = || Ok::<_, EngineError>(Planner::new(&open.store, &index, Unsealer::new(open.cipher.clone())?));
+    let planner = || {
+        Ok::<_, EngineError>(Planner::new(
+            &open.store,
+            &index,
+            Unsealer::new(open.cipher.clone())?,
+        ))
+    };
     // One path was backed up, so that path becomes the target. Of several, the whole tree does.
     let root = match snapshot.paths.as_slice() {
         [only] => names::below_root(only),
@@ -185,12 +216,23 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     };
     let mut first = Planner::new(&open.store, &index, unsealer);
     // `restic backup .` records the directory's path and stores its entries at the top.
-    let root = if first.has_root(tree.into(), &root)? { root } else { PathBuf::new() };
-    let selection = Selection { tree: tree.into(), root: &root, only: job.only.as_deref() };
+    let root = if first.has_root(tree.into(), &root)? {
+        root
+    } else {
+        PathBuf::new()
+    };
+    let selection = Selection {
+        tree: tree.into(),
+        root: &root,
+        only: job.only.as_deref(),
+    };
     let plan = planner()?.build(&selection)?;
-    let nothing = plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
+    let nothing =
+        plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
     if nothing && plan.dirs.first().is_none_or(|root| root.meta.is_none()) {
-        return Err(EngineError::EmptyResult { what: format!("snapshot {} holds nothing", snapshot.id) });
+        return Err(EngineError::EmptyResult {
+            what: format!("snapshot {} holds nothing", snapshot.id),
+        });
     }
     Ok(plan)
 }
@@ -200,7 +242,11 @@ fn make_others(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Resul
     for other in &plan.others {
         let path = plan.path(other.dir, &other.name);
         let fail = |action: &str, error: rustix::io::Errno| EngineError::target(action, &path, &error.into());
-        if target.stat(&path).map_err(|error| fail("look at", error))?.is_some() {
+        if target
+            .stat(&path)
+            .map_err(|error| fail("look at", error))?
+            .is_some()
+        {
             let same_link = matches!(&other.kind, OtherKind::Symlink(to) if target.read_link(&path).is_ok_and(|there| there == *to));
             if !same_link {
                 target.remove(&path).map_err(|error| fail("remove", error))?;
@@ -217,7 +263,9 @@ fn make_others(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Resul
         }
         let link = matches!(other.kind, OtherKind::Symlink(_));
         let problems = target
-            .at_parent(&path, |dir, name| Ok(meta::apply_at(dir, name, &other.meta, root, link)))
+            .at_parent(&path, |dir, name| {
+                Ok(meta::apply_at(dir, name, &other.meta, root, link))
+            })
             .map_err(|error| fail("open the directory of", error))?;
         for problem in problems {
             notes.metadata(&path, problem);
@@ -259,9 +307,14 @@ fn finish_dirs(target: &Target, plan: &Plan, root: bool, fresh: bool, notes: &No
     for dir in plan.dirs.iter().rev() {
         let Some(meta) = &dir.meta else { continue };
         let open = if dir.path.as_os_str().is_empty() {
-            target.root().try_clone_to_owned().map_err(|error| EngineError::target("open", &dir.path, &error))?
+            target
+                .root()
+                .try_clone_to_owned()
+                .map_err(|error| EngineError::target("open", &dir.path, &error))?
         } else {
-            target.dir(&dir.path).map_err(|error| EngineError::target("open", &dir.path, &error.into()))?
+            target
+                .dir(&dir.path)
+                .map_err(|error| EngineError::target("open", &dir.path, &error.into()))?
         };
         for problem in meta::apply(open.as_fd(), meta, root, fresh) {
             notes.metadata(&dir.path, problem);

@@ -36,7 +36,10 @@ pub(crate) fn components(path: &Path) -> Option<Vec<&OsStr>> {
 
 /// `path` relative to the root directory.
 pub(crate) fn below_root(path: &str) -> PathBuf {
-    Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
+    Path::new(path)
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -47,14 +50,36 @@ mod tests {
 
     #[test]
     fn directions_and_paths_are_no_names() {
-        for bad in ["", ".", "..", "../x", "a/b", "/", "/etc", "a\0b", &"x".repeat(256)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/",
+            "/etc",
+            "a\0b",
+            &"x".repeat(256),
+        ] {
             assert!(problem(OsStr::new(bad)).is_some(), "{bad:?}");
         }
     }
 
     #[test]
     fn odd_names_are_names() {
-        for good in ["-rf", "a\nb", "'\"`", "...", " ", "ü", ".hidden", "~", "*", "\\", &"x".repeat(255)] {
+        for good in [
+            "-rf",
+            "a\nb",
+            "'\"`",
+            "...",
+            " ",
+            "ü",
+            ".hidden",
+            "~",
+            "*",
+            "\\",
+            &"x".repeat(255),
+        ] {
             assert_eq!(problem(OsStr::new(good)), None, "{good:?}");
         }
         assert_eq!(problem(OsStr::from_bytes(b"\xff\xfe")), None);

@@ -141,13 +141,27 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(store: &'a Store, index: &'a Repository<IndexedFullStatus>, unsealer: Unsealer) -> Self {
-        Self { store, index, unsealer, plan: Plan::default(), pack_numbers: HashMap::new(), linked: HashMap::new() }
+    pub(crate) fn new(
+        store: &'a Store,
+        index: &'a Repository<IndexedFullStatus>,
+        unsealer: Unsealer,
+    ) -> Self {
+        Self {
+            store,
+            index,
+            unsealer,
+            plan: Plan::default(),
+            pack_numbers: HashMap::new(),
+            linked: HashMap::new(),
+        }
     }
 
     pub(crate) fn build(mut self, selection: &Selection<'_>) -> Result<Plan> {
         let (root_tree, root_meta) = self.find_root(selection)?;
-        self.plan.dirs.push(Dir { path: PathBuf::new(), meta: root_meta });
+        self.plan.dirs.push(Dir {
+            path: PathBuf::new(),
+            meta: root_meta,
+        });
         match selection.only {
             None => self.walk(0, root_tree)?,
             Some(only) => self.walk_only(root_tree, only)?,
@@ -159,7 +173,11 @@ impl<'a> Planner<'a> {
     pub(crate) fn has_root(&mut self, mut tree: TreeId, root: &Path) -> Result<bool> {
         for part in root.components() {
             let nodes = self.tree(tree, root)?.nodes;
-            match nodes.into_iter().find(|node| *node.name() == *part.as_os_str()).and_then(|node| node.subtree) {
+            match nodes
+                .into_iter()
+                .find(|node| *node.name() == *part.as_os_str())
+                .and_then(|node| node.subtree)
+            {
                 Some(below) => tree = below,
                 None => return Ok(false),
             }
@@ -181,16 +199,20 @@ impl<'a> Planner<'a> {
                 .into_iter()
                 .find(|node| *node.name() == *part.as_os_str())
                 .ok_or_else(|| empty(format!("the snapshot does not hold {at}")))?;
-            tree = node.subtree.ok_or_else(|| empty(format!("{at} is not a directory in the snapshot")))?;
+            tree = node
+                .subtree
+                .ok_or_else(|| empty(format!("{at} is not a directory in the snapshot")))?;
             meta = Some(meta_of(&node));
         }
         Ok((tree, meta))
     }
 
     fn walk_only(&mut self, mut tree: TreeId, only: &Path) -> Result<()> {
-        let parts = names::components(only).filter(|parts| !parts.is_empty()).ok_or_else(|| {
-            EngineError::Invalid { detail: format!("{} is not a plain relative path", only.display()) }
-        })?;
+        let parts = names::components(only)
+            .filter(|parts| !parts.is_empty())
+            .ok_or_else(|| EngineError::Invalid {
+                detail: format!("{} is not a plain relative path", only.display()),
+            })?;
         let mut dir = 0;
         for (depth, part) in parts.iter().enumerate() {
             let node = self
@@ -198,11 +220,16 @@ impl<'a> Planner<'a> {
                 .nodes
                 .into_iter()
                 .find(|node| *node.name() == **part)
-                .ok_or_else(|| EngineError::EmptyResult { what: format!("the snapshot does not hold {}", only.display()) })?;
+                .ok_or_else(|| EngineError::EmptyResult {
+                    what: format!("the snapshot does not hold {}", only.display()),
+                })?;
             let last = depth + 1 == parts.len();
             if last || node.subtree.is_none() {
                 if !last {
-                    let what = format!("{} leads through something that is not a directory", only.display());
+                    let what = format!(
+                        "{} leads through something that is not a directory",
+                        only.display()
+                    );
                     return Err(EngineError::EmptyResult { what });
                 }
                 if let Some((dir, tree)) = self.add(dir, node)? {
@@ -255,14 +282,19 @@ impl<'a> Planner<'a> {
                     detail: "it has no tree".into(),
                 })?;
                 let number = count(self.plan.dirs.len())?;
-                self.plan.dirs.push(Dir { path, meta: Some(meta) });
+                self.plan.dirs.push(Dir {
+                    path,
+                    meta: Some(meta),
+                });
                 return Ok(Some((number, tree)));
             }
             NodeType::File => {
                 self.add_file(dir, name, meta, node, &path)?;
                 return Ok(None);
             }
-            NodeType::Symlink { .. } => OtherKind::Symlink(node.node_type.to_link().as_os_str().as_bytes().to_vec()),
+            NodeType::Symlink { .. } => {
+                OtherKind::Symlink(node.node_type.to_link().as_os_str().as_bytes().to_vec())
+            }
             NodeType::Dev { device } => OtherKind::Block(*device),
             NodeType::Chardev { device } => OtherKind::Char(*device),
             NodeType::Fifo => OtherKind::Fifo,
@@ -277,7 +309,12 @@ impl<'a> Planner<'a> {
         }
         let number = count(self.plan.others.len())?;
         self.remember_first(&node, First::Other(number), Vec::new());
-        self.plan.others.push(Other { dir, name, meta, kind });
+        self.plan.others.push(Other {
+            dir,
+            name,
+            meta,
+            kind,
+        });
         Ok(None)
     }
 
@@ -289,7 +326,11 @@ impl<'a> Planner<'a> {
         {
             let first = *first;
             self.plan.files[first as usize].linked = true;
-            self.plan.links.push(Link { dir, name, first: First::File(first) });
+            self.plan.links.push(Link {
+                dir,
+                name,
+                first: First::File(first),
+            });
             return Ok(());
         }
         let file = count(self.plan.files.len())?;
@@ -301,23 +342,41 @@ impl<'a> Planner<'a> {
                 what: format!("the index entry of blob {}", id.to_hex().as_str()),
                 detail: "its length is impossible".into(),
             })?;
-            self.plan.pieces.push(Piece { id: raw_id(id)?, pack, at, plain_len, file, file_offset: size });
+            self.plan.pieces.push(Piece {
+                id: raw_id(id)?,
+                pack,
+                at,
+                plain_len,
+                file,
+                file_offset: size,
+            });
             size += u64::from(plain_len);
         }
         self.remember_first(&node, First::File(file), content);
         let end = count(self.plan.pieces.len())?;
         self.plan.bytes += size;
-        self.plan.files.push(File { dir, name, meta, size, pieces: begin..end, linked: false });
+        self.plan.files.push(File {
+            dir,
+            name,
+            meta,
+            size,
+            pieces: begin..end,
+            linked: false,
+        });
         Ok(())
     }
 
     fn first_of(&self, node: &Node) -> Option<&(First, Vec<DataId>)> {
-        (node.meta.links > 1).then(|| self.linked.get(&(node.meta.inode, node.meta.device_id))).flatten()
+        (node.meta.links > 1)
+            .then(|| self.linked.get(&(node.meta.inode, node.meta.device_id)))
+            .flatten()
     }
 
     fn remember_first(&mut self, node: &Node, first: First, content: Vec<DataId>) {
         if node.meta.links > 1 {
-            self.linked.entry((node.meta.inode, node.meta.device_id)).or_insert((first, content));
+            self.linked
+                .entry((node.meta.inode, node.meta.device_id))
+                .or_insert((first, content));
         }
     }
 
@@ -327,14 +386,21 @@ impl<'a> Planner<'a> {
             EngineError::MissingBlob {
                 what: if T::TYPE == BlobType::Tree { "tree" } else { "data" }.into(),
                 blob: blob.to_hex().to_string(),
-                path: if path.as_os_str().is_empty() { "the root".into() } else { path.display().to_string() },
+                path: if path.as_os_str().is_empty() {
+                    "the root".into()
+                } else {
+                    path.display().to_string()
+                },
             }
         })?;
         let pack = *entry.pack;
         let at = Location {
             offset: entry.location.offset,
             length: entry.location.length,
-            uncompressed: entry.location.uncompressed_length.map_or(0, std::num::NonZeroU32::get),
+            uncompressed: entry
+                .location
+                .uncompressed_length
+                .map_or(0, std::num::NonZeroU32::get),
         };
         let next = count(self.plan.packs.len())?;
         let number = *self.pack_numbers.entry(pack).or_insert(next);
@@ -365,7 +431,9 @@ impl<'a> Planner<'a> {
 }
 
 fn count(length: usize) -> Result<u32> {
-    u32::try_from(length).map_err(|_| EngineError::Invalid { detail: "more than 2^32 entries".into() })
+    u32::try_from(length).map_err(|_| EngineError::Invalid {
+        detail: "more than 2^32 entries".into(),
+    })
 }
 
 fn unsafe_name(parent: &Path, name: &OsStr, detail: &str) -> EngineError {
@@ -396,7 +464,12 @@ fn meta_of(node: &Node) -> Meta {
             .meta
             .extended_attributes
             .iter()
-            .map(|attribute| (attribute.name.clone(), attribute.value.clone().unwrap_or_default()))
+            .map(|attribute| {
+                (
+                    attribute.name.clone(),
+                    attribute.value.clone().unwrap_or_default(),
+                )
+            })
             .collect(),
     }
 }

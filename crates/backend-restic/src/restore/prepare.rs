@@ -46,7 +46,9 @@ pub(crate) fn prepare(
     cancelled: &Cancelled,
 ) -> Result<Standing> {
     let mut standing = Standing {
-        fresh: names_in(target.root()).map_err(|error| fail("list", Path::new("."), error))?.is_empty(),
+        fresh: names_in(target.root())
+            .map_err(|error| fail("list", Path::new("."), error))?
+            .is_empty(),
         files: vec![false; plan.files.len()],
         pieces: vec![false; plan.pieces.len()],
         reused: 0,
@@ -56,7 +58,8 @@ pub(crate) fn prepare(
         if !resume {
             return Err(EngineError::TargetConflict {
                 path: ".".into(),
-                detail: "the target is not empty, and this is not the continuation of an earlier restore".into(),
+                detail: "the target is not empty, and this is not the continuation of an earlier restore"
+                    .into(),
             });
         }
         standing.removed = remove_strangers(target, plan)?;
@@ -90,8 +93,12 @@ fn make_dir(target: &Target, path: &Path) -> Result<()> {
 /// Removes everything that the plan doesn't have, or has as something else.
 fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
     let mut wanted: Vec<HashMap<&OsStr, Wanted>> = plan.dirs.iter().map(|_| HashMap::new()).collect();
-    let numbers: HashMap<&Path, usize> =
-        plan.dirs.iter().enumerate().map(|(number, dir)| (dir.path.as_path(), number)).collect();
+    let numbers: HashMap<&Path, usize> = plan
+        .dirs
+        .iter()
+        .enumerate()
+        .map(|(number, dir)| (dir.path.as_path(), number))
+        .collect();
     for dir in plan.dirs.iter().skip(1) {
         if let (Some(parent), Some(name)) = (dir.path.parent(), dir.path.file_name())
             && let Some(number) = numbers.get(parent)
@@ -100,7 +107,10 @@ fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
         }
     }
     let files = plan.files.iter().map(|file| (file.dir, &file.name, Wanted::File));
-    let others = plan.others.iter().map(|other| (other.dir, &other.name, Wanted::Other));
+    let others = plan
+        .others
+        .iter()
+        .map(|other| (other.dir, &other.name, Wanted::Other));
     let links = plan.links.iter().map(|link| (link.dir, &link.name, Wanted::Link));
     for (dir, name, what) in files.chain(others).chain(links) {
         wanted[dir as usize].insert(name, what);
@@ -109,22 +119,35 @@ fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
     let mut removed = 0;
     let mut gone = HashSet::new();
     for (number, dir) in plan.dirs.iter().enumerate() {
-        if number != 0 && (dir.path.parent().is_some_and(|parent| gone.contains(parent)) || !is_dir(target, &dir.path)?) {
+        if number != 0
+            && (dir.path.parent().is_some_and(|parent| gone.contains(parent)) || !is_dir(target, &dir.path)?)
+        {
             gone.insert(dir.path.as_path());
             continue;
         }
-        let open = if number == 0 { target.root().try_clone_to_owned().map_err(|error| EngineError::target("open", &dir.path, &error))? } else {
-            target.dir(&dir.path).map_err(|error| fail("open", &dir.path, error))?
+        let open = if number == 0 {
+            target
+                .root()
+                .try_clone_to_owned()
+                .map_err(|error| EngineError::target("open", &dir.path, &error))?
+        } else {
+            target
+                .dir(&dir.path)
+                .map_err(|error| fail("open", &dir.path, error))?
         };
         for name in names_in(open.as_fd()).map_err(|error| fail("list", &dir.path, error))? {
             let path = dir.path.join(&name);
-            let stat = target.stat(&path).map_err(|error| fail("look at", &path, error))?;
+            let stat = target
+                .stat(&path)
+                .map_err(|error| fail("look at", &path, error))?;
             let fits = match (wanted[number].get(name.as_os_str()), stat) {
                 (Some(what), Some(stat)) => what.fits(&stat),
                 _ => false,
             };
             if !fits {
-                target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+                target
+                    .remove(&path)
+                    .map_err(|error| fail("remove", &path, error))?;
                 removed += 1;
             }
         }
@@ -193,7 +216,9 @@ fn inspect_files(
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|payload| Err(crate::error::panicked("restore", payload.as_ref())))
+            thread
+                .join()
+                .unwrap_or_else(|payload| Err(crate::error::panicked("restore", payload.as_ref())))
         })
     })?;
     standing.files = files.into_iter().map(AtomicBool::into_inner).collect();
@@ -217,7 +242,9 @@ fn inspect_file(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Its permissions are final already and not ours to read: make it again.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+            target
+                .remove(&path)
+                .map_err(|error| fail("remove", &path, error))?;
             return Ok(None);
         }
         Err(error) => return Err(EngineError::target("open", &path, &error)),
@@ -235,10 +262,14 @@ fn inspect_file(
         }
         complete &= same;
     }
-    let meta = open.metadata().map_err(|error| EngineError::target("look at", &path, &error))?;
+    let meta = open
+        .metadata()
+        .map_err(|error| EngineError::target("look at", &path, &error))?;
     // Another name of it may be somebody else's file: it is never written to, and only kept when that is as planned.
     if meta.nlink() > 1 && !(complete && file.linked && meta.len() == file.size) {
-        target.remove(&path).map_err(|error| fail("remove", &path, error))?;
+        target
+            .remove(&path)
+            .map_err(|error| fail("remove", &path, error))?;
         for piece in file.pieces.clone() {
             pieces[piece as usize].store(false, Ordering::Relaxed);
         }

@@ -67,7 +67,11 @@ impl Notes {
 
     fn note(&self, metadata: bool, text: impl FnOnce() -> String) {
         let mut collected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *(if metadata { &mut collected.metadata } else { &mut collected.mismatches }) += 1;
+        *(if metadata {
+            &mut collected.metadata
+        } else {
+            &mut collected.mismatches
+        }) += 1;
         if collected.details.len() < NAMED {
             collected.details.push(text());
         }

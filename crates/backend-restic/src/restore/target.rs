@@ -50,10 +50,20 @@ impl Target {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         loop {
-            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), how) {
+            match rustix::fs::openat2(
+                &self.root,
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::from_raw_mode(mode),
+                how,
+            ) {
                 // A rename somewhere made the kernel unsure; it asks to try again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
@@ -66,10 +76,9 @@ impl Target {
         self.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW, 0)
     }
 
-    /// A new file; fails when anything is there.
-    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        Ok(File::from(self.resolve(path, flags, UNFINISHED_FILE)?))
+    /// A directory to reach its entries by.
+    pub(crate) fn parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.resolve(path, OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW, 0)
     }
 
     /// A regular file that is there already.
@@ -80,7 +89,9 @@ impl Target {
 
     /// What stands under a name, links not followed; `None` for nothing.
     pub(crate) fn stat(&self, path: &Path) -> rustix::io::Result<Option<Stat>> {
-        let found = self.at_parent(path, |dir, name| rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
+        let found = self.at_parent(path, |dir, name| {
+            rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -89,7 +100,9 @@ impl Target {
     }
 
     pub(crate) fn make_dir(&self, path: &Path) -> rustix::io::Result<()> {
-        self.at_parent(path, |dir, name| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(UNFINISHED_DIR)))
+        self.at_parent(path, |dir, name| {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(UNFINISHED_DIR))
+        })
     }
 
     pub(crate) fn make_other(&self, path: &Path, kind: &OtherKind) -> rustix::io::Result<()> {
@@ -99,18 +112,23 @@ impl Target {
             OtherKind::Fifo => rustix::fs::mknodat(dir, name, FileType::Fifo, mode, 0),
             OtherKind::Socket => rustix::fs::mknodat(dir, name, FileType::Socket, mode, 0),
             OtherKind::Block(device) => rustix::fs::mknodat(dir, name, FileType::BlockDevice, mode, *device),
-            OtherKind::Char(device) => rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, *device),
+            OtherKind::Char(device) => {
+                rustix::fs::mknodat(dir, name, FileType::CharacterDevice, mode, *device)
+            }
         })
     }
 
     pub(crate) fn link(&self, first: &Path, path: &Path) -> rustix::io::Result<()> {
         self.at_parent(first, |from_dir, from| {
-            self.at_parent(path, |dir, name| rustix::fs::linkat(from_dir, from, dir, name, AtFlags::empty()))
+            self.at_parent(path, |dir, name| {
+                rustix::fs::linkat(from_dir, from, dir, name, AtFlags::empty())
+            })
         })
     }
 
     pub(crate) fn read_link(&self, path: &Path) -> rustix::io::Result<Vec<u8>> {
-        self.at_parent(path, |dir, name| rustix::fs::readlinkat(dir, name, Vec::new())).map(|to| to.into_bytes())
+        self.at_parent(path, |dir, name| rustix::fs::readlinkat(dir, name, Vec::new()))
+            .map(|to| to.into_bytes())
     }
 
     /// Removes what stands under a name, with everything below it, links not followed.
@@ -132,6 +150,37 @@ impl Target {
             }
             _ => with(self.root.as_fd(), name),
         }
+    }
+}
+
+/// A new file in an open directory; fails when anything is there, a link included. `name` is one component.
+pub(crate) fn create_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    // EXCL never follows a link, and there is nothing else in the name to resolve.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(
+        dir,
+        name,
+        flags,
+        Mode::from_raw_mode(UNFINISHED_FILE),
+    )?))
+}
+
+/// The directory that was used last, kept open: entries of one directory come one after another.
+#[derive(Debug, Default)]
+pub(crate) struct LastDir(Option<(u32, OwnedFd)>);
+
+impl LastDir {
+    /// The open directory with this number and path.
+    pub(crate) fn get(
+        &mut self,
+        target: &Target,
+        number: u32,
+        path: &Path,
+    ) -> rustix::io::Result<BorrowedFd<'_>> {
+        if !matches!(&self.0, Some((open, _)) if *open == number) {
+            self.0 = Some((number, target.parent(path)?));
+        }
+        self.0.as_ref().map(|(_, dir)| dir.as_fd()).ok_or(Errno::BADF)
     }
 }
 
@@ -176,12 +225,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink(outside.path(), dir.path().join("way-out")).unwrap();
         let target = Target::open(dir.path()).unwrap();
-        for path in ["way-out/new", "way-out/precious", "way-out", "../x", "/etc/hostname"] {
-            assert!(target.create(Path::new(path)).is_err(), "{path}");
+        for path in [
+            "way-out/new",
+            "way-out/precious",
+            "way-out",
+            "../x",
+            "/etc/hostname",
+        ] {
+            let create =
+                |dir: BorrowedFd<'_>, name: &OsStr| create_in(dir, name).map(drop).map_err(|_| Errno::IO);
+            assert!(target.at_parent(Path::new(path), create).is_err(), "{path}");
             assert!(target.existing(Path::new(path)).is_err(), "{path}");
         }
         assert!(target.make_dir(Path::new("way-out/dir")).is_err());
-        assert!(target.link(Path::new("way-out/precious"), Path::new("stolen")).is_err());
+        assert!(
+            target
+                .link(Path::new("way-out/precious"), Path::new("stolen"))
+                .is_err()
+        );
         assert!(target.remove(Path::new("way-out/precious")).is_err());
         target.remove(Path::new("way-out")).unwrap();
         assert_eq!(std::fs::read(outside.path().join("precious")).unwrap(), b"1");

@@ -5,17 +5,22 @@
 
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
 
 use super::plan::{Dir, First, Meta, OtherKind, Plan};
 use super::prepare::kind;
 use super::report::Notes;
-use super::target::Target;
+use super::target::{LastDir, Target};
 use crate::error::{EngineError, Result};
 
 /// See the [module](self).
 pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Result<()> {
-    if let Some(Dir { path, meta: Some(meta) }) = plan.dirs.first() {
+    if let Some(Dir {
+        path,
+        meta: Some(meta),
+    }) = plan.dirs.first()
+    {
         let stat = rustix::fs::fstat(target.root())
             .map_err(|error| EngineError::target("look at", path, &error.into()))?;
         compare(&stat, meta, root, Path::new("."), notes);
@@ -27,9 +32,18 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
             compare(&stat, meta, root, &dir.path, notes);
         }
     }
+    let mut dirs = LastDir::default();
     for file in &plan.files {
         let path = plan.path(file.dir, &file.name);
-        if let Some(stat) = look(target, &path, FileType::RegularFile, notes)? {
+        let found = dirs
+            .get(target, file.dir, &plan.dirs[file.dir as usize].path)
+            .and_then(|dir| rustix::fs::statat(dir, &file.name, AtFlags::SYMLINK_NOFOLLOW));
+        let found = match found {
+            Ok(stat) => Some(stat),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(EngineError::target("look at", &path, &error.into())),
+        };
+        if let Some(stat) = judge(found, &path, FileType::RegularFile, notes) {
             if u64::try_from(stat.st_size) != Ok(file.size) {
                 notes.mismatch(&path, "the size");
             }
@@ -48,7 +62,10 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
         if let Some(stat) = look(target, &path, wanted, notes)? {
             let meta = if wanted == FileType::Symlink {
                 // Links have no permissions of their own on Linux.
-                Meta { mode: None, ..other.meta.clone() }
+                Meta {
+                    mode: None,
+                    ..other.meta.clone()
+                }
             } else {
                 other.meta.clone()
             };
@@ -73,21 +90,22 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
 }
 
 fn stat(target: &Target, path: &Path) -> Result<Option<Stat>> {
-    target.stat(path).map_err(|error| EngineError::target("look at", path, &error.into()))
+    target
+        .stat(path)
+        .map_err(|error| EngineError::target("look at", path, &error.into()))
 }
 
 fn look(target: &Target, path: &Path, wanted: FileType, notes: &Notes) -> Result<Option<Stat>> {
-    match stat(target, path)? {
-        Some(stat) if kind(&stat) == wanted => Ok(Some(stat)),
-        Some(_) => {
-            notes.mismatch(path, "the kind");
-            Ok(None)
-        }
-        None => {
-            notes.mismatch(path, "its presence");
-            Ok(None)
-        }
+    Ok(judge(stat(target, path)?, path, wanted, notes))
+}
+
+fn judge(found: Option<Stat>, path: &Path, wanted: FileType, notes: &Notes) -> Option<Stat> {
+    match found {
+        Some(stat) if kind(&stat) == wanted => return Some(stat),
+        Some(_) => notes.mismatch(path, "the kind"),
+        None => notes.mismatch(path, "its presence"),
     }
+    None
 }
 
 fn compare(stat: &Stat, meta: &Meta, root: bool, path: &Path, notes: &Notes) {
@@ -95,10 +113,15 @@ fn compare(stat: &Stat, meta: &Meta, root: bool, path: &Path, notes: &Notes) {
         notes.mismatch(path, "the permissions");
     }
     let modified = (i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec));
-    if meta.modified.is_some_and(|(seconds, nanos)| modified != (seconds.into(), nanos.into())) {
+    if meta
+        .modified
+        .is_some_and(|(seconds, nanos)| modified != (seconds.into(), nanos.into()))
+    {
         notes.mismatch(path, "the modification time");
     }
-    if root && (meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid)) {
+    if root
+        && (meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid))
+    {
         notes.mismatch(path, "the owner");
     }
 }

@@ -21,7 +21,7 @@ use super::meta;
 use super::plan::{Piece, Plan};
 use super::prepare::Standing;
 use super::report::Notes;
-use super::target::Target;
+use super::target::{LastDir, Target, create_in};
 use crate::backup::Cancelled;
 use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, panicked};
@@ -105,7 +105,9 @@ impl Writing<'_> {
                 .collect();
             let mut first = Ok(());
             for thread in threads {
-                let ended = thread.join().unwrap_or_else(|payload| Err(panicked("restore", payload.as_ref())));
+                let ended = thread
+                    .join()
+                    .unwrap_or_else(|payload| Err(panicked("restore", payload.as_ref())));
                 first = first.and(ended);
             }
             first
@@ -127,7 +129,10 @@ impl Writing<'_> {
             .iter()
             .map(|stands| Slot {
                 missing: AtomicU32::new(0),
-                open: Mutex::new(OpenFile { file: None, made: *stands }),
+                open: Mutex::new(OpenFile {
+                    file: None,
+                    made: *stands,
+                }),
             })
             .collect();
         for piece in &pieces {
@@ -154,35 +159,57 @@ impl Writing<'_> {
 
     fn work(&self, shared: &Shared) -> Result<()> {
         let mut unsealer = Unsealer::new(self.cipher.clone())?;
+        let mut dirs = LastDir::default();
         while let Some(job) = shared.jobs.get(shared.next_job.fetch_add(1, Ordering::Relaxed)) {
-            self.check_cancelled(shared)?;
-            self.run_job(shared, job, &mut unsealer)?;
+            if self.must_end(shared)? {
+                return Ok(());
+            }
+            self.run_job(shared, job, &mut unsealer, &mut dirs)?;
         }
-        while let Some(file) = shared.settled.get(shared.next_settled.fetch_add(1, Ordering::Relaxed)) {
-            self.check_cancelled(shared)?;
-            self.settle(*file)?;
+        while let Some(file) = shared
+            .settled
+            .get(shared.next_settled.fetch_add(1, Ordering::Relaxed))
+        {
+            if self.must_end(shared)? {
+                return Ok(());
+            }
+            self.settle(*file, &mut dirs)?;
         }
         Ok(())
     }
 
-    fn check_cancelled(&self, shared: &Shared) -> Result<()> {
-        if (self.cancelled)() || shared.stop.load(Ordering::Relaxed) { Err(EngineError::Cancelled) } else { Ok(()) }
+    /// Another thread's failure ends this one without an error of its own, which would hide the other's.
+    fn must_end(&self, shared: &Shared) -> Result<bool> {
+        if (self.cancelled)() {
+            Err(EngineError::Cancelled)
+        } else {
+            Ok(shared.stop.load(Ordering::Relaxed))
+        }
     }
 
-    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer) -> Result<()> {
+    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer, dirs: &mut LastDir) -> Result<()> {
         let pack = self.plan.packs[job.pack as usize];
         let damaged = |detail: String| {
             let (files, more) = self.affected(shared, job.pack);
-            EngineError::CorruptPack { pack: pack.to_hex().to_string(), detail, files, more }
+            EngineError::CorruptPack {
+                pack: pack.to_hex().to_string(),
+                detail,
+                files,
+                more,
+            }
         };
-        let mut buffer = read_range(self.store, &pack, job.offset, job.length).map_err(|error| match error {
-            EngineError::CorruptPack { detail, .. } => damaged(detail),
-            other => other,
-        })?;
+        let mut buffer =
+            read_range(self.store, &pack, job.offset, job.length).map_err(|error| match error {
+                EngineError::CorruptPack { detail, .. } => damaged(detail),
+                other => other,
+            })?;
         let mut rest = &shared.pieces[job.pieces.clone()];
         while let Some(piece) = rest.first() {
             // The same blob, wanted in several places, is opened once: opening destroys what was sealed.
-            let same = rest.iter().take_while(|other| other.at.offset == piece.at.offset).count();
+            let same = rest
+                .iter()
+                .take_while(|other| other.at.offset == piece.at.offset)
+                .count();
             let (now, later) = rest.split_at(same);
             rest = later;
             let from = (piece.at.offset - job.offset) as usize;
@@ -194,20 +221,22 @@ impl Writing<'_> {
                 if wanted.id != piece.id || wanted.at != piece.at {
                     return Err(damaged("its index names two blobs in one place".into()));
                 }
-                self.write_piece(shared, wanted, plain)?;
+                self.write_piece(shared, wanted, plain, dirs)?;
             }
         }
         Ok(())
     }
 
-    fn write_piece(&self, shared: &Shared, piece: &Piece, plain: &[u8]) -> Result<()> {
+    fn write_piece(&self, shared: &Shared, piece: &Piece, plain: &[u8], dirs: &mut LastDir) -> Result<()> {
         let number = piece.file as usize;
         let (file, slot) = (&self.plan.files[number], &shared.slots[number]);
         let path = self.plan.file_path(piece.file);
         let fail = |action: &str, error: io::Error| EngineError::target(action, &path, &error);
         if file.pieces.len() == 1 && !self.standing.files[number] {
             // The common small file: made, filled and finished in one go.
-            let open = self.target.create(&path).map_err(|error| fail("create", error))?;
+            let open = self
+                .create(piece.file, dirs)
+                .map_err(|error| fail("create", error))?;
             self.put(&open, &path, plain, 0, true)?;
             self.finish(&open, piece.file, &path, false)?;
             self.meter.add(plain.len() as u64, 1);
@@ -221,7 +250,9 @@ impl Writing<'_> {
                     let opened = Arc::new(if open.made {
                         self.target.existing(&path).map_err(|error| fail("open", error))?
                     } else {
-                        let made = self.target.create(&path).map_err(|error| fail("create", error))?;
+                        let made = self
+                            .create(piece.file, dirs)
+                            .map_err(|error| fail("create", error))?;
                         made.set_len(file.size).map_err(|error| fail("resize", error))?;
                         made
                     });
@@ -232,7 +263,13 @@ impl Writing<'_> {
                 }
             }
         };
-        self.put(&open, &path, plain, piece.file_offset, !self.standing.files[number])?;
+        self.put(
+            &open,
+            &path,
+            plain,
+            piece.file_offset,
+            !self.standing.files[number],
+        )?;
         let last = slot.missing.fetch_sub(1, Ordering::AcqRel) == 1;
         if last {
             self.finish(&open, piece.file, &path, true)?;
@@ -247,6 +284,14 @@ impl Writing<'_> {
         Ok(())
     }
 
+    fn create(&self, number: u32, dirs: &mut LastDir) -> io::Result<File> {
+        let file = &self.plan.files[number as usize];
+        create_in(
+            dirs.get(self.target, file.dir, &self.plan.dirs[file.dir as usize].path)?,
+            &file.name,
+        )
+    }
+
     fn put(&self, file: &File, path: &Path, plain: &[u8], offset: u64, fresh: bool) -> Result<()> {
         let write = |from: usize, bytes: &[u8]| {
             if let Some(fault) = self.fault {
@@ -257,7 +302,11 @@ impl Writing<'_> {
         let result = if fresh && plain.len() >= HOLE {
             write_around_holes(plain, write).and_then(|holes| {
                 // A hole at the end does not make the file longer by itself.
-                if holes { file.set_len_at_least(offset + plain.len() as u64) } else { Ok(()) }
+                if holes {
+                    file.set_len_at_least(offset + plain.len() as u64)
+                } else {
+                    Ok(())
+                }
             })
         } else {
             write(0, plain)
@@ -269,7 +318,8 @@ impl Writing<'_> {
     fn finish(&self, open: &File, number: u32, path: &Path, check_length: bool) -> Result<()> {
         let file = &self.plan.files[number as usize];
         if check_length {
-            open.set_len(file.size).map_err(|error| EngineError::target("resize", path, &error))?;
+            open.set_len(file.size)
+                .map_err(|error| EngineError::target("resize", path, &error))?;
         }
         let fresh = !self.standing.files[number as usize];
         for problem in meta::apply(open.as_fd(), &file.meta, self.root, fresh) {
@@ -279,12 +329,15 @@ impl Writing<'_> {
     }
 
     /// A file whose content is all there: empty, or brought by an earlier attempt.
-    fn settle(&self, number: u32) -> Result<()> {
+    fn settle(&self, number: u32, dirs: &mut LastDir) -> Result<()> {
         let path = self.plan.file_path(number);
         let open = if self.standing.files[number as usize] {
-            self.target.existing(&path).map_err(|error| EngineError::target("open", &path, &error))?
+            self.target
+                .existing(&path)
+                .map_err(|error| EngineError::target("open", &path, &error))?
         } else {
-            self.target.create(&path).map_err(|error| EngineError::target("create", &path, &error))?
+            self.create(number, dirs)
+                .map_err(|error| EngineError::target("create", &path, &error))?
         };
         self.finish(&open, number, &path, true)?;
         self.meter.add(self.plan.files[number as usize].size, 1);
@@ -292,13 +345,20 @@ impl Writing<'_> {
     }
 
     fn affected(&self, shared: &Shared, pack: u32) -> (Vec<String>, u64) {
-        let mut numbers: Vec<u32> =
-            shared.pieces.iter().filter(|piece| piece.pack == pack).map(|piece| piece.file).collect();
+        let mut numbers: Vec<u32> = shared
+            .pieces
+            .iter()
+            .filter(|piece| piece.pack == pack)
+            .map(|piece| piece.file)
+            .collect();
         numbers.sort_unstable();
         numbers.dedup();
         let more = numbers.len().saturating_sub(NAMED) as u64;
-        let named =
-            numbers.iter().take(NAMED).map(|file| self.plan.file_path(*file).display().to_string()).collect();
+        let named = numbers
+            .iter()
+            .take(NAMED)
+            .map(|file| self.plan.file_path(*file).display().to_string())
+            .collect();
         (named, more)
     }
 }
@@ -309,7 +369,11 @@ trait GrowTo {
 
 impl GrowTo for File {
     fn set_len_at_least(&self, length: u64) -> io::Result<()> {
-        if self.metadata()?.len() < length { self.set_len(length) } else { Ok(()) }
+        if self.metadata()?.len() < length {
+            self.set_len(length)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -339,7 +403,10 @@ fn jobs(pieces: &[Piece]) -> Vec<Job> {
 }
 
 /// Writes everything but long runs of zeros; `true` when there was one.
-fn write_around_holes(plain: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<()>) -> io::Result<bool> {
+fn write_around_holes(
+    plain: &[u8],
+    mut write: impl FnMut(usize, &[u8]) -> io::Result<()>,
+) -> io::Result<bool> {
     let mut pending = 0..0;
     let mut holes = false;
     for (number, window) in plain.chunks(HOLE).enumerate() {
@@ -373,16 +440,35 @@ mod tests {
     use crate::pack::Location;
 
     fn piece(pack: u32, offset: u32, length: u32) -> Piece {
-        let at = Location { offset, length, uncompressed: 0 };
-        Piece { id: [0; 32], pack, at, plain_len: length, file: 0, file_offset: 0 }
+        let at = Location {
+            offset,
+            length,
+            uncompressed: 0,
+        };
+        Piece {
+            id: [0; 32],
+            pack,
+            at,
+            plain_len: length,
+            file: 0,
+            file_offset: 0,
+        }
     }
 
     #[test]
     fn neighbours_are_read_together_and_far_ones_are_not() {
-        let pieces =
-            [piece(0, 0, 100), piece(0, 100, 100), piece(0, 100, 100), piece(0, 1_000_000, 5), piece(1, 200, 5)];
+        let pieces = [
+            piece(0, 0, 100),
+            piece(0, 100, 100),
+            piece(0, 100, 100),
+            piece(0, 1_000_000, 5),
+            piece(1, 200, 5),
+        ];
         let jobs = jobs(&pieces);
-        let spans: Vec<_> = jobs.iter().map(|job| (job.pack, job.offset, job.length, job.pieces.len())).collect();
+        let spans: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.pack, job.offset, job.length, job.pieces.len()))
+            .collect();
         assert_eq!(spans, [(0, 0, 200, 3), (0, 1_000_000, 5, 1), (1, 200, 5, 1)]);
     }
 

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rustic_core::{
-    BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
-};
+use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
 use super::{Store, layout};
 use crate::error::{EngineError, Result};
@@ -28,7 +26,11 @@ struct GateState {
 impl Gate {
     /// Refuses every further write, for the first reason given.
     pub(crate) fn close(&self, why: EngineError) {
-        self.0.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.0
+            .why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(why);
         self.0.closed.store(true, Ordering::Release);
     }
 
@@ -59,17 +61,28 @@ struct SnapshotWrites {
 
 impl Backend {
     pub(crate) fn new(store: Arc<Store>, gate: Gate) -> Self {
-        Self { store, gate, first_error: Arc::default(), snapshots: Arc::default() }
+        Self {
+            store,
+            gate,
+            first_error: Arc::default(),
+            snapshots: Arc::default(),
+        }
     }
 
     /// The kind of the first failure since the last call, for the caller to prefer over flattened text.
     pub(crate) fn take_error(&self) -> Option<EngineError> {
-        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.first_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// While held back, snapshot files are taken and dropped.
     pub(crate) fn hold_back_snapshots(&self, hold: bool) {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).held_back = hold;
+        self.snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .held_back = hold;
     }
 
     /// The id of the snapshot file that was written last.
@@ -86,13 +99,19 @@ impl Backend {
             }
             snapshots.last = Some(*id);
         }
-        self.store.write(&layout::path_of(self.store.prefix(), kind, id), content.into_vec())
+        self.store.write(
+            &layout::path_of(self.store.prefix(), kind, id),
+            content.into_vec(),
+        )
     }
 
     fn report<T>(&self, result: Result<T>) -> RusticResult<T> {
         result.map_err(|error| {
             let flat = RusticError::with_source(ErrorKind::Backend, error.to_string(), error.clone());
-            self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.first_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
             flat
         })
     }
@@ -101,7 +120,10 @@ impl Backend {
         if kind == FileType::Config {
             let path = layout::path_of(self.store.prefix(), kind, &Id::default());
             let size = self.store.size(&path)?;
-            return Ok(size.map(|size| (Id::default(), u32::try_from(size).unwrap_or(u32::MAX))).into_iter().collect());
+            return Ok(size
+                .map(|size| (Id::default(), u32::try_from(size).unwrap_or(u32::MAX)))
+                .into_iter()
+                .collect());
         }
         self.store
             .list(kind.dirname())?
@@ -159,7 +181,9 @@ impl WriteBackend for Backend {
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         // Nothing that this engine offers removes repository files; prune and forget belong to the restic binary.
-        self.report(Err(EngineError::Invalid { detail: format!("refusing to remove {kind} {}", id.to_hex().as_str()) }))
+        self.report(Err(EngineError::Invalid {
+            detail: format!("refusing to remove {kind} {}", id.to_hex().as_str()),
+        }))
     }
 }
 
@@ -178,9 +202,15 @@ mod tests {
     fn a_closed_gate_refuses_writes_and_says_why() {
         let (_dir, backend, gate) = backend();
         let id = Id::default();
-        backend.write_bytes(FileType::Index, &id, false, Bytes::from_static(b"x").into()).unwrap();
+        backend
+            .write_bytes(FileType::Index, &id, false, Bytes::from_static(b"x").into())
+            .unwrap();
         gate.close(EngineError::Cancelled);
-        assert!(backend.write_bytes(FileType::Snapshot, &id, false, Bytes::from_static(b"x").into()).is_err());
+        assert!(
+            backend
+                .write_bytes(FileType::Snapshot, &id, false, Bytes::from_static(b"x").into())
+                .is_err()
+        );
         assert_eq!(backend.take_error(), Some(EngineError::Cancelled));
         assert_eq!(backend.list(FileType::Snapshot).unwrap(), vec![]);
     }
@@ -189,7 +219,9 @@ mod tests {
     fn nothing_is_ever_removed() {
         let (_dir, backend, _gate) = backend();
         let id = Id::default();
-        backend.write_bytes(FileType::Pack, &id, false, Bytes::from_static(b"x").into()).unwrap();
+        backend
+            .write_bytes(FileType::Pack, &id, false, Bytes::from_static(b"x").into())
+            .unwrap();
         assert!(backend.remove(FileType::Pack, &id, false).is_err());
         assert_eq!(backend.list_with_size(FileType::Pack).unwrap(), vec![(id, 1)]);
     }
@@ -199,7 +231,10 @@ mod tests {
         let (dir, backend, _gate) = backend();
         assert_eq!(backend.list(FileType::Config).unwrap(), vec![]);
         std::fs::write(dir.path().join("config"), b"abc").unwrap();
-        assert_eq!(backend.list_with_size(FileType::Config).unwrap(), vec![(Id::default(), 3)]);
+        assert_eq!(
+            backend.list_with_size(FileType::Config).unwrap(),
+            vec![(Id::default(), 3)]
+        );
     }
 
     #[test]

@@ -26,8 +26,11 @@ pub(crate) enum Bridge {
 impl Bridge {
     /// A bridge for stores that talk over the network.
     pub(crate) fn with_runtime() -> io::Result<Self> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(2).thread_name("repository-io").enable_all().build()?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("repository-io")
+            .enable_all()
+            .build()?;
         Ok(Self::Own(Some(runtime)))
     }
 
@@ -39,10 +42,14 @@ impl Bridge {
         match self {
             Self::Inline => Ok(futures::executor::block_on(future)),
             Self::Own(runtime) => {
-                let runtime = runtime.as_ref().ok_or_else(|| io::Error::other("the runtime has ended"))?;
+                let runtime = runtime
+                    .as_ref()
+                    .ok_or_else(|| io::Error::other("the runtime has ended"))?;
                 let (send, receive) = mpsc::sync_channel(1);
                 runtime.spawn(async move { drop(send.send(future.await)) });
-                receive.recv().map_err(|_| io::Error::other("the store's task panicked"))
+                receive
+                    .recv()
+                    .map_err(|_| io::Error::other("the store's task panicked"))
             }
         }
     }
@@ -85,6 +92,11 @@ mod tests {
     #[test]
     fn a_panicking_task_is_an_error() {
         let bridge = Bridge::with_runtime().unwrap();
-        assert!(bridge.wait(async { panic!("in the store") }).map(|(): ()| ()).is_err());
+        assert!(
+            bridge
+                .wait(async { panic!("in the store") })
+                .map(|(): ()| ())
+                .is_err()
+        );
     }
 }

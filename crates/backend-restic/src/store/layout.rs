@@ -25,9 +25,12 @@ pub(crate) fn lock_path(prefix: &Path, hex_id: &str) -> Path {
 /// The id that a listed path stands for; `None` for anything that is not a repository file, such as leftovers.
 pub(crate) fn id_of(path: &Path) -> Option<Id> {
     let name = path.filename()?;
-    (name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
-        .then(|| name.parse().ok())
-        .flatten()
+    (name.len() == 64
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+    .then(|| name.parse().ok())
+    .flatten()
 }
 
 #[cfg(test)]
@@ -40,15 +43,29 @@ mod tests {
     fn packs_are_spread_by_their_first_byte() {
         let id = HEX.parse().unwrap();
         let root = Path::from("some/where");
-        assert_eq!(path_of(&root, FileType::Pack, &id).as_ref(), format!("some/where/data/0a/{HEX}"));
-        assert_eq!(path_of(&root, FileType::Index, &id).as_ref(), format!("some/where/index/{HEX}"));
-        assert_eq!(path_of(&root, FileType::Config, &id).as_ref(), "some/where/config");
+        assert_eq!(
+            path_of(&root, FileType::Pack, &id).as_ref(),
+            format!("some/where/data/0a/{HEX}")
+        );
+        assert_eq!(
+            path_of(&root, FileType::Index, &id).as_ref(),
+            format!("some/where/index/{HEX}")
+        );
+        assert_eq!(
+            path_of(&root, FileType::Config, &id).as_ref(),
+            "some/where/config"
+        );
     }
 
     #[test]
     fn only_lower_case_hex_of_full_length_is_an_id() {
         assert!(id_of(&Path::from(format!("data/0a/{HEX}"))).is_some());
-        for other in ["README", &HEX[1..], &HEX.to_uppercase(), &format!("{}g", &HEX[1..])] {
+        for other in [
+            "README",
+            &HEX[1..],
+            &HEX.to_uppercase(),
+            &format!("{}g", &HEX[1..]),
+        ] {
             assert!(id_of(&Path::from(format!("data/{other}"))).is_none(), "{other}");
         }
     }

@@ -55,7 +55,13 @@ impl Store {
             action: "start its runtime".into(),
             detail: error.to_string(),
         })?;
-        Ok(Self { objects, prefix, location, local_root: None, bridge })
+        Ok(Self {
+            objects,
+            prefix,
+            location,
+            local_root: None,
+            bridge,
+        })
     }
 
     pub(crate) fn location(&self) -> &str {
@@ -68,10 +74,11 @@ impl Store {
 
     /// Makes the directories that restic makes in a local repository, so that it recognises the layout.
     pub(crate) fn make_local_layout(&self) -> Result<()> {
-        let Some(root) = &self.local_root else { return Ok(()) };
+        let Some(root) = &self.local_root else {
+            return Ok(());
+        };
         let make = |dir: PathBuf| {
-            std::fs::create_dir_all(&dir)
-                .map_err(|error| EngineError::target("create", &dir, &error))
+            std::fs::create_dir_all(&dir).map_err(|error| EngineError::target("create", &dir, &error))
         };
         for name in ["index", "keys", layout::LOCKS, "snapshots"] {
             make(root.join(name))?;
@@ -88,7 +95,10 @@ impl Store {
         match self.bridge.wait(future) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(store_error(action, path.as_ref(), &error)),
-            Err(error) => Err(EngineError::Store { action: action.into(), detail: error.to_string() }),
+            Err(error) => Err(EngineError::Store {
+                action: action.into(),
+                detail: error.to_string(),
+            }),
         }
     }
 
@@ -108,7 +118,9 @@ impl Store {
     pub(crate) fn list(&self, directory: &str) -> Result<Vec<ObjectMeta>> {
         let below = self.prefix.clone().join(directory);
         let (objects, at) = (Arc::clone(&self.objects), below.clone());
-        self.wait("list", &below, async move { objects.list(Some(&at)).try_collect().await })
+        self.wait("list", &below, async move {
+            objects.list(Some(&at)).try_collect().await
+        })
     }
 
     pub(crate) fn read(&self, path: &Path) -> Result<Bytes> {
@@ -125,14 +137,20 @@ impl Store {
             detail: format!("a range of {path} overflows"),
         })?;
         let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        let bytes =
-            self.wait("read", path, async move { objects.get_range(&at, offset..end).await })?;
+        let bytes = self.wait(
+            "read",
+            path,
+            async move { objects.get_range(&at, offset..end).await },
+        )?;
         if bytes.len() as u64 == length {
             Ok(bytes)
         } else {
             Err(EngineError::Unreadable {
                 what: path.to_string(),
-                detail: format!("{} bytes at {offset} instead of {length}: the file is too short", bytes.len()),
+                detail: format!(
+                    "{} bytes at {offset} instead of {length}: the file is too short",
+                    bytes.len()
+                ),
             })
         }
     }
@@ -140,7 +158,11 @@ impl Store {
     pub(crate) fn write(&self, path: &Path, content: Vec<Bytes>) -> Result<()> {
         let payload: PutPayload = content.into_iter().collect();
         let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        self.wait("write", path, async move { objects.put(&at, payload).await.map(drop) })
+        self.wait(
+            "write",
+            path,
+            async move { objects.put(&at, payload).await.map(drop) },
+        )
     }
 
     /// Removes a file; one that is gone already is fine.
@@ -157,20 +179,36 @@ impl Store {
 
 fn store_error(action: &str, path: &str, error: &StoreError) -> EngineError {
     match io_cause(error).map(classify) {
-        Some(IoClass::NoSpace) => return EngineError::NoSpace { path: path.to_owned() },
-        Some(IoClass::ReadOnly) => return EngineError::ReadOnly { path: path.to_owned() },
+        Some(IoClass::NoSpace) => {
+            return EngineError::NoSpace {
+                path: path.to_owned(),
+            };
+        }
+        Some(IoClass::ReadOnly) => {
+            return EngineError::ReadOnly {
+                path: path.to_owned(),
+            };
+        }
         _ => {}
     }
     let denied = io_cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
     match error {
-        StoreError::NotFound { .. } => {
-            EngineError::Unreadable { what: path.to_owned(), detail: "it does not exist".into() }
-        }
-        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-            EngineError::Denied { what: path.to_owned(), detail: error.to_string() }
-        }
-        _ if denied => EngineError::Denied { what: path.to_owned(), detail: error.to_string() },
-        _ => EngineError::Store { action: format!("{action} {path}"), detail: error.to_string() },
+        StoreError::NotFound { .. } => EngineError::Unreadable {
+            what: path.to_owned(),
+            detail: "it does not exist".into(),
+        },
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => EngineError::Denied {
+            what: path.to_owned(),
+            detail: error.to_string(),
+        },
+        _ if denied => EngineError::Denied {
+            what: path.to_owned(),
+            detail: error.to_string(),
+        },
+        _ => EngineError::Store {
+            action: format!("{action} {path}"),
+            detail: error.to_string(),
+        },
     }
 }
 
@@ -200,7 +238,9 @@ mod tests {
         let (_dir, store) = local();
         let path = Path::from("keys/one");
         assert_eq!(store.size(&path).unwrap(), None);
-        store.write(&path, vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cde")]).unwrap();
+        store
+            .write(&path, vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cde")])
+            .unwrap();
         assert_eq!(store.size(&path).unwrap(), Some(5));
         assert_eq!(store.read(&path).unwrap(), "abcde");
         assert_eq!(store.list("keys").unwrap().len(), 1);
@@ -213,10 +253,15 @@ mod tests {
     fn a_short_range_is_an_error_and_not_a_short_answer() {
         let (_dir, store) = local();
         let path = Path::from("data/aa/x");
-        store.write(&path, vec![Bytes::from_static(b"0123456789")]).unwrap();
+        store
+            .write(&path, vec![Bytes::from_static(b"0123456789")])
+            .unwrap();
         assert_eq!(store.read_range(&path, 2, 3).unwrap(), "234");
         for (offset, length) in [(8, 3), (10, 1), (50, 1), (u64::MAX, 2)] {
-            assert!(store.read_range(&path, offset, length).is_err(), "{offset}+{length}");
+            assert!(
+                store.read_range(&path, offset, length).is_err(),
+                "{offset}+{length}"
+            );
         }
     }
 
@@ -226,12 +271,18 @@ mod tests {
             store: "test",
             source: Box::new(io::Error::from_raw_os_error(28)),
         };
-        assert!(matches!(store_error("write", "x", &full), EngineError::NoSpace { .. }));
+        assert!(matches!(
+            store_error("write", "x", &full),
+            EngineError::NoSpace { .. }
+        ));
         let read_only = StoreError::Generic {
             store: "test",
             source: Box::new(io::Error::from_raw_os_error(30)),
         };
-        assert!(matches!(store_error("write", "x", &read_only), EngineError::ReadOnly { .. }));
+        assert!(matches!(
+            store_error("write", "x", &read_only),
+            EngineError::ReadOnly { .. }
+        ));
     }
 
     #[test]

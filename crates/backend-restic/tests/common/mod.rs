@@ -32,7 +32,12 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let engine = Engine::local(dir.path().join("repo"), Arc::clone(&clock));
-        Self { dir, engine, password: Password::new("correct horse"), clock }
+        Self {
+            dir,
+            engine,
+            password: Password::new("correct horse"),
+            clock,
+        }
     }
 
     pub fn new() -> Self {
@@ -57,7 +62,14 @@ impl Lab {
     }
 
     pub fn backup(&self, source: &Path) -> BackupSummary {
-        backup(&self.engine, &self.password, &self.job(source), Arc::new(|_| ()), never()).unwrap()
+        backup(
+            &self.engine,
+            &self.password,
+            &self.job(source),
+            Arc::new(|_| ()),
+            never(),
+        )
+        .unwrap()
     }
 
     pub fn restore_job(&self, snapshot: &str, target: &str) -> RestoreJob {
@@ -75,7 +87,10 @@ impl Lab {
     }
 
     pub fn files_in(&self, directory: &str) -> Vec<PathBuf> {
-        walk(&self.path("repo").join(directory)).into_iter().filter(|path| path.is_file()).collect()
+        walk(&self.path("repo").join(directory))
+            .into_iter()
+            .filter(|path| path.is_file())
+            .collect()
     }
 
     /// The pack files that hold file content, largest first.
@@ -165,8 +180,20 @@ pub fn make_tree(root: &Path) {
     fs::hard_link(root.join("link"), root.join("sub/hard-linked-symlink")).unwrap();
     make_sparse(&root.join("sparse"), 20 << 20);
     make_fifo(&root.join("fifo"));
-    rustix::fs::setxattr(root.join("empty"), "user.note", b"va\0lue", rustix::fs::XattrFlags::empty()).unwrap();
-    rustix::fs::setxattr(root.join("sub"), "user.dir", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(
+        root.join("empty"),
+        "user.note",
+        b"va\0lue",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    rustix::fs::setxattr(
+        root.join("sub"),
+        "user.dir",
+        b"1",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     set_mode(&root.join("sub/compressible"), 0o4750);
     set_mode(&root.join("empty"), 0o400);
     set_mode(&root.join("sub/deep"), 0o1777);
@@ -196,9 +223,21 @@ pub fn set_mode(path: &Path, mode: u32) {
 }
 
 pub fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
-    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    let time = rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(
+        rustix::fs::CWD,
+        path,
+        &times,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .unwrap();
 }
 
 /// Everything about a tree that a restore has to bring back.
@@ -229,8 +268,11 @@ pub fn look(root: &Path) -> BTreeMap<PathBuf, Look> {
         } else {
             meta.rdev().to_le_bytes().to_vec()
         };
-        let same_as = (meta.nlink() > 1 && !meta.is_dir())
-            .then(|| seen.entry((meta.dev(), meta.ino())).or_insert_with(|| relative.clone()).clone());
+        let same_as = (meta.nlink() > 1 && !meta.is_dir()).then(|| {
+            seen.entry((meta.dev(), meta.ino()))
+                .or_insert_with(|| relative.clone())
+                .clone()
+        });
         found.insert(
             relative,
             Look {
@@ -256,12 +298,20 @@ fn blake(bytes: &[u8]) -> Vec<u8> {
 
 fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut names = vec![0_u8; 65536];
-    let Ok(length) = rustix::fs::llistxattr(path, &mut names[..]) else { return Vec::new() };
+    let Ok(length) = rustix::fs::llistxattr(path, &mut names[..]) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let mut value = vec![0_u8; 65536];
         let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-        found.push((String::from_utf8_lossy(name).into_owned(), value[..length].to_vec()));
+        found.push((
+            String::from_utf8_lossy(name).into_owned(),
+            value[..length].to_vec(),
+        ));
     }
     found.sort();
     found
@@ -281,7 +331,11 @@ pub fn assert_same(one: &Path, two: &Path) {
 pub fn flip_bit(path: &Path, at: f64) {
     set_mode(path, 0o600);
     let mut bytes = fs::read(path).unwrap();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
     let position = (bytes.len() as f64 * at) as usize;
     bytes[position] ^= 0x10;
     fs::write(path, bytes).unwrap();
@@ -289,7 +343,12 @@ pub fn flip_bit(path: &Path, at: f64) {
 
 pub fn truncate(path: &Path, to: u64) {
     set_mode(path, 0o600);
-    fs::File::options().write(true).open(path).unwrap().set_len(to).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(to)
+        .unwrap();
 }
 
 pub fn os(text: &str) -> OsString {

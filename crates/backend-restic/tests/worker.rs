@@ -105,21 +105,21 @@ fn its_errors_arrive_as_they_are() {
         matches!(wrong, Err(EngineError::WrongPassword { .. })),
         "{wrong:?}"
     );
+    let full = run(worker(&[WORKER]).restore_with(
+        address(&lab),
+        lab.password.clone(),
+        job.clone(),
+        Arc::new(|_| ()),
+        &never,
+        Some(Fault::new(28, 1)),
+    ));
+    assert!(matches!(full, Err(EngineError::NoSpace { .. })), "{full:?}");
     flip_bit(&lab.packs()[0], 0.5);
     let corrupt = run(restore(&lab, &worker(&[WORKER]), &job, &never));
     assert!(
         matches!(corrupt, Err(EngineError::CorruptPack { .. })),
         "{corrupt:?}"
     );
-    let full = run(worker(&[WORKER]).restore_with(
-        address(&lab),
-        lab.password.clone(),
-        job,
-        Arc::new(|_| ()),
-        &never,
-        Some(Fault::new(28, 1)),
-    ));
-    assert!(matches!(full, Err(EngineError::NoSpace { .. })), "{full:?}");
 }
 
 #[test]

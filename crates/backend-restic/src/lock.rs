@@ -214,10 +214,13 @@ impl Locker {
 
     /// Takes a lock that others may share, or says who is in the way.
     pub(crate) fn take(&self, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
-        self.take_kind(false, mode, gate)
+        self.start(false, mode)?
+            .map(|lock| lock.confirm(gate))
+            .transpose()
     }
 
-    fn take_kind(&self, exclusive: bool, mode: LockMode, gate: &Gate) -> Result<Option<RepoLock>> {
+    /// Writes a lock that counts once it is confirmed. Reading may begin meanwhile.
+    pub(crate) fn start(&self, exclusive: bool, mode: LockMode) -> Result<Option<PendingLock>> {
         self.refuse_if_locked(exclusive, &HashSet::new())?;
         let hangup = HangupIgnored::start()?;
         let id = match self.write(exclusive) {
@@ -229,18 +232,20 @@ impl Locker {
             Err(error) => return Err(error),
         };
         let (stop, stopped) = mpsc::channel();
-        let mut lock = RepoLock {
+        let lock = RepoLock {
             locker: self.clone(),
             current: Arc::new(Mutex::new(vec![id.clone()])),
             keeper: None,
             stop: Some(stop),
             _hangup: hangup,
         };
-        // Waits for the time that restic waits; nobody sends on this channel yet.
-        let _ = stopped.recv_timeout(SETTLE);
-        self.refuse_if_locked(exclusive, &HashSet::from([id]))?;
-        lock.keep(stopped, exclusive, gate.clone())?;
-        Ok(Some(lock))
+        Ok(Some(PendingLock {
+            lock,
+            id,
+            exclusive,
+            stopped,
+            since: self.clock.monotonic(),
+        }))
     }
 
     fn refuse_if_locked(&self, exclusive: bool, ours: &HashSet<String>) -> Result<()> {
@@ -282,6 +287,30 @@ impl Locker {
 
     fn remove(&self, id: &str) -> Result<()> {
         self.store.remove(&layout::lock_path(self.store.prefix(), id))
+    }
+}
+
+/// A lock that is written and not yet known to be the only one.
+#[derive(Debug)]
+pub(crate) struct PendingLock {
+    lock: RepoLock,
+    id: String,
+    exclusive: bool,
+    stopped: mpsc::Receiver<()>,
+    since: Duration,
+}
+
+impl PendingLock {
+    /// Waits until whoever started at the same moment must be seen, and looks for them.
+    pub(crate) fn confirm(mut self, gate: &Gate) -> Result<RepoLock> {
+        let passed = self.lock.locker.clock.monotonic().saturating_sub(self.since);
+        // Nobody sends on this channel yet, so this waits.
+        let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
+        self.lock
+            .locker
+            .refuse_if_locked(self.exclusive, &HashSet::from([self.id]))?;
+        self.lock.keep(self.stopped, self.exclusive, gate.clone())?;
+        Ok(self.lock)
     }
 }
 

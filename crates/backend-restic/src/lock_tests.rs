@@ -107,7 +107,7 @@ fn their_shared_lock_does_not_keep_us_out() {
             .is_some()
     );
     assert!(matches!(
-        locker.take_kind(true, LockMode::Required, &Gate::default()),
+        locker.start(true, LockMode::Required),
         Err(EngineError::Locked { .. })
     ));
 }

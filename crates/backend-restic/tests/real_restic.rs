@@ -59,6 +59,12 @@ fn restic_lab() -> Lab {
     lab
 }
 
+/// Without the link whose target is no text: restic 0.14 has no place for that.
+fn make_tree_for_restic(tree: &Path) {
+    make_tree(tree);
+    fs::remove_file(tree.join("odd-link")).unwrap();
+}
+
 /// Where `restic backup` of `tree` is restored to below its target.
 fn below(out: &Path, tree: &Path) -> std::path::PathBuf {
     out.join(tree.strip_prefix("/").unwrap())
@@ -101,7 +107,7 @@ fn real_restic_reads_and_checks_what_we_wrote() {
 fn real_we_restore_and_check_what_restic_wrote() {
     let lab = restic_lab();
     let tree = lab.path("tree");
-    make_tree(&tree);
+    make_tree_for_restic(&tree);
     restic(&lab, &["backup", tree.to_str().unwrap()]);
     let open = lab.engine.open(&lab.password).unwrap();
     let snapshots = open.snapshots().unwrap();
@@ -117,7 +123,7 @@ fn real_we_restore_and_check_what_restic_wrote() {
 fn real_a_backup_of_a_relative_path_comes_back_whole() {
     let lab = restic_lab();
     let tree = lab.path("tree");
-    make_tree(&tree);
+    make_tree_for_restic(&tree);
     let output = run(&command(&lab, &["backup", "."]).cwd(&tree));
     assert!(output.exit.success(), "{}", output.stderr.text());
     let id = lab
@@ -229,7 +235,7 @@ fn real_restics_locks_are_seen_and_honoured() {
     // A restic that was killed in the middle of reading its input left its lock behind.
     let script = format!(
         "mkfifo pipe; \"$0\" --no-cache -r '{}' backup --stdin < pipe & exec 9> pipe; \
-         while [ -z \"$(ls '{}')\" ]; do :; done; kill -KILL $!; wait $!; true",
+         until ls '{}' | grep -qE '^[0-9a-f]{{64}}$'; do :; done; kill -KILL $!; wait $!; true",
         lab.path("repo").display(),
         lab.path("repo/locks").display()
     );

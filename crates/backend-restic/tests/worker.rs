@@ -4,7 +4,6 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::*;
@@ -106,21 +105,21 @@ fn its_errors_arrive_as_they_are() {
         matches!(wrong, Err(EngineError::WrongPassword { .. })),
         "{wrong:?}"
     );
+    let full = run(worker(&[WORKER]).restore_with(
+        address(&lab),
+        lab.password.clone(),
+        job.clone(),
+        Arc::new(|_| ()),
+        &never,
+        Some(Fault::new(28, 1)),
+    ));
+    assert!(matches!(full, Err(EngineError::NoSpace { .. })), "{full:?}");
     flip_bit(&lab.packs()[0], 0.5);
     let corrupt = run(restore(&lab, &worker(&[WORKER]), &job, &never));
     assert!(
         matches!(corrupt, Err(EngineError::CorruptPack { .. })),
         "{corrupt:?}"
     );
-    let full = run(worker(&[WORKER]).restore_with(
-        address(&lab),
-        lab.password.clone(),
-        job,
-        Arc::new(|_| ()),
-        &never,
-        Some(Fault::new(28, 1)),
-    ));
-    assert!(matches!(full, Err(EngineError::NoSpace { .. })), "{full:?}");
 }
 
 #[test]
@@ -204,32 +203,19 @@ fn a_cancelled_worker_ends_cleanly() {
 #[test]
 fn a_killed_worker_leaves_a_lock_that_the_next_one_removes() {
     let (lab, job) = lab();
-    let pids = Arc::new(AtomicU64::new(0));
-    let repo = lab.path("repo");
-    let seen = Arc::clone(&pids);
-    let (engine, password) = (lab.engine.clone(), lab.password.clone());
-    // At its first progress its lock is there and names it.
-    let kill = Arc::new(move |_| {
-        if seen.swap(1, Ordering::Relaxed) == 0 {
-            let locks = engine.open(&password).unwrap().locks().unwrap();
-            let pid = rustix::process::Pid::from_raw(locks[0].1.pid).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        }
-    });
-    let result = run(worker(&[WORKER]).restore(
+    let result = run(worker(&[WORKER]).restore_with(
         address(&lab),
         lab.password.clone(),
         job.clone(),
-        kill,
+        Arc::new(|_| ()),
         &CancellationToken::new(),
+        Some(Fault::new(0, 3)),
     ));
-    if let Err(error) = &result {
-        assert!(
-            matches!(error, EngineError::Worker { detail } if detail.contains("SIGKILL")),
-            "{error}"
-        );
-        assert_eq!(walk(&repo.join("locks")).len(), 1);
-    }
+    assert!(
+        matches!(&result, Err(EngineError::Worker { detail }) if detail.contains("SIGKILL")),
+        "{result:?}"
+    );
+    assert_eq!(lab.locks(), 1);
     let report = run(restore(&lab, &worker(&[WORKER]), &job, &CancellationToken::new())).unwrap();
     assert!(report.is_exact());
     assert_eq!(lab.locks(), 0);

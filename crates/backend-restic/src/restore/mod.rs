@@ -22,17 +22,19 @@ mod write;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backup::Cancelled;
+use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, guarded};
 use crate::lock::LockMode;
 use crate::pack::Unsealer;
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
-use crate::store::Gate;
+use crate::store::{Gate, Store};
 use plan::{First, OtherKind, Plan, Planner, Selection};
 use report::Notes;
 pub use report::RestoreReport;
@@ -60,12 +62,12 @@ pub struct RestoreJob {
 #[doc(hidden)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fault {
-    /// The error number to fail with.
+    /// The error number to fail with; 0 kills the process.
     pub errno: i32,
     /// How many writes succeed before.
     pub after: u64,
     #[serde(skip)]
-    done: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    done: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Fault {
@@ -74,16 +76,18 @@ impl Fault {
         Self {
             errno,
             after,
-            done: std::sync::Arc::default(),
+            done: Arc::default(),
         }
     }
 
     fn before_write(&self, _path: &Path) -> io::Result<()> {
         if self.done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < self.after {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(self.errno))
+            return Ok(());
         }
+        if self.errno == 0 {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        Err(io::Error::from_raw_os_error(self.errno))
     }
 }
 
@@ -112,16 +116,30 @@ pub fn restore_with(
 ) -> Result<RestoreReport> {
     let gate = Gate::default();
     let open = engine.open_with(password, gate.clone(), rustic_core::NoProgressBars)?;
-    let lock = open.locker.take(LockMode::IfWritable, &gate)?;
+    let pending = open.locker.start(false, LockMode::IfWritable)?;
     guarded("restore", || {
-        let mut report = run(open, job, &Meter::new(on_progress), &cancelled, fault)?;
+        let (store, cipher) = (Arc::clone(&open.store), open.cipher.clone());
+        // Finding out what to do takes about as long as waiting for the lock to count.
+        let plan = plan_for(open, job)?;
+        let lock = pending.map(|pending| pending.confirm(&gate)).transpose()?;
+        let mut report = run(
+            &store,
+            &cipher,
+            &plan,
+            job,
+            &Meter::new(on_progress),
+            &cancelled,
+            fault,
+        )?;
         report.locked = lock.is_some();
         Ok(report)
     })
 }
 
 fn run(
-    open: OpenRepo,
+    store: &Store,
+    cipher: &Cipher,
+    plan: &Plan,
     job: &RestoreJob,
     meter: &Meter,
     cancelled: &Cancelled,
@@ -133,19 +151,17 @@ fn run(
             .clamp(2, 4),
         asked => asked.min(64),
     };
-    let (store, cipher) = (std::sync::Arc::clone(&open.store), open.cipher.clone());
-    let plan = plan_for(open, job)?;
     meter.set_total(plan.bytes);
 
     let target = Target::open(&job.target)?;
-    let standing = prepare::prepare(&target, &plan, job.resume, workers, cancelled)?;
+    let standing = prepare::prepare(&target, plan, job.resume, workers, cancelled)?;
     let notes = Notes::default();
     let root = meta::is_root();
     let writing = write::Writing {
-        store: &store,
-        cipher: &cipher,
+        store,
+        cipher,
         target: &target,
-        plan: &plan,
+        plan,
         standing: &standing,
         root,
         meter,
@@ -154,10 +170,10 @@ fn run(
         fault,
     };
     writing.run(workers)?;
-    make_others(&target, &plan, root, &notes)?;
-    make_links(&target, &plan)?;
-    finish_dirs(&target, &plan, root, standing.fresh, &notes)?;
-    verify::verify(&target, &plan, root, &notes)?;
+    make_others(&target, plan, root, &notes)?;
+    make_links(&target, plan)?;
+    finish_dirs(&target, plan, root, standing.fresh, &notes)?;
+    verify::verify(&target, plan, root, &notes)?;
     meter.report();
 
     let mut report = RestoreReport {

@@ -76,10 +76,9 @@ impl Target {
         self.resolve(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW, 0)
     }
 
-    /// A new file; fails when anything is there.
-    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        Ok(File::from(self.resolve(path, flags, UNFINISHED_FILE)?))
+    /// A directory to reach its entries by.
+    pub(crate) fn parent(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.resolve(path, OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW, 0)
     }
 
     /// A regular file that is there already.
@@ -154,6 +153,37 @@ impl Target {
     }
 }
 
+/// A new file in an open directory; fails when anything is there, a link included. `name` is one component.
+pub(crate) fn create_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    // EXCL never follows a link, and there is nothing else in the name to resolve.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(
+        dir,
+        name,
+        flags,
+        Mode::from_raw_mode(UNFINISHED_FILE),
+    )?))
+}
+
+/// The directory that was used last, kept open: entries of one directory come one after another.
+#[derive(Debug, Default)]
+pub(crate) struct LastDir(Option<(u32, OwnedFd)>);
+
+impl LastDir {
+    /// The open directory with this number and path.
+    pub(crate) fn get(
+        &mut self,
+        target: &Target,
+        number: u32,
+        path: &Path,
+    ) -> rustix::io::Result<BorrowedFd<'_>> {
+        if !matches!(&self.0, Some((open, _)) if *open == number) {
+            self.0 = Some((number, target.parent(path)?));
+        }
+        self.0.as_ref().map(|(_, dir)| dir.as_fd()).ok_or(Errno::BADF)
+    }
+}
+
 /// The names in an open directory.
 pub(crate) fn names_in(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<std::ffi::OsString>> {
     use std::os::unix::ffi::OsStringExt;
@@ -202,7 +232,9 @@ mod tests {
             "../x",
             "/etc/hostname",
         ] {
-            assert!(target.create(Path::new(path)).is_err(), "{path}");
+            let create =
+                |dir: BorrowedFd<'_>, name: &OsStr| create_in(dir, name).map(drop).map_err(|_| Errno::IO);
+            assert!(target.at_parent(Path::new(path), create).is_err(), "{path}");
             assert!(target.existing(Path::new(path)).is_err(), "{path}");
         }
         assert!(target.make_dir(Path::new("way-out/dir")).is_err());

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
 
 use super::plan::{Dir, First, Meta, OtherKind, Plan};
 use super::prepare::kind;
 use super::report::Notes;
-use super::target::Target;
+use super::target::{LastDir, Target};
 use crate::error::{EngineError, Result};
 
 /// See the [module](self).
@@ -31,9 +32,18 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
             compare(&stat, meta, root, &dir.path, notes);
         }
     }
+    let mut dirs = LastDir::default();
     for file in &plan.files {
         let path = plan.path(file.dir, &file.name);
-        if let Some(stat) = look(target, &path, FileType::RegularFile, notes)? {
+        let found = dirs
+            .get(target, file.dir, &plan.dirs[file.dir as usize].path)
+            .and_then(|dir| rustix::fs::statat(dir, &file.name, AtFlags::SYMLINK_NOFOLLOW));
+        let found = match found {
+            Ok(stat) => Some(stat),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(EngineError::target("look at", &path, &error.into())),
+        };
+        if let Some(stat) = judge(found, &path, FileType::RegularFile, notes) {
             if u64::try_from(stat.st_size) != Ok(file.size) {
                 notes.mismatch(&path, "the size");
             }
@@ -86,17 +96,16 @@ fn stat(target: &Target, path: &Path) -> Result<Option<Stat>> {
 }
 
 fn look(target: &Target, path: &Path, wanted: FileType, notes: &Notes) -> Result<Option<Stat>> {
-    match stat(target, path)? {
-        Some(stat) if kind(&stat) == wanted => Ok(Some(stat)),
-        Some(_) => {
-            notes.mismatch(path, "the kind");
-            Ok(None)
-        }
-        None => {
-            notes.mismatch(path, "its presence");
-            Ok(None)
-        }
+    Ok(judge(stat(target, path)?, path, wanted, notes))
+}
+
+fn judge(found: Option<Stat>, path: &Path, wanted: FileType, notes: &Notes) -> Option<Stat> {
+    match found {
+        Some(stat) if kind(&stat) == wanted => return Some(stat),
+        Some(_) => notes.mismatch(path, "the kind"),
+        None => notes.mismatch(path, "its presence"),
     }
+    None
 }
 
 fn compare(stat: &Stat, meta: &Meta, root: bool, path: &Path, notes: &Notes) {

@@ -21,7 +21,7 @@ use super::meta;
 use super::plan::{Piece, Plan};
 use super::prepare::Standing;
 use super::report::Notes;
-use super::target::Target;
+use super::target::{LastDir, Target, create_in};
 use crate::backup::Cancelled;
 use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, panicked};
@@ -159,29 +159,35 @@ impl Writing<'_> {
 
     fn work(&self, shared: &Shared) -> Result<()> {
         let mut unsealer = Unsealer::new(self.cipher.clone())?;
+        let mut dirs = LastDir::default();
         while let Some(job) = shared.jobs.get(shared.next_job.fetch_add(1, Ordering::Relaxed)) {
-            self.check_cancelled(shared)?;
-            self.run_job(shared, job, &mut unsealer)?;
+            if self.must_end(shared)? {
+                return Ok(());
+            }
+            self.run_job(shared, job, &mut unsealer, &mut dirs)?;
         }
         while let Some(file) = shared
             .settled
             .get(shared.next_settled.fetch_add(1, Ordering::Relaxed))
         {
-            self.check_cancelled(shared)?;
-            self.settle(*file)?;
+            if self.must_end(shared)? {
+                return Ok(());
+            }
+            self.settle(*file, &mut dirs)?;
         }
         Ok(())
     }
 
-    fn check_cancelled(&self, shared: &Shared) -> Result<()> {
-        if (self.cancelled)() || shared.stop.load(Ordering::Relaxed) {
+    /// Another thread's failure ends this one without an error of its own, which would hide the other's.
+    fn must_end(&self, shared: &Shared) -> Result<bool> {
+        if (self.cancelled)() {
             Err(EngineError::Cancelled)
         } else {
-            Ok(())
+            Ok(shared.stop.load(Ordering::Relaxed))
         }
     }
 
-    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer) -> Result<()> {
+    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer, dirs: &mut LastDir) -> Result<()> {
         let pack = self.plan.packs[job.pack as usize];
         let damaged = |detail: String| {
             let (files, more) = self.affected(shared, job.pack);
@@ -215,20 +221,22 @@ impl Writing<'_> {
                 if wanted.id != piece.id || wanted.at != piece.at {
                     return Err(damaged("its index names two blobs in one place".into()));
                 }
-                self.write_piece(shared, wanted, plain)?;
+                self.write_piece(shared, wanted, plain, dirs)?;
             }
         }
         Ok(())
     }
 
-    fn write_piece(&self, shared: &Shared, piece: &Piece, plain: &[u8]) -> Result<()> {
+    fn write_piece(&self, shared: &Shared, piece: &Piece, plain: &[u8], dirs: &mut LastDir) -> Result<()> {
         let number = piece.file as usize;
         let (file, slot) = (&self.plan.files[number], &shared.slots[number]);
         let path = self.plan.file_path(piece.file);
         let fail = |action: &str, error: io::Error| EngineError::target(action, &path, &error);
         if file.pieces.len() == 1 && !self.standing.files[number] {
             // The common small file: made, filled and finished in one go.
-            let open = self.target.create(&path).map_err(|error| fail("create", error))?;
+            let open = self
+                .create(piece.file, dirs)
+                .map_err(|error| fail("create", error))?;
             self.put(&open, &path, plain, 0, true)?;
             self.finish(&open, piece.file, &path, false)?;
             self.meter.add(plain.len() as u64, 1);
@@ -242,7 +250,9 @@ impl Writing<'_> {
                     let opened = Arc::new(if open.made {
                         self.target.existing(&path).map_err(|error| fail("open", error))?
                     } else {
-                        let made = self.target.create(&path).map_err(|error| fail("create", error))?;
+                        let made = self
+                            .create(piece.file, dirs)
+                            .map_err(|error| fail("create", error))?;
                         made.set_len(file.size).map_err(|error| fail("resize", error))?;
                         made
                     });
@@ -272,6 +282,14 @@ impl Writing<'_> {
         }
         self.meter.add(plain.len() as u64, u64::from(last));
         Ok(())
+    }
+
+    fn create(&self, number: u32, dirs: &mut LastDir) -> io::Result<File> {
+        let file = &self.plan.files[number as usize];
+        create_in(
+            dirs.get(self.target, file.dir, &self.plan.dirs[file.dir as usize].path)?,
+            &file.name,
+        )
     }
 
     fn put(&self, file: &File, path: &Path, plain: &[u8], offset: u64, fresh: bool) -> Result<()> {
@@ -311,15 +329,14 @@ impl Writing<'_> {
     }
 
     /// A file whose content is all there: empty, or brought by an earlier attempt.
-    fn settle(&self, number: u32) -> Result<()> {
+    fn settle(&self, number: u32, dirs: &mut LastDir) -> Result<()> {
         let path = self.plan.file_path(number);
         let open = if self.standing.files[number as usize] {
             self.target
                 .existing(&path)
                 .map_err(|error| EngineError::target("open", &path, &error))?
         } else {
-            self.target
-                .create(&path)
+            self.create(number, dirs)
                 .map_err(|error| EngineError::target("create", &path, &error))?
         };
         self.finish(&open, number, &path, true)?;

@@ -1,5 +1,5 @@
-//! What happens to one directory: entered, its entries compared with the cache or read, its subdirectories walked, and
-//! then finished into its parent. Each step is a task that any thread may take.
+//! The first half of what happens to a directory: it is entered, and its own entries are compared with the cache or read.
+//! Each step is a task that any thread may take; the last one hands over to [`finish`](super::finish).
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::block::{Block, Run, assemble};
-use super::cache::{Kept, KeptBlock, Ref, Stored};
+use super::block::{Block, Run};
+use super::cache::{Ref, Stored};
 use super::content::{PIECE, Pieces};
-use super::dir::{Dir, Finished, lock};
+use super::dir::Dir;
 use super::error::Cause;
 use super::format::{SNAPSHOT_DOOR, Xattrs};
 use super::large::LargeFile;
@@ -134,7 +134,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn start_reading(&self, dir: &Arc<Dir>, names: Names, xattrs: Xattrs, scratch: &mut Scratch) {
+    pub(super) fn start_reading(&self, dir: &Arc<Dir>, names: Names, xattrs: Xattrs, scratch: &mut Scratch) {
         let len = names.len();
         dir.stage().xattrs = xattrs;
         // Set once: a directory starts reading at most once.
@@ -333,192 +333,6 @@ impl Walk<'_> {
             return Err(Cause::Changed);
         }
         Ok(())
-    }
-
-    /// One of the tasks on a directory's own entries is done. After the last, on to its subdirectories.
-    pub(super) fn own_task_done(&self, dir: &Arc<Dir>, scratch: &mut Scratch) {
-        if dir.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
-        }
-        if dir.stale.swap(false, Ordering::Relaxed) {
-            dir.stage().linked.clear();
-            let Some(block) = dir.old.as_ref().and_then(Stored::block) else {
-                return;
-            };
-            let mut names = Names::default();
-            for entry in block.iter() {
-                names.push(entry.name);
-            }
-            if names.len() == block.len {
-                let xattrs = Xattrs::from_encoded(block.head.xattrs);
-                self.start_reading(dir, names, xattrs, scratch);
-                return;
-            }
-            // Entries that do not parse behind a checksum that fits: nothing we wrote.
-            self.problem(
-                dir,
-                None,
-                Cause::Unreadable(io::Error::other("the digest cache contradicts itself, remove it")),
-            );
-        }
-        let is_mount = dir.parent.is_some() && self.is_mount(&dir.stat);
-        let mut stage = dir.stage();
-        if dir.names.get().is_some() {
-            let mut runs = std::mem::take(&mut stage.runs);
-            runs.sort_unstable_by_key(|(place, _)| *place);
-            for (run, at, hash) in std::mem::take(&mut stage.contents) {
-                if let Ok(i) = runs.binary_search_by_key(&run, |(place, _)| *place) {
-                    runs[i].1.set_content(at, &hash);
-                }
-            }
-            let runs: Vec<Run> = runs.into_iter().map(|(_, run)| run).collect();
-            let xattrs = std::mem::take(&mut stage.xattrs);
-            let trusted = self.is_settled(&dir.stat);
-            stage.block = Some(assemble(&dir.stat, trusted, is_mount, xattrs.as_encoded(), &runs));
-        }
-        let linked = std::mem::take(&mut stage.linked);
-        let mut subs = Vec::new();
-        let old = dir.old.as_ref().and_then(Stored::block);
-        let new = stage.block.as_deref().and_then(Block::parse);
-        let counts = new.or(old).map_or_else(Default::default, |block| {
-            for entry in block
-                .iter()
-                .filter(|_| block.subs > 0)
-                .filter(|entry| entry.kind() == S_IFDIR)
-            {
-                let known = match (&new, &old) {
-                    (None, _) => Some(entry.sub),
-                    (Some(_), Some(old)) => old
-                        .entry(old.lower_bound(entry.name))
-                        .filter(|was| was.name == entry.name && was.kind() == S_IFDIR)
-                        .map(|was| was.sub),
-                    (Some(_), None) => None,
-                };
-                let known = known.and_then(|place| dir.old.as_ref()?.sub(usize::try_from(place).ok()?));
-                subs.push((entry.name.to_owned(), known));
-            }
-            block.head.counts
-        });
-        stage.subs.resize_with(subs.len(), || None);
-        drop(stage);
-        if !linked.is_empty() {
-            self.add_links(dir, linked);
-        }
-        // Nothing may have been added, removed or renamed since it was listed.
-        match self.dirs.fd(dir).and_then(|fd| stat_fd(fd.as_fd())) {
-            Ok(now) if now.same_state(&dir.stat) => {}
-            Ok(_) => self.problem(dir, None, Cause::Changed),
-            Err(err) => self.problem(dir, None, Cause::from_io(err)),
-        }
-        {
-            let mut results = lock(&self.results);
-            results.counts.add(&counts);
-            results.dirs += u64::from(dir.parent.is_some());
-            results.mounts += u64::from(is_mount);
-        }
-        if subs.is_empty() {
-            self.finish_dir(Arc::clone(dir));
-            return;
-        }
-        dir.pending.store(subs.len(), Ordering::Release);
-        let enter = |(place, (name, old))| Task::Enter {
-            parent: Some(Arc::clone(dir)),
-            place,
-            name,
-            fd: None,
-            old,
-        };
-        self.queue
-            .push_and_return(subs.into_iter().enumerate().rev().map(enter));
-    }
-
-    /// Whether a directory below the root belongs to another file system. The attribute tells bind mounts of the same one.
-    fn is_mount(&self, stat: &Stat) -> bool {
-        stat.dev != self.root.dev || stat.mount_root
-    }
-
-    fn sub_done(&self, parent: Arc<Dir>) {
-        if parent.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish_dir(parent);
-        }
-    }
-
-    /// Finishes a directory whose subdirectories are finished, and with the last one of its parent's that one too.
-    fn finish_dir(&self, mut dir: Arc<Dir>) {
-        loop {
-            self.dirs.close(&dir);
-            let finished = self.hash_dir(&dir);
-            let Some(parent) = dir.parent.clone() else {
-                lock(&self.results).root = finished;
-                return;
-            };
-            if let Some(slot) = parent.stage().subs.get_mut(dir.place) {
-                *slot = finished;
-            }
-            if parent.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-                return;
-            }
-            dir = parent;
-        }
-    }
-
-    /// `None` when the walk has failed.
-    fn hash_dir(&self, dir: &Dir) -> Option<Finished> {
-        if self.has_failed() {
-            return None;
-        }
-        let (new, subs) = {
-            let mut stage = dir.stage();
-            (stage.block.take(), std::mem::take(&mut stage.subs))
-        };
-        let block = match &new {
-            Some(bytes) => Block::parse(bytes)?,
-            None => dir.old.as_ref()?.block()?,
-        };
-        let unchanged = new.is_none()
-            && subs
-                .iter()
-                .all(|sub| sub.as_ref().is_some_and(|sub| sub.unchanged));
-        let listing = if unchanged {
-            block.head.listing
-        } else {
-            let sub = |place: usize| {
-                subs.get(place)?
-                    .as_ref()
-                    .map(|sub| (sub.attrs, &*sub.xattrs, &sub.listing))
-            };
-            block.listing(sub).or_else(|| {
-                self.problem(
-                    dir,
-                    None,
-                    Cause::Unreadable(io::Error::other("a directory's record contradicts itself")),
-                );
-                None
-            })?
-        };
-        let head = block.head;
-        let mut finished = Finished {
-            attrs: dir.stat.attrs(),
-            xattrs: head.xattrs.into(),
-            listing,
-            unchanged,
-            kept: usize::MAX,
-        };
-        if self.cache.is_some() {
-            let block = match (new, &dir.old) {
-                (Some(mut bytes), _) => {
-                    super::block::set_listing(&mut bytes, &listing);
-                    KeptBlock::New(bytes)
-                }
-                (None, Some(old)) => KeptBlock::Stored(old.place(), listing),
-                (None, None) => return None,
-            };
-            let subs = subs.iter().flatten().map(|sub| sub.kept).collect();
-            let mut results = lock(&self.results);
-            finished.kept = results.kept.len();
-            results.kept.push(Kept { block, subs });
-        }
-        Some(finished)
     }
 }
 

@@ -199,7 +199,6 @@ pub(super) struct Block<'a> {
     pub(super) head: Head<'a>,
     pub(super) len: usize,
     pub(super) subs: usize,
-    bytes: &'a [u8],
     offsets: &'a [u8],
     entries: &'a [u8],
 }
@@ -246,7 +245,6 @@ impl<'a> Block<'a> {
             head,
             len,
             subs,
-            bytes,
             offsets,
             entries,
         })
@@ -306,10 +304,6 @@ impl<'a> Block<'a> {
             }
         }
         Some(hasher.finish())
-    }
-
-    pub(super) fn bytes(&self) -> &'a [u8] {
-        self.bytes
     }
 }
 

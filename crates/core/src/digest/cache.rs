@@ -1,17 +1,17 @@
 //! [`DigestCache`]: what an earlier digest of the same tree saw, so that the next reads only what changed.
 //!
 //! Promises that the digest is the same with any cache file as with none: a missing, damaged, truncated, foreign or
-//! over-large file only costs time and is told as a [`CacheWarning`], never as an error. It is as good as the kernel's
-//! ctime, see `docs/digest.md` for where that is not good enough; a restored tree that is to be *verified* must be read
-//! without a cache.
+//! over-large file only costs time. What its header shows is told as a [`CacheWarning`], never as an error. It is as good
+//! as the kernel's ctime, see `docs/digest.md` for where that is not good enough; a restored tree that is to be *verified*
+//! must be read without a cache.
 //!
 //! The file is a tree of [blocks](super::block), each directory's behind those of its subdirectories, each under a
-//! checksum that its parent holds. Looking a directory up is therefore following a reference, comparing it a merge, and
-//! the checksums are computed by whichever thread gets there.
+//! checksum that its parent holds. Looking a directory up is therefore following a reference, and comparing it a merge;
+//! blocks are read and checked by whichever thread gets there, so that the file is never in memory as a whole.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::block::{Block, set_listing};
@@ -79,7 +79,8 @@ pub enum CacheWarning {
 pub struct DigestCache {
     path: PathBuf,
     scope: [u8; 32],
-    stored: Vec<u8>,
+    stored: Option<File>,
+    stored_len: u64,
     root: Option<Ref>,
     fresh: Option<Vec<Kept>>,
     /// Instead of the kernel's clock, in tests.
@@ -95,22 +96,30 @@ pub(super) struct Ref {
 }
 
 /// A stored directory: its block and its subdirectories' references.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stored<'a> {
-    pub(super) block: Block<'a>,
-    refs: &'a [u8],
-    start: usize,
+#[derive(Debug)]
+pub(super) struct Stored {
+    bytes: Vec<u8>,
+    /// Where the block ends and the references begin.
+    split: usize,
+    /// Where in the file it begins.
+    start: u64,
 }
 
-impl Stored<'_> {
+impl Stored {
+    /// The directory's block.
+    pub(super) fn block(&self) -> Option<Block<'_>> {
+        Block::parse(self.bytes.get(..self.split)?)
+    }
+
     /// The reference of the subdirectory at this place.
     pub(super) fn sub(&self, place: usize) -> Option<Ref> {
-        Ref::from_bytes(self.refs.get(place.checked_mul(REF)?..)?.first_chunk()?)
+        let at = self.split.checked_add(place.checked_mul(REF)?)?;
+        Ref::from_bytes(self.bytes.get(at..)?.first_chunk()?)
     }
 
     /// Where in the cache the block lies, for taking it over as it is.
-    pub(super) fn range(&self) -> std::ops::Range<usize> {
-        self.start..self.start + self.block.bytes().len()
+    pub(super) fn place(&self) -> (u64, usize) {
+        (self.start, self.split)
     }
 }
 
@@ -125,8 +134,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) enum KeptBlock {
     New(Vec<u8>),
-    /// As stored, with this listing hash.
-    Stored(std::ops::Range<usize>, [u8; 32]),
+    /// As stored at this offset in this length, with this listing hash.
+    Stored((u64, usize), [u8; 32]),
 }
 
 impl DigestCache {
@@ -138,16 +147,18 @@ impl DigestCache {
         let mut cache = Self {
             path: path.to_owned(),
             scope,
-            stored: Vec::new(),
+            stored: None,
+            stored_len: 0,
             root: None,
             fresh: None,
             now: None,
         };
-        let warning = match read_limited(path) {
+        let warning = match open_limited(path) {
             Ok(None) => None,
-            Ok(Some(bytes)) => match read_header(&bytes, &scope, path) {
+            Ok(Some((file, len))) => match read_header(&file, len, &scope, path) {
                 Ok(root) => {
-                    cache.stored = bytes;
+                    cache.stored = Some(file);
+                    cache.stored_len = len;
                     cache.root = Some(root);
                     None
                 }
@@ -164,26 +175,39 @@ impl DigestCache {
         let Some(fresh) = self.fresh.take() else {
             return Ok(false);
         };
-        let (bytes, root) = self.encode(&fresh);
+        match self.write(&fresh) {
+            Ok(()) => Ok(true),
+            Err(err) => {
+                self.fresh = Some(fresh);
+                Err(err)
+            }
+        }
+    }
+
+    fn write(&mut self, fresh: &[Kept]) -> io::Result<()> {
+        let (bytes, root) = self.encode(fresh)?;
         let mut temporary = self.path.clone().into_os_string();
         temporary.push(format!(".tmp{}", std::process::id()));
-        let written = OpenOptions::new()
+        // It holds the names of other people's files.
+        let opened = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            // It holds the names of other people's files.
             .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(&bytes))
-            .and_then(|()| fs::rename(&temporary, &self.path));
-        if let Err(err) = written {
+            .open(&temporary);
+        let written = opened.and_then(|mut file| {
+            file.write_all(&bytes)?;
+            fs::rename(&temporary, &self.path)?;
+            Ok(file)
+        });
+        let file = written.inspect_err(|_| {
             let _ = fs::remove_file(&temporary);
-            self.fresh = Some(fresh);
-            return Err(err);
-        }
-        self.stored = bytes;
+        })?;
+        self.stored = Some(file);
+        self.stored_len = bytes.len() as u64;
         self.root = Some(root);
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn root(&self) -> Option<Ref> {
@@ -191,21 +215,23 @@ impl DigestCache {
     }
 
     /// The block behind a reference, if it is what it was when it was written.
-    pub(super) fn get(&self, at: Ref) -> Option<Stored<'_>> {
-        let start = usize::try_from(at.offset).ok()?;
-        let bytes = self
-            .stored
-            .get(start..start.checked_add(usize::try_from(at.len).ok()?)?)?;
-        if check_of(bytes) != at.check {
+    pub(super) fn get(&self, at: Ref) -> Option<Stored> {
+        // Not more than there is, whatever the reference says.
+        let len = usize::try_from(at.len.min(self.stored_len.saturating_sub(at.offset))).ok()?;
+        let mut bytes = vec![0; len];
+        self.stored.as_ref()?.read_exact_at(&mut bytes, at.offset).ok()?;
+        if check_of(&bytes) != at.check {
             return None;
         }
-        let subs = Block::parse(bytes)?.subs;
-        let (block, refs) = bytes.split_at_checked(bytes.len().checked_sub(subs.checked_mul(REF)?)?)?;
-        Some(Stored {
-            block: Block::parse(block)?,
-            refs,
-            start,
-        })
+        let subs = Block::parse(&bytes)?.subs;
+        let split = bytes.len().checked_sub(subs.checked_mul(REF)?)?;
+        let stored = Stored {
+            bytes,
+            split,
+            start: at.offset,
+        };
+        stored.block()?;
+        Some(stored)
     }
 
     pub(super) fn set_fresh(&mut self, fresh: Vec<Kept>) {
@@ -225,15 +251,17 @@ impl DigestCache {
         }
     }
 
-    fn encode(&self, fresh: &[Kept]) -> (Vec<u8>, Ref) {
+    fn encode(&self, fresh: &[Kept]) -> io::Result<(Vec<u8>, Ref)> {
         let mut out = vec![0; HEADER];
         let mut refs: Vec<Ref> = Vec::with_capacity(fresh.len());
         for kept in fresh {
             let start = out.len();
             match &kept.block {
                 KeptBlock::New(bytes) => out.extend_from_slice(bytes),
-                KeptBlock::Stored(range, listing) => {
-                    out.extend_from_slice(self.stored.get(range.clone()).unwrap_or_default());
+                KeptBlock::Stored((offset, len), listing) => {
+                    out.resize(start + len, 0);
+                    let stored = self.stored.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                    stored.read_exact_at(&mut out[start..], *offset)?;
                     set_listing(&mut out[start..], listing);
                 }
             }
@@ -264,7 +292,7 @@ impl DigestCache {
         let check = check_of(&header);
         header.extend_from_slice(&check);
         out[..HEADER].copy_from_slice(&header);
-        (out, root)
+        Ok((out, root))
     }
 }
 
@@ -293,7 +321,7 @@ fn check_of(bytes: &[u8]) -> [u8; 16] {
     check
 }
 
-fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, CacheWarning> {
+fn open_limited(path: &Path) -> Result<Option<(File, u64)>, CacheWarning> {
     let unreadable = |err: io::Error| CacheWarning::Unreadable {
         path: path.to_owned(),
         reason: err.to_string(),
@@ -315,18 +343,15 @@ fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, CacheWarning> {
             bytes: meta.len(),
         });
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
-    file.take(MAX_CACHE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    Ok(Some(bytes))
+    Ok(Some((file, meta.len())))
 }
 
-fn read_header(bytes: &[u8], scope: &[u8; 32], path: &Path) -> Result<Ref, CacheWarning> {
+fn read_header(file: &File, len: u64, scope: &[u8; 32], path: &Path) -> Result<Ref, CacheWarning> {
     let damaged = || CacheWarning::Damaged {
         path: path.to_owned(),
     };
-    let header = bytes.first_chunk::<HEADER>().ok_or_else(damaged)?;
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0).map_err(|_| damaged())?;
     let (fields, check) = header.split_at(HEADER - 16);
     let (magic, rest) = fields.split_at(8);
     if magic != MAGIC {
@@ -347,7 +372,7 @@ fn read_header(bytes: &[u8], scope: &[u8; 32], path: &Path) -> Result<Ref, Cache
             path: path.to_owned(),
         });
     }
-    if fields[48..56] != (bytes.len() as u64).to_le_bytes() {
+    if fields[48..56] != len.to_le_bytes() {
         return Err(damaged());
     }
     fields[56..]

@@ -3,7 +3,6 @@
 //! Promises that a walk of any width and depth keeps a bounded number of descriptors open, and that a chain of
 //! directories of any depth is freed without recursion.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -29,8 +28,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A directory that has been opened and is not finished.
 #[derive(Debug)]
-pub(super) struct Dir<'a> {
-    pub(super) parent: Option<Arc<Dir<'a>>>,
+pub(super) struct Dir {
+    pub(super) parent: Option<Arc<Dir>>,
     /// Its place among its parent's subdirectories.
     pub(super) place: usize,
     pub(super) name: CString,
@@ -38,19 +37,19 @@ pub(super) struct Dir<'a> {
     pub(super) stat: Stat,
     fd: Arc<FdCell>,
     /// What the cache remembers of it.
-    pub(super) old: Option<Stored<'a>>,
+    pub(super) old: Option<Stored>,
     /// Its names, unless the cache's are known to be right.
     pub(super) names: OnceLock<Names>,
     /// Tasks left in the present stage: first of its own entries, then of its subdirectories.
     pub(super) pending: AtomicUsize,
     /// The cache does not tell the truth about its entries.
     pub(super) stale: AtomicBool,
-    pub(super) stage: Mutex<Stage<'a>>,
+    pub(super) stage: Mutex<Stage>,
 }
 
 /// What the tasks of a directory hand in.
 #[derive(Debug, Default)]
-pub(super) struct Stage<'a> {
+pub(super) struct Stage {
     pub(super) xattrs: Xattrs,
     /// Runs of entries, with the place of the first one.
     pub(super) runs: Vec<(usize, Run)>,
@@ -58,8 +57,8 @@ pub(super) struct Stage<'a> {
     pub(super) contents: Vec<(usize, usize, [u8; 32])>,
     /// Names of inodes that have several.
     pub(super) linked: Vec<(CString, Stat)>,
-    /// The block once all own entries are known; borrowed if it is as it was.
-    pub(super) block: Cow<'a, [u8]>,
+    /// The block once all own entries are known; none if it is as the cache has it.
+    pub(super) block: Option<Vec<u8>>,
     pub(super) subs: Vec<Option<Finished>>,
 }
 
@@ -75,8 +74,8 @@ pub(super) struct Finished {
     pub(super) kept: usize,
 }
 
-impl<'a> Dir<'a> {
-    pub(super) fn stage(&self) -> MutexGuard<'_, Stage<'a>> {
+impl Dir {
+    pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
         lock(&self.stage)
     }
 
@@ -93,7 +92,7 @@ impl<'a> Dir<'a> {
     }
 }
 
-impl Drop for Dir<'_> {
+impl Drop for Dir {
     fn drop(&mut self) {
         let mut next = self.parent.take();
         while let Some(mut dir) = next.and_then(Arc::into_inner) {
@@ -117,15 +116,15 @@ impl Dirs {
         }
     }
 
-    pub(super) fn enter<'a>(
+    pub(super) fn enter(
         &self,
-        parent: Option<Arc<Dir<'a>>>,
+        parent: Option<Arc<Dir>>,
         place: usize,
         name: CString,
         fd: Arc<OwnedFd>,
         stat: Stat,
-        old: Option<Stored<'a>>,
-    ) -> Arc<Dir<'a>> {
+        old: Option<Stored>,
+    ) -> Arc<Dir> {
         let dir = Arc::new(Dir {
             parent,
             place,
@@ -143,7 +142,7 @@ impl Dirs {
     }
 
     /// The directory's descriptor.
-    pub(super) fn fd(&self, dir: &Dir<'_>) -> io::Result<Arc<OwnedFd>> {
+    pub(super) fn fd(&self, dir: &Dir) -> io::Result<Arc<OwnedFd>> {
         if let Some(fd) = lock(&dir.fd).clone() {
             return Ok(fd);
         }
@@ -171,11 +170,11 @@ impl Dirs {
     }
 
     /// Closes a finished directory.
-    pub(super) fn close(&self, dir: &Dir<'_>) {
+    pub(super) fn close(&self, dir: &Dir) {
         lock(&dir.fd).take();
     }
 
-    fn keep(&self, dir: &Dir<'_>, fd: Arc<OwnedFd>) {
+    fn keep(&self, dir: &Dir, fd: Arc<OwnedFd>) {
         *lock(&dir.fd) = Some(fd);
         if dir.parent.is_none() {
             return;

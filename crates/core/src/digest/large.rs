@@ -11,8 +11,8 @@ use super::sys::{Stat, read_at, stat_fd};
 use super::walk::{Scratch, Task, Walk};
 
 /// An open file too large to be read in one go.
-pub(super) struct LargeFile<'a> {
-    pub(super) dir: Arc<Dir<'a>>,
+pub(super) struct LargeFile {
+    pub(super) dir: Arc<Dir>,
     pub(super) name: CString,
     pub(super) fd: OwnedFd,
     pub(super) stat: Stat,
@@ -22,9 +22,9 @@ pub(super) struct LargeFile<'a> {
     pub(super) pieces: Pieces,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     /// Hands a large file to the threads. The directory counts it as one pending task.
-    pub(super) fn start_large(&self, file: LargeFile<'a>) {
+    pub(super) fn start_large(&self, file: LargeFile) {
         let file = Arc::new(file);
         let hands =
             usize::try_from(file.pieces.count()).map_or(self.threads, |count| count.min(self.threads));
@@ -33,7 +33,7 @@ impl<'a> Walk<'a> {
         }));
     }
 
-    pub(super) fn pieces(&self, file: &LargeFile<'a>, scratch: &mut Scratch) {
+    pub(super) fn pieces(&self, file: &LargeFile, scratch: &mut Scratch) {
         while let Some((offset, len)) = file.pieces.take() {
             if self.is_cancelled() {
                 self.queue.stop();
@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn large_done(&self, file: &LargeFile<'a>, hash: [u8; 32], scratch: &mut Scratch) {
+    fn large_done(&self, file: &LargeFile, hash: [u8; 32], scratch: &mut Scratch) {
         match stat_fd(file.fd.as_fd()) {
             Ok(now) if now.same_state(&file.stat) => {
                 self.count_read(1, 0);

@@ -12,6 +12,7 @@ mod cache;
 mod content;
 mod dir;
 mod error;
+mod finish;
 mod format;
 mod large;
 mod queue;

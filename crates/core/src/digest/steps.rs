@@ -1,17 +1,16 @@
-//! What happens to one directory: entered, its entries compared with the cache or read, its subdirectories walked, and
-//! then finished into its parent. Each step is a task that any thread may take.
+//! The first half of what happens to a directory: it is entered, and its own entries are compared with the cache or read.
+//! Each step is a task that any thread may take; the last one hands over to [`finish`](super::finish).
 
-use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::block::{Block, Run, assemble};
-use super::cache::{Kept, KeptBlock, Ref};
+use super::block::{Block, Run};
+use super::cache::{Ref, Stored};
 use super::content::{PIECE, Pieces};
-use super::dir::{Dir, Finished, lock};
+use super::dir::Dir;
 use super::error::Cause;
 use super::format::{SNAPSHOT_DOOR, Xattrs};
 use super::large::LargeFile;
@@ -34,10 +33,10 @@ enum Content {
     Large(OwnedFd),
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     pub(super) fn enter(
         &self,
-        parent: Option<Arc<Dir<'a>>>,
+        parent: Option<Arc<Dir>>,
         place: usize,
         name: CString,
         fd: Option<Arc<OwnedFd>>,
@@ -66,16 +65,19 @@ impl<'a> Walk<'a> {
         let is_mount = parent.is_some() && self.is_mount(&stat);
         let stored = old
             .and_then(|old| self.cache?.get(old))
-            .filter(|stored| stored.block.head.mount == is_mount);
+            .filter(|stored| stored.block().is_some_and(|block| block.head.mount == is_mount));
+        let known = stored
+            .as_ref()
+            .and_then(Stored::block)
+            .filter(|block| block.head.is_state_of(&stat));
+        let known = known.map(|block| block.len);
         let dir = self
             .dirs
             .enter(parent, place, name, Arc::clone(&fd), stat, stored);
-        if let Some(stored) = stored
-            && stored.block.head.is_state_of(&stat)
-        {
-            let steps = stored.block.len.div_ceil(COMPARE_STEP);
+        if let Some(len) = known {
+            let steps = len.div_ceil(COMPARE_STEP);
             dir.pending.store(steps.max(1), Ordering::Relaxed);
-            let step = |i: usize| (i * COMPARE_STEP, stored.block.len.min((i + 1) * COMPARE_STEP));
+            let step = |i: usize| (i * COMPARE_STEP, len.min((i + 1) * COMPARE_STEP));
             self.queue.push((1..steps).map(|i| Task::Compare {
                 dir: Arc::clone(&dir),
                 from: step(i).0,
@@ -103,23 +105,25 @@ impl<'a> Walk<'a> {
     }
 
     /// Compares entries with the cache, which is known to have the right names.
-    pub(super) fn compare(&self, dir: &Arc<Dir<'a>>, from: usize, to: usize, scratch: &mut Scratch) {
-        if let Err(Stale) = self.compare_entries(dir, from, to) {
+    pub(super) fn compare(&self, dir: &Arc<Dir>, from: usize, to: usize, scratch: &mut Scratch) {
+        if let Err(Stale) = self.compare_entries(dir, from, to, scratch.own_directory) {
             dir.stale.store(true, Ordering::Relaxed);
         }
         self.own_task_done(dir, scratch);
     }
 
-    fn compare_entries(&self, dir: &Dir<'a>, from: usize, to: usize) -> Result<(), Stale> {
-        let stored = dir.old.as_ref().ok_or(Stale)?;
+    fn compare_entries(&self, dir: &Dir, from: usize, to: usize, own_directory: bool) -> Result<(), Stale> {
+        let block = dir.old.as_ref().and_then(Stored::block).ok_or(Stale)?;
         let fd = self.dirs.fd(dir).map_err(|_| Stale)?;
+        let there = own_directory && to - from > 2 && rustix::process::fchdir(&fd).is_ok();
+        let at = if there { rustix::fs::CWD } else { fd.as_fd() };
         for i in from..to {
-            let entry = stored.block.entry(i).ok_or(Stale)?;
+            let entry = block.entry(i).ok_or(Stale)?;
             // Directories look after themselves.
             if entry.kind() == S_IFDIR {
                 continue;
             }
-            let stat = stat_at(fd.as_fd(), entry.name).map_err(|_| Stale)?;
+            let stat = stat_at(at, entry.name).map_err(|_| Stale)?;
             if !entry.is_state_of(&stat) || dir.stale.load(Ordering::Relaxed) {
                 return Err(Stale);
             }
@@ -130,7 +134,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn start_reading(&self, dir: &Arc<Dir<'a>>, names: Names, xattrs: Xattrs, scratch: &mut Scratch) {
+    pub(super) fn start_reading(&self, dir: &Arc<Dir>, names: Names, xattrs: Xattrs, scratch: &mut Scratch) {
         let len = names.len();
         dir.stage().xattrs = xattrs;
         // Set once: a directory starts reading at most once.
@@ -140,7 +144,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads entries, giving away what is too much for one task.
-    pub(super) fn read(&self, dir: &Arc<Dir<'a>>, from: usize, mut to: usize, scratch: &mut Scratch) {
+    pub(super) fn read(&self, dir: &Arc<Dir>, from: usize, mut to: usize, scratch: &mut Scratch) {
         while to - from > READ_STEP {
             let half = from + (to - from) / 2;
             self.give_away(dir, half, to);
@@ -164,7 +168,7 @@ impl<'a> Walk<'a> {
         self.own_task_done(dir, scratch);
     }
 
-    fn give_away(&self, dir: &Arc<Dir<'a>>, from: usize, to: usize) {
+    fn give_away(&self, dir: &Arc<Dir>, from: usize, to: usize) {
         if from < to {
             dir.pending.fetch_add(1, Ordering::Relaxed);
             self.queue.push([Task::Read {
@@ -178,18 +182,19 @@ impl<'a> Walk<'a> {
     /// Reads entries into `run` until the end, a large file, or enough; where it stopped and the large file, if not at the end.
     fn read_run(
         &self,
-        dir: &Arc<Dir<'a>>,
+        dir: &Arc<Dir>,
         from: usize,
         to: usize,
         run: &mut Run,
         scratch: &mut Scratch,
-    ) -> io::Result<Option<(Option<LargeFile<'a>>, usize)>> {
+    ) -> io::Result<Option<(Option<LargeFile>, usize)>> {
         let Some(names) = dir.names.get() else {
             return Ok(None);
         };
         let fd = self.dirs.fd(dir)?;
         let fd = fd.as_fd();
-        let old = dir.old.as_ref().map(|stored| &stored.block);
+        let old = dir.old.as_ref().and_then(Stored::block);
+        let old = old.as_ref();
         let mut cursor = old
             .zip(names.get(from))
             .map_or(0, |(old, name)| old.lower_bound(name));
@@ -197,7 +202,7 @@ impl<'a> Walk<'a> {
         let mut stopped = None;
         for i in from..to {
             let Some(name) = names.get(i) else { break };
-            let mut one = || -> Result<Option<LargeFile<'a>>, Cause> {
+            let mut one = || -> Result<Option<LargeFile>, Cause> {
                 let stat = stat_at(fd, name).map_err(Cause::from_io)?;
                 if stat.nlink > 1 && stat.kind() == S_IFREG {
                     dir.stage().linked.push((name.to_owned(), stat));
@@ -328,198 +333,6 @@ impl<'a> Walk<'a> {
             return Err(Cause::Changed);
         }
         Ok(())
-    }
-
-    /// One of the tasks on a directory's own entries is done. After the last, on to its subdirectories.
-    pub(super) fn own_task_done(&self, dir: &Arc<Dir<'a>>, scratch: &mut Scratch) {
-        if dir.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
-        }
-        if dir.stale.swap(false, Ordering::Relaxed) {
-            dir.stage().linked.clear();
-            let Some(stored) = &dir.old else { return };
-            let mut names = Names::default();
-            for entry in stored.block.iter() {
-                names.push(entry.name);
-            }
-            if names.len() == stored.block.len {
-                let xattrs = Xattrs::from_encoded(stored.block.head.xattrs);
-                self.start_reading(dir, names, xattrs, scratch);
-                return;
-            }
-            // Entries that do not parse behind a checksum that fits: nothing we wrote.
-            self.problem(
-                dir,
-                None,
-                Cause::Unreadable(io::Error::other("the digest cache contradicts itself, remove it")),
-            );
-        }
-        let is_mount = dir.parent.is_some() && self.is_mount(&dir.stat);
-        let mut stage = dir.stage();
-        stage.block = match (dir.names.get(), &dir.old) {
-            (None, Some(stored)) => Cow::Borrowed(stored.block.bytes()),
-            _ => {
-                let mut runs = std::mem::take(&mut stage.runs);
-                runs.sort_unstable_by_key(|(place, _)| *place);
-                for (run, at, hash) in std::mem::take(&mut stage.contents) {
-                    if let Ok(i) = runs.binary_search_by_key(&run, |(place, _)| *place) {
-                        runs[i].1.set_content(at, &hash);
-                    }
-                }
-                let runs: Vec<Run> = runs.into_iter().map(|(_, run)| run).collect();
-                let xattrs = std::mem::take(&mut stage.xattrs);
-                Cow::Owned(assemble(
-                    &dir.stat,
-                    self.is_settled(&dir.stat),
-                    is_mount,
-                    xattrs.as_encoded(),
-                    &runs,
-                ))
-            }
-        };
-        let linked = std::mem::take(&mut stage.linked);
-        let mut subs = Vec::new();
-        let counts = Block::parse(&stage.block).map_or_else(Default::default, |block| {
-            let old = dir.old.as_ref();
-            for entry in block
-                .iter()
-                .filter(|_| block.subs > 0)
-                .filter(|entry| entry.kind() == S_IFDIR)
-            {
-                let place = match old.map(|old| &old.block) {
-                    None => None,
-                    Some(_) if dir.names.get().is_none() => Some(entry.sub),
-                    Some(old) => old
-                        .entry(old.lower_bound(entry.name))
-                        .filter(|was| was.name == entry.name && was.kind() == S_IFDIR)
-                        .map(|was| was.sub),
-                };
-                let place = place.and_then(|place| usize::try_from(place).ok());
-                subs.push((
-                    entry.name.to_owned(),
-                    old.zip(place).and_then(|(old, place)| old.sub(place)),
-                ));
-            }
-            block.head.counts
-        });
-        stage.subs.resize_with(subs.len(), || None);
-        drop(stage);
-        if !linked.is_empty() {
-            self.add_links(dir, linked);
-        }
-        // Nothing may have been added, removed or renamed since it was listed.
-        match self.dirs.fd(dir).and_then(|fd| stat_fd(fd.as_fd())) {
-            Ok(now) if now.same_state(&dir.stat) => {}
-            Ok(_) => self.problem(dir, None, Cause::Changed),
-            Err(err) => self.problem(dir, None, Cause::from_io(err)),
-        }
-        {
-            let mut results = lock(&self.results);
-            results.counts.add(&counts);
-            results.dirs += u64::from(dir.parent.is_some());
-            results.mounts += u64::from(is_mount);
-        }
-        if subs.is_empty() {
-            self.finish_dir(Arc::clone(dir));
-            return;
-        }
-        dir.pending.store(subs.len(), Ordering::Release);
-        let enter = |(place, (name, old))| Task::Enter {
-            parent: Some(Arc::clone(dir)),
-            place,
-            name,
-            fd: None,
-            old,
-        };
-        self.queue
-            .push_and_return(subs.into_iter().enumerate().rev().map(enter));
-    }
-
-    /// Whether a directory below the root belongs to another file system. The attribute tells bind mounts of the same one.
-    fn is_mount(&self, stat: &Stat) -> bool {
-        stat.dev != self.root.dev || stat.mount_root
-    }
-
-    fn sub_done(&self, parent: Arc<Dir<'a>>) {
-        if parent.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish_dir(parent);
-        }
-    }
-
-    /// Finishes a directory whose subdirectories are finished, and with the last one of its parent's that one too.
-    fn finish_dir(&self, mut dir: Arc<Dir<'a>>) {
-        loop {
-            self.dirs.close(&dir);
-            let finished = self.hash_dir(&dir);
-            let Some(parent) = dir.parent.clone() else {
-                lock(&self.results).root = finished;
-                return;
-            };
-            if let Some(slot) = parent.stage().subs.get_mut(dir.place) {
-                *slot = finished;
-            }
-            if parent.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-                return;
-            }
-            dir = parent;
-        }
-    }
-
-    /// `None` when the walk has failed.
-    fn hash_dir(&self, dir: &Dir<'a>) -> Option<Finished> {
-        if self.has_failed() {
-            return None;
-        }
-        let (bytes, subs) = {
-            let mut stage = dir.stage();
-            (std::mem::take(&mut stage.block), std::mem::take(&mut stage.subs))
-        };
-        let block = Block::parse(&bytes)?;
-        let stored = dir.old.as_ref().filter(|_| matches!(bytes, Cow::Borrowed(_)));
-        let unchanged = stored.is_some()
-            && subs
-                .iter()
-                .all(|sub| sub.as_ref().is_some_and(|sub| sub.unchanged));
-        let listing = if unchanged {
-            block.head.listing
-        } else {
-            let sub = |place: usize| {
-                subs.get(place)?
-                    .as_ref()
-                    .map(|sub| (sub.attrs, &*sub.xattrs, &sub.listing))
-            };
-            block.listing(sub).or_else(|| {
-                self.problem(
-                    dir,
-                    None,
-                    Cause::Unreadable(io::Error::other("a directory's record contradicts itself")),
-                );
-                None
-            })?
-        };
-        let head = block.head;
-        let mut finished = Finished {
-            attrs: dir.stat.attrs(),
-            xattrs: head.xattrs.into(),
-            listing,
-            unchanged,
-            kept: usize::MAX,
-        };
-        if self.cache.is_some() {
-            let block = match (stored, bytes) {
-                (Some(stored), _) => KeptBlock::Stored(stored.range(), listing),
-                (None, bytes) => {
-                    let mut bytes = bytes.into_owned();
-                    super::block::set_listing(&mut bytes, &listing);
-                    KeptBlock::New(bytes)
-                }
-            };
-            let subs = subs.iter().flatten().map(|sub| sub.kept).collect();
-            let mut results = lock(&self.results);
-            finished.kept = results.kept.len();
-            results.kept.push(Kept { block, subs });
-        }
-        Some(finished)
     }
 }
 

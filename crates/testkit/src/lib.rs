@@ -3,9 +3,11 @@
 //! - [`world`]: a strict world in memory with a fake of each of the five traits
 //! - [`conformance`]: a suite for each trait, named after its clauses, over any backend
 //! - [`faults`]: rules that make any backend fail
+//! - [`sim`]: the simulator, which draws whole histories of a lab and checks what must always hold
 //! - [`files`]: writing and comparing trees, real ones and those of the world
 
 pub mod conformance;
 pub mod faults;
 pub mod files;
+pub mod sim;
 pub mod world;

@@ -114,6 +114,7 @@ impl<T: ?Sized> Faulty<T> {
                 }
                 call.await
             }
+            Some(Fault::Stuck) => std::future::pending().await,
             Some(Fault::Cut(at)) => {
                 self.cut(inner_cx, op, common(Common::Unreachable), at, call)
                     .await

@@ -89,6 +89,8 @@ pub enum Fault {
     Locked,
     /// It hangs for a time, or until it is cancelled.
     Hang(Option<Duration>),
+    /// It never answers and doesn't listen to cancelling either, like a process in state D.
+    Stuck,
     /// The transfer is cut: restored files at that byte, anything else at that await point.
     Cut(u64),
     /// The same, for want of space.
@@ -113,6 +115,7 @@ impl fmt::Debug for Fault {
             Self::Denied => f.write_str("Denied"),
             Self::Locked => f.write_str("Locked"),
             Self::Hang(time) => write!(f, "Hang({time:?})"),
+            Self::Stuck => f.write_str("Stuck"),
             Self::Cut(at) => write!(f, "Cut({at})"),
             Self::NoSpace(at) => write!(f, "NoSpace({at})"),
             Self::Flip(draw) => write!(f, "Flip({draw})"),
@@ -183,6 +186,22 @@ impl Rule {
 
     fn matches(&self, who: &str, op: Op) -> bool {
         self.who.as_deref().is_none_or(|wanted| wanted == who) && self.op.is_none_or(|wanted| wanted == op)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = self.who.as_deref().unwrap_or("anyone");
+        match self.op {
+            Some(op) => write!(f, "{who} {op:?}")?,
+            None => write!(f, "{who} everything")?,
+        }
+        write!(f, " from {} times ", self.skip + 1)?;
+        match self.times {
+            Some(times) => write!(f, "{times}")?,
+            None => f.write_str("any")?,
+        }
+        write!(f, ": {:?}", self.fault)
     }
 }
 

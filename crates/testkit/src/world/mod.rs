@@ -5,6 +5,7 @@
 //! tree that is not its point, writing outside of staging, acting on what it was not told) is kept as a *violation*.
 //! Nothing here knows about services, chains or journals. Paths are the world's own, below `/mem`.
 
+mod census;
 mod clock;
 mod files;
 mod labs;
@@ -33,6 +34,7 @@ use reseed_core::error::{Common, Effect, Error, Kind};
 use reseed_core::names::{DatasetName, Guid, PointId, SourceName};
 use reseed_core::point::{Marker, RecoveryPoint, Snapshot, Target};
 
+pub use census::{Census, Place as PointPlace};
 pub use clock::SimClock;
 pub use labs::{MemLab, Place};
 pub use offsite::{MemOffsite, RepoFault};
@@ -206,8 +208,9 @@ impl World {
             .flatten()
             .find(|s| s.meta.guid == guid);
         found.is_some_and(|snap| {
-            snap.damaged |= told;
-            state::flip_somewhere(&mut snap.tree, draw)
+            let flipped = state::flip_somewhere(&mut snap.tree, draw);
+            snap.damaged |= told && flipped;
+            flipped
         })
     }
 

@@ -366,8 +366,9 @@ impl World {
             .chain(aside)
             .flat_map(|l| &mut l.snaps);
         snaps.find(|snap| snap.meta.guid == guid).is_some_and(|snap| {
-            snap.damaged |= told;
-            state::flip_somewhere(&mut snap.tree, draw)
+            let flipped = state::flip_somewhere(&mut snap.tree, draw);
+            snap.damaged |= told && flipped;
+            flipped
         })
     }
 }

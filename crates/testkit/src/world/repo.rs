@@ -13,7 +13,7 @@ use super::state::{Link, pick};
 use super::tree::{Node, NodeKind, Tree};
 
 /// Where a repository may be.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Repo {
     pub(super) link: Link,
     /// Something that is no repository is in its place.

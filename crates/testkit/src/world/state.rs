@@ -12,7 +12,7 @@ use super::tree::Tree;
 use super::wal::WalArchive;
 
 /// Everything there is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) pools: BTreeMap<String, Pool>,
     pub(super) datasets: BTreeMap<DatasetName, Dataset>,
@@ -93,7 +93,7 @@ pub(super) struct Exposed {
 }
 
 /// A second store, and the line to it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Replica {
     pub(super) link: Link,
     pub(super) lineages: BTreeMap<DatasetName, ReplicaLineage>,

@@ -19,7 +19,7 @@ use super::state::Link;
 use crate::files::Files as _;
 
 /// Where WAL is kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct WalArchive {
     pub(super) link: Link,
     pub(super) files: BTreeMap<WalFile, Arc<[u8]>>,

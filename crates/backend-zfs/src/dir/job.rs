@@ -214,7 +214,7 @@ impl Jobs {
 /// Dies at the nth step, like a machine that loses power would; or does something at a named one.
 #[cfg(test)]
 pub(super) struct CrashAt {
-    left: std::sync::atomic::AtomicI64,
+    pub(super) left: std::sync::atomic::AtomicI64,
     pub(super) died_at: std::sync::Mutex<Option<&'static str>>,
     pub(super) at: Option<(&'static str, Box<dyn Fn() + Send + Sync>)>,
 }

@@ -40,7 +40,7 @@ pub struct DirReplicator {
     name: SourceName,
     store: PathBuf,
     replica: DirStore,
-    jobs: Jobs,
+    pub(super) jobs: Jobs,
 }
 
 impl DirReplicator {

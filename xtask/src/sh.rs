@@ -55,6 +55,14 @@ pub(crate) fn output(command: &mut Command) -> std::io::Result<Said> {
     })
 }
 
+/// Runs it with its errors on our terminal, and returns what it printed if it ended well.
+pub(crate) fn stdout(command: &mut Command) -> std::io::Result<Option<String>> {
+    announce(command);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(output.status.success().then_some(printed))
+}
+
 /// Runs it, shows what it says as it says it, and returns it as well.
 pub(crate) fn tee(command: &mut Command) -> std::io::Result<Said> {
     announce(command);

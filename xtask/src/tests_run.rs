@@ -28,6 +28,13 @@ impl Count {
     }
 }
 
+/// What a run that didn't build counts as.
+const BROKEN: Count = Count {
+    passed: 0,
+    failed: 1,
+    skipped: 0,
+};
+
 /// The tier of a test by its name: `path::to::real_restic_reads_it` is of the tier `real`.
 pub(crate) fn tier_of(test: &str) -> Tier {
     let last = test.rsplit("::").next().unwrap_or(test);
@@ -51,6 +58,30 @@ pub(crate) fn run(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count
 }
 
 fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
+    // The summary counts what the filter left out as skipped too; only the list tells which are marked `ignore`.
+    let mut list = sh::cargo();
+    list.args([
+        "nextest",
+        "list",
+        "--workspace",
+        "--ignore-default-filter",
+        "--message-format",
+        "json",
+    ]);
+    let Some(list) = sh::stdout(&mut list)? else {
+        return Ok(BROKEN);
+    };
+    let (ours, ignored) = listed(&list, tier);
+    for test in &ignored {
+        eprintln!("skipped: {test} is marked `ignore`");
+    }
+    let skipped = u64::try_from(ignored.len()).unwrap_or(u64::MAX);
+    if ours.is_empty() {
+        return Ok(Count {
+            skipped,
+            ..Count::default()
+        });
+    }
     let filter = match tier {
         Tier::Fast => "not test(/(^|::)(real|vm)_/)",
         Tier::Real => "test(/(^|::)real_/)",
@@ -62,57 +93,36 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
         "run",
         "--workspace",
         "--no-fail-fast",
-        "--no-tests",
-        "pass",
-    ]);
-    command.args([
         "--ignore-default-filter",
-        "--status-level",
-        "slow",
-        "--final-status-level",
-        "flaky",
     ]);
+    command.args(["--status-level", "slow", "--final-status-level", "flaky"]);
     command.args(["-E", filter]).envs(env.iter().cloned());
     let said = sh::tee(&mut command)?;
-    let Some(mut count) = nextest_summary(&said.stderr) else {
-        // It didn't build, or didn't get as far as a summary.
-        return Ok(Count {
-            failed: 1,
-            ..Count::default()
-        });
-    };
+    let mut count = nextest_summary(&said.stderr).unwrap_or(BROKEN);
     if !said.status.success() && count.failed == 0 {
         count.failed = 1;
     }
-    // The summary counts what the filter left out as skipped too; only the list tells which are marked `ignore`.
-    let mut list = sh::cargo();
-    list.args([
-        "nextest",
-        "list",
-        "--workspace",
-        "--ignore-default-filter",
-        "--message-format",
-        "json",
-    ]);
-    let list = sh::output(&mut list)?;
-    for test in ignored(&list.stdout).iter().filter(|test| tier_of(test) == tier) {
-        eprintln!("skipped: {test} is marked `ignore`");
-        count.skipped += 1;
-    }
+    count.skipped = skipped;
     Ok(count)
 }
 
-fn ignored(list: &str) -> Vec<String> {
+/// A tier's tests, and of all that have its name those that are marked `ignore`.
+fn listed(list: &str, tier: Tier) -> (Vec<String>, Vec<String>) {
     let list: serde_json::Value = serde_json::from_str(list).unwrap_or_default();
     let suites = list["rust-suites"]
         .as_object()
         .into_iter()
         .flat_map(|suites| suites.values());
     let tests = suites.flat_map(|suite| suite["testcases"].as_object().into_iter().flatten());
-    tests
-        .filter(|(_, test)| test["ignored"] == true)
-        .map(|(name, _)| name.clone())
-        .collect()
+    let (mut ours, mut ignored) = (Vec::new(), Vec::new());
+    for (name, test) in tests.filter(|(name, _)| tier_of(name) == tier) {
+        if test["ignored"] == true {
+            ignored.push(name.clone());
+        } else {
+            ours.push(name.clone());
+        }
+    }
+    (ours, ignored)
 }
 
 /// Reads `Summary [ 0.1s] 4/5 tests run: 3 passed (1 slow), 1 failed, 2 skipped`; what it skipped is left out.
@@ -177,16 +187,10 @@ fn libtest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
         command.args(more).envs(env.iter().cloned());
         command
     };
-    let list = sh::output(&mut test(&["--list", "--format", "terse"]))?;
-    if !list.status.success() {
-        eprint!("{}", list.stderr);
-        return Ok(Count {
-            failed: 1,
-            ..Count::default()
-        });
-    }
+    let Some(list) = sh::stdout(&mut test(&["--list", "--format", "terse"]))? else {
+        return Ok(BROKEN);
+    };
     let all: BTreeSet<&str> = list
-        .stdout
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
@@ -280,7 +284,13 @@ mod tests {
     fn an_ignored_test_is_found_in_the_list() {
         let list = r#"{"rust-suites": {"a": {"testcases": {
             "x::y": {"ignored": true, "filter-match": {"status": "mismatch", "reason": "ignored"}},
-            "x::z": {"ignored": false, "filter-match": {"status": "matches"}}}}}}"#;
-        assert_eq!(ignored(list), ["x::y"]);
+            "x::z": {"ignored": false, "filter-match": {"status": "matches"}},
+            "x::vm_z": {"ignored": false, "filter-match": {"status": "matches"}}}}}}"#;
+        let (ours, ignored) = listed(list, Tier::Fast);
+        assert_eq!(
+            (ours, ignored),
+            (vec!["x::z".to_owned()], vec!["x::y".to_owned()])
+        );
+        assert_eq!(listed(list, Tier::Real), (Vec::new(), Vec::new()));
     }
 }

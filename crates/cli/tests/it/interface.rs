@@ -1,0 +1,149 @@
+//! Exit codes, JSON, completion, locks and signals.
+
+use std::fs;
+
+use crate::lab::{Lab, run_in};
+
+#[test]
+fn help_lists_every_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = run_in(dir.path(), &["--help"]).expect(0).out;
+    for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "5 ", "130 "] {
+        assert!(
+            help.lines().any(|line| line.trim_start().starts_with(code)),
+            "{code}: {help}"
+        );
+    }
+    run_in(dir.path(), &["--no-such-flag"]).expect(2);
+    run_in(dir.path(), &["preseed"]).expect(2);
+    run_in(dir.path(), &["preseed", "a", "--all"]).expect(2);
+}
+
+#[test]
+fn completions_and_manual() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run_in(dir.path(), &["completions", shell]).expect(0).out;
+        assert!(
+            script.contains("preseed") && !script.contains("restore-worker "),
+            "{shell}"
+        );
+    }
+    assert!(run_in(dir.path(), &["man"]).expect(0).out.contains(".TH reseed"));
+    run_in(dir.path(), &["man", "pages"]).expect(0);
+    assert!(dir.path().join("pages/reseed-preseed.1").exists());
+}
+
+#[test]
+fn the_schema_and_the_effective_configuration() {
+    let lab = Lab::new();
+    let schema = lab.run(&["config", "schema"]).expect(0);
+    assert!(schema.json()["properties"]["services"].is_object());
+    let shown = lab.run(&["config", "show"]).expect(0).out;
+    fs::write(lab.path("again.toml"), &shown).unwrap();
+    let again = run_in(&lab.root, &["--config", "again.toml", "--json", "config", "show"])
+        .expect(0)
+        .json();
+    assert_eq!(again, lab.run(&["--json", "config", "show"]).expect(0).json());
+}
+
+#[test]
+fn init_writes_a_configuration_that_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--config", "etc/reseed.toml", "init"];
+    run_in(dir.path(), &["--config", "etc/reseed.toml", "init", "-n"]).expect(0);
+    assert!(!dir.path().join("etc").exists());
+    run_in(dir.path(), &args).expect(0);
+    let written = fs::read_to_string(dir.path().join("etc/reseed.toml")).unwrap();
+    run_in(dir.path(), &["--config", "etc/reseed.toml", "config", "check"]).expect(0);
+    // What is commented out is right too.
+    let all = written.lines().map(|line| {
+        line.strip_prefix("# ")
+            .filter(|l| l.contains(" = ") || l.starts_with('['))
+            .unwrap_or(line)
+    });
+    fs::write(dir.path().join("all.toml"), all.collect::<Vec<_>>().join("\n")).unwrap();
+    let ran = run_in(dir.path(), &["--config", "all.toml", "config", "check"]).expect(0);
+    assert!(ran.out.contains("1 services"), "{ran:?}");
+}
+
+#[test]
+fn a_busy_service_names_its_holder() {
+    let lab = Lab::protected("");
+    let lock = lab.path("state/locks/app.lock");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::write(
+        &lock,
+        r#"{"pid":4711,"run":"20261122T203300Z-00000000","operation":"backup"}"#,
+    )
+    .unwrap();
+    let ran = lab.run(&["snapshot", "app"]).expect(5);
+    assert!(ran.err.contains("4711") && ran.err.contains("backup"), "{ran:?}");
+    drop(file);
+    lab.run(&["snapshot", "app"]).expect(0);
+}
+
+#[test]
+fn json_is_one_document_and_nothing_else() {
+    let lab = Lab::protected("");
+    for args in [
+        &["--json", "status"][..],
+        &["--json", "history"],
+        &["--json", "preseed", "--all"],
+        &["--json", "snapshot", "app", "--kind", "hourly"],
+        &["--json", "replicate", "app"],
+        &["--json", "backup", "app"],
+        &["--json", "prune", "app"],
+        &["--json", "adopt", "app"],
+        &["--json", "verify", "app"],
+        &["--json", "verify", "--repo", "offsite"],
+        &["--json", "config", "check"],
+        &["--json", "init"],
+    ] {
+        lab.run(args).expect(0).json();
+    }
+    let error = lab.run(&["--json", "preseed", "nope"]).expect(2).json();
+    assert!(
+        error["error"]["hint"].as_str().unwrap().contains("app"),
+        "{error:#}"
+    );
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test of signals starts the program and sends one"
+)]
+fn a_signal_ends_the_run_cleanly() {
+    let lab = Lab::protected("");
+    fs::write(lab.live().join("big"), vec![9; 300 << 20]).unwrap();
+    lab.run(&["snapshot", "app", "--kind", "hourly"]).expect(0);
+    lab.lose_data();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_reseed"))
+        .args(["--config", "reseed.toml", "--json", "preseed", "app"])
+        .current_dir(&lab.root)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first event says that the restore has begun.
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stderr.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    // It may have been done already; if not, it says so, and the next run goes on.
+    assert!(matches!(output.status.code(), Some(0 | 130)), "{output:?}");
+    if output.status.code() == Some(130) {
+        assert!(!lab.live().exists());
+    } else {
+        lab.lose_data();
+    }
+    assert_eq!(lab.preseed(0).0, "restored");
+    lab.assert_whole();
+}

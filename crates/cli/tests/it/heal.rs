@@ -101,7 +101,9 @@ fn flip(dir: &std::path::Path, name: &str, flipped: &mut u32) {
 #[test]
 fn a_crash_halfway_and_the_same_command_again() {
     let lab = Lab::protected("");
-    fs::write(lab.live().join("big"), vec![3; 40 << 20]).unwrap();
+    for n in 0..20 {
+        fs::write(lab.live().join(format!("big-{n}")), vec![n; 2 << 20]).unwrap();
+    }
     lab.protect();
     for source in ["local", "offsite"] {
         lab.lose_data();
@@ -110,7 +112,12 @@ fn a_crash_halfway_and_the_same_command_again() {
         assert!(!lab.live().exists(), "nothing half done is live");
         assert_eq!(lab.preseed(0), ("restored".to_owned(), Some(source.to_owned())));
         lab.assert_whole();
-        assert_eq!(fs::read(lab.live().join("big")).unwrap(), vec![3; 40 << 20]);
+        for n in 0..20 {
+            assert_eq!(
+                fs::read(lab.live().join(format!("big-{n}"))).unwrap(),
+                vec![n; 2 << 20]
+            );
+        }
         let history = lab
             .run(&["--json", "history", "app", "--kind", "preseed"])
             .expect(0)

@@ -176,18 +176,12 @@ pub async fn restore_to(
     scope: &Scope,
     to: &Path,
 ) -> Result<Vec<ScratchReport>, OpError> {
-    // A source makes what is there equal to the point, so this must be nobody's.
-    if !engine.verifier.is_vacant(cx, to).await? {
-        return Err(
-            OpError::new(OpKind::AlreadyExists, format!("{} is not empty", to.display())).hint(
-                "give a directory that is empty or doesn't exist yet; reseed never writes over what is there",
-            ),
-        );
-    }
     let candidates = choose(engine, cx, service, options).await?;
+    // A source makes what is there equal to the point, so this must be nobody's.
+    engine.verifier.make_scratch(cx, to).await?;
     let mut last = None;
     for candidate in &candidates {
-        match one_to(engine, cx, service, candidate, scope, to).await {
+        match one_to(engine, cx, service, candidate, scope, to, last.is_some()).await {
             Ok(reports) => return Ok(reports),
             Err(error) => {
                 cx.emit(crate::event::Event::AttemptFailed {
@@ -213,6 +207,7 @@ async fn one_to(
     candidate: &Candidate,
     scope: &Scope,
     to: &Path,
+    retried: bool,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let source = Arc::clone(&service.sources[candidate.source]);
     if source.caps().delivery == Delivery::Native {
@@ -229,6 +224,9 @@ async fn one_to(
         } else {
             to.join(target.dataset.leaf())
         };
+        if path != to && !retried {
+            engine.verifier.make_scratch(cx, &path).await?;
+        }
         let staging = Staging {
             target: target.clone(),
             locator: path.display().to_string(),

@@ -17,7 +17,7 @@ use crate::point::Fingerprint;
 
 pub use system::SystemVerifier;
 
-/// Looks at trees. Never writes to them.
+/// Looks at trees, without writing to them, and makes room for those that are only to be looked at.
 #[async_trait]
 pub trait Verifier: Send + Sync + fmt::Debug {
     /// Measures the tree below a directory.
@@ -26,11 +26,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// When anything in it can't be read: a digest with a gap is not a digest.
     async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError>;
 
-    /// Whether there is nothing at a path, or an empty directory.
+    /// Makes an empty directory to restore into, with what is missing above it; an empty one that is there will do.
     ///
     /// # Errors
-    /// When that can't be told.
-    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError>;
+    /// `AlreadyExists` when anything is in it or something else is there.
+    async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError>;
 
     /// Runs one of a service's own checks on the tree.
     ///

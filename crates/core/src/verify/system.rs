@@ -83,18 +83,24 @@ impl Verifier for SystemVerifier {
         .await
     }
 
-    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError> {
+    async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError> {
         let path = path.to_owned();
         blocking(cx, move |_| {
             let shown = path.display();
+            let taken = |what: &str| {
+                OpError::new(OpKind::AlreadyExists, format!("{shown} {what}"))
+                    .hint("give a directory that is empty or doesn't exist yet; reseed never writes over what is there")
+            };
+            let io = |error: &std::io::Error| OpError::io(format!("can't make {shown}"), error);
             match std::fs::symlink_metadata(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-                Err(error) => Err(OpError::io(format!("can't look at {shown}"), &error)),
-                Ok(meta) if !meta.is_dir() => Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(&path).map_err(|e| io(&e))
+                }
+                Err(error) => Err(io(&error)),
+                Ok(meta) if !meta.is_dir() => Err(taken("is no directory")),
                 Ok(_) => {
-                    let mut entries = std::fs::read_dir(&path)
-                        .map_err(|e| OpError::io(format!("can't read {shown}"), &e))?;
-                    Ok(entries.next().is_none())
+                    let mut entries = std::fs::read_dir(&path).map_err(|e| io(&e))?;
+                    if entries.next().is_some() { Err(taken("is not empty")) } else { Ok(()) }
                 }
             }
         })
@@ -351,18 +357,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn vacant_is_nothing_or_an_empty_directory() {
+    async fn scratch_is_new_or_empty() {
         let dir = tempfile::tempdir().unwrap();
         let (verifier, cx) = verifier(dir.path());
-        assert!(verifier.is_vacant(&cx, &dir.path().join("nope")).await.unwrap());
-        assert!(verifier.is_vacant(&cx, dir.path()).await.unwrap());
-        std::fs::write(dir.path().join(".hidden"), "").unwrap();
-        assert!(!verifier.is_vacant(&cx, dir.path()).await.unwrap());
-        assert!(
-            !verifier
-                .is_vacant(&cx, &dir.path().join(".hidden"))
+        verifier.make_scratch(&cx, &dir.path().join("a/b")).await.unwrap();
+        assert!(dir.path().join("a/b").is_dir());
+        verifier.make_scratch(&cx, &dir.path().join("a/b")).await.unwrap();
+        std::fs::write(dir.path().join("a/b/.hidden"), "").unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        for taken in ["a", "a/b", "a/b/.hidden", "link"] {
+            let error = verifier
+                .make_scratch(&cx, &dir.path().join(taken))
                 .await
-                .unwrap()
-        );
+                .unwrap_err();
+            assert_eq!(error.kind(), OpKind::AlreadyExists, "{taken}");
+        }
     }
 }

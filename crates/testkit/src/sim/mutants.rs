@@ -270,8 +270,8 @@ impl Verifier for BrokenVerifier {
         }
     }
 
-    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError> {
-        self.0.is_vacant(cx, path).await
+    async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError> {
+        self.0.make_scratch(cx, path).await
     }
 
     async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {

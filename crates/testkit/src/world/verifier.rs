@@ -38,11 +38,14 @@ impl Verifier for MemVerifier {
         Ok(self.tree(root)?.fingerprint())
     }
 
-    async fn is_vacant(&self, cx: &Context, path: &Path) -> Result<bool, OpError> {
+    async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError> {
         self.world.step(cx, Effect::None).await?;
         let found = self.world.lock().resolve(path);
         let tree = found.and_then(|(tree, rel)| tree.part(&rel));
-        Ok(tree.is_none_or(|tree| tree.is_empty()))
+        match tree {
+            Some(tree) if !tree.is_empty() => Err(OpError::new(OpKind::AlreadyExists, format!("{} is not empty", path.display()))),
+            _ => Ok(()),
+        }
     }
 
     async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {

@@ -1,6 +1,8 @@
 //! Everything that can be wrong with a repository, a target or a request: an error of its own kind, never a panic,
 //! never a loss.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;

@@ -170,13 +170,13 @@ fn run(request: Request, cancelled: Arc<AtomicBool>) -> Result<RestoreReport, En
             stop.store(true, Ordering::Relaxed);
         }
     });
-    let asked_to_stop = Arc::new(move || cancelled.load(Ordering::Relaxed));
+    let asked_to_stop: crate::backup::Cancelled = Arc::new(move || cancelled.load(Ordering::Relaxed));
     restore_with(
         &engine,
         &request.password,
         &request.job,
         on_progress,
-        asked_to_stop,
+        &asked_to_stop,
         request.fault.as_ref(),
     )
 }

@@ -27,17 +27,22 @@ impl std::fmt::Debug for Cipher {
 }
 
 impl Cipher {
-    pub(crate) fn new(mut master: MasterKey) -> Result<Self> {
+    pub(crate) fn new(master: MasterKey) -> Result<Self> {
+        Self::from_parts((master.encrypt, master.mac.k, master.mac.r))
+    }
+
+    /// From the keys for encryption and for the two parts of authentication.
+    pub(crate) fn from_parts((mut encrypt, mut k, mut r): (Vec<u8>, Vec<u8>, Vec<u8>)) -> Result<Self> {
         let mut key = Key::default();
-        let fits = master.encrypt.len() == 32 && master.mac.k.len() == 16 && master.mac.r.len() == 16;
+        let fits = encrypt.len() == 32 && k.len() == 16 && r.len() == 16;
         if fits {
-            key[..32].copy_from_slice(&master.encrypt);
-            key[32..48].copy_from_slice(&master.mac.k);
-            key[48..].copy_from_slice(&master.mac.r);
+            key[..32].copy_from_slice(&encrypt);
+            key[32..48].copy_from_slice(&k);
+            key[48..].copy_from_slice(&r);
         }
-        master.encrypt.zeroize();
-        master.mac.k.zeroize();
-        master.mac.r.zeroize();
+        encrypt.zeroize();
+        k.zeroize();
+        r.zeroize();
         let cipher = fits.then(|| Self(Aes256CtrPoly1305Aes::new(&key)));
         key.zeroize();
         cipher.ok_or_else(|| EngineError::Unreadable {

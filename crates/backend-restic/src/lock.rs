@@ -1,12 +1,12 @@
 //! Locks that restic understands.
 //!
-//! Promises: while a [`RepoLock`] lives, any restic sees a lock of ours and refuses to prune; an exclusive lock of
-//! somebody else that is not stale keeps us out; ours is gone when the value is dropped. It knows restic's rules
+//! Promises: while a lock is held, any restic sees a lock of ours and refuses to prune; an exclusive lock of
+//! somebody else that is not stale keeps us out; ours is gone when it is given up, however that happens. It knows restic's rules
 //! (`internal/restic/lock.go`) and nothing about what is done under the lock.
 //!
 //! - A lock is stale after 30 minutes without a refresh, or when its process is dead on its own host.
 //! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
-//!   without one. When refreshing fails for 25 minutes the [`Gate`] is closed: others may by then believe us dead.
+//!   without one. When refreshing fails for 25 minutes writing is refused from then on: others may by then believe us dead.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
 //! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
 //!   ignored.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 use reseed_core::clock::Clock;
-use rustic_core::repofile::KeyFile;
+use rustic_core::repofile::{KeyFile, MasterKey};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
     Repository, RepositoryBackends, RepositoryOptions, RusticError,
 };
 
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result, guarded};
 use crate::lock::{Locker, hostname};
 use crate::secret::Password;
@@ -142,14 +142,51 @@ impl Engine {
             .set_treepack_size(bytesize(TREE_PACK))
             .set_treepack_growfactor(0_u32);
         guarded("init", || {
-            let key = KeyOptions::default()
-                .hostname(self.host.clone())
-                .with_created(true);
+            // The library's own key would need 128 MiB at each opening; ours is written below.
+            let master = MasterKey::new();
+            store.make_local_layout()?;
+            self.write_key(&store, password, &master)?;
             let repo = raw(&backend, NoProgressBars)?
-                .init(&Credentials::password(password.expose()), &key, &config)
+                .init(&Credentials::Masterkey(master), &KeyOptions::default(), &config)
                 .map_err(|error| prefer(&backend, &error, "init"))?;
             Ok((repo.config().id.to_hex().to_string(), repo.config().version))
         })
+    }
+
+    /// Writes a key file as restic does: as much work for a guesser as the library's, in 32 MiB instead of 128.
+    fn write_key(&self, store: &Store, password: &Password, master: &MasterKey) -> Result<()> {
+        let invalid = |detail: String| EngineError::Invalid { detail };
+        let mut salt = vec![0_u8; 64];
+        rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty())
+            .ok()
+            .filter(|filled| *filled == 64)
+            .ok_or_else(|| invalid("the kernel gave no random numbers".into()))?;
+        let mut file = KeyFile {
+            hostname: Some(self.host.clone()),
+            username: None,
+            created: Some(self.clock.now().to_zoned(jiff::tz::TimeZone::UTC)),
+            kdf: "scrypt".into(),
+            n: 1 << 15,
+            r: 8,
+            p: 4,
+            data: Vec::new(),
+            salt,
+        };
+        let derived = file
+            .kdf_key(&password.expose())
+            .map_err(|error| invalid(first_line(&error.display_log())))?;
+        let cipher = Cipher::from_parts(derived.to_keys())?;
+        let plain =
+            zeroize::Zeroizing::new(serde_json::to_vec(master).map_err(|error| invalid(error.to_string()))?);
+        file.data = cipher.seal(&plain)?;
+        let json = serde_json::to_vec(&file).map_err(|error| invalid(error.to_string()))?;
+        let id: rustic_core::Id = hex(&digest(&json))
+            .parse()
+            .map_err(|_| invalid("bad key id".into()))?;
+        store.write(
+            &layout::path_of(store.prefix(), FileType::Key, &id),
+            vec![json.into()],
+        )
     }
 
     /// Opens the repository.

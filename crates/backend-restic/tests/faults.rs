@@ -1,6 +1,8 @@
 //! Everything that can be wrong with a repository, a target or a request: an error of its own kind, never a panic,
 //! never a loss.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;
@@ -276,7 +278,7 @@ fn restore_failing(lab: &Lab, job: &RestoreJob, fault: &Fault) -> Result<Restore
         &lab.password,
         job,
         Arc::new(|_| ()),
-        never(),
+        &never(),
         Some(fault),
     )
 }
@@ -398,13 +400,13 @@ fn what_does_not_belong_in_staging_is_gone_and_what_is_wrong_is_replaced() {
 fn a_cancelled_restore_stops_and_leaves_no_lock() {
     let (lab, snapshot) = noisy();
     let job = lab.restore_job(&snapshot, "out");
-    let cancelled = Arc::new(|| true);
+    let cancelled: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(|| true);
     let error = restore_with(
         &lab.engine,
         &lab.password,
         &job,
         Arc::new(|_| ()),
-        cancelled,
+        &cancelled,
         None,
     )
     .unwrap_err();

@@ -1,6 +1,8 @@
 //! Against the real restic, whose path is in `RESEED_REAL_RESTIC`. Every test's name begins with `real_`, so that a
 //! test tier selects them; without the variable they fail rather than pass for nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;

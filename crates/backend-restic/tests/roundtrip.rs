@@ -1,5 +1,7 @@
 //! What was backed up comes back: everything, from anywhere, a second time for nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The restore worker from the outside: whatever happens to it is an error and nothing more.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;

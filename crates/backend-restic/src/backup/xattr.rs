@@ -35,7 +35,7 @@ pub(crate) fn read<T: DeserializeOwned + Default>(path: &Path) -> io::Result<T> 
             .map_err(|_| io::Error::other("a name is not UTF-8, the format cannot keep it"))?;
         match lgetxattr(path, name, &mut value[..]) {
             Ok(length) => {
-                found.push(serde_json::json!({ "name": text, "value": STANDARD.encode(&value[..length]) }))
+                found.push(serde_json::json!({ "name": text, "value": STANDARD.encode(&value[..length]) }));
             }
             // Gone since it was listed.
             Err(Errno::NODATA) => {}

@@ -95,6 +95,7 @@ impl Fault {
 ///
 /// # Errors
 /// Any kind; what was written stays in the target and is continued from with [`RestoreJob::resume`].
+#[allow(clippy::needless_pass_by_value, reason = "callers hand their callbacks over")]
 pub fn restore(
     engine: &Engine,
     password: &Password,
@@ -102,7 +103,7 @@ pub fn restore(
     on_progress: OnProgress,
     cancelled: Cancelled,
 ) -> Result<RestoreReport> {
-    restore_with(engine, password, job, on_progress, cancelled, None)
+    restore_with(engine, password, job, on_progress, &cancelled, None)
 }
 
 #[doc(hidden)]
@@ -111,7 +112,7 @@ pub fn restore_with(
     password: &Password,
     job: &RestoreJob,
     on_progress: OnProgress,
-    cancelled: Cancelled,
+    cancelled: &Cancelled,
     fault: Option<&Fault>,
 ) -> Result<RestoreReport> {
     let gate = Gate::default();
@@ -128,7 +129,7 @@ pub fn restore_with(
             &plan,
             job,
             &Meter::new(on_progress),
-            &cancelled,
+            cancelled,
             fault,
         )?;
         report.locked = lock.is_some();

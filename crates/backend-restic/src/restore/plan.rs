@@ -232,12 +232,12 @@ impl<'a> Planner<'a> {
                     );
                     return Err(EngineError::EmptyResult { what });
                 }
-                if let Some((dir, tree)) = self.add(dir, node)? {
+                if let Some((dir, tree)) = self.add(dir, &node)? {
                     self.walk(dir, tree)?;
                 }
                 return Ok(());
             }
-            match self.add(dir, node)? {
+            match self.add(dir, &node)? {
                 Some((below, subtree)) => (dir, tree) = (below, subtree),
                 None => return Ok(()),
             }
@@ -258,7 +258,7 @@ impl<'a> Planner<'a> {
                 if !seen.insert(name.clone()) {
                     return Err(unsafe_name(&path, &name, "it is there twice"));
                 }
-                below.extend(self.add(dir, node)?);
+                below.extend(self.add(dir, &node)?);
             }
             // Popped in order, so that packs are met in the order in which they were written.
             open.extend(below.into_iter().rev());
@@ -267,14 +267,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds one entry; a directory's number and tree come back.
-    fn add(&mut self, dir: u32, node: Node) -> Result<Option<(u32, TreeId)>> {
+    fn add(&mut self, dir: u32, node: &Node) -> Result<Option<(u32, TreeId)>> {
         let name = node.name().into_owned();
         let parent = &self.plan.dirs[dir as usize].path;
         if let Some(problem) = names::problem(&name) {
             return Err(unsafe_name(parent, &name, problem));
         }
         let path = parent.join(&name);
-        let meta = meta_of(&node);
+        let meta = meta_of(node);
         let kind = match &node.node_type {
             NodeType::Dir => {
                 let tree = node.subtree.ok_or_else(|| EngineError::Unreadable {
@@ -300,7 +300,7 @@ impl<'a> Planner<'a> {
             NodeType::Fifo => OtherKind::Fifo,
             NodeType::Socket => OtherKind::Socket,
         };
-        if let Some((First::Other(first), _)) = self.first_of(&node)
+        if let Some((First::Other(first), _)) = self.first_of(node)
             && self.plan.others[*first as usize].kind == kind
         {
             let first = First::Other(*first);
@@ -308,7 +308,7 @@ impl<'a> Planner<'a> {
             return Ok(None);
         }
         let number = count(self.plan.others.len())?;
-        self.remember_first(&node, First::Other(number), Vec::new());
+        self.remember_first(node, First::Other(number), Vec::new());
         self.plan.others.push(Other {
             dir,
             name,
@@ -318,10 +318,10 @@ impl<'a> Planner<'a> {
         Ok(None)
     }
 
-    fn add_file(&mut self, dir: u32, name: OsString, meta: Meta, node: Node, path: &Path) -> Result<()> {
+    fn add_file(&mut self, dir: u32, name: OsString, meta: Meta, node: &Node, path: &Path) -> Result<()> {
         let content = node.content.clone().unwrap_or_default();
         // The same inode with another content is a coincidence of two file systems, or a lie.
-        if let Some((First::File(first), same)) = self.first_of(&node)
+        if let Some((First::File(first), same)) = self.first_of(node)
             && *same == content
         {
             let first = *first;
@@ -352,7 +352,7 @@ impl<'a> Planner<'a> {
             });
             size += u64::from(plain_len);
         }
-        self.remember_first(&node, First::File(file), content);
+        self.remember_first(node, First::File(file), content);
         let end = count(self.plan.pieces.len())?;
         self.plan.bytes += size;
         self.plan.files.push(File {

@@ -1,5 +1,10 @@
 //! A repository, a tree and their comparison, for the tests in this directory.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses some of it, all of it is a test"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

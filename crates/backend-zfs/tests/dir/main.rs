@@ -1,6 +1,11 @@
 //! The plain-directory store on real files: the conformance suites, and beyond them what only real files can show.
 
+mod history;
 mod lab;
+mod mounts;
+mod replication;
+mod roots;
+mod trees;
 
 mod store {
     reseed_testkit::conformance_store!(crate::lab::OnDisk::new());

@@ -107,7 +107,7 @@ fn equal_files_stay_two_and_names_of_one_file_stay_one() {
                 .open(live(name))
                 .unwrap()
                 .set_modified(time)
-                .unwrap()
+                .unwrap();
         };
         // Two names of one file, and two files that are equal in everything.
         lab.files.write(&live("a"), b"same");

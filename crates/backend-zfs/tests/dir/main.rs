@@ -1,5 +1,7 @@
 //! The plain-directory store on real files: the conformance suites, and beyond them what only real files can show.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 mod history;
 mod lab;
 mod mounts;

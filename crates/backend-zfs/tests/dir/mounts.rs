@@ -21,6 +21,7 @@ use crate::lab::{OnDisk, initialised};
 struct Mounted(PathBuf);
 
 impl Mounted {
+    #[allow(clippy::print_stderr, reason = "a test that can't run says so")]
     fn at(path: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let options = std::ffi::CString::new(options).unwrap();

@@ -23,9 +23,10 @@ use super::errors::Outward;
 use super::index::{self, Index};
 use super::inspect::place_key;
 use super::job::{Job, LOCKED};
+use super::members::{self, INDEX, META, Member, NEW, TREE};
 use super::place::{self, Place, Standing};
 use super::records::{self, Found, GroupRecord, PlaceRecord, SnapshotRecord};
-use super::root::{self, Dataset, INDEX, Lock, META, Member, NEW, Root, TREE};
+use super::root::{self, Dataset, Lock, Root};
 use super::sys::{self, Done, During, Fail, FileTime, cstring, joined, shown};
 use super::tree::{self, Copying, Reuse, Vouch};
 
@@ -122,7 +123,7 @@ fn begin<'a>(
     let dataset = root.ensure_dataset(&target.dataset).store()?;
     let lock = lock(&dataset).store()?;
     undo_groups(job, root, &dataset, &target.dataset).store()?;
-    root::sweep(job, &dataset, None).store()?;
+    members::sweep(job, &dataset, None).store()?;
     let members = root.members(&target.dataset).store()?;
     let dir = cstring(request.name.as_str());
     if members
@@ -190,15 +191,16 @@ fn copy_all(
     group: Option<Guid>,
 ) -> Done<()> {
     for one in taking.iter_mut() {
-        let record = copy_one(job, one, entropy, request, group)
-            .map_err(|fail| fail_during(&fail, format!("can't take a snapshot of {}", one.target.dataset)))?;
+        let record = copy_one(job, one, entropy, request, group).map_err(|fail| {
+            fail_during(&fail, &format!("can't take a snapshot of {}", one.target.dataset))
+        })?;
         one.record = Some(record);
     }
     Ok(())
 }
 
 /// The same error with what it was done for in front.
-fn fail_during(fail: &Fail, what: String) -> Fail {
+fn fail_during(fail: &Fail, what: &str) -> Fail {
     let mut outer = Fail::new(fail.kind(), format!("{what}: {}", fail.what())).retry(fail.should_retry());
     if let Some(said) = fail.tool_said() {
         outer = outer.said(said);
@@ -274,7 +276,7 @@ fn snapshot_path(one: &Taking<'_>) -> std::path::PathBuf {
 }
 
 fn open_before(one: &Taking<'_>, member: &Member) -> Option<(OwnedFd, Index)> {
-    let tree = root::open_tree(&one.dataset, member).ok()?;
+    let tree = members::open_tree(&one.dataset, member).ok()?;
     let dir = sys::open_dir(&one.dataset.snapshots, &member.dir).ok()?;
     let index = match sys::read_small(&dir, INDEX, MOST_INDEX) {
         Ok(Some(bytes)) => Index::parse(&bytes),
@@ -367,7 +369,7 @@ fn undo(job: &Job, root: &Root, taking: &[Taking<'_>], fail: Fail) -> StoreError
     let mut clean = true;
     for one in taking {
         clean &= undo_groups(&job, root, &one.dataset, &one.target.dataset).is_ok();
-        clean &= root::sweep(&job, &one.dataset, None).is_ok();
+        clean &= members::sweep(&job, &one.dataset, None).is_ok();
     }
     let error = fail.convert(StoreKind::Io);
     // What is left has a name that nothing lists, and the next snapshot removes it.
@@ -419,7 +421,7 @@ pub(super) fn undo_groups(job: &Job, root: &Root, dataset: &Dataset, name: &Data
             continue;
         }
         if let Some(member) = member_of(dataset, name, id)? {
-            root::remove_member(job, dataset, &member.dir)?;
+            members::remove_member(job, dataset, &member.dir)?;
         }
         let mut left = false;
         for other in record.members.iter().filter(|other| *other != name) {
@@ -436,7 +438,7 @@ pub(super) fn undo_groups(job: &Job, root: &Root, dataset: &Dataset, name: &Data
 }
 
 fn member_of(dataset: &Dataset, name: &DatasetName, group: Guid) -> Done<Option<Member>> {
-    let all = root::members(dataset, name, &std::collections::HashSet::new())?;
+    let all = members::members(dataset, name, &std::collections::HashSet::new())?;
     Ok(all.into_iter().find(|member| {
         member
             .record

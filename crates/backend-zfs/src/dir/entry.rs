@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use super::index::Seen;
 use super::remove;
 use super::sys::{self, Done, During, Facts, Fail};
-use super::tree::{Node, Place, Role, Shared, Vouch, Worker, lock, read_fail};
+use super::tree::{Node, Place, Shared, Vouch, Worker, read_fail};
+use super::work::{Role, lock};
 use super::{attrs, data};
 
 /// How often a file that changes while it is read is copied.
@@ -44,7 +45,7 @@ pub(super) fn copy(
     let facts = match sys::facts_at(&node.src, name) {
         Ok(facts) => facts,
         Err(Errno::NOENT) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, node.show(name), error)),
+        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
     };
     match facts.kind {
         FileType::Directory => return Ok(Became::Directory),
@@ -140,9 +141,9 @@ fn file(
     let src = match sys::open_file(&node.src, name) {
         Ok(src) => src,
         Err(Errno::NOENT) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, node.show(name), error)),
+        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
     };
-    let mut before = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, node.show(name), error))?;
+    let mut before = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &node.show(name), error))?;
     if before.kind != FileType::RegularFile {
         // It was replaced between the two looks. The next snapshot sees what it is now.
         return Ok(Became::Nothing);
@@ -170,12 +171,12 @@ fn file(
             tell,
         ) {
             Ok(()) => {}
-            Err(data::Trouble::Reading(error)) => return Err(read_fail(shared, node.show(name), error)),
+            Err(data::Trouble::Reading(error)) => return Err(read_fail(shared, &node.show(name), error)),
             Err(data::Trouble::Writing(error)) => return Err(writing(error)),
             Err(data::Trouble::Stopped) => return Err(Fail::new(Common::Cancelled, "the run was cancelled")),
         }
         shared.copied.fetch_add(moved, Ordering::Relaxed);
-        let after = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, node.show(name), error))?;
+        let after = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &node.show(name), error))?;
         if after.unchanged_since(&before) || !shared.what.live {
             break;
         }
@@ -314,13 +315,14 @@ fn keep(
         Err(error) => return Err(sys::os_fail(what(), error)),
     };
     // More than one name: perhaps of a file outside. It is made anew, and linked as the source says.
-    if there.kind == FileType::RegularFile && there.nlink == 1 && there.size == facts.size {
-        if let Ok(dst) = sys::open_file(&node.dst, name) {
-            if data::equal(shared.what.job, &mut worker.buffer, src, &dst, facts.size)? {
-                attrs::apply(src, &dst, facts, false, &shared.unset, || node.show(name)).during(what)?;
-                return Ok(true);
-            }
-        }
+    if there.kind == FileType::RegularFile
+        && there.nlink == 1
+        && there.size == facts.size
+        && let Ok(dst) = sys::open_file(&node.dst, name)
+        && data::equal(shared.what.job, &mut worker.buffer, src, &dst, facts.size)?
+    {
+        attrs::apply(src, &dst, facts, false, &shared.unset, || node.show(name)).during(what)?;
+        return Ok(true);
     }
     remove::remove(shared.what.job, &node.dst, name)?;
     Ok(false)
@@ -330,7 +332,7 @@ fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> D
     let target = match rustix::fs::readlinkat(&node.src, name.as_c_str(), Vec::new()) {
         Ok(target) => target,
         Err(Errno::NOENT | Errno::INVAL) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, node.show(name), error)),
+        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
     };
     let what = || format!("can't make the link {} in the copy", node.show(name));
     if !node.fresh {

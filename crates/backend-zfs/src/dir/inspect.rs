@@ -74,11 +74,11 @@ fn one(root: &Result<Root, NoRoot>, target: &Target) -> Inspection {
             .filter(|record| Some(record.guid) == answer.guid)
             .map(|record| record.marker);
     }
-    if matches!(answer.condition, Condition::Absent | Condition::Empty) {
-        if let Some(condition) = unavailable(root, target, &place) {
-            answer.condition = condition;
-            return answer;
-        }
+    if matches!(answer.condition, Condition::Absent | Condition::Empty)
+        && let Some(condition) = unavailable(root, target, &place)
+    {
+        answer.condition = condition;
+        return answer;
     }
     answer.leftover = leftover(&place, target, answer.guid);
     answer

@@ -211,12 +211,15 @@ impl Jobs {
     }
 }
 
+#[cfg(test)]
+pub(super) type Act = Box<dyn Fn() + Send + Sync>;
+
 /// Dies at the nth step, like a machine that loses power would; or does something at a named one.
 #[cfg(test)]
 pub(super) struct CrashAt {
     pub(super) left: std::sync::atomic::AtomicI64,
     pub(super) died_at: std::sync::Mutex<Option<&'static str>>,
-    pub(super) at: Option<(&'static str, Box<dyn Fn() + Send + Sync>)>,
+    pub(super) at: Option<(&'static str, Act)>,
 }
 
 #[cfg(test)]
@@ -246,10 +249,10 @@ impl CrashAt {
     }
 
     fn step(&self, name: &'static str) {
-        if let Some((at, act)) = &self.at {
-            if *at == name {
-                act();
-            }
+        if let Some((at, act)) = &self.at
+            && *at == name
+        {
+            act();
         }
         let left = self.left.fetch_sub(1, Ordering::SeqCst);
         if left == 0 {

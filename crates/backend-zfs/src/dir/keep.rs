@@ -11,7 +11,8 @@ use reseed_core::store::{HoldChange, Pruned};
 use super::create::{lock, undo_groups};
 use super::errors::Outward;
 use super::job::Job;
-use super::root::{self, Dataset, Lock, Member, Root};
+use super::members::{self, Member};
+use super::root::{self, Dataset, Lock, Root};
 
 fn open(root: &Path) -> Result<Root, StoreError> {
     root::open(root).map_err(|no| no.into(StoreKind::PoolUnavailable))
@@ -33,12 +34,15 @@ pub(super) fn list(job: &Job, root: &Path, targets: &[Target]) -> Result<Vec<Sna
     Ok(all)
 }
 
+/// A dataset, its lock, and its snapshots as they are under it.
+type Locked = (Dataset, Lock, Vec<Member>);
+
 /// The datasets of some snapshots, each locked. In order of their names, so that two runs never wait for each other.
 fn locked<'a>(
     job: &Job,
     root: &Root,
     snapshots: &'a [SnapshotRef],
-) -> Result<BTreeMap<&'a DatasetName, (Dataset, Lock, Vec<Member>)>, StoreError> {
+) -> Result<BTreeMap<&'a DatasetName, Locked>, StoreError> {
     let mut all = BTreeMap::new();
     let mut names: Vec<&DatasetName> = snapshots.iter().map(|snapshot| &snapshot.dataset).collect();
     names.sort();
@@ -97,8 +101,8 @@ pub(super) fn hold(
     }
     for (at, (dataset, member)) in found.into_iter().enumerate() {
         let result = match change {
-            HoldChange::Add => root::add_hold(dataset, member, tag),
-            HoldChange::Release => root::release_hold(dataset, member, tag),
+            HoldChange::Add => members::add_hold(dataset, member, tag),
+            HoldChange::Release => members::release_hold(dataset, member, tag),
         };
         let effect = if at == 0 { Effect::None } else { Effect::Partial };
         result.store().map_err(|error| error.effect(effect))?;
@@ -112,7 +116,7 @@ pub(super) fn prune(job: &Job, root: &Path, snapshots: &[SnapshotRef]) -> Result
     let datasets = locked(job, &root, snapshots)?;
     // What an earlier prune left half removed is of no use to anybody.
     for (dataset, _, _) in datasets.values() {
-        root::sweep(job, dataset, None).store()?;
+        members::sweep(job, dataset, None).store()?;
     }
     let mut report = Vec::new();
     for wanted in snapshots {
@@ -157,5 +161,5 @@ fn prune_one(
             format!("{}@{} is held by {tag}{others}", wanted.dataset, wanted.name),
         ));
     }
-    root::remove_member(job, dataset, &member.dir).store()
+    members::remove_member(job, dataset, &member.dir).store()
 }

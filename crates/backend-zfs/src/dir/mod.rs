@@ -39,17 +39,21 @@ mod inspect;
 mod job;
 mod keep;
 mod measure;
+mod members;
 mod place;
+mod promote;
 mod records;
 mod remove;
 mod replicate;
 mod root;
+mod send;
 mod settle;
 mod source;
 mod staging;
 mod store;
 mod sys;
 mod tree;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,6 @@
 //! The last step of a preseed (S11 to S13): promoting, quarantining, discarding, marking.
 //!
-//! A promotion is one `renameat2`: `RENAME_NOREPLACE` onto nothing, `RENAME_EXCHANGE` with what stands there. What came
-//! out of an exchange is looked at again, and exchanged back if a service has written to it meanwhile; otherwise it is
-//! renamed aside, also when it is empty. Where the filesystem has no exchange, what stands there is renamed aside
-//! first: for a moment nothing is there, and nothing is lost.
+//! The rename itself is in [`promote`](super::promote). What stood at the target is renamed aside, also when it is empty.
 //!
 //! The staged tree's guid is in the staging record, so that a run that comes after a crash knows whether the tree is
 //! still staged or stands at the target. The staging directory goes last.
@@ -15,18 +12,20 @@ use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::Guid;
 use reseed_core::point::{Marker, MarkerState, Target};
 use reseed_core::store::{Leftover, Replace, Settle, Settled, StageState, Staging};
-use rustix::fs::{Mode, RenameFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::create::note_place;
 use super::errors::Outward;
 use super::inspect;
 use super::job::Job;
+use super::members::TREE;
 use super::place::{self, Place, Standing};
+use super::promote::{free_aside, is_aside, populated, put_in_place};
 use super::records::{self, Found, MarkerRecord, StageRecord};
 use super::remove::remove;
-use super::root::{self, Root, TREE};
-use super::staging::{self, RECORD, Stage};
+use super::root::{self, Root};
+use super::staging::{RECORD, Stage};
 use super::sys::{self, During};
 
 /// Ends a preseed.
@@ -52,23 +51,23 @@ pub(super) fn settle(job: &Job, root: &Path, request: &Settle) -> Result<Settled
     }
 }
 
-fn stale(what: impl Into<String>) -> StoreError {
+pub(super) fn stale(what: impl Into<String>) -> StoreError {
     StoreError::new(StoreKind::StalePlan, what)
 }
 
-fn look(place: &Place) -> Result<Standing, StoreError> {
+pub(super) fn look(place: &Place) -> Result<Standing, StoreError> {
     place::standing(&place.path)
         .during(|| format!("can't look at {:?}", place.path))
         .store()
 }
 
-fn occupied(place: &Place, by: &str) -> StoreError {
+pub(super) fn occupied(place: &Place, by: &str) -> StoreError {
     StoreError::new(StoreKind::Occupied, format!("{:?} is {by}", place.path))
         .hint("move it away; a restore never removes it")
 }
 
 /// The guid of the directory at a target.
-fn standing_guid(standing: &Standing) -> Option<Guid> {
+pub(super) fn standing_guid(standing: &Standing) -> Option<Guid> {
     match standing {
         Standing::Empty(facts) | Standing::Populated(facts) => Some(place::guid(facts)),
         Standing::Nothing | Standing::Other(_) => None,
@@ -169,172 +168,6 @@ fn tree_is_staged(place: &Place, stage: &Stage, record: &StageRecord) -> Result<
             .during(|| format!("can't look at what is staged beside {:?}", place.path))
             .store(),
     }
-}
-
-/// Renames the staged tree to the target.
-fn put_in_place(
-    job: &Job,
-    place: &Place,
-    stage: &Stage,
-    record: &StageRecord,
-    replace: Replace,
-) -> Result<(), StoreError> {
-    let standing = look(place)?;
-    let there = standing_guid(&standing);
-    match (&standing, replace) {
-        (Standing::Other(by), _) => return Err(occupied(place, by)),
-        (Standing::Populated(_), Replace::OnlyEmpty) => return Err(populated(place)),
-        (Standing::Empty(_) | Standing::Populated(_), Replace::SetAside { guid }) if there != Some(guid) => {
-            return Err(stale(format!(
-                "{:?} is another directory than the one that was to be set aside",
-                place.path
-            )));
-        }
-        (Standing::Nothing, Replace::SetAside { .. }) if !is_aside(place, stage, record) => {
-            return Err(stale(format!(
-                "{:?}, which was to be set aside, is gone",
-                place.path
-            )));
-        }
-        _ => {}
-    }
-    let what = || format!("can't put the staged tree at {:?}", place.path);
-    // What is renamed into place is on disk: a crash must not leave a tree of empty files there.
-    rustix::fs::syncfs(&stage.fd).during(what).store()?;
-    job.check().store()?;
-    job.step("synced the staged tree");
-    if there.is_none() {
-        return match sys::rename_dir(&stage.fd, TREE, &stage.parent, &place.leaf) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => {
-                Err(stale(format!("something has come to stand at {:?}", place.path)))
-            }
-            Err(error) => Err(error).during(what).store(),
-        };
-    }
-    let exchanged = match job.has_exchange() {
-        true => rustix::fs::renameat_with(
-            &stage.fd,
-            TREE,
-            &stage.parent,
-            place.leaf.as_c_str(),
-            RenameFlags::EXCHANGE,
-        ),
-        false => Err(Errno::INVAL),
-    };
-    match exchanged {
-        Ok(()) => {}
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            return without_exchange(job, place, stage, record, replace);
-        }
-        Err(Errno::BUSY | Errno::XDEV) => return Err(staging::mount_point(place)),
-        Err(Errno::NOENT) => return Err(stale(format!("{:?} went away", place.path))),
-        Err(error) => return Err(error).during(what).store(),
-    }
-    job.step("exchanged the staged tree with what stood there");
-    if came_out_right(stage, there, replace) {
-        return Ok(());
-    }
-    // Somebody wrote to it, or put another directory there, between the look and the exchange.
-    match rustix::fs::renameat_with(
-        &stage.fd,
-        TREE,
-        &stage.parent,
-        place.leaf.as_c_str(),
-        RenameFlags::EXCHANGE,
-    ) {
-        Ok(()) => Err(populated(place)),
-        Err(error) => Err(sys::os_fail(
-            format!(
-                "{:?} was written to while it was being replaced, and can't be put back",
-                place.path
-            ),
-            error,
-        ))
-        .store()
-        .map_err(|error: StoreError| {
-            error.effect(Effect::Partial).hint(format!(
-                "its data is in {:?}",
-                place.sibling(&place.staging()).join("tree")
-            ))
-        }),
-    }
-}
-
-fn populated(place: &Place) -> StoreError {
-    stale(format!(
-        "data has come to stand at {:?}; it is left alone",
-        place.path
-    ))
-}
-
-/// Whether what was exchanged is what was looked at, and still empty if it was to be.
-fn came_out_right(stage: &Stage, expected: Option<Guid>, replace: Replace) -> bool {
-    let Ok(out) = sys::open_dir(&stage.fd, TREE) else {
-        return false;
-    };
-    let same = sys::facts_of_fd(&out).is_ok_and(|facts| Some(place::guid(&facts)) == expected);
-    same && (replace != Replace::OnlyEmpty || sys::is_empty(&out).unwrap_or(false))
-}
-
-fn without_exchange(
-    job: &Job,
-    place: &Place,
-    stage: &Stage,
-    record: &StageRecord,
-    replace: Replace,
-) -> Result<(), StoreError> {
-    let what = || format!("can't put the staged tree at {:?}", place.path);
-    let aside = free_aside(place, stage, record)?;
-    match sys::rename_dir(&stage.parent, &place.leaf, &stage.parent, &aside) {
-        Err(Errno::BUSY | Errno::XDEV) => return Err(staging::mount_point(place)),
-        renamed => renamed.during(what).store()?,
-    }
-    job.step("renamed what stood there aside");
-    let back = |error: StoreError| match sys::rename_dir(&stage.parent, &aside, &stage.parent, &place.leaf) {
-        Ok(()) => error,
-        Err(_) => error
-            .effect(Effect::Partial)
-            .hint(format!("what stood there is in {:?}", place.sibling(&aside))),
-    };
-    let empty = sys::open_dir(&stage.parent, &aside)
-        .and_then(sys::is_empty)
-        .unwrap_or(false);
-    if replace == Replace::OnlyEmpty && !empty {
-        return Err(back(populated(place)));
-    }
-    sys::rename_dir(&stage.fd, TREE, &stage.parent, &place.leaf)
-        .during(what)
-        .store()
-        .map_err(back)
-}
-
-/// The first free name to rename something aside to.
-fn free_aside(place: &Place, stage: &Stage, record: &StageRecord) -> Result<CString, StoreError> {
-    let mut at = 1;
-    loop {
-        let run = if at == 1 {
-            record.run.to_string()
-        } else {
-            format!("{}-{at}", record.run)
-        };
-        let name = place.aside(&run);
-        match sys::facts_at(&stage.parent, &name) {
-            Err(Errno::NOENT) => return Ok(name),
-            Ok(_) => at += 1,
-            Err(error) => {
-                return Err(error)
-                    .during(|| format!("can't look beside {:?}", place.path))
-                    .store();
-            }
-        }
-    }
-}
-
-/// Whether this run has already renamed something aside: a crash between the two renames of a filesystem that has no
-/// exchange.
-fn is_aside(place: &Place, stage: &Stage, record: &StageRecord) -> bool {
-    sys::facts_at(&stage.parent, &place.aside(record.run.as_str())).is_ok()
 }
 
 /// Everything after the rename. Each step is repeated without harm.

@@ -24,7 +24,8 @@ use rustix::io::Errno;
 
 use super::errors::Outward;
 use super::job::{Job, Jobs};
-use super::root::{self, Dataset, Member, Root};
+use super::members::{self, Member};
+use super::root::{self, Dataset, Root};
 use super::store::DirStore;
 use super::sys::{self, During, joined};
 use super::tree::{self, Copying};
@@ -75,7 +76,7 @@ fn everything(root: &Root, dataset: &DatasetName) -> Result<Vec<(Dataset, Vec<Me
     lineages
         .into_iter()
         .map(|place| {
-            let members = root::members(&place, dataset, &pending).source(Effect::None)?;
+            let members = members::members(&place, dataset, &pending).source(Effect::None)?;
             Ok((place, members))
         })
         .collect()
@@ -167,7 +168,7 @@ fn components(scope: &Scope) -> Result<Vec<CString>, SourceError> {
     for part in path.components() {
         match part {
             Component::Normal(name) if !name.as_bytes().contains(&0) => {
-                names.push(joined(name.as_bytes(), b""))
+                names.push(joined(name.as_bytes(), b""));
             }
             Component::CurDir => {}
             _ => return Err(wrong("give it relative to the dataset's root, without '..'")),
@@ -216,7 +217,7 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
     }
     let root = open(root)?;
     let (place, member) = locate(&root, point)?;
-    let tree = root::open_tree(&place, &member).source(Effect::None)?;
+    let tree = members::open_tree(&place, &member).source(Effect::None)?;
     let into = sys::open_dir_path(&staging.path).map_err(|error| match error {
         Errno::LOOP | Errno::NOTDIR | Errno::NOENT => SourceError::new(
             SourceKind::StalePlan,

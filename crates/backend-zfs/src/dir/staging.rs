@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use super::attrs;
 use super::errors::Outward;
 use super::job::Job;
+use super::members::TREE;
 use super::place::{self, Place, Standing};
 use super::records::{self, Found, StageRecord};
-use super::root::{self, TREE};
+use super::root::{self};
 use super::settle;
 use super::sys::{self, During};
 
@@ -123,7 +124,7 @@ fn restore(job: &Job, root: &Path, target: &Target, point: &RecoveryPoint) -> Re
     root::make_parents(&place.parent).store()?;
     let state = match Stage::open(&place)? {
         None => make(job, &place, target, point)?,
-        Some(stage) => take_up(job, &place, target, point, stage)?,
+        Some(stage) => take_up(job, &place, target, point, &stage)?,
     };
     let path = staging_path(&place);
     Ok(Staging {
@@ -218,14 +219,14 @@ fn take_up(
     place: &Place,
     target: &Target,
     point: &RecoveryPoint,
-    stage: Stage,
+    stage: &Stage,
 ) -> Result<StageState, StoreError> {
     let what = || format!("can't open the staging directory beside {:?}", place.path);
     let record = match &stage.record {
         Found::There(record) => record,
         Found::Missing => {
-            interrupted_making(place, &stage)?;
-            return begin(job, place, target, point, &stage);
+            interrupted_making(place, stage)?;
+            return begin(job, place, target, point, stage);
         }
         Found::Damaged(why) => return Err(foreign(place, why)),
         Found::Newer(format) => {
@@ -238,7 +239,7 @@ fn take_up(
         }
     };
     if record.quarantined.is_some() && record.dataset == target.dataset {
-        settle::finish_quarantine(job, place, &stage, record)?;
+        settle::finish_quarantine(job, place, stage, record)?;
         return make(job, place, target, point);
     }
     if record.dataset != target.dataset || record.point.id != point.id || record.source() != &point.source {

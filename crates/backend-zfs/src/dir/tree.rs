@@ -4,15 +4,13 @@
 //! destination is written, that mounts below the root are not entered (their directory arrives empty, with a warning),
 //! and that on a resumed copy what doesn't belong there is gone. Sockets are not data: a rendezvous of processes that
 //! run, left out here as in the tree digest.
-//!
-//! Newest work first keeps the walk depth-first, and with it few directories open.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use reseed_core::error::Common;
 use reseed_core::names::DatasetName;
@@ -26,6 +24,7 @@ use super::index::{Index, Seen};
 use super::job::Job;
 use super::remove;
 use super::sys::{self, Done, During, Facts, Fail, shown};
+use super::work::{Links, Queue, lock};
 
 /// Files that one thread takes at once.
 const BATCH: usize = 64;
@@ -156,7 +155,7 @@ impl Node {
     }
 }
 
-enum Task {
+pub(super) enum Task {
     Directory(Arc<Node>, CString),
     Batch(Arc<Node>, Vec<CString>),
 }
@@ -275,10 +274,6 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
     })
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn work(shared: &Shared<'_>) -> Vec<Seen> {
     // A thread that dies takes the others with it, rather than leaving them waiting.
     let _guard = StopOnPanic(shared);
@@ -359,9 +354,9 @@ fn directory(shared: &Shared<'_>, parent: &Arc<Node>, name: CString) -> Done<()>
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if shared.what.live => {
             return finished_one(shared, parent);
         }
-        Err(error) => return Err(read_fail(shared, show(), error)),
+        Err(error) => return Err(read_fail(shared, &show(), error)),
     };
-    let facts = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, show(), error))?;
+    let facts = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &show(), error))?;
     let (dst, fresh) = make_directory(shared, parent, &name)?;
     shared.what.job.step("made a directory");
     finished_one(shared, parent)?;
@@ -432,7 +427,7 @@ fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Do
 /// Lists a directory and queues its entries.
 fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
     let mut listed =
-        sys::entries(&node.src).map_err(|error| read_fail(shared, node.place.to_string(), error))?;
+        sys::entries(&node.src).map_err(|error| read_fail(shared, &node.place.to_string(), error))?;
     if node.depth == 0 {
         listed.retain(|entry| !sys::not_data(&entry.name));
     }
@@ -441,7 +436,7 @@ fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
         listed.retain(|entry| entry.name == *wanted);
         if let (Some(entry), false) = (listed.first(), last) {
             let facts = sys::facts_at(&node.src, &entry.name)
-                .map_err(|error| read_fail(shared, node.show(&entry.name), error))?;
+                .map_err(|error| read_fail(shared, &node.show(&entry.name), error))?;
             if facts.kind != FileType::Directory {
                 listed.clear();
             }
@@ -489,7 +484,7 @@ fn clear(shared: &Shared<'_>, node: &Node, keep: &HashSet<CString>) -> Done<()> 
 }
 
 /// An error on the reading side. In a tree that nobody writes to, some mean damage.
-pub(super) fn read_fail(shared: &Shared<'_>, place: String, error: Errno) -> Fail {
+pub(super) fn read_fail(shared: &Shared<'_>, place: &str, error: Errno) -> Fail {
     let what = format!("can't read {place}");
     match error {
         Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ILSEQ if !shared.what.live => {
@@ -521,126 +516,5 @@ impl Shared<'_> {
         self.what
             .job
             .moved(self.what.dataset, bytes, files, self.what.total);
-    }
-}
-
-/// Names that share one inode within the source. The first that comes makes the copy, the others link to it.
-#[derive(Debug, Default)]
-pub(super) struct Links {
-    groups: Mutex<Groups>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Groups {
-    made: HashMap<u64, Option<(Arc<Place>, CString)>>,
-    stopped: bool,
-}
-
-/// What to do with a name whose inode has others.
-pub(super) enum Role {
-    /// Make the copy, then say [`Links::made`].
-    First,
-    /// Link to this.
-    Another(Arc<Place>, CString),
-}
-
-impl Links {
-    /// Asks for the role of one name of an inode, waiting while another thread makes the copy.
-    pub(super) fn role(&self, ino: u64) -> Done<Role> {
-        let mut groups = lock(&self.groups);
-        loop {
-            if groups.stopped {
-                return Err(Fail::new(Common::Cancelled, "the copy was stopped"));
-            }
-            match groups.made.get(&ino) {
-                None => {
-                    groups.made.insert(ino, None);
-                    return Ok(Role::First);
-                }
-                Some(Some((place, name))) => return Ok(Role::Another(Arc::clone(place), name.clone())),
-                Some(None) => groups = self.changed.wait(groups).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-
-    /// The copy is there; or it isn't, and the next name is first.
-    pub(super) fn made(&self, ino: u64, at: Option<(Arc<Place>, CString)>) {
-        let mut groups = lock(&self.groups);
-        match at {
-            Some(at) => groups.made.insert(ino, Some(at)),
-            None => groups.made.remove(&ino),
-        };
-        drop(groups);
-        self.changed.notify_all();
-    }
-
-    fn stop(&self) {
-        lock(&self.groups).stopped = true;
-        self.changed.notify_all();
-    }
-}
-
-/// What is still to do, newest first. [`done`](Self::done) follows each [`pop`](Self::pop).
-#[derive(Default)]
-struct Queue {
-    inner: Mutex<Inner>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Inner {
-    tasks: Vec<Task>,
-    /// Queued or being worked on.
-    open: usize,
-    stopped: bool,
-    failure: Option<Fail>,
-}
-
-impl Queue {
-    fn push(&self, tasks: impl IntoIterator<Item = Task>) {
-        let mut inner = lock(&self.inner);
-        let before = inner.tasks.len();
-        inner.tasks.extend(tasks);
-        inner.open += inner.tasks.len() - before;
-        drop(inner);
-        self.changed.notify_all();
-    }
-
-    fn pop(&self) -> Option<Task> {
-        let mut inner = lock(&self.inner);
-        loop {
-            if inner.stopped || inner.open == 0 {
-                return None;
-            }
-            if let Some(task) = inner.tasks.pop() {
-                return Some(task);
-            }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn done(&self) {
-        let mut inner = lock(&self.inner);
-        inner.open = inner.open.saturating_sub(1);
-        if inner.open == 0 {
-            drop(inner);
-            self.changed.notify_all();
-        }
-    }
-
-    /// Keeps the first failure and stops everybody.
-    fn fail(&self, fail: Fail) {
-        lock(&self.inner).failure.get_or_insert(fail);
-        self.stop();
-    }
-
-    fn stop(&self) {
-        lock(&self.inner).stopped = true;
-        self.changed.notify_all();
-    }
-
-    fn failure(&self) -> Option<Fail> {
-        lock(&self.inner).failure.take()
     }
 }

@@ -45,7 +45,19 @@ pub(crate) async fn initialised(called: &str, root: &Path) -> DirStore {
 
 impl OnDisk {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory, where there is such a filesystem: some disks take a minute to forget ten thousand files.
+    pub(crate) fn in_memory() -> Self {
+        Self::in_dir(
+            tempfile::tempdir_in("/dev/shm")
+                .or_else(|_| tempfile::tempdir())
+                .unwrap(),
+        )
+    }
+
+    fn in_dir(dir: tempfile::TempDir) -> Self {
         let root = dir.path().join("store");
         // Its own runtime: a lab is also made inside of one.
         let store = std::thread::spawn(move || block_on(initialised("local", &root)))

@@ -1,0 +1,224 @@
+//! The replica beyond the contract: what is shared on it, names that are used again, damage on the way.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use reseed_backend_zfs::dir::{DirReplicator, DirSource};
+use reseed_core::clock::SystemClock;
+use reseed_core::error::ReplicateKind;
+use reseed_core::point::Target;
+use reseed_core::{Context, Replicator, RestoreSource, SnapshotStore};
+use reseed_testkit::conformance::replicate::ReplicaLab as _;
+use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::files::{Files as _, write_odd_tree};
+
+use crate::lab::{Replica, name};
+
+async fn send(lab: &Replica, cx: &Context, target: &Target) -> reseed_core::replicate::ReplicationReport {
+    let plan = lab
+        .replicator
+        .plan(cx, std::slice::from_ref(target))
+        .await
+        .unwrap();
+    lab.replicator.execute(cx, &plan).await.unwrap()
+}
+
+#[test]
+fn unchanged_files_are_shared_on_the_replica_too() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("share"));
+        let target = lab.target("a");
+        write_odd_tree(&lab.disk.files, &target.mountpoint);
+        lab.disk.snapshot(&cx, &target, "one", 1).await;
+        let first = send(&lab, &cx, &target).await;
+        lab.disk.files.write(&target.mountpoint.join("which"), b"new");
+        lab.disk.snapshot(&cx, &target, "two", 2).await;
+        let second = send(&lab, &cx, &target).await;
+        assert!(first.bytes > 9000 && second.bytes < 100, "{first:?} {second:?}");
+        let at = |snapshot: &str, file: &str| {
+            let path = lab
+                .root
+                .join("datasets/plain%a/snapshots")
+                .join(snapshot)
+                .join("tree")
+                .join(file);
+            fs::metadata(path).unwrap().ino()
+        };
+        for file in ["db/main.db", "private", "run.sh"] {
+            assert_eq!(at("one", file), at("two", file), "{file} is on the replica twice");
+        }
+        assert_eq!(at("two", "private"), at("two", "second-name"));
+    });
+}
+
+#[test]
+fn an_older_snapshot_that_the_replica_lacks_is_sent_too() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("older"));
+        let target = lab.target("a");
+        write_odd_tree(&lab.disk.files, &target.mountpoint);
+        let one = lab.disk.snapshot(&cx, &target, "one", 1).await;
+        let two = lab.disk.snapshot(&cx, &target, "two", 2).await;
+        send(&lab, &cx, &target).await;
+        fs::remove_dir_all(lab.root.join("datasets/plain%a/snapshots/one")).unwrap();
+        let plan = lab
+            .replicator
+            .plan(&cx, std::slice::from_ref(&target))
+            .await
+            .unwrap();
+        assert_eq!(plan.steps[0].base, Some(two.reference()));
+        assert_eq!(plan.steps[0].send, [one.reference()]);
+        lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!(lab.copies(&target).await.len(), 2);
+    });
+}
+
+#[test]
+fn a_name_that_is_used_again_stands_beside_the_one_before() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("again"));
+        let target = lab.target("a");
+        lab.disk.files.write(&target.mountpoint.join("f"), b"first");
+        lab.disk.snapshot(&cx, &target, "base", 1).await;
+        let first = lab.disk.snapshot(&cx, &target, "manual", 2).await;
+        send(&lab, &cx, &target).await;
+        assert!(
+            lab.disk.store.prune(&cx, &[first.reference()]).await.unwrap()[0]
+                .kept
+                .is_none()
+        );
+        lab.disk.files.write(&target.mountpoint.join("f"), b"second");
+        let second = lab.disk.snapshot(&cx, &target, "manual", 3).await;
+        send(&lab, &cx, &target).await;
+        let copies = lab.copies(&target).await;
+        assert_eq!(copies.len(), 3);
+        assert!(copies.iter().all(|copy| !copy.aside));
+        for (snapshot, content) in [(first, b"first".to_vec()), (second, b"second".to_vec())] {
+            let copy = copies.iter().find(|copy| copy.guid == snapshot.guid).unwrap();
+            assert_eq!(
+                (&copy.name, copy.fingerprint),
+                (&snapshot.name, snapshot.fingerprint)
+            );
+            let file = &copy.content[std::path::Path::new("f")];
+            assert!(
+                format!("{file:?}").contains(&format!("{:?}", reseed_hash(&content))),
+                "{file:?}"
+            );
+        }
+        assert!(
+            lab.replicator
+                .plan(&cx, &[target])
+                .await
+                .unwrap()
+                .steps
+                .is_empty()
+        );
+    });
+}
+
+fn reseed_hash(content: &[u8]) -> blake3::Hash {
+    blake3::hash(content)
+}
+
+#[test]
+fn damage_in_the_store_does_not_reach_the_replica() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("rot"));
+        let target = lab.target("a");
+        write_odd_tree(&lab.disk.files, &target.mountpoint);
+        let made = lab.disk.snapshot(&cx, &target, "one", 1).await;
+        let tree = lab.disk.tree_of(&cx, &target, &made.reference()).await;
+        let file = tree.join("db/main.db");
+        // As a disk does it: the times stay.
+        let rot = |at| {
+            let time = fs::metadata(&file).unwrap().modified().unwrap();
+            lab.disk.files.flip(&file, at);
+            fs::File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        rot(77);
+        let plan = lab
+            .replicator
+            .plan(&cx, std::slice::from_ref(&target))
+            .await
+            .unwrap();
+        let error = lab.replicator.execute(&cx, &plan).await.unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::Corrupt, "{error}");
+        assert!(lab.copies(&target).await.is_empty());
+        rot(77);
+        lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!(lab.copies(&target).await.len(), 1);
+    });
+}
+
+#[test]
+fn one_damaged_dataset_does_not_keep_the_others_back() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("others"));
+        let (bad, good) = (lab.target("bad"), lab.target("good"));
+        for target in [&bad, &good] {
+            lab.disk.files.write(&target.mountpoint.join("f"), b"data");
+            lab.disk.snapshot(&cx, target, "one", 1).await;
+        }
+        let listed = lab
+            .disk
+            .store
+            .list(&cx, std::slice::from_ref(&bad))
+            .await
+            .unwrap();
+        let tree = lab.disk.tree_of(&cx, &bad, &listed[0].reference()).await;
+        lab.disk.files.flip(&tree.join("f"), 1);
+        let plan = lab
+            .replicator
+            .plan(&cx, &[bad.clone(), good.clone()])
+            .await
+            .unwrap();
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!(report.sent.len(), 1);
+        assert_eq!(report.failed.len(), 1);
+        assert_eq!(report.failed[0].0, bad);
+        assert_eq!(lab.copies(&good).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_store_is_no_replica_of_itself() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("self"));
+        let same = crate::lab::open("second", lab.disk.store.root());
+        let way = DirReplicator::new(&lab.disk.store, same, Arc::new(SystemClock::new()));
+        let error = way.plan(&cx, &[lab.target("a")]).await.unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{error}");
+    });
+}
+
+#[test]
+fn what_was_set_aside_can_be_restored() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("aside"));
+        let target = lab.target("a");
+        lab.disk
+            .files
+            .write(&target.mountpoint.join("f"), b"the good old data");
+        let old = lab.disk.snapshot(&cx, &target, "old", 1).await;
+        send(&lab, &cx, &target).await;
+        // The store is lost and begins anew, with nothing.
+        fs::remove_dir_all(lab.disk.path("store/datasets/plain%a")).unwrap();
+        fs::remove_file(target.mountpoint.join("f")).unwrap();
+        lab.disk.snapshot(&cx, &target, "new", 2).await;
+        let report = send(&lab, &cx, &target).await;
+        assert_eq!(report.set_aside.len(), 1);
+        let source = DirSource::replica(name("second"), lab.root.clone(), Arc::new(SystemClock::new()));
+        let points = source.points(&cx, &target).await.unwrap();
+        assert_eq!(points.len(), 2);
+        assert_eq!(
+            (points[1].id.clone(), points[1].fingerprint),
+            (old.guid.into(), old.fingerprint)
+        );
+    });
+}

@@ -34,6 +34,7 @@ pub(super) fn run(bench: &Bench) -> Rows {
         command.args(["preseed", "--all", "--config"]).arg(&file);
         command
     };
+    prepare(sh::command(&reseed).args(["init", "--config"]).arg(&file))?;
     let said = prepare(&mut preseed())?;
     let skipped = said.matches("skipped restore").count();
     if skipped != SERVICES {

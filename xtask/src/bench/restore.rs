@@ -52,6 +52,7 @@ pub(super) fn run(bench: &Bench) -> Rows {
     );
     let file = dir.join("reseed.toml");
     fs::write(&file, config)?;
+    prepare(sh::command(&reseed).args(["init", "--config"]).arg(&file))?;
 
     let ours = dir.join("ours");
     let ours_command = || {

@@ -148,13 +148,14 @@ fn odd_names_survive_every_source() {
     lab.run(&["init"]).expect(0);
     lab.protect();
     for source in ["local", "replica", "offsite"] {
+        let to = format!("from-{source}");
         let ran = lab
-            .run(&["restore", "app", "--from", source, "--to", source])
+            .run(&["restore", "app", "--from", source, "--to", &to])
             .expect(0);
         assert!(ran.out.contains("digest matches"), "{ran:?}");
         for name in names {
             assert_eq!(
-                fs::read(lab.path(source).join(OsStr::from_bytes(name))).unwrap(),
+                fs::read(lab.path(&to).join(OsStr::from_bytes(name))).unwrap(),
                 name
             );
         }

@@ -11,7 +11,7 @@ use super::restore::{Slot, Tried};
 use super::{Candidate, Decision, decide, group, order};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
-use crate::error::{ErrorReport, Retry};
+use crate::error::{ErrorReport, Retry, SourceError, SourceKind};
 use crate::event::Event;
 use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
@@ -224,6 +224,20 @@ impl<'a> Walk<'a> {
                     );
                     return;
                 }
+                Ok(points) if group(index, targets, points).is_empty() => {
+                    // Of these datasets together it has nothing, which is a reason to be told like any other.
+                    let what = "it holds recovery points, and no state that all datasets were in together";
+                    let error = SourceError::new(SourceKind::NoSuchPoint, what).report();
+                    self.record(
+                        source,
+                        Vec::new(),
+                        probe.tries,
+                        Stage::NoPoint,
+                        Some(error),
+                        probe.seconds,
+                    );
+                    return;
+                }
                 Ok(_) => return,
             };
             let again = error.retry == Retry::Later && !self.cx.cancel.is_cancelled();
@@ -298,13 +312,16 @@ impl<'a> Walk<'a> {
         }
         let targets: Vec<&Target> = slots.iter().map(|slot| &slot.target).collect();
         let limit = self.share(self.service.policy.probe_budget, None);
-        let probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
+        let mut probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
         let never_existed = probes
             .iter()
             .all(|probe| matches!(&probe.answer, Ok(points) if points.is_empty()));
         if never_existed {
             let targets: Vec<Target> = targets.into_iter().cloned().collect();
             let targets: Vec<&Target> = targets.iter().collect();
+            for (index, probe) in probes.iter_mut().enumerate() {
+                self.settle_probe(probe, index, &targets).await;
+            }
             return self.exhausted(&probes, &targets).await;
         }
         let names = |wanted: bool| -> String {
@@ -346,10 +363,17 @@ impl<'a> Walk<'a> {
         indices.sort_by_key(|index| Some(*index) != first);
         for index in indices {
             self.settle_probe(&mut probes[index], index, &targets).await;
-            for candidate in self.groups(&probes, &targets).swap_remove(index) {
-                if candidate.taken_at() == taken_at
-                    && let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await
-                {
+            let states = self.groups(&probes, &targets).swap_remove(index);
+            let of_moment = |candidate: &Candidate| candidate.taken_at() == taken_at;
+            if !states.is_empty() && !states.iter().any(of_moment) {
+                let what = format!("it holds no state of {taken_at}");
+                let error = SourceError::new(SourceKind::NoSuchPoint, what).report();
+                let name = self.service.sources[index].name().clone();
+                let seconds = probes[index].seconds;
+                self.record(name, Vec::new(), 1, Stage::NoPoint, Some(error), seconds);
+            }
+            for candidate in states.into_iter().filter(of_moment) {
+                if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                     return outcome;
                 }
             }

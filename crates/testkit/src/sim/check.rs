@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use jiff::Timestamp;
+use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use reseed_core::point::{MarkerState, RecoveryPoint, Snapshot, Target};
 use reseed_core::preseed::{Outcome, ServiceReport, Stage};
 
@@ -118,7 +118,9 @@ impl Seen<'_> {
     fn live_data(&self) -> Result<(), Violation> {
         for (dataset, old) in self.before.live.iter().filter(|(_, old)| old.tree.populated()) {
             let new = self.after.live.get(dataset);
-            if new.is_some_and(|new| new.guid == old.guid && new.tree == old.tree && new.mounted == old.mounted) {
+            if new
+                .is_some_and(|new| new.guid == old.guid && new.tree == old.tree && new.mounted == old.mounted)
+            {
                 continue;
             }
             let asked = matches!(self.act, Act::Restore { set_aside: true, .. });
@@ -145,10 +147,11 @@ impl Seen<'_> {
     fn points(&self) -> Result<(), Violation> {
         for (place, old) in &self.before.points {
             let new = self.after.points.get(place);
-            if new == Some(old) {
+            let (dataset, content) = old;
+            // What was damaged may have been mended.
+            if new.is_some_and(|(_, new)| content.is_none() || new == content) {
                 continue;
             }
-            let (dataset, _) = old;
             let what = format!("{place:?} of {dataset} disappeared or changed in {:?}", self.act);
             match place {
                 PointPlace::Replica(..) | PointPlace::Offsite(..) => return Err((Invariant::Replica, what)),
@@ -168,7 +171,9 @@ impl Seen<'_> {
         services.any(|(index, plan)| {
             let targets = targets(index, plan);
             targets.iter().any(|target| target.dataset == *dataset)
-                && targets.iter().any(|target| self.before.is_unseeded(&target.dataset))
+                && targets
+                    .iter()
+                    .any(|target| self.before.is_unseeded(&target.dataset))
         })
     }
 
@@ -193,10 +198,7 @@ impl Seen<'_> {
                 ));
             };
             if *moment.get_or_insert(name) != name {
-                return wrong(format!(
-                    "the datasets of {} are of two moments",
-                    report.service
-                ));
+                return wrong(format!("the datasets of {} are of two moments", report.service));
             }
             let Some(live) = self.after.live.get(dataset) else {
                 return wrong(format!("{dataset} was restored and isn't there"));
@@ -225,7 +227,10 @@ impl Seen<'_> {
 
     fn every_source(&self, service: usize, report: &ServiceReport) -> Result<(), Violation> {
         let first_start = report.outcome == Outcome::FirstStart;
-        let skipped = matches!(report.outcome, Outcome::StartedEmpty { .. } | Outcome::Held { .. });
+        let skipped = matches!(
+            report.outcome,
+            Outcome::StartedEmpty { .. } | Outcome::Held { .. }
+        );
         if !(first_start || skipped) || !matches!(self.act, Act::Preseed { .. }) {
             return Ok(());
         }
@@ -245,18 +250,29 @@ impl Seen<'_> {
             if first_start && self.quiet && self.has_point(service, *id) {
                 return Err((
                     Invariant::EverySource,
-                    format!("{} is taken for new, and {name} has a point of it", report.service),
+                    format!(
+                        "{} is taken for new, and {name} has a point of it",
+                        report.service
+                    ),
                 ));
             }
         }
         Ok(())
     }
 
+    /// Whether a source has a point of a dataset that was missing.
     fn has_point(&self, service: usize, id: SourceId) -> bool {
         let targets = targets(service, &self.lab.services[service]);
-        self.before.points.iter().any(|(place, (dataset, _))| {
-            is_in(place, id) && targets.iter().any(|target| target.dataset == *dataset)
-        })
+        let missing = |dataset: &DatasetName| {
+            targets.iter().any(|target| target.dataset == *dataset)
+                && self
+                    .before
+                    .live
+                    .get(dataset)
+                    .is_none_or(|found| !found.tree.populated())
+        };
+        let mut points = self.before.points.iter();
+        points.any(|(place, (dataset, _))| is_in(place, id) && missing(dataset))
     }
 
     fn budget(&self, service: usize, report: &ServiceReport) -> Result<(), Violation> {
@@ -278,7 +294,10 @@ impl Seen<'_> {
         let missing = targets.iter().all(|target| {
             let found = self.before.live.get(&target.dataset);
             found.is_none_or(|found| {
-                let adopted = found.marker.as_ref().is_some_and(|m| m.state == MarkerState::Adopted);
+                let adopted = found
+                    .marker
+                    .as_ref()
+                    .is_some_and(|m| m.state == MarkerState::Adopted);
                 !found.tree.populated() && found.mounted && !adopted
             })
         });
@@ -351,10 +370,16 @@ fn offered(world: &World, id: SourceId, targets: &[Target]) -> Vec<Offered> {
     let name = source_name(id);
     let of_target = |target: &Target| -> Vec<Offered> {
         match id {
-            SourceId::Local => world.snapshots(&target.dataset).into_iter().map(of_snapshot).collect(),
+            SourceId::Local => world
+                .snapshots(&target.dataset)
+                .into_iter()
+                .map(of_snapshot)
+                .collect(),
             SourceId::Replica => {
                 let copies = world.replica_copies(&name, &target.dataset).into_iter();
-                copies.map(|copy| of_snapshot((copy.snapshot, copy.tree))).collect()
+                copies
+                    .map(|copy| of_snapshot((copy.snapshot, copy.tree)))
+                    .collect()
             }
             SourceId::Offsite => {
                 let trees = world.repo_trees(&name).into_iter();

@@ -52,6 +52,9 @@ pub fn run_schedule(schedule: &Schedule, mutant: Option<Mutant>, trace: bool) ->
     }
 }
 
+/// Longer than any budget of any operation, so that what waits for ever is found instead of waited for.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(100 * 24 * 3600);
+
 struct Run<'a> {
     schedule: &'a Schedule,
     mutant: Option<Mutant>,
@@ -127,16 +130,25 @@ impl Run<'_> {
         let before = self.rig.world.census();
         let cx = self.context();
         let call = self.rig.operate(&cx, act);
-        let done = match stop {
-            None => self.rig.faults.or_crash(call).await.ok(),
-            Some(Stop::Crash(polls)) => self
-                .rig
-                .faults
-                .or_crash(crash_after(polls, call))
-                .await
-                .ok()
-                .and_then(Result::ok),
-            Some(Stop::Cancel(polls)) => self.rig.faults.or_crash(cancelled_after(&cx, polls, call)).await.ok(),
+        let faults = &self.rig.faults;
+        let run = async {
+            match stop {
+                None => faults.or_crash(call).await.ok(),
+                Some(Stop::Crash(polls)) => {
+                    let ended = faults.or_crash(crash_after(polls, call)).await;
+                    ended.ok().and_then(Result::ok)
+                }
+                Some(Stop::Cancel(polls)) => faults.or_crash(cancelled_after(&cx, polls, call)).await.ok(),
+            }
+        };
+        let patience = self.rig.clock.sleep(FOREVER);
+        let done = tokio::select! {
+            biased;
+            done = run => done,
+            () = patience => {
+                let struck = faults.take_struck();
+                return Err((Invariant::Budget, format!("{act:?} never ended after {struck:?}")));
+            }
         };
         let after = self.rig.world.census();
         self.ledger.learn(&self.rig.world, &self.schedule.lab);
@@ -146,7 +158,9 @@ impl Run<'_> {
             format!("   {:?}{words} {struck:?}", act)
         });
         let outcomes = done.iter().flat_map(|done| &done.restores);
-        let restored = outcomes.filter(|(_, report)| report.outcome == Outcome::Restored).count();
+        let restored = outcomes
+            .filter(|(_, report)| report.outcome == Outcome::Restored)
+            .count();
         self.verdict.restored += u64::try_from(restored).unwrap_or(0);
         let seen = Seen {
             rig: &self.rig,
@@ -255,9 +269,8 @@ fn damage(world: &World, place: SourceId, draw: u64, told: bool) {
         .points
         .keys()
         .filter_map(|point| match (point, place) {
-            (PointPlace::Local(guid), SourceId::Local) | (PointPlace::Replica(_, guid), SourceId::Replica) => {
-                Some(*guid)
-            }
+            (PointPlace::Local(guid), SourceId::Local)
+            | (PointPlace::Replica(_, guid), SourceId::Replica) => Some(*guid),
             _ => None,
         })
         .collect();

@@ -196,7 +196,7 @@ impl Jobs {
         self.run(cx, work).await
     }
 
-    fn job(&self, cx: Context) -> Job {
+    pub(super) fn job(&self, cx: Context) -> Job {
         Job {
             cx,
             clock: Arc::clone(&self.clock),

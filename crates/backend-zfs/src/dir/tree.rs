@@ -1,4 +1,4 @@
-//! Copying a tree: the walk, its threads, and what came of it. What happens to one entry is in [`entry`](super::entry).
+//! Copying a tree: the walk, its threads, and what came of it. What happens to one entry is in [`entry`].
 //!
 //! Promises that every entry of the source that is data arrives with its metadata, that nothing outside of the
 //! destination is written, that mounts below the root are not entered (their directory arrives empty, with a warning),

@@ -2,6 +2,7 @@
 //! without it each says so and ends.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use reseed_backend_zfs::dir::DirSource;
@@ -18,7 +19,11 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use crate::lab::{OnDisk, initialised};
 
 /// A filesystem in memory, unmounted when dropped.
-struct Mounted(PathBuf);
+struct Mounted {
+    at: PathBuf,
+    /// By this it is found again where a directory above it was renamed.
+    root: OwnedFd,
+}
 
 impl Mounted {
     #[allow(clippy::print_stderr, reason = "a test that can't run says so")]
@@ -34,7 +39,11 @@ impl Mounted {
         ) {
             Ok(()) => {
                 rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE).unwrap();
-                Some(Self(path.to_owned()))
+                let root = fs::File::open(path).unwrap().into();
+                Some(Self {
+                    at: path.to_owned(),
+                    root,
+                })
             }
             Err(error) => {
                 eprintln!("skipped: mounting is not allowed here ({error})");
@@ -44,13 +53,14 @@ impl Mounted {
     }
 
     fn read_only(&self) {
-        rustix::mount::mount_remount(&self.0, MountFlags::RDONLY, "").unwrap();
+        rustix::mount::mount_remount(&self.at, MountFlags::RDONLY, "").unwrap();
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+        let now = format!("/proc/self/fd/{}", self.root.as_raw_fd());
+        rustix::mount::unmount(now, UnmountFlags::DETACH).unwrap();
     }
 }
 

@@ -157,14 +157,18 @@ pub fn worked<T, K: Kind>(result: Result<T, Error<K>>) -> T {
 /// Polls a call so many times, then cancels its context and waits for its end.
 pub async fn cancelled_after<F: Future>(cx: &Context, polls: usize, call: F) -> F::Output {
     let mut call = pin!(call);
-    let mut left = polls;
+    let mut left = Some(polls);
     std::future::poll_fn(|task| {
-        if left == 0 {
-            cx.cancel.cancel();
-        }
-        left = left.saturating_sub(1);
+        left = match left {
+            Some(0) => {
+                cx.cancel.cancel();
+                None
+            }
+            other => other.map(|left| left - 1),
+        };
         let poll = Pin::as_mut(&mut call).poll(task);
-        if left == 0 && poll.is_pending() {
+        // Once more at once to be cancelled, and never again: a call that waits for time to pass must be let wait.
+        if left == Some(0) && poll.is_pending() {
             task.waker().wake_by_ref();
         }
         poll

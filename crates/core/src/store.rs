@@ -68,7 +68,7 @@ pub trait SnapshotStore: Send + Sync + fmt::Debug {
     /// `PoolUnavailable`, `PermissionDenied`, `BadOutput` and the common ones; never an empty list instead.
     async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
 
-    /// Takes one snapshot of all targets at the same instant.
+    /// Takes one snapshot of all targets, of all or of none; at the same instant where the store can (ZFS within a pool).
     ///
     /// # Errors
     /// `AlreadyExists`, `NotFound` (a target is not there), `NoSpace`, and `Unsupported` for several targets where
@@ -109,7 +109,7 @@ pub trait SnapshotStore: Send + Sync + fmt::Debug {
 /// What a [`SnapshotStore`] can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreCaps {
-    /// Takes several targets in one atomic snapshot.
+    /// Takes several targets in one snapshot, all or none.
     pub atomic_group: bool,
     /// Keeps holds.
     pub holds: bool,

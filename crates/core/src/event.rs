@@ -108,6 +108,32 @@ impl EventSink for Silent {
     fn emit(&self, _run: &RunId, _event: Event) {}
 }
 
+/// Passes events on to `tracing`, for programs that embed the library and have a subscriber.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traced;
+
+impl EventSink for Traced {
+    fn emit(&self, run: &RunId, event: Event) {
+        match &event {
+            Event::Progress { dataset, bytes, total, .. } => tracing::trace!(%run, %dataset, bytes, total, "progress"),
+            Event::AttemptFailed { service, source, error, .. } => {
+                tracing::warn!(%run, %service, %source, kind = error.kind, "attempt failed: {error}");
+            }
+            Event::Warning { service, message, .. } => {
+                let service = service.as_ref().map(tracing::field::display);
+                tracing::warn!(%run, service, "{message}");
+            }
+            Event::ServiceFinished { service, summary, ok: false, seconds } => {
+                tracing::error!(%run, %service, seconds, "{summary}");
+            }
+            Event::ServiceFinished { service, summary, ok: true, seconds } => {
+                tracing::info!(%run, %service, seconds, "{summary}");
+            }
+            other => tracing::debug!(%run, event = ?other),
+        }
+    }
+}
+
 /// Keeps every event, for tests and for reports made at the end.
 #[derive(Debug, Default)]
 pub struct Recorder(std::sync::Mutex<Vec<Event>>);

@@ -48,6 +48,13 @@ impl Engine {
         F: FnOnce(Context) -> Fut,
         Fut: Future<Output = Result<T, Error<K>>>,
     {
+        if limit.is_zero() {
+            // Begun now, it could only be ended again, and one that doesn't listen would cost its grace each time.
+            return Err(Error::new(
+                K::from_common(Common::TimedOut),
+                format!("{what} was not begun: no time is left for it"),
+            ));
+        }
         let inner = cx.child();
         let mut running = pin!(call(inner.clone()));
         let (common, words) = tokio::select! {

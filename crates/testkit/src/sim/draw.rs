@@ -239,6 +239,9 @@ impl Schedule {
                 protect(&rng, index, &mut steps);
             }
         }
+        if rng.chance(15) {
+            disaster(&rng, rng.below(lab.services.len()), &mut steps);
+        }
         for _ in 0..3 + rng.below(8) {
             steps.push(step(&rng, &lab));
         }
@@ -317,6 +320,43 @@ fn protect(rng: &Rng, service: usize, steps: &mut Vec<Step>) {
         steps.push(Step::plain(Act::Pass {
             minutes: 61 + u32::try_from(rng.below(300)).unwrap_or(0),
         }));
+    }
+}
+
+/// Everything fails at once, the service starts without its data, and life goes on: the history that costs people their
+/// last good points.
+fn disaster(rng: &Rng, service: usize, steps: &mut Vec<Step>) {
+    steps.push(Step::plain(Act::Destroy {
+        service,
+        which: 0b11,
+        snapshots: false,
+    }));
+    let unreachable = Rule::on(Op::SourcePoints, Fault::FailBefore(Common::Unreachable));
+    steps.push(Step {
+        faults: vec![unreachable],
+        ..Step::plain(Act::Preseed {
+            who: Who::One(service),
+        })
+    });
+    for _ in 0..=rng.below(2) {
+        steps.push(Step::plain(Act::Write {
+            service,
+            draw: rng.next(),
+            make: false,
+        }));
+        steps.push(Step::plain(Act::Snapshot { service }));
+        steps.push(Step::plain(Act::Pass {
+            minutes: 61 + u32::try_from(rng.below(300)).unwrap_or(0),
+        }));
+    }
+    for act in [
+        Act::Replicate { service },
+        Act::Backup { service },
+        Act::Prune { service },
+    ] {
+        if rng.chance(70) {
+            steps.push(Step::plain(act));
+        }
     }
 }
 

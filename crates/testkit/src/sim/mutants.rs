@@ -115,7 +115,11 @@ impl SnapshotStore for BrokenStore {
         let mut found = self.inner.inspect(cx, targets).await?;
         for one in &mut found {
             match self.kind {
-                Mutant::OverwritesLive if one.condition == Condition::Populated => {
+                // Only once there is something to restore: a service that looks empty would not be snapshotted.
+                Mutant::OverwritesLive
+                    if one.condition == Condition::Populated
+                        && !self.world.snapshots(&one.target.dataset).is_empty() =>
+                {
                     one.condition = Condition::Empty;
                     one.marker = None;
                 }

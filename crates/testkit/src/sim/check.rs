@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use jiff::Timestamp;
+use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use reseed_core::point::{MarkerState, RecoveryPoint, Snapshot, Target};
 use reseed_core::preseed::{Outcome, ServiceReport, Stage};
 
@@ -118,7 +118,9 @@ impl Seen<'_> {
     fn live_data(&self) -> Result<(), Violation> {
         for (dataset, old) in self.before.live.iter().filter(|(_, old)| old.tree.populated()) {
             let new = self.after.live.get(dataset);
-            if new.is_some_and(|new| new.guid == old.guid && new.tree == old.tree && new.mounted == old.mounted) {
+            if new
+                .is_some_and(|new| new.guid == old.guid && new.tree == old.tree && new.mounted == old.mounted)
+            {
                 continue;
             }
             let asked = matches!(self.act, Act::Restore { set_aside: true, .. });
@@ -168,7 +170,9 @@ impl Seen<'_> {
         services.any(|(index, plan)| {
             let targets = targets(index, plan);
             targets.iter().any(|target| target.dataset == *dataset)
-                && targets.iter().any(|target| self.before.is_unseeded(&target.dataset))
+                && targets
+                    .iter()
+                    .any(|target| self.before.is_unseeded(&target.dataset))
         })
     }
 
@@ -193,10 +197,7 @@ impl Seen<'_> {
                 ));
             };
             if *moment.get_or_insert(name) != name {
-                return wrong(format!(
-                    "the datasets of {} are of two moments",
-                    report.service
-                ));
+                return wrong(format!("the datasets of {} are of two moments", report.service));
             }
             let Some(live) = self.after.live.get(dataset) else {
                 return wrong(format!("{dataset} was restored and isn't there"));
@@ -225,7 +226,10 @@ impl Seen<'_> {
 
     fn every_source(&self, service: usize, report: &ServiceReport) -> Result<(), Violation> {
         let first_start = report.outcome == Outcome::FirstStart;
-        let skipped = matches!(report.outcome, Outcome::StartedEmpty { .. } | Outcome::Held { .. });
+        let skipped = matches!(
+            report.outcome,
+            Outcome::StartedEmpty { .. } | Outcome::Held { .. }
+        );
         if !(first_start || skipped) || !matches!(self.act, Act::Preseed { .. }) {
             return Ok(());
         }
@@ -245,7 +249,10 @@ impl Seen<'_> {
             if first_start && self.quiet && self.has_point(service, *id) {
                 return Err((
                     Invariant::EverySource,
-                    format!("{} is taken for new, and {name} has a point of it", report.service),
+                    format!(
+                        "{} is taken for new, and {name} has a point of it",
+                        report.service
+                    ),
                 ));
             }
         }
@@ -278,7 +285,10 @@ impl Seen<'_> {
         let missing = targets.iter().all(|target| {
             let found = self.before.live.get(&target.dataset);
             found.is_none_or(|found| {
-                let adopted = found.marker.as_ref().is_some_and(|m| m.state == MarkerState::Adopted);
+                let adopted = found
+                    .marker
+                    .as_ref()
+                    .is_some_and(|m| m.state == MarkerState::Adopted);
                 !found.tree.populated() && found.mounted && !adopted
             })
         });
@@ -351,10 +361,16 @@ fn offered(world: &World, id: SourceId, targets: &[Target]) -> Vec<Offered> {
     let name = source_name(id);
     let of_target = |target: &Target| -> Vec<Offered> {
         match id {
-            SourceId::Local => world.snapshots(&target.dataset).into_iter().map(of_snapshot).collect(),
+            SourceId::Local => world
+                .snapshots(&target.dataset)
+                .into_iter()
+                .map(of_snapshot)
+                .collect(),
             SourceId::Replica => {
                 let copies = world.replica_copies(&name, &target.dataset).into_iter();
-                copies.map(|copy| of_snapshot((copy.snapshot, copy.tree))).collect()
+                copies
+                    .map(|copy| of_snapshot((copy.snapshot, copy.tree)))
+                    .collect()
             }
             SourceId::Offsite => {
                 let trees = world.repo_trees(&name).into_iter();

@@ -123,9 +123,17 @@ pub enum Act {
     /// `reseed preseed`.
     Preseed { who: Who },
     /// `reseed restore`, in place.
-    Restore { service: usize, set_aside: bool, from: Option<SourceId> },
+    Restore {
+        service: usize,
+        set_aside: bool,
+        from: Option<SourceId>,
+    },
     /// Datasets are destroyed (a bit each), with their snapshots or without.
-    Destroy { service: usize, which: u8, snapshots: bool },
+    Destroy {
+        service: usize,
+        which: u8,
+        snapshots: bool,
+    },
     /// All files of a service are deleted.
     Wipe { service: usize },
     /// The replica's disk dies.
@@ -280,7 +288,11 @@ fn service(rng: &Rng) -> ServicePlan {
         datasets: 1 + rng.below(2),
         sources,
         prefer: rng.pick(&[Prefer::Chain, Prefer::Chain, Prefer::Newest]),
-        when_exhausted: rng.pick(&[WhenExhausted::StartEmpty, WhenExhausted::StartEmpty, WhenExhausted::Hold]),
+        when_exhausted: rng.pick(&[
+            WhenExhausted::StartEmpty,
+            WhenExhausted::StartEmpty,
+            WhenExhausted::Hold,
+        ]),
         tries: 1 + u32::try_from(rng.below(3)).unwrap_or(0),
         budget: Duration::from_secs(60 * (5 + rng.next() % 50)),
         hourly: u32::try_from(rng.below(3)).unwrap_or(0),
@@ -358,7 +370,11 @@ fn step(rng: &Rng, lab: &LabPlan) -> Step {
             seconds: i64::try_from(draw % 20_000).unwrap_or(0) - 10_000,
         },
         _ => Act::Preseed {
-            who: if rng.chance(50) { Who::All } else { Who::One(service) },
+            who: if rng.chance(50) {
+                Who::All
+            } else {
+                Who::One(service)
+            },
         },
     };
     let mut step = Step::plain(act);
@@ -406,7 +422,9 @@ fn rule(rng: &Rng, act: Act) -> Rule {
         ])
     };
     let fault = fault(rng, op, restores);
-    let rule = Rule::on(op, fault).of(who).from_nth(1 + u32::try_from(rng.below(3)).unwrap_or(0));
+    let rule = Rule::on(op, fault)
+        .of(who)
+        .from_nth(1 + u32::try_from(rng.below(3)).unwrap_or(0));
     if rng.chance(50) {
         rule.times(1 + u32::try_from(rng.below(2)).unwrap_or(0))
     } else {

@@ -23,7 +23,9 @@ use reseed_core::{Context, OffsiteRepo, Replicator, RestoreSource, SnapshotStore
 use super::draw::{Act, LabPlan, ServicePlan, SourceId, Who};
 use super::mutants::{self, Mutant};
 use crate::faults::{Faults, Faulty};
-use crate::world::{MemOffsite, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World};
+use crate::world::{
+    MemOffsite, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World,
+};
 
 /// A wired lab.
 #[derive(Debug)]
@@ -70,7 +72,11 @@ impl Parts {
     /// The fakes, with faults around them and a mutant around that.
     fn new(lab: &LabPlan, world: &World, faults: &Faults, mutant: Option<Mutant>) -> Self {
         let files = || Arc::new(world.clone());
-        let delivery = if lab.native { Delivery::Native } else { Delivery::Files };
+        let delivery = if lab.native {
+            Delivery::Native
+        } else {
+            Delivery::Files
+        };
         let source = |id: SourceId| -> Arc<dyn RestoreSource> {
             let name = source_name(id);
             let bare: Arc<dyn RestoreSource> = match id {
@@ -227,7 +233,9 @@ impl Rig {
         let wanted = report.datasets.iter().map(|dataset| &dataset.point);
         let wanted: Vec<_> = wanted.collect();
         runs.iter().any(|run| {
-            run.key.run == report.run && run.source == report.source && run.points.iter().collect::<Vec<_>>() == wanted
+            run.key.run == report.run
+                && run.source == report.source
+                && run.points.iter().collect::<Vec<_>>() == wanted
         })
     }
 }
@@ -237,7 +245,12 @@ impl Done {
     pub(super) fn line(&self) -> String {
         let mut line = String::new();
         for (_, report) in &self.restores {
-            let _ = write!(line, " [{}; {} attempts]", report.summary(), report.attempts.len());
+            let _ = write!(
+                line,
+                " [{}; {} attempts]",
+                report.summary(),
+                report.attempts.len()
+            );
         }
         for report in &self.ops {
             let _ = write!(line, " [{}]", report.summary());

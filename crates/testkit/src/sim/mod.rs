@@ -6,8 +6,8 @@
 //! [`Mutant`]s, which break the core's surroundings on purpose.
 
 mod check;
-mod drive;
 mod draw;
+mod drive;
 mod mutants;
 mod run;
 mod shrink;
@@ -58,7 +58,12 @@ impl fmt::Display for Tally {
         for failure in &self.failures {
             writeln!(f, "{failure}")?;
         }
-        write!(f, "{} schedules, {} violations", self.schedules, self.failures.len())
+        write!(
+            f,
+            "{} schedules, {} violations",
+            self.schedules,
+            self.failures.len()
+        )
     }
 }
 
@@ -121,7 +126,9 @@ fn hunt(seeds: Range<u64>, threads: usize, mutant: Option<Mutant>, most: usize) 
             scope.spawn(work);
         }
     });
-    let mut tally = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut tally = tally
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     tally.failures.sort_by_key(|failure| failure.seed);
     tally
 }

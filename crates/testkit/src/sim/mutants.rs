@@ -12,8 +12,8 @@ use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Targ
 use reseed_core::replicate::{Lineage, ReplicationPlan, ReplicationReport, ReplicatorCaps};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps};
 use reseed_core::store::{
-    Condition, CreateSnapshots, HoldChange, Inspection, Pruned, Replace, Settle, Settled, StageRequest, Staging,
-    StoreCaps,
+    Condition, CreateSnapshots, HoldChange, Inspection, Pruned, Replace, Settle, Settled, StageRequest,
+    Staging, StoreCaps,
 };
 use reseed_core::verify::Validator;
 use reseed_core::{Context, Replicator, RestoreSource, SnapshotStore, Verifier};
@@ -56,7 +56,11 @@ impl Mutant {
     ];
 }
 
-pub(super) fn store(mutant: Option<Mutant>, inner: Arc<dyn SnapshotStore>, world: &World) -> Arc<dyn SnapshotStore> {
+pub(super) fn store(
+    mutant: Option<Mutant>,
+    inner: Arc<dyn SnapshotStore>,
+    world: &World,
+) -> Arc<dyn SnapshotStore> {
     match mutant {
         Some(kind @ (Mutant::OverwritesLive | Mutant::NotAtomic | Mutant::ForgetsUnseeded)) => {
             Arc::new(BrokenStore {
@@ -76,7 +80,11 @@ pub(super) fn source(mutant: Option<Mutant>, inner: Arc<dyn RestoreSource>) -> A
     }
 }
 
-pub(super) fn replicator(mutant: Option<Mutant>, inner: Arc<dyn Replicator>, world: &World) -> Arc<dyn Replicator> {
+pub(super) fn replicator(
+    mutant: Option<Mutant>,
+    inner: Arc<dyn Replicator>,
+    world: &World,
+) -> Arc<dyn Replicator> {
     match mutant {
         Some(Mutant::ForcesReplica) => Arc::new(BrokenReplicator(inner, world.clone())),
         _ => inner,
@@ -111,7 +119,9 @@ impl SnapshotStore for BrokenStore {
                     one.condition = Condition::Empty;
                     one.marker = None;
                 }
-                Mutant::ForgetsUnseeded => one.marker = one.marker.take().filter(|marker| !marker.is_unseeded()),
+                Mutant::ForgetsUnseeded => {
+                    one.marker = one.marker.take().filter(|marker| !marker.is_unseeded())
+                }
                 _ => {}
             }
         }
@@ -187,7 +197,9 @@ impl BrokenSource {
     /// The next older point of the same dataset, where there is one.
     async fn other(&self, cx: &Context, request: &RestoreRequest) -> Result<RestoreRequest, SourceError> {
         let points = self.0.points(cx, &request.target).await?;
-        let mut after = points.into_iter().skip_while(|point| point.id != request.point.id);
+        let mut after = points
+            .into_iter()
+            .skip_while(|point| point.id != request.point.id);
         let found = after.next();
         Ok(RestoreRequest {
             point: after.next().or(found).unwrap_or_else(|| request.point.clone()),
@@ -218,7 +230,12 @@ impl RestoreSource for BrokenSource {
         self.0.plan(cx, request).await
     }
 
-    async fn execute(&self, cx: &Context, plan: &RestorePlan, staging: &Staging) -> Result<Restored, SourceError> {
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
         let request = self.other(cx, &plan.request).await?;
         let plan = RestorePlan {
             request,
@@ -245,7 +262,11 @@ impl Replicator for BrokenReplicator {
         self.0.plan(cx, targets).await
     }
 
-    async fn execute(&self, cx: &Context, plan: &ReplicationPlan) -> Result<ReplicationReport, ReplicateError> {
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &ReplicationPlan,
+    ) -> Result<ReplicationReport, ReplicateError> {
         let report = self.0.execute(cx, plan).await?;
         if !report.set_aside.is_empty() {
             self.1.drop_set_aside(self.0.name());

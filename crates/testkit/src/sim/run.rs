@@ -136,7 +136,12 @@ impl Run<'_> {
                 .await
                 .ok()
                 .and_then(Result::ok),
-            Some(Stop::Cancel(polls)) => self.rig.faults.or_crash(cancelled_after(&cx, polls, call)).await.ok(),
+            Some(Stop::Cancel(polls)) => self
+                .rig
+                .faults
+                .or_crash(cancelled_after(&cx, polls, call))
+                .await
+                .ok(),
         };
         let after = self.rig.world.census();
         self.ledger.learn(&self.rig.world, &self.schedule.lab);
@@ -146,7 +151,9 @@ impl Run<'_> {
             format!("   {:?}{words} {struck:?}", act)
         });
         let outcomes = done.iter().flat_map(|done| &done.restores);
-        let restored = outcomes.filter(|(_, report)| report.outcome == Outcome::Restored).count();
+        let restored = outcomes
+            .filter(|(_, report)| report.outcome == Outcome::Restored)
+            .count();
         self.verdict.restored += u64::try_from(restored).unwrap_or(0);
         let seen = Seen {
             rig: &self.rig,
@@ -255,9 +262,8 @@ fn damage(world: &World, place: SourceId, draw: u64, told: bool) {
         .points
         .keys()
         .filter_map(|point| match (point, place) {
-            (PointPlace::Local(guid), SourceId::Local) | (PointPlace::Replica(_, guid), SourceId::Replica) => {
-                Some(*guid)
-            }
+            (PointPlace::Local(guid), SourceId::Local)
+            | (PointPlace::Replica(_, guid), SourceId::Replica) => Some(*guid),
             _ => None,
         })
         .collect();

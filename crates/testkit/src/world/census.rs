@@ -59,7 +59,10 @@ impl World {
         }
         for (name, replica) in &state.replicas {
             let current = replica.lineages.iter();
-            let aside = replica.aside.values().map(|(dataset, lineage)| (dataset, lineage));
+            let aside = replica
+                .aside
+                .values()
+                .map(|(dataset, lineage)| (dataset, lineage));
             for (dataset, lineage) in current.chain(aside) {
                 for snap in &lineage.snaps {
                     let place = Place::Replica(name.clone(), snap.meta.guid.0);
@@ -74,8 +77,14 @@ impl World {
                 census.points.insert(place, content);
             }
         }
-        let aside = state.aside.iter().map(|(name, kept)| (name.clone(), kept.tree.clone()));
-        let quarantined = state.quarantine.iter().map(|(name, tree)| (name.clone(), tree.clone()));
+        let aside = state
+            .aside
+            .iter()
+            .map(|(name, kept)| (name.clone(), kept.tree.clone()));
+        let quarantined = state
+            .quarantine
+            .iter()
+            .map(|(name, tree)| (name.clone(), tree.clone()));
         census.kept = aside.chain(quarantined).collect();
         census
     }
@@ -109,14 +118,20 @@ impl World {
     /// Whether a replica answers.
     pub fn replica_is_well(&self, name: &SourceName) -> bool {
         let state = self.lock();
-        state.replicas.get(name).is_none_or(|replica| replica.link == Link::Up)
+        state
+            .replicas
+            .get(name)
+            .is_none_or(|replica| replica.link == Link::Up)
     }
 
     /// Whether a repository answers and nobody else has it.
     pub fn repo_is_well(&self, name: &SourceName) -> bool {
         let state = self.lock();
         state.repos.get(name).is_some_and(|repo| {
-            repo.link == Link::Up && !repo.foreign && repo.config.is_some() && !repo.locks.values().any(|lock| lock.exclusive)
+            repo.link == Link::Up
+                && !repo.foreign
+                && repo.config.is_some()
+                && !repo.locks.values().any(|lock| lock.exclusive)
         })
     }
 }

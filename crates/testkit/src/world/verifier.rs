@@ -43,7 +43,10 @@ impl Verifier for MemVerifier {
         let found = self.world.lock().resolve(path);
         let tree = found.and_then(|(tree, rel)| tree.part(&rel));
         match tree {
-            Some(tree) if !tree.is_empty() => Err(OpError::new(OpKind::AlreadyExists, format!("{} is not empty", path.display()))),
+            Some(tree) if !tree.is_empty() => Err(OpError::new(
+                OpKind::AlreadyExists,
+                format!("{} is not empty", path.display()),
+            )),
             _ => Ok(()),
         }
     }

@@ -53,16 +53,15 @@ impl OffsiteRepo for Embedded {
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        let effect = if cx.cancel.is_cancelled() {
+            Effect::None
+        } else {
+            Effect::Partial
+        };
         self.blocking(cx, |this, _| this.engine.init(&this.password.read()?))
             .await
             .map(|(id, version)| RepoInfo { id, version })
-            .map_err(|error| {
-                envelope(
-                    &error,
-                    format!("cannot create repository {}", self.name),
-                    Effect::Partial,
-                )
-            })
+            .map_err(|error| envelope(&error, format!("cannot create repository {}", self.name), effect))
     }
 
     async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {

@@ -6,6 +6,8 @@
     reason = "each test file uses some of it, all of it is a test"
 )]
 
+pub mod place;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -34,7 +36,7 @@ pub struct Lab {
 impl Lab {
     /// A repository that does not exist yet.
     pub fn bare() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = place::temporary();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let engine = Engine::local(dir.path().join("repo"), Arc::clone(&clock));
         Self {

@@ -124,6 +124,8 @@ impl OffsiteLab for OnDisk {
         let paths = self.files.regular_files(&root).into_iter();
         paths
             .filter(|path| !path.starts_with(&locks))
+            // A file in the repository's place is listed as itself, with a slash behind it.
+            .map(|path| path.components().collect::<PathBuf>())
             .map(|path| (path.display().to_string(), fs::metadata(&path).unwrap().len()))
             .collect()
     }

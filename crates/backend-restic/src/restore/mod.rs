@@ -10,10 +10,12 @@
 //! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece;
 //! - an empty result is an error.
 
+mod holes;
 mod meta;
 mod names;
 mod plan;
 mod prepare;
+mod reads;
 mod report;
 mod target;
 mod verify;

@@ -6,6 +6,7 @@
     reason = "each test file uses some of it, all of it is a test"
 )]
 
+pub mod forge;
 pub mod place;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use reseed_backend_restic::secret::Password;
 use reseed_core::clock::{Clock, SystemClock};
 use tempfile::TempDir;
 
+const PASSWORD: &str = "correct horse";
 pub const AS_PATH: &str = "/var/lib/service";
 
 pub struct Lab {
@@ -42,12 +44,20 @@ impl Lab {
         Self {
             dir,
             engine,
-            password: Password::new("correct horse"),
+            password: Password::new(PASSWORD),
             clock,
         }
     }
 
+    /// An empty repository, made by hand so that opening it is quick.
     pub fn new() -> Self {
+        let lab = Self::bare();
+        forge::Forge::create(&lab.path("repo"), PASSWORD);
+        lab
+    }
+
+    /// An empty repository as the engine makes them.
+    pub fn initialised() -> Self {
         let lab = Self::bare();
         lab.engine.init(&lab.password).unwrap();
         lab

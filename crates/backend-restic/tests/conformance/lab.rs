@@ -56,10 +56,10 @@ impl OnDisk {
         lab
     }
 
-    /// With an empty one.
+    /// With an empty one, which opens quickly: the suite of sources opens it many times.
     pub(crate) fn source() -> Self {
         let lab = Self::offsite();
-        lab.engine().init(&Password::new(PASSWORD)).unwrap();
+        Forge::create(&lab.root(), PASSWORD);
         lab
     }
 

@@ -27,6 +27,7 @@ pub mod restore;
 mod restore_source;
 pub mod secret;
 pub mod snapshots;
+mod staging;
 mod store;
 pub mod worker;
 

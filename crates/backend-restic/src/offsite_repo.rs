@@ -9,11 +9,12 @@ use reseed_core::offsite::{
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
 
-use crate::backup::{BackupJob, backup};
+use crate::backup::{BackupJob, backup_through};
 use crate::check::ReadData;
 use crate::embedded::{Embedded, OwnKinds, envelope};
 use crate::error::EngineError;
 use crate::points::{PARTIAL, point_of, tags_of};
+use crate::store::Gate;
 
 impl OwnKinds for OffsiteKind {
     fn own(error: &EngineError) -> Option<Self> {
@@ -52,16 +53,15 @@ impl OffsiteRepo for Embedded {
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        let effect = if cx.cancel.is_cancelled() {
+            Effect::None
+        } else {
+            Effect::Partial
+        };
         self.blocking(cx, |this, _| this.engine.init(&this.password.read()?))
             .await
             .map(|(id, version)| RepoInfo { id, version })
-            .map_err(|error| {
-                envelope(
-                    &error,
-                    format!("cannot create repository {}", self.name),
-                    Effect::Partial,
-                )
-            })
+            .map_err(|error| envelope(&error, format!("cannot create repository {}", self.name), effect))
     }
 
     async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -92,14 +92,22 @@ impl OffsiteRepo for Embedded {
             time: request.taken_at,
         };
         let on_progress = Self::progress_to(cx, &request.target.dataset);
+        let gate = Gate::default();
+        let through = gate.clone();
         let summary = self
             .blocking(cx, move |this, cancelled| {
-                backup(&this.engine, &this.password.read()?, &job, on_progress, cancelled)
+                let password = this.password.read()?;
+                backup_through(&through, &this.engine, &password, &job, on_progress, cancelled)
             })
             .await
             .map_err(|error| {
                 let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
-                envelope(&error, what, Effect::Partial)
+                let effect = if gate.passed() {
+                    Effect::Partial
+                } else {
+                    Effect::None
+                };
+                envelope(&error, what, effect)
             })?;
         Ok(BackupReport {
             snapshot_id: summary.snapshot,

@@ -318,7 +318,11 @@ impl Engine {
         if error.kind() == io::ErrorKind::PermissionDenied {
             EngineError::Denied { what, detail }
         } else {
-            EngineError::Unreadable { what, detail }
+            // A stale mount or a failing disk: nothing was read yet that could be called damaged.
+            EngineError::Store {
+                action: format!("look at {what}"),
+                detail,
+            }
         }
     }
 

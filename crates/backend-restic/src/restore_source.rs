@@ -12,6 +12,7 @@ use crate::child::Address;
 use crate::embedded::{Embedded, OwnKinds, envelope};
 use crate::error::EngineError;
 use crate::restore::RestoreJob;
+use crate::staging::must_not_hold;
 
 impl OwnKinds for SourceKind {
     fn own(error: &EngineError) -> Option<Self> {
@@ -112,6 +113,10 @@ impl RestoreSource for Embedded {
     ) -> Result<Restored, SourceError> {
         let request = &plan.request;
         let fail = |error: &EngineError| self.cannot_restore(request, error, Effect::StagingOnly);
+        let mut kept = vec![("the live data at", request.target.mountpoint.as_path())];
+        kept.extend(self.engine.local_path().map(|path| ("the repository at", path)));
+        let target = must_not_hold(&staging.path, &kept)
+            .map_err(|error| self.cannot_restore(request, &error, Effect::None))?;
         self.find(cx, request).await?;
         let address = self
             .engine
@@ -130,7 +135,7 @@ impl RestoreSource for Embedded {
                 Scope::Whole => None,
                 Scope::Path(path) => Some(path.clone()),
             },
-            target: staging.path.clone(),
+            target,
             // Staging is ours, and an earlier try may have left something whatever `staging` said at its beginning.
             resume: true,
             workers: 0,

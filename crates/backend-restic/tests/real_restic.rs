@@ -74,7 +74,7 @@ fn below(out: &Path, tree: &Path) -> std::path::PathBuf {
 
 #[test]
 fn real_restic_reads_and_checks_what_we_wrote() {
-    let lab = Lab::new();
+    let lab = Lab::initialised();
     make_tree(&lab.path("tree"));
     let summary = lab.backup(&lab.path("tree"));
     restic(&lab, &["check", "--read-data"]);
@@ -170,7 +170,7 @@ fn real_a_mixed_repository_deduplicates_both_ways() {
 
 #[test]
 fn real_restic_refuses_to_prune_while_we_hold_a_lock() {
-    let lab = Lab::new();
+    let lab = Lab::initialised();
     make_tree(&lab.path("tree"));
     lab.backup(&lab.path("tree"));
     let asked = Arc::new(AtomicBool::new(false));
@@ -258,7 +258,7 @@ fn real_restics_locks_are_seen_and_honoured() {
 
 #[test]
 fn real_restic_changes_the_password_and_both_keys_open() {
-    let lab = Lab::new();
+    let lab = Lab::initialised();
     fs::write(lab.path("new"), "other password\n").unwrap();
     restic(
         &lab,
@@ -315,7 +315,7 @@ impl Drop for Small {
 
 #[test]
 fn real_a_full_disk_ends_a_restore_and_a_backup_with_its_own_error() {
-    let lab = Lab::new();
+    let lab = Lab::initialised();
     let tree = lab.path("tree");
     fs::create_dir(&tree).unwrap();
     for number in 0..10 {
@@ -363,7 +363,7 @@ fn real_a_read_only_repository_is_restored_from_without_a_lock() {
 /// Owners, devices and capabilities, which only root can make.
 #[test]
 fn real_root_owners_devices_and_capabilities_come_back() {
-    let lab = Lab::new();
+    let lab = Lab::initialised();
     let tree = lab.path("tree");
     fs::create_dir(&tree).unwrap();
     fs::write(tree.join("owned"), b"1").unwrap();

@@ -91,17 +91,20 @@ fn a_replaced_file_of_the_same_size_and_time_is_noticed() {
     assert_eq!(fs::read(lab.path("out/file")).unwrap(), b"after!");
 }
 
+/// It is recorded, and its restore is the error that a restore of nothing always is: whoever wants an empty directory
+/// makes one.
 #[test]
-fn an_empty_directory_is_a_backup_and_keeps_its_root() {
+fn an_empty_directory_can_be_backed_up_and_is_nothing_to_restore() {
     let lab = Lab::new();
     let tree = lab.path("tree");
     fs::create_dir(&tree).unwrap();
-    set_mode(&tree, 0o1711);
-    set_time(&tree, 1_111_111_111, 5);
     let summary = lab.backup(&tree);
-    let report = lab.restore(&lab.restore_job(&summary.snapshot, "out")).unwrap();
-    assert_eq!((report.files, report.dirs), (0, 0));
-    assert_same(&tree, &lab.path("out"));
+    let error = lab
+        .restore(&lab.restore_job(&summary.snapshot, "out"))
+        .unwrap_err();
+    assert!(matches!(error, EngineError::EmptyResult { .. }), "{error}");
+    assert!(!lab.path("out").exists(), "nothing was written");
+    assert_eq!(lab.locks(), 0);
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //!   else in its place. None of them looks like an empty repository.
 //! - **O3 a backup is complete or it says what is missing.** Unreadable files make it `Partial`, with their names. A source that
 //!   doesn't exist is an error and makes no snapshot.
-//! - **O4 an unchanged tree adds nothing**, from whichever path it is read, as long as `as_path` is the same.
+//! - **O4 an unchanged tree adds nothing**, from whichever path it is read, as long as `as_path` is the same. A copy of it,
+//!   whose files have other inodes and change times, adds no file content: at the most what is recorded about its entries.
 //! - **O5 what was recorded comes back.** Point id, time, fingerprint, dataset and host of the request are in `points` afterwards.
 //! - **O6 points lists everything**, newest first, or fails.
 //! - **O7 locks are taken and honoured.** While a backup runs a prune by another program must see its lock; while another holds an

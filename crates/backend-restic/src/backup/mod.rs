@@ -77,6 +77,18 @@ pub fn backup(
     on_progress: OnProgress,
     cancelled: Arc<dyn Fn() -> bool + Send + Sync>,
 ) -> Result<BackupSummary> {
+    backup_through(&Gate::default(), engine, password, job, on_progress, cancelled)
+}
+
+/// The same through a gate of the caller's, who learns from it whether anything was written.
+pub(crate) fn backup_through(
+    gate: &Gate,
+    engine: &Engine,
+    password: &Password,
+    job: &BackupJob,
+    on_progress: OnProgress,
+    cancelled: Cancelled,
+) -> Result<BackupSummary> {
     check_source(&job.source)?;
     let name = check_recorded_path(&job.as_path)?;
     if let Some(tag) = job
@@ -89,10 +101,9 @@ pub fn backup(
             detail: format!("{tag:?} cannot be a tag"),
         });
     }
-    let gate = Gate::default();
     let meter = Meter::new(on_progress);
     let open = engine.open_with(password, gate.clone(), meter)?;
-    let _lock = open.locker.take(LockMode::Required, &gate)?;
+    let _lock = open.locker.take(LockMode::Required, gate)?;
     let findings = Arc::new(Findings::default());
     let source = TreeSource {
         root: job.source.clone(),
@@ -101,7 +112,7 @@ pub fn backup(
         cancelled,
         gate: gate.clone(),
     };
-    guarded("backup", || archive(open, job, &source, &findings, &gate))
+    guarded("backup", || archive(open, job, &source, &findings, gate))
 }
 
 fn archive(

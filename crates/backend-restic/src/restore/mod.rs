@@ -10,10 +10,12 @@
 //! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece;
 //! - an empty result is an error.
 
+mod holes;
 mod meta;
 mod names;
 mod plan;
 mod prepare;
+mod reads;
 mod report;
 mod target;
 mod verify;
@@ -230,7 +232,7 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     let plan = planner()?.build(&selection)?;
     let nothing =
         plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
-    if nothing && plan.dirs.first().is_none_or(|root| root.meta.is_none()) {
+    if nothing {
         return Err(EngineError::EmptyResult {
             what: format!("snapshot {} holds nothing", snapshot.id),
         });

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::plan::OtherKind;
 use crate::error::{EngineError, Result};
+use crate::staging;
 
 /// Permissions of what is not finished yet.
 pub(crate) const UNFINISHED_DIR: u32 = 0o700;
@@ -27,8 +28,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Opens the directory, creating it when it is not there.
+    /// Opens the directory, creating it when it is not there. Links and the root of the machine are refused.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        let path = &staging::plain(path)?;
         let fail = |action: &str, error: Errno| EngineError::target(action, path, &error.into());
         match rustix::fs::mkdir(path, Mode::from_raw_mode(UNFINISHED_DIR)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -36,7 +38,18 @@ impl Target {
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(root) => Ok(Self { root }),
+            Ok(root) => {
+                let stat = rustix::fs::fstat(&root).map_err(|error| fail("look at the target", error))?;
+                let is_root = staging::is_machine_root(stat.st_dev, stat.st_ino)
+                    .map_err(|error| EngineError::target("look at", Path::new("/"), &error))?;
+                if is_root {
+                    return Err(EngineError::TargetConflict {
+                        path: path.display().to_string(),
+                        detail: "the root of the machine is never restored into".into(),
+                    });
+                }
+                Ok(Self { root })
+            }
             Err(Errno::LOOP | Errno::NOTDIR) => Err(EngineError::TargetConflict {
                 path: path.display().to_string(),
                 detail: "the target is not a directory (a symbolic link is not followed)".into(),
@@ -267,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("/tmp", dir.path().join("link")).unwrap();
         std::fs::write(dir.path().join("file"), b"").unwrap();
-        for name in ["link", "file"] {
+        for name in ["link", "link/", "link/.", "file", "/", "/."] {
             assert!(matches!(
                 Target::open(&dir.path().join(name)),
                 Err(EngineError::TargetConflict { .. })

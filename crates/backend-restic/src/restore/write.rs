@@ -9,7 +9,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -17,9 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Fault;
+use super::holes::{HOLE, write_around_holes};
 use super::meta;
 use super::plan::{Piece, Plan};
 use super::prepare::Standing;
+use super::reads::{Job, jobs};
 use super::report::Notes;
 use super::target::{LastDir, Target, create_in};
 use crate::backup::Cancelled;
@@ -29,12 +30,6 @@ use crate::pack::{Unsealer, read_range};
 use crate::progress::Meter;
 use crate::store::Store;
 
-/// Blobs next to each other are read together up to this size.
-const READ: u32 = 4 << 20;
-/// A gap up to this size is read and thrown away rather than asked around.
-const GAP: u32 = 64 << 10;
-/// Zeros of this length become a hole.
-const HOLE: usize = 64 << 10;
 /// Files kept open because pieces of them are still missing.
 const OPEN_FILES: usize = 256;
 /// How many of the files that a damaged pack affects are named.
@@ -52,15 +47,6 @@ pub(crate) struct Writing<'a> {
     pub(crate) notes: &'a Notes,
     pub(crate) cancelled: &'a Cancelled,
     pub(crate) fault: Option<&'a Fault>,
-}
-
-/// One read and the pieces in it.
-#[derive(Debug, PartialEq, Eq)]
-struct Job {
-    pack: u32,
-    offset: u32,
-    length: u32,
-    pieces: Range<usize>,
 }
 
 struct Slot {
@@ -374,149 +360,5 @@ impl GrowTo for File {
         } else {
             Ok(())
         }
-    }
-}
-
-/// Groups pieces, sorted by place, into reads.
-fn jobs(pieces: &[Piece]) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    for (number, piece) in pieces.iter().enumerate() {
-        // An index can claim anything; a read that fails is the answer to an impossible place.
-        let end = piece.at.offset.saturating_add(piece.at.length);
-        if let Some(job) = jobs.last_mut()
-            && job.pack == piece.pack
-            && piece.at.offset <= job.offset.saturating_add(job.length).saturating_add(GAP)
-            && (end - job.offset <= READ || end <= job.offset.saturating_add(job.length))
-        {
-            job.length = job.length.max(end - job.offset);
-            job.pieces.end = number + 1;
-        } else {
-            jobs.push(Job {
-                pack: piece.pack,
-                offset: piece.at.offset,
-                length: end - piece.at.offset,
-                pieces: number..number + 1,
-            });
-        }
-    }
-    jobs
-}
-
-/// Writes everything but long runs of zeros; `true` when there was one.
-fn write_around_holes(
-    plain: &[u8],
-    mut write: impl FnMut(usize, &[u8]) -> io::Result<()>,
-) -> io::Result<bool> {
-    let mut pending = 0..0;
-    let mut holes = false;
-    for (number, window) in plain.chunks(HOLE).enumerate() {
-        let start = number * HOLE;
-        if window.len() == HOLE && is_zero(window) {
-            holes = true;
-            if !pending.is_empty() {
-                write(pending.start, &plain[pending.clone()])?;
-            }
-            pending = start + window.len()..start + window.len();
-        } else {
-            pending.end = start + window.len();
-        }
-    }
-    if !pending.is_empty() {
-        write(pending.start, &plain[pending])?;
-    }
-    Ok(holes)
-}
-
-/// Compares the bytes with themselves one further on, which is as fast as comparing memory gets.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::pack::Location;
-
-    fn piece(pack: u32, offset: u32, length: u32) -> Piece {
-        let at = Location {
-            offset,
-            length,
-            uncompressed: 0,
-        };
-        Piece {
-            id: [0; 32],
-            pack,
-            at,
-            plain_len: length,
-            file: 0,
-            file_offset: 0,
-        }
-    }
-
-    #[test]
-    fn neighbours_are_read_together_and_far_ones_are_not() {
-        let pieces = [
-            piece(0, 0, 100),
-            piece(0, 100, 100),
-            piece(0, 100, 100),
-            piece(0, 1_000_000, 5),
-            piece(1, 200, 5),
-        ];
-        let jobs = jobs(&pieces);
-        let spans: Vec<_> = jobs
-            .iter()
-            .map(|job| (job.pack, job.offset, job.length, job.pieces.len()))
-            .collect();
-        assert_eq!(spans, [(0, 0, 200, 3), (0, 1_000_000, 5, 1), (1, 200, 5, 1)]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_piece_is_in_exactly_one_read_that_covers_it(
-            mut places in proptest::collection::vec((0_u32..3, 0_u32..20_000_000, 1_u32..6_000_000), 1..60),
-        ) {
-            places.sort_unstable();
-            let pieces: Vec<_> = places.iter().map(|(pack, offset, length)| piece(*pack, *offset, *length)).collect();
-            let jobs = jobs(&pieces);
-            let mut next = 0;
-            for job in &jobs {
-                prop_assert_eq!(job.pieces.start, next);
-                next = job.pieces.end;
-                let largest = pieces[job.pieces.clone()].iter().map(|piece| piece.at.length).max().unwrap();
-                prop_assert!(job.length <= READ.max(largest) + READ);
-                for piece in &pieces[job.pieces.clone()] {
-                    prop_assert_eq!(piece.pack, job.pack);
-                    prop_assert!(piece.at.offset >= job.offset);
-                    prop_assert!(piece.at.offset + piece.at.length <= job.offset + job.length);
-                }
-            }
-            prop_assert_eq!(next, pieces.len());
-        }
-
-        #[test]
-        fn holes_do_not_change_the_content(
-            runs in proptest::collection::vec((any::<bool>(), 1_usize..200_000), 0..8),
-        ) {
-            let plain: Vec<u8> = runs.iter().flat_map(|(zero, length)| {
-                std::iter::repeat_n(u8::from(!*zero), *length)
-            }).collect();
-            let mut copy = vec![0_u8; plain.len()];
-            let mut written = 0;
-            write_around_holes(&plain, |from, bytes| {
-                copy[from..from + bytes.len()].copy_from_slice(bytes);
-                written += bytes.len();
-                Ok(())
-            }).unwrap();
-            prop_assert!(written <= plain.len());
-            prop_assert!(copy == plain);
-        }
-    }
-
-    #[test]
-    fn zeros_are_not_written() {
-        let holes = write_around_holes(&vec![0; HOLE * 3], |_, _| panic!("nothing to write")).unwrap();
-        assert!(holes);
     }
 }

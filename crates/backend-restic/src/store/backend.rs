@@ -20,6 +20,7 @@ pub(crate) struct Gate(Arc<GateState>);
 #[derive(Debug, Default)]
 struct GateState {
     closed: AtomicBool,
+    passed: AtomicBool,
     why: Mutex<Option<EngineError>>,
 }
 
@@ -32,6 +33,11 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(why);
         self.0.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether anything was sent to the repository through it. Locks don't pass here.
+    pub(crate) fn passed(&self) -> bool {
+        self.0.passed.load(Ordering::Acquire)
     }
 
     /// The reason why it is closed.
@@ -99,6 +105,7 @@ impl Backend {
             }
             snapshots.last = Some(*id);
         }
+        self.gate.0.passed.store(true, Ordering::Release);
         self.store.write(
             &layout::path_of(self.store.prefix(), kind, id),
             content.into_vec(),

@@ -6,6 +6,9 @@
     reason = "each test file uses some of it, all of it is a test"
 )]
 
+pub mod forge;
+pub mod place;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -22,6 +25,7 @@ use reseed_backend_restic::secret::Password;
 use reseed_core::clock::{Clock, SystemClock};
 use tempfile::TempDir;
 
+const PASSWORD: &str = "correct horse";
 pub const AS_PATH: &str = "/var/lib/service";
 
 pub struct Lab {
@@ -34,18 +38,26 @@ pub struct Lab {
 impl Lab {
     /// A repository that does not exist yet.
     pub fn bare() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = place::temporary();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let engine = Engine::local(dir.path().join("repo"), Arc::clone(&clock));
         Self {
             dir,
             engine,
-            password: Password::new("correct horse"),
+            password: Password::new(PASSWORD),
             clock,
         }
     }
 
+    /// An empty repository, made by hand so that opening it is quick.
     pub fn new() -> Self {
+        let lab = Self::bare();
+        forge::Forge::create(&lab.path("repo"), PASSWORD);
+        lab
+    }
+
+    /// An empty repository as the engine makes them.
+    pub fn initialised() -> Self {
         let lab = Self::bare();
         lab.engine.init(&lab.password).unwrap();
         lab

@@ -70,6 +70,7 @@ suite! { $ conformance_offsite, offsite, OffsiteLab:
     o03_a_backup_with_unreadable_files_is_partial
     o03_a_source_that_is_not_there_makes_no_snapshot
     o04_an_unchanged_tree_adds_nothing
+    o04_a_copy_adds_no_content
     o05_what_was_recorded_comes_back
     o06_points_lists_everything_newest_first
     o07_a_backup_holds_a_lock_while_it_runs
@@ -107,12 +108,15 @@ async fn back_up(repo: &dyn OffsiteRepo, cx: &Context, request: &BackupRequest) 
     report
 }
 
+/// Bytes in [`odd_tree`] that don't compress.
+const NOISE: u64 = 64 << 10;
+
 fn odd_tree(lab: &impl OffsiteLab, name: &str) -> PathBuf {
     let tree = lab.scratch().join(name);
     write_odd_tree(lab.files(), &tree);
     // Something that doesn't compress, so that "adds nothing" can be told from "adds little".
     let mut noise = Vec::new();
-    for counter in 0u32..2048 {
+    for counter in 0..NOISE / 32 {
         noise.extend_from_slice(blake3::hash(&counter.to_le_bytes()).as_bytes());
     }
     lab.files().write(&tree.join("noise"), &noise);
@@ -240,23 +244,42 @@ pub async fn o04_an_unchanged_tree_adds_nothing(lab: &impl OffsiteLab) {
     let cx = context("o04");
     let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
     let first = back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
-    assert!(first.added > 60_000, "{first:?}");
+    assert!(first.added > NOISE, "{first:?}");
     let second = back_up(&*repo, &cx, &request(&target, &tree, "p2", 2)).await;
-    assert_eq!(second.added, 0);
-    assert_eq!((second.files, second.bytes), (first.files, first.bytes));
-    let elsewhere = lab.scratch().join("elsewhere/copy");
-    lab.files().copy(&tree, &elsewhere);
-    let third = back_up(&*repo, &cx, &request(&target, &elsewhere, "p3", 3)).await;
-    // A copy has other inodes, which restic's format records with each directory; its content is not stored again.
+    let moved = lab.scratch().join("moved/elsewhere");
+    lab.files().rename(&tree, &moved);
+    let third = back_up(&*repo, &cx, &request(&target, &moved, "p3", 3)).await;
+    for again in [second, third] {
+        assert_eq!(
+            (again.added, again.files, again.bytes),
+            (0, first.files, first.bytes)
+        );
+    }
+    no_violations(lab);
+}
+
+/// O4: other inodes and times are recorded anew, and nothing else; also when little of the copy is new.
+pub async fn o04_a_copy_adds_no_content(lab: &impl OffsiteLab) {
+    let cx = context("o04b");
+    let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
+    let first = back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
+    let copy = lab.scratch().join("elsewhere/copy");
+    lab.files().copy(&tree, &copy);
+    let entries = lab.files().list(&copy).len();
+    let about_entries = 512 * u64::try_from(entries).expect("a number of entries");
     assert!(
-        third.added < first.added / 4,
-        "{} bytes of {} again",
-        third.added,
-        first.added
+        about_entries < NOISE / 4,
+        "the bound must be far below the content"
     );
-    lab.files().write(&elsewhere.join("noise2"), b"something new");
-    let fourth = back_up(&*repo, &cx, &request(&target, &elsewhere, "p4", 4)).await;
-    assert!(fourth.added > 0 && fourth.added < first.added / 4, "{fourth:?}");
+    let second = back_up(&*repo, &cx, &request(&target, &copy, "p2", 2)).await;
+    assert!(second.added <= about_entries, "{second:?} of {first:?} again");
+    assert_eq!((second.files, second.bytes), (first.files, first.bytes));
+    lab.files().write(&copy.join("noise2"), b"something new");
+    let third = back_up(&*repo, &cx, &request(&target, &copy, "p3", 3)).await;
+    assert!(
+        third.added > 0 && third.added <= about_entries + 512,
+        "{third:?} of {first:?} again"
+    );
     no_violations(lab);
 }
 

@@ -1,0 +1,282 @@
+//! One lab for both suites: a repository below a mount point, trees beside it, and ways to break it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use reseed_backend_restic::repo::Engine;
+use reseed_backend_restic::secret::Password;
+use reseed_backend_restic::worker::Worker;
+use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_core::clock::{Clock, SystemClock};
+use reseed_core::exec::SystemRunner;
+use reseed_core::names::{DatasetName, PointId};
+use reseed_core::offsite::{BackupOutcome, BackupRequest};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::store::{StageState, Staging};
+use reseed_core::{OffsiteRepo, RestoreSource};
+use reseed_testkit::conformance::offsite::{Damage, OffsiteLab};
+use reseed_testkit::conformance::source::SourceLab;
+use reseed_testkit::conformance::{context, minute, source_name};
+use reseed_testkit::files::{Files, Listing, RealFiles};
+use rustix::fs::{Mode, OFlags};
+use tempfile::TempDir;
+
+use crate::forge::{Forge, NOBODY};
+use crate::place::temporary;
+
+const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
+const PASSWORD: &str = "correct horse";
+const OTHER_HOST: &str = "the-other-host";
+
+pub(crate) struct OnDisk {
+    dir: TempDir,
+    files: RealFiles,
+    clock: Arc<dyn Clock>,
+    kept: AtomicU64,
+    their_lock: Mutex<Option<PathBuf>>,
+}
+
+impl OnDisk {
+    /// Without a repository.
+    pub(crate) fn offsite() -> Self {
+        let lab = Self {
+            dir: temporary(),
+            files: RealFiles,
+            clock: Arc::new(SystemClock::new()),
+            kept: AtomicU64::new(0),
+            their_lock: Mutex::default(),
+        };
+        for name in ["mnt", "scratch", "staging"] {
+            fs::create_dir(lab.path(name)).unwrap();
+        }
+        lab
+    }
+
+    /// With an empty one, which opens quickly: the suite of sources opens it many times.
+    pub(crate) fn source() -> Self {
+        let lab = Self::offsite();
+        Forge::create(&lab.root(), PASSWORD);
+        lab
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path("mnt/repo")
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::local(self.root(), Arc::clone(&self.clock))
+    }
+
+    fn embedded(&self, password: &str) -> Embedded {
+        Embedded::new(
+            source_name("offsite"),
+            self.engine(),
+            PasswordFrom::Given(Password::new(password)),
+            Worker::new([WORKER], Arc::new(SystemRunner::new())),
+        )
+    }
+
+    fn forge(&self) -> Forge {
+        Forge::open(&self.root(), PASSWORD)
+    }
+
+    /// Largest first.
+    fn packs(&self) -> Vec<PathBuf> {
+        let mut packs = self.files.regular_files(&self.root().join("data"));
+        packs.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
+        packs
+    }
+
+    fn make_target(&self, name: &str) -> Target {
+        Target {
+            dataset: DatasetName::new(format!("plain/{name}")).unwrap(),
+            mountpoint: self.path("live").join(name),
+        }
+    }
+}
+
+impl OffsiteLab for OnDisk {
+    fn repo(&self) -> Arc<dyn OffsiteRepo> {
+        Arc::new(self.embedded(PASSWORD))
+    }
+    fn repo_with_wrong_password(&self) -> Arc<dyn OffsiteRepo> {
+        Arc::new(self.embedded("wrong"))
+    }
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+    fn scratch(&self) -> PathBuf {
+        self.path("scratch")
+    }
+    fn target(&self, name: &str) -> Target {
+        self.make_target(name)
+    }
+    fn objects(&self) -> BTreeMap<String, u64> {
+        let (root, locks) = (self.root(), self.root().join("locks"));
+        let paths = self.files.regular_files(&root).into_iter();
+        paths
+            .filter(|path| !path.starts_with(&locks))
+            // A file in the repository's place is listed as itself, with a slash behind it.
+            .map(|path| path.components().collect::<PathBuf>())
+            .map(|path| (path.display().to_string(), fs::metadata(&path).unwrap().len()))
+            .collect()
+    }
+    fn put_something_else(&self) {
+        fs::rename(self.root(), self.path("the-repository-was")).unwrap();
+        fs::write(self.root(), b"a file where the repository should be").unwrap();
+    }
+    fn make_newer(&self) {
+        self.forge().set_version(99);
+    }
+    fn set_reachable(&self, reachable: bool) {
+        let (mount, away) = (self.path("mnt"), self.path("away"));
+        if reachable {
+            fs::remove_file(&mount).unwrap();
+            fs::rename(away, mount).unwrap();
+        } else {
+            fs::rename(&mount, away).unwrap();
+            // Nothing below can be looked at, not by root either.
+            std::os::unix::fs::symlink(&mount, &mount).unwrap();
+        }
+    }
+    fn lock_exclusively(&self) -> String {
+        let lock = self.forge().lock(true, OTHER_HOST, 4711, self.clock.now());
+        *self.their_lock.lock().unwrap() = Some(lock);
+        OTHER_HOST.to_owned()
+    }
+    fn leave_dead_lock(&self) {
+        let here = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+        self.forge().lock(true, &here, NOBODY, self.clock.now());
+    }
+    fn unlock(&self) {
+        let lock = self.their_lock.lock().unwrap().take().unwrap();
+        fs::remove_file(lock).unwrap();
+    }
+    fn locks(&self) -> usize {
+        let locks = fs::read_dir(self.root().join("locks")).into_iter().flatten();
+        // What is being written has another name until it is complete.
+        locks
+            .filter(|entry| entry.as_ref().unwrap().file_name().len() == 64)
+            .count()
+    }
+    fn damage(&self, damage: Damage) {
+        let pack = self.packs().remove(0);
+        match damage {
+            Damage::Flip => {
+                let middle = fs::metadata(&pack).unwrap().len() / 2;
+                self.files.flip(&pack, usize::try_from(middle).unwrap());
+            }
+            Damage::Missing => fs::remove_file(pack).unwrap(),
+        }
+    }
+    fn make_unreadable(&self, path: &Path) -> bool {
+        if rustix::process::geteuid().is_root() {
+            // Root can read everything but what is below more directories than a path can name.
+            self.files.remove(path);
+            self.files.make_dir(path);
+            let name = "d".repeat(250);
+            let mut dir = std::os::fd::OwnedFd::from(fs::File::open(path).unwrap());
+            for _ in 0..17 {
+                rustix::fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o755)).unwrap();
+                dir = rustix::fs::openat(&dir, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+            }
+        } else {
+            self.files.set_mode(path, 0);
+        }
+        true
+    }
+}
+
+#[async_trait]
+impl SourceLab for OnDisk {
+    fn source(&self) -> Arc<dyn RestoreSource> {
+        Arc::new(self.embedded(PASSWORD))
+    }
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+    fn scratch(&self) -> PathBuf {
+        self.path("scratch")
+    }
+    fn target(&self, name: &str) -> Target {
+        self.make_target(name)
+    }
+    async fn keep(&self, target: &Target, tree: &Path, minutes: i64) -> PointId {
+        let number = self.kept.fetch_add(1, Ordering::Relaxed);
+        let request = BackupRequest {
+            target: target.clone(),
+            path: tree.to_owned(),
+            as_path: target.mountpoint.clone(),
+            host: "host".to_owned(),
+            point: PointId::new((u64::MAX - number).to_string()).unwrap(),
+            snapshot: None,
+            taken_at: minute(minutes),
+            fingerprint: None,
+            unseeded: false,
+        };
+        let report = self
+            .embedded(PASSWORD)
+            .backup(&context("keep"), &request)
+            .await
+            .unwrap();
+        assert_eq!(report.outcome, BackupOutcome::Complete);
+        request.point
+    }
+    async fn stage(&self, point: &RecoveryPoint) -> Staging {
+        let leaf = point.dataset.as_str().strip_prefix("plain/").unwrap();
+        let path = self.path("staging").join(format!("{leaf}@{}", point.id));
+        let state = if path.exists() {
+            StageState::Partial
+        } else {
+            fs::create_dir(&path).unwrap();
+            StageState::Fresh
+        };
+        Staging {
+            target: self.make_target(leaf),
+            locator: path.display().to_string(),
+            path,
+            state,
+        }
+    }
+    async fn staged(&self, staging: &Staging) -> Listing {
+        self.files.list(&staging.path)
+    }
+    async fn discard(&self, staging: &Staging) {
+        self.files.remove(&staging.path);
+    }
+    fn set_reachable(&self, reachable: bool) {
+        let (mount, away) = (self.path("mnt"), self.path("away"));
+        if reachable {
+            fs::remove_dir(&mount).unwrap();
+            fs::rename(away, mount).unwrap();
+        } else {
+            fs::rename(&mount, away).unwrap();
+            // As an unmounted disk: its mount point is there, and empty.
+            fs::create_dir(mount).unwrap();
+        }
+    }
+    async fn forget(&self, point: &RecoveryPoint) {
+        fs::remove_file(self.root().join("snapshots").join(&point.locator)).unwrap();
+    }
+    async fn damage(&self, _point: &RecoveryPoint) {
+        for pack in self.packs() {
+            // Within the first blob, behind its nonce.
+            self.files.flip(&pack, 20);
+        }
+    }
+    fn violations(&self) -> Vec<String> {
+        let locks = OffsiteLab::locks(self);
+        (locks > 0)
+            .then(|| format!("{locks} locks were left"))
+            .into_iter()
+            .collect()
+    }
+}

@@ -22,6 +22,7 @@ impl OwnKinds for SourceKind {
             EngineError::Locked { .. } => Some(Self::Locked),
             EngineError::NoSnapshot { .. } => Some(Self::NoSuchPoint),
             EngineError::EmptyResult { .. } => Some(Self::NothingRestored),
+            EngineError::Target { .. } => Some(Self::Target),
             EngineError::Worker { .. } | EngineError::Panicked { .. } => Some(Self::Crashed),
             _ => None,
         }

@@ -170,7 +170,7 @@ pub(crate) struct PreseedArgs {
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
     /// How long to wait for another run on the same service
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) wait: std::time::Duration,
     /// For the demo and tests: end the process, as a power cut would, once so many bytes are restored
     #[arg(long, hide = true, value_name = "BYTES")]

@@ -39,11 +39,14 @@ fn main() -> ExitCode {
         signals.abort();
         answer
     });
-    show(&ui, &answer)
+    let code = show(&ui, &answer);
+    // A disk that hangs must not keep the process when everything has been said.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code
 }
 
 /// Cancels the run at the first SIGINT or SIGTERM. It then ends by itself: children are reaped, locks released, staging stays
-/// resumable. A second signal is left to the system, so that a run that hangs can still be killed.
+/// resumable. A third signal ends a run that hangs at once.
 async fn on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

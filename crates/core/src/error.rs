@@ -169,6 +169,8 @@ kinds! {
         WrongPassword = "wrong-password", Never;
         /// Somebody holds a lock that is not stale.
         Locked = "locked", Later;
+        /// The source did its part, and what it restores into could not be written.
+        Target = "target", AfterFix;
     }
     /// How a [`WalArchiver`](crate::WalArchiver) fails.
     WalKind {

@@ -115,18 +115,38 @@ pub struct Traced;
 impl EventSink for Traced {
     fn emit(&self, run: &RunId, event: Event) {
         match &event {
-            Event::Progress { dataset, bytes, total, .. } => tracing::trace!(%run, %dataset, bytes, total, "progress"),
-            Event::AttemptFailed { service, source, error, .. } => {
+            Event::Progress {
+                dataset,
+                bytes,
+                total,
+                ..
+            } => tracing::trace!(%run, %dataset, bytes, total, "progress"),
+            Event::AttemptFailed {
+                service,
+                source,
+                error,
+                ..
+            } => {
                 tracing::warn!(%run, %service, %source, kind = error.kind, "attempt failed: {error}");
             }
             Event::Warning { service, message, .. } => {
                 let service = service.as_ref().map(tracing::field::display);
                 tracing::warn!(%run, service, "{message}");
             }
-            Event::ServiceFinished { service, summary, ok: false, seconds } => {
+            Event::ServiceFinished {
+                service,
+                summary,
+                ok: false,
+                seconds,
+            } => {
                 tracing::error!(%run, %service, seconds, "{summary}");
             }
-            Event::ServiceFinished { service, summary, ok: true, seconds } => {
+            Event::ServiceFinished {
+                service,
+                summary,
+                ok: true,
+                seconds,
+            } => {
                 tracing::info!(%run, %service, seconds, "{summary}");
             }
             other => tracing::debug!(%run, event = ?other),

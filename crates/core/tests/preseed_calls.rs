@@ -59,7 +59,13 @@ mock! {
 }
 
 fn populated(target: &Target) -> Inspection {
-    Inspection { target: target.clone(), condition: Condition::Populated, guid: None, marker: None, leftover: None }
+    Inspection {
+        target: target.clone(),
+        condition: Condition::Populated,
+        guid: None,
+        marker: None,
+        leftover: None,
+    }
 }
 
 #[tokio::test]
@@ -95,7 +101,17 @@ async fn fifty_present_services_cost_one_inspection_and_no_other_call() {
         host: "lab".to_owned(),
     };
     let cx = Context::silent(RunId::new("run").unwrap());
-    let reports = preseed(&engine, &cx, &services.iter().collect::<Vec<_>>()).await;
+    let reports = preseed(
+        &engine,
+        &cx,
+        &services.iter().collect::<Vec<_>>(),
+        std::time::Duration::ZERO,
+    )
+    .await;
     assert_eq!(reports.len(), 50);
-    assert!(reports.iter().all(|report| report.outcome == Outcome::DataPresent));
+    assert!(
+        reports
+            .iter()
+            .all(|report| report.outcome == Outcome::DataPresent)
+    );
 }

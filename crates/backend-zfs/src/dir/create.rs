@@ -449,13 +449,14 @@ fn member_of(dataset: &Dataset, name: &DatasetName, group: Guid) -> Done<Option<
 
 /// Notes which mount the live directory is on, for [`inspect`](super::inspect). Not worth failing a snapshot for.
 fn remember_place(root: &Root, one: &Taking<'_>) {
-    if let Err(fail) = note_place(root, &one.dataset, &one.place) {
+    if let Err(fail) = note_place(root, &one.dataset, &one.place, false) {
         tracing::warn!(dataset = %one.target.dataset, store = ?root.path, %fail, "can't note where the live directory is");
     }
 }
 
-/// Notes which mount a live directory is on, if that isn't noted yet.
-pub(super) fn note_place(root: &Root, dataset: &Dataset, place: &Place) -> Done<()> {
+/// Notes which mount a live directory is on. A record that says that it was on a disk of its own stays when that disk isn't
+/// mounted, unless an operator says that this is the data (`adopted`).
+pub(super) fn note_place(root: &Root, dataset: &Dataset, place: &Place, adopted: bool) -> Done<()> {
     let Some(mounted_at) = place.mounted_at() else {
         return Ok(());
     };
@@ -466,6 +467,7 @@ pub(super) fn note_place(root: &Root, dataset: &Dataset, place: &Place) -> Done<
     let what = || format!("can't read place.json of the store at {:?}", root.path);
     match records::read::<PlaceRecord>(&dataset.fd, c"place.json").during(what)? {
         Found::There(known) if known == record => Ok(()),
+        Found::There(known) if !adopted && known.mountpoint == record.mountpoint && known.is_below(&record.mounted_at) => Ok(()),
         _ => records::write(&dataset.fd, c"place.json", &record),
     }
 }

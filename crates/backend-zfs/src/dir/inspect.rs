@@ -80,6 +80,14 @@ fn one(root: &Result<Root, NoRoot>, target: &Target) -> Inspection {
         answer.condition = condition;
         return answer;
     }
+    if answer.condition == Condition::Populated
+        && let Ok(root) = root
+        && let Some(why) = disk_missing(root, target, &place)
+    {
+        // What somebody put below the mount point of a disk that is missing is not the service's data.
+        answer.condition = Condition::Unmounted { why };
+        return answer;
+    }
     answer.leftover = leftover(&place, target, answer.guid);
     answer
 }
@@ -99,18 +107,18 @@ fn unavailable(root: &Result<Root, NoRoot>, target: &Target, place: &Place) -> O
             });
         }
     };
+    disk_missing(root, target, place).map(|why| Condition::PoolUnavailable { why })
+}
+
+/// Why what stands at a target's place can't be on the disk that its data was on.
+fn disk_missing(root: &Root, target: &Target, place: &Place) -> Option<String> {
     let seen = read_of::<PlaceRecord>(root, &target.dataset, c"place.json")?;
     if seen.mountpoint != place_key(place) {
         return None;
     }
     let now = place.mounted_at()?;
-    // Mounted deeper than before is somebody's new disk; mounted less deep is a disk that is missing.
-    let missing = seen.mounted_at != now && seen.mounted_at.starts_with(&now);
-    missing.then(|| Condition::PoolUnavailable {
-        why: format!(
-            "it was on the filesystem mounted at {:?}, and nothing is mounted there now",
-            seen.mounted_at
-        ),
+    seen.is_below(&now).then(|| {
+        format!("it was on the filesystem mounted at {:?}, and nothing is mounted there now", seen.mounted_at)
     })
 }
 

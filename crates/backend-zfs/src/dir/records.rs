@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use reseed_core::error::Common;
@@ -159,6 +159,14 @@ pub(super) struct PlaceRecord {
     pub(super) mountpoint: String,
     /// The mount that it was on.
     pub(super) mounted_at: PathBuf,
+}
+
+impl PlaceRecord {
+    /// Whether the place was on a disk below the mount that it is on now: mounted deeper than before is somebody's new
+    /// disk; mounted less deep is a disk that is missing.
+    pub(super) fn is_below(&self, now: &Path) -> bool {
+        self.mounted_at != now && self.mounted_at.starts_with(now)
+    }
 }
 
 /// `stage.json` of a staging directory.

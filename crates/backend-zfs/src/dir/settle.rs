@@ -240,7 +240,7 @@ fn write_marker(
     marker: &Marker,
 ) -> Result<(), StoreError> {
     let dataset = root.ensure_dataset(&target.dataset).store()?;
-    note_place(root, &dataset, place).store()?;
+    note_place(root, &dataset, place, marker.state == MarkerState::Adopted).store()?;
     records::write(
         &dataset.fd,
         c"marker.json",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use reseed_core::Service;
 use reseed_core::error::OpError;
 use reseed_core::event::{Event, EventSink};
 use reseed_core::names::RunId;
@@ -19,15 +20,49 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     if args.dry_run {
         return Ok(plan(session, &args.which).await);
     }
-    // All locks before the first look: nobody changes what was inspected.
-    let mut locks = Vec::with_capacity(services.len());
-    for service in &services {
-        locks.push(session.lock(&service.name, "preseed", args.wait).await?);
+    let (engine, cx) = (&session.engine, &session.cx);
+    let since = engine.clock.monotonic();
+    // A service whose data is there needs no lock, and must not wait for a backup of it to end.
+    let all: Vec<_> = services.iter().collect();
+    let needed = preseed::needed(engine, cx, &all).await;
+    let mut todo: Vec<usize> = (0..all.len()).filter(|n| needed[*n]).collect();
+    // Always in the same order, so that two runs can't wait for each other.
+    todo.sort_by(|a, b| all[*a].name.cmp(&all[*b].name));
+    let (mut locks, mut refused) = (Vec::new(), Vec::new());
+    for index in todo {
+        match session.lock(&all[index].name, "preseed", args.wait).await {
+            Ok(lock) => locks.push(lock),
+            Err(error) => refused.push((index, error)),
+        }
     }
-    let services: Vec<_> = services.iter().collect();
-    let reports = preseed::preseed(&session.engine, &session.cx, &services).await;
+    let ready: Vec<&Service> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| refused.iter().all(|(r, _)| r != n))
+        .map(|(_, s)| *s)
+        .collect();
+    // Inspected again under the locks: nobody changes what is acted upon.
+    let reports = preseed::preseed(engine, cx, &ready, since).await;
     drop(locks);
-    Ok(Answer::of_preseeds(&session.ui, &reports))
+    let mut answer = Answer::of_preseeds(&session.ui, &reports);
+    if let Some((_, first)) = refused.first() {
+        for (index, error) in &refused {
+            answer.text.push_str(&format!(
+                "{}: {}\n",
+                all[*index].name,
+                printable(&error.to_string())
+            ));
+        }
+        answer.exit = answer.exit.max(Exit::of_error(first));
+        if let Some(object) = answer.json.as_object_mut() {
+            let list: Vec<_> = refused
+                .iter()
+                .map(|(n, e)| json!({ "service": all[*n].name, "error": e.report() }))
+                .collect();
+            object.insert("refused".to_owned(), json!(list));
+        }
+    }
+    Ok(answer)
 }
 
 async fn plan(session: &Session, which: &Services) -> Answer {

@@ -68,6 +68,10 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         return Ok(Answer::of_preseeds(&session.ui, &[report]));
     };
     let to = std::path::absolute(to).map_err(|e| OpError::io(format!("{} is no path", to.display()), &e))?;
+    if let Some(place) = session.config.place_near(&to) {
+        return Err(OpError::new(OpKind::InvalidInput, format!("{} is not a place beside: {place}", to.display()))
+            .hint("restore into a directory of its own; without `--to` a missing service is put back in place, verified first"));
+    }
     let restored = ops::restore_to(&session.engine, &session.cx, &service, &options, &scope, &to).await?;
     let mut text = String::new();
     let mut exit = Exit::Ok;

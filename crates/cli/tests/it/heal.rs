@@ -179,7 +179,12 @@ fn restore_on_request() {
         ran.out.contains("never overwritten") && ran.out.contains("--to"),
         "{ran:?}"
     );
-    lab.run(&["restore", "app", "--to", "data/app"]).expect(1);
+    for near in ["data/app", "data/app/sub/x", "data", "replica/x", "offsite", "."] {
+        lab.run(&["restore", "app", "--to", near]).expect(2);
+    }
+    fs::create_dir(lab.path("taken")).unwrap();
+    fs::write(lab.path("taken/x"), "x").unwrap();
+    lab.run(&["restore", "app", "--to", "taken"]).expect(1);
 
     // Elsewhere, of an earlier moment, in part.
     lab.run(&["restore", "app", "--at", &point, "--to", "out"])

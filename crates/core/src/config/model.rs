@@ -66,6 +66,40 @@ impl Config {
         }
     }
 
+    /// What configured directory a path is, contains, or lies in, in words; none when it has nothing to do with any.
+    pub fn place_near(&self, path: &Path) -> Option<String> {
+        let near = |other: &Path| path.starts_with(other) || other.starts_with(path);
+        let live = self
+            .services
+            .values()
+            .flat_map(|service| service.datasets.iter().map(move |d| (service, d)));
+        let mut live = live.filter(|(_, dataset)| near(&dataset.mountpoint));
+        if let Some((service, dataset)) = live.next() {
+            return Some(format!(
+                "the data of {} is in {}",
+                service.name,
+                dataset.mountpoint.display()
+            ));
+        }
+        let mut places = self
+            .stores
+            .iter()
+            .chain(&self.replicas)
+            .map(|(name, place)| (name, place.path()));
+        if let Some((name, place)) = places.find(|(_, place)| near(place)) {
+            return Some(format!("{name} is in {}", place.display()));
+        }
+        let repository = |offsite: &Offsite| match offsite {
+            Offsite::Embedded { repository, .. } => repository.clone(),
+        };
+        let mut repositories = self
+            .offsite
+            .iter()
+            .map(|(name, offsite)| (name, repository(offsite)));
+        let (name, place) = repositories.find(|(_, place)| near(place))?;
+        Some(format!("{name} is in {}", place.display()))
+    }
+
     /// A service by its name as someone typed it.
     ///
     /// # Errors

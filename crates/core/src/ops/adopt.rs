@@ -62,7 +62,8 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
 
 fn mark(engine: &Engine, cx: &Context, inspection: &Inspection) -> Result<Settle, OpError> {
     match (&inspection.condition, inspection.guid) {
-        (Condition::Populated | Condition::Empty, Some(guid)) => Ok(Settle::Mark {
+        // Unmounted, with a guid: the operator says that what is there is the data, wherever it was before.
+        (Condition::Populated | Condition::Empty | Condition::Unmounted { .. }, Some(guid)) => Ok(Settle::Mark {
             target: inspection.target.clone(),
             guid,
             marker: Marker {

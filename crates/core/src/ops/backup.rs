@@ -99,7 +99,11 @@ async fn newest_state(
     let Some(first) = service.targets.first() else {
         return Ok(None);
     };
-    for newest in snapshots.iter().rev().filter(|s| s.dataset == first.dataset) {
+    // One that is dated in the future, by a clock that was wrong then, must not hide all that come after it.
+    let now = engine.clock.now();
+    let mut names: Vec<&Snapshot> = snapshots.iter().filter(|s| s.dataset == first.dataset).collect();
+    names.sort_by_key(|s| (s.taken_at <= now, s.taken_at));
+    for newest in names.into_iter().rev() {
         let same = |dataset| {
             snapshots
                 .iter()

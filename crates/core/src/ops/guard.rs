@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::point::{MarkerState, Snapshot};
+use crate::point::{Fingerprint, MarkerState, Snapshot};
+use crate::preseed::UNSEEDED_HOLD;
 use crate::store::{Condition, Inspection};
 
 /// Why nothing may be aged out.
@@ -16,8 +17,9 @@ pub struct Guarded {
 
 /// Decides whether older recovery points of a service may be aged out.
 ///
-/// Forbidden while the service is unseeded, while any of its datasets isn't plainly there with data, and when its newest
-/// snapshot has less than half the files or bytes of the one before it, unless an operator has adopted the state since.
+/// Forbidden while the service is unseeded (by its marker, or by the hold that a start without data leaves), while any of its
+/// datasets isn't plainly there with data, and when its newest snapshot has less than half the files or bytes of any other,
+/// unless an operator has adopted the state since.
 ///
 /// # Errors
 /// [`Guarded`] says why not.
@@ -53,15 +55,20 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
                 });
             }
         }
+        // What an operator adopted is the measure from then on; before that, the largest state there is.
+        let since =
+            |s: &&Snapshot| s.dataset == *dataset && !s.unseeded && adopted.is_none_or(|at| s.taken_at >= at);
         let mut measured = snapshots
             .iter()
             .rev()
-            .filter(|s| s.dataset == *dataset && s.fingerprint.is_some());
-        if let (Some(newest), Some(before)) = (measured.next(), measured.next())
-            && let (Some(now), Some(then)) = (newest.fingerprint, before.fingerprint)
-            && (now.bytes < then.bytes / 2 || now.files < then.files / 2)
-            && adopted.is_none_or(|at| at < newest.taken_at)
-        {
+            .filter(since)
+            .filter_map(|s| Some((s, s.fingerprint?)));
+        let Some((newest, now)) = measured.next() else {
+            continue;
+        };
+        let shrank =
+            |(_, then): &(&Snapshot, Fingerprint)| now.bytes < then.bytes / 2 || now.files < then.files / 2;
+        if let Some((before, then)) = measured.find(shrank) {
             let why = format!(
                 "{dataset} shrank from {} files and {} bytes in {} to {} files and {} bytes in {}",
                 then.files, then.bytes, before.name, now.files, now.bytes, newest.name
@@ -71,6 +78,17 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
                 hint: format!("look at it; then {adopt}"),
             });
         }
+    }
+    // An independent record of the same thing: the marker may have gone with a directory that was made anew.
+    if let Some(held) = snapshots
+        .iter()
+        .find(|s| s.holds.iter().any(|tag| tag.as_str() == UNSEEDED_HOLD))
+    {
+        let why = format!("{} is held because {service} was started without data", held.name);
+        return Err(Guarded {
+            why,
+            hint: format!("restore it, or {adopt}"),
+        });
     }
     Ok(())
 }

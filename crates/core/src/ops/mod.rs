@@ -108,6 +108,12 @@ pub fn failed(
     Doing::begin(engine, cx, service, operation, None).fail(error.report())
 }
 
+/// Why a service is unseeded, as far as the journal knows. The marker goes with a directory that is made anew; the journal doesn't.
+/// A journal that can't be read says nothing: the marker and the holds remain.
+pub(crate) fn unseeded_by_journal(engine: &Engine, service: &Service) -> Option<String> {
+    engine.journal.service(&service.name).ok().flatten()?.unseeded
+}
+
 /// Collects a report while an operation runs.
 #[derive(Debug)]
 pub(crate) struct Doing<'a> {

@@ -1,5 +1,6 @@
 //! A restore that somebody asked for: from a chosen source, of a chosen moment, in place or to another directory.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +67,17 @@ pub async fn restore(
     service: &Service,
     options: &RestoreOptions,
 ) -> Result<ServiceReport, OpError> {
-    let inspections = inspect(engine, cx, service).await?;
+    let mut inspections = inspect(engine, cx, service).await?;
+    if inspections
+        .iter()
+        .any(|i| i.leftover.as_ref().is_some_and(|l| l.promoted))
+    {
+        // An earlier restore was cut off after its data stood at its place: that one ends first.
+        Walk::begin(engine, cx, service, engine.clock.monotonic())
+            .finish_promotions(&inspections)
+            .await;
+        inspections = inspect(engine, cx, service).await?;
+    }
     let mut slots = Vec::with_capacity(inspections.len());
     for inspection in &inspections {
         slots.push(slot(service, inspection, options.set_aside)?);
@@ -75,7 +86,7 @@ pub async fn restore(
     let mut patient = service.clone();
     patient.policy.budget = BUDGET;
     patient.policy.source_budget = BUDGET;
-    let mut walk = Walk::begin(engine, cx, &patient);
+    let mut walk = Walk::begin(engine, cx, &patient, engine.clock.monotonic());
     record_begin(engine, cx, service, RunKind::Restore);
     let mut ended = None;
     for candidate in &candidates {
@@ -87,6 +98,9 @@ pub async fn restore(
         if ended.is_some() {
             break;
         }
+    }
+    if ended == Some(Outcome::Restored) {
+        walk.release_last_good().await;
     }
     let outcome = ended.unwrap_or_else(|| Outcome::Held { why: walk.reasons() });
     let report = walk.into_report(outcome);
@@ -180,8 +194,9 @@ pub async fn restore_to(
     // A source makes what is there equal to the point, so this must be nobody's.
     engine.verifier.make_scratch(cx, to).await?;
     let mut last = None;
+    let mut made = BTreeSet::new();
     for candidate in &candidates {
-        match one_to(engine, cx, service, candidate, scope, to, last.is_some()).await {
+        match one_to(engine, cx, service, candidate, scope, to, &mut made).await {
             Ok(reports) => return Ok(reports),
             Err(error) => {
                 cx.emit(crate::event::Event::AttemptFailed {
@@ -207,7 +222,7 @@ async fn one_to(
     candidate: &Candidate,
     scope: &Scope,
     to: &Path,
-    retried: bool,
+    made: &mut BTreeSet<PathBuf>,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let source = Arc::clone(&service.sources[candidate.source]);
     if source.caps().delivery == Delivery::Native {
@@ -224,7 +239,7 @@ async fn one_to(
         } else {
             to.join(target.dataset.leaf())
         };
-        if path != to && !retried {
+        if path != to && made.insert(path.clone()) {
             engine.verifier.make_scratch(cx, &path).await?;
         }
         let staging = Staging {
@@ -374,13 +389,24 @@ async fn choose(
     match options.at {
         // As in a preseed: the chain's order, each source's best first.
         At::Newest => {
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
             found.sort_by_key(|c| c.is_unseeded());
             found.retain(|c| seen.insert(c.source));
         }
         // The moment matters more than where it comes from; only exactly that moment is good enough as a substitute.
         At::Time(_) | At::Point(_) => {
             found.sort_by_key(|c| (std::cmp::Reverse(c.taken_at()), c.source));
+            if let At::Point(wanted) = &options.at
+                && let (Some(newest), Some(oldest)) = (found.first(), found.last())
+                && newest.taken_at() != oldest.taken_at()
+            {
+                let what = format!(
+                    "{wanted} stands for more than one recovery point, of {} and of {}",
+                    newest.taken_at(),
+                    oldest.taken_at()
+                );
+                return Err(OpError::new(OpKind::InvalidInput, what).hint("give the whole id, or a time"));
+            }
             if let Some(best) = found.first().map(Candidate::taken_at) {
                 found.retain(|c| c.taken_at() == best);
             }
@@ -403,11 +429,12 @@ async fn choose(
 
 fn fits(candidate: &Candidate, at: &At) -> bool {
     let named = |point: &RecoveryPoint, wanted: &str| {
-        point.id.as_str() == wanted
-            || point.snapshot.as_ref().is_some_and(|s| s.as_str() == wanted)
+        let exact = point.id.as_str() == wanted
             || point.locator == wanted
-            || (wanted.len() >= 6
-                && (point.locator.starts_with(wanted) || point.id.as_str().starts_with(wanted)))
+            || point.snapshot.as_ref().is_some_and(|s| s.as_str() == wanted);
+        // The beginning of an id, as restic prints it. A path is no id.
+        let begins = |id: &str| !id.contains('/') && id.starts_with(wanted);
+        exact || (wanted.len() >= 6 && (begins(&point.locator) || begins(point.id.as_str())))
     };
     match at {
         At::Newest => true,

@@ -92,14 +92,15 @@ pub(super) async fn take(
     });
     let inspections = inspect.await.map_err(|e| e.convert(OpKind::Blocked))?;
     worth_keeping(service, &inspections)?;
+    let unseeded = inspections
+        .iter()
+        .any(|i| i.marker.as_ref().is_some_and(crate::point::Marker::is_unseeded));
     let request = CreateSnapshots {
         targets: service.targets.clone(),
         name: name.clone(),
         taken_at: engine.clock.now(),
         measure: true,
-        unseeded: inspections
-            .iter()
-            .any(|i| i.marker.as_ref().is_some_and(crate::point::Marker::is_unseeded)),
+        unseeded: unseeded || super::unseeded_by_journal(engine, service).is_some(),
     };
     let create = engine.within(cx, BUDGET, "taking the snapshot", |cx| async move {
         store.create(&cx, &request).await

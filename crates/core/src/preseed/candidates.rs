@@ -8,9 +8,6 @@ use crate::point::{RecoveryPoint, Target};
 use crate::service::Prefer;
 use crate::store::Leftover;
 
-/// Older points of a source that are tried when every source's best one failed.
-pub(crate) const OLDER_POINTS: usize = 3;
-
 /// One state of all datasets that are wanted, from one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -92,7 +89,7 @@ pub(crate) fn order(
 ) -> Vec<Candidate> {
     let mut rounds: Vec<Vec<Candidate>> = Vec::new();
     for candidates in per_source {
-        for (round, candidate) in candidates.into_iter().take(1 + OLDER_POINTS).enumerate() {
+        for (round, candidate) in candidates.into_iter().enumerate() {
             if rounds.len() <= round {
                 rounds.push(Vec::new());
             }

@@ -22,6 +22,15 @@ impl Walk<'_> {
         if let Some(error) = self.target_failure.take() {
             return Outcome::Failed { error };
         }
+        if let Some((source, error)) = self.unfinished.take() {
+            // Slow is neither unreachable nor corrupt: starting without data would throw away what has arrived.
+            let name = self.service.sources[source].name();
+            let why = format!(
+                "{name} was not done when its time was up ({error}); what it brought is kept, and the next run goes on. {}",
+                self.reasons()
+            );
+            return Outcome::Held { why };
+        }
         let nothing_exists = probes
             .iter()
             .all(|probe| matches!(&probe.answer, Ok(points) if points.is_empty()));
@@ -96,6 +105,39 @@ impl Walk<'_> {
             // The unseeded marker guards them too; the hold is for other tools that prune.
             self.warn(
                 format!("the last good snapshots could not be held: {error}"),
+                None,
+            );
+        }
+    }
+
+    /// Lets go of what the unseeded guard held: the data is back.
+    pub(crate) async fn release_last_good(&mut self) {
+        if !self.service.store.caps().holds {
+            return;
+        }
+        let (store, targets) = (&self.service.store, &self.service.targets);
+        let release = self.engine.within(
+            self.cx,
+            self.left_to_end(),
+            "releasing the unseeded hold",
+            |cx| async move {
+                let held = store.list(&cx, targets).await?;
+                let held: Vec<_> = held
+                    .iter()
+                    .filter(|s| s.holds.iter().any(|t| t.as_str() == UNSEEDED_HOLD))
+                    .map(|s| s.reference())
+                    .collect();
+                if held.is_empty() {
+                    return Ok(());
+                }
+                let tag = HoldTag::new(UNSEEDED_HOLD)
+                    .map_err(|e| StoreError::new(crate::error::StoreKind::InvalidInput, e.to_string()))?;
+                store.hold(&cx, &held, &tag, HoldChange::Release).await
+            },
+        );
+        if let Err(error) = release.await {
+            self.warn(
+                format!("the hold of the unseeded guard could not be released: {error}"),
                 None,
             );
         }

@@ -41,17 +41,52 @@ pub(crate) use walk::{Walk, probe_all};
 
 /// Preseeds services, one after the other, after one inspection of all of them together.
 ///
-/// Every service gets a report; none keeps another from being looked at.
-pub async fn preseed(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<ServiceReport> {
+/// Every service gets a report; none keeps another from being looked at, and those whose data is there don't wait for the
+/// others. The first service's budget began at `since` (by the engine's monotonic clock), so that waiting for a lock counts.
+pub async fn preseed(
+    engine: &Engine,
+    cx: &Context,
+    services: &[&Service],
+    since: Duration,
+) -> Vec<ServiceReport> {
     let inspections = inspect_all(engine, cx, services).await;
-    let mut reports = Vec::with_capacity(services.len());
-    for (service, inspections) in services.iter().zip(inspections) {
-        let walk = Walk::begin(engine, cx, service);
-        reports.push(walk.preseed(inspections).await);
+    let present = |answer: &Result<Vec<Inspection>, String>| matches!(answer, Ok(list) if decide(list) == Decision::Present);
+    let mut order: Vec<usize> = (0..services.len()).collect();
+    order.sort_by_key(|index| !present(&inspections[*index]));
+    let mut reports: Vec<(usize, ServiceReport)> = Vec::with_capacity(services.len());
+    let mut inspections: Vec<Option<_>> = inspections.into_iter().map(Some).collect();
+    let mut quick = Vec::new();
+    let mut began = since;
+    for index in order {
+        let Some(inspected) = inspections[index].take() else {
+            continue;
+        };
+        let walk = Walk::begin(engine, cx, services[index], began);
+        let report = walk.preseed(inspected).await;
+        if report.outcome == Outcome::DataPresent {
+            // One write for all: fifty services whose data is there cost one transaction.
+            quick.push(report.clone());
+        } else {
+            record(engine, std::slice::from_ref(&report), RunKind::Preseed);
+            began = engine.clock.monotonic();
+        }
+        reports.push((index, report));
     }
-    // One write for all: fifty services whose data is there cost one transaction.
-    record(engine, &reports, RunKind::Preseed);
-    reports
+    record(engine, &quick, RunKind::Preseed);
+    reports.sort_by_key(|(index, _)| *index);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
+/// Whether each service has something for a preseed to do. Changes nothing; a service that can't be inspected has.
+pub async fn needed(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<bool> {
+    let clean = |list: &Vec<Inspection>| {
+        decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none())
+    };
+    let inspections = inspect_all(engine, cx, services).await;
+    inspections
+        .iter()
+        .map(|answer| !answer.as_ref().is_ok_and(clean))
+        .collect()
 }
 
 /// Says that a run has begun, so that one that never ends is known.
@@ -96,10 +131,13 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
                     report.datasets.first().and_then(good),
                 )));
             }
+            Outcome::FirstStart => entries.push(Entry::Service(service(None, None))),
             _ => {}
         }
     }
-    engine.journal.write(entries);
+    if !entries.is_empty() {
+        engine.journal.write(entries);
+    }
 }
 
 /// Says what a preseed of these services would do, and changes nothing.

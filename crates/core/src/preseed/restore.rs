@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::report::{DatasetReport, Outcome, Stage};
 use super::{Candidate, Walk};
+use crate::context::Context;
 use crate::error::{
     Common, Effect, ErrorReport, Kind, OpError, OpKind, Retry, SourceError, SourceKind, StoreError, StoreKind,
 };
@@ -14,8 +15,12 @@ use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::service::Verify;
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
+use crate::store::Condition;
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
 use crate::verify::Validator;
+
+/// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
+const PROMOTE_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// A missing dataset on its way back.
 #[derive(Debug)]
@@ -58,7 +63,9 @@ struct Failure {
 
 impl Failure {
     fn source(stage: Stage, error: &SourceError) -> Self {
-        let target = matches!(error.kind().common(), Some(Common::NoSpace | Common::ReadOnly));
+        let kind = error.kind();
+        let target =
+            kind == SourceKind::Target || matches!(kind.common(), Some(Common::NoSpace | Common::ReadOnly));
         Self {
             stage,
             error: error.report(),
@@ -67,7 +74,7 @@ impl Failure {
     }
 
     fn store(stage: Stage, error: &StoreError) -> Self {
-        let source = error.kind().common() == Some(Common::Cancelled);
+        let source = matches!(error.kind().common(), Some(Common::Cancelled | Common::TimedOut));
         Self {
             stage,
             error: error.report(),
@@ -102,10 +109,9 @@ impl Walk<'_> {
             let result = self.attempt(candidate, source.as_ref(), slots, source_ends).await;
             let seconds = (self.engine.clock.monotonic() - began).as_secs_f64();
             let failure = match result {
-                Ok(datasets) => {
+                Ok(_) => {
                     self.record(source.name().clone(), ids, number, Stage::Done, None, seconds);
                     self.warn_about(candidate);
-                    self.done = Some((source.name().clone(), datasets));
                     return Tried::Restored;
                 }
                 Err(failure) => failure,
@@ -135,6 +141,11 @@ impl Walk<'_> {
                 // What is verified is staged and stays so; the next run promotes it. Another source can't do better.
                 return Tried::Stop(Outcome::Failed { error: failure.error });
             }
+            if failure.stage == Stage::Fetch && failure.error.kind == Common::TimedOut.name() {
+                self.unfinished
+                    .get_or_insert((candidate.source, failure.error.clone()));
+                return Tried::Failed;
+            }
             if failure.target {
                 self.target_failure.get_or_insert(failure.error);
             }
@@ -158,10 +169,17 @@ impl Walk<'_> {
             let restored = self.fetch(slot, point, source, ends).await?;
             verified.push(self.verify(slot, point, source, restored, ends).await?);
         }
+        self.recheck(slots).await?;
         let mut reports = Vec::with_capacity(slots.len());
         for ((slot, point), verified) in slots.iter_mut().zip(&candidate.points).zip(verified) {
-            let settled = self.promote(slot, point).await?;
-            reports.push(DatasetReport {
+            let settled = self.promote(slot, point, !reports.is_empty()).await?;
+            if let Some(aside) = &settled.set_aside {
+                self.step(
+                    "set-aside",
+                    format!("what stood at {} is now {aside}", slot.target.dataset),
+                );
+            }
+            let report = DatasetReport {
                 dataset: slot.target.dataset.clone(),
                 point: point.id.clone(),
                 taken_at: point.taken_at,
@@ -170,9 +188,58 @@ impl Walk<'_> {
                 fingerprint: verified.fingerprint,
                 digest_matches: verified.matches,
                 set_aside: settled.set_aside,
-            });
+            };
+            reports.push(report.clone());
+            // As it happens: a failure between two datasets must say what is where.
+            let done = self
+                .done
+                .get_or_insert_with(|| (point.source.clone(), Vec::new()));
+            done.1.push(report);
         }
         Ok(reports)
+    }
+
+    /// Before the first of several promotions: every target is still what its slot says, so that none of them is refused
+    /// after another was replaced.
+    async fn recheck(&mut self, slots: &[Slot]) -> Result<(), Failure> {
+        if slots.len() < 2 {
+            return Ok(());
+        }
+        let store = &self.service.store;
+        let targets: Vec<Target> = slots.iter().map(|slot| slot.target.clone()).collect();
+        let limit = self.left_to_end();
+        let looked = self
+            .engine
+            .within(self.cx, limit, "looking at the targets again", |cx| async move {
+                store.inspect(&cx, &targets).await
+            })
+            .await
+            .map_err(|error| Failure {
+                stage: Stage::Promote,
+                error: error.report(),
+                target: true,
+            })?;
+        for (slot, found) in slots.iter().zip(&looked) {
+            let as_planned = match (slot.replace, &found.condition) {
+                (Replace::OnlyEmpty, Condition::Absent | Condition::Empty) => true,
+                (Replace::SetAside { guid }, Condition::Populated) => found.guid == Some(guid),
+                _ => false,
+            };
+            if !as_planned {
+                let what = format!(
+                    "{} is no longer as it was when the restore began",
+                    slot.target.dataset
+                );
+                let error: StoreError =
+                    StoreError::new(StoreKind::StalePlan, what).effect(Effect::StagingOnly);
+                return Err(Failure {
+                    stage: Stage::Promote,
+                    error: error.report(),
+                    target: true,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn until(&self, ends: Duration) -> Duration {
@@ -251,17 +318,19 @@ impl Walk<'_> {
                 target: slot.target.clone(),
                 leftover,
             };
-            self.settle(&request, "removing old staging").await?;
+            self.settle_within(&request, "removing old staging", self.until(ends))
+                .await?;
         }
         if let Some(staged) = slot
             .staged
             .take_if(|s| s.source != point.source || s.point != point.id)
         {
-            self.settle(
+            self.settle_within(
                 &Settle::Discard {
                     staging: staged.staging,
                 },
                 "removing old staging",
+                self.until(ends),
             )
             .await?;
         }
@@ -313,11 +382,16 @@ impl Walk<'_> {
                 if error.kind() == OpKind::Failed {
                     self.quarantine(slot, &error.to_string()).await;
                 }
+                // Only "it is wrong" speaks against the source; a check that could not be made is this machine's own trouble.
+                let target = !matches!(
+                    error.kind(),
+                    OpKind::Failed | OpKind::Cancelled | OpKind::TimedOut
+                );
                 let report = error.convert::<SourceKind>(SourceKind::Corrupt).report();
                 Err(Failure {
                     stage: Stage::Verify,
                     error: report,
-                    target: false,
+                    target,
                 })
             }
         }
@@ -394,6 +468,17 @@ impl Walk<'_> {
             .get(&point.dataset)
             .cloned()
             .unwrap_or_default();
+        let runs_programs = validators.iter().any(|v| matches!(v, Validator::Command { .. }));
+        if runs_programs && measured.is_none() {
+            let verifier = Arc::clone(&self.engine.verifier);
+            let limit = self.until(ends);
+            let look = |cx: Context| async move { verifier.measure(&cx, root).await };
+            measured = Some(
+                self.engine
+                    .within(self.cx, limit, "measuring the restored tree", look)
+                    .await?,
+            );
+        }
         for validator in &validators {
             let verifier = Arc::clone(&self.engine.verifier);
             self.engine
@@ -407,9 +492,7 @@ impl Walk<'_> {
             self.verified.insert(format!("validator {validator}"));
         }
         // A program may have written into the tree, which is then no longer the point.
-        if validators.iter().any(|v| matches!(v, Validator::Command { .. }))
-            && let Some(before) = measured
-        {
+        if runs_programs && let Some(before) = measured {
             let verifier = Arc::clone(&self.engine.verifier);
             let after = self
                 .engine
@@ -465,7 +548,12 @@ impl Walk<'_> {
         }
     }
 
-    async fn promote(&mut self, slot: &mut Slot, point: &RecoveryPoint) -> Result<Settled, Failure> {
+    async fn promote(
+        &mut self,
+        slot: &mut Slot,
+        point: &RecoveryPoint,
+        begun: bool,
+    ) -> Result<Settled, Failure> {
         let lost = || {
             Failure::store(
                 Stage::Promote,
@@ -478,8 +566,21 @@ impl Walk<'_> {
             replace: slot.replace,
             marker: self.restored_marker(point),
         };
+        // After the first dataset of a service the others follow, whatever is cancelled: between two moments is no place to stop.
+        let calm = Context::new(
+            self.cx.run.clone(),
+            Arc::clone(self.cx.events()),
+            tokio_util::sync::CancellationToken::new(),
+        );
+        let cx = if begun { &calm } else { self.cx };
+        let limit = self.left_to_end().max(PROMOTE_AT_LEAST);
+        let store = &self.service.store;
+        let ask = &request;
         let settled = self
-            .settle(&request, "putting the restored data in place")
+            .engine
+            .within(cx, limit, "putting the restored data in place", |cx| async move {
+                store.settle(&cx, ask).await
+            })
             .await
             .map_err(|error| Failure {
                 stage: Stage::Promote,
@@ -495,9 +596,18 @@ impl Walk<'_> {
     }
 
     pub(super) async fn settle(&self, request: &Settle, what: &str) -> Result<Settled, StoreError> {
+        self.settle_within(request, what, self.left_to_end()).await
+    }
+
+    async fn settle_within(
+        &self,
+        request: &Settle,
+        what: &str,
+        limit: Duration,
+    ) -> Result<Settled, StoreError> {
         let store = &self.service.store;
         self.engine
-            .within(self.cx, self.left_to_end(), what, |cx| async move {
+            .within(self.cx, limit, what, |cx| async move {
                 store.settle(&cx, request).await
             })
             .await

@@ -85,21 +85,24 @@ pub(crate) struct Walk<'a> {
     pub(crate) done: Option<(SourceName, Vec<super::DatasetReport>)>,
     /// The first failure that was the target's fault, so that no source could have helped.
     pub(super) target_failure: Option<ErrorReport>,
+    /// A source that was still delivering when its time was up, with what was said of it. What it brought is kept.
+    pub(super) unfinished: Option<(usize, ErrorReport)>,
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn begin(engine: &'a Engine, cx: &'a Context, service: &'a Service) -> Self {
+    pub(crate) fn begin(engine: &'a Engine, cx: &'a Context, service: &'a Service, began: Duration) -> Self {
         Self {
             engine,
             cx,
             service,
-            began: engine.clock.monotonic(),
+            began,
             started_at: engine.clock.now(),
             attempts: Vec::new(),
             warnings: Vec::new(),
             verified: BTreeSet::new(),
             done: None,
             target_failure: None,
+            unfinished: None,
         }
     }
 
@@ -115,6 +118,9 @@ impl<'a> Walk<'a> {
                 hint: "not knowing is not the same as missing, so nothing is restored".to_owned(),
             },
         };
+        if outcome == Outcome::Restored {
+            self.release_last_good().await;
+        }
         self.into_report(outcome)
     }
 
@@ -122,6 +128,9 @@ impl<'a> Walk<'a> {
         self.finish_promotions(inspections).await;
         match decide(inspections) {
             Decision::Present => {
+                if let Some(outcome) = self.cut_off(inspections) {
+                    return outcome;
+                }
                 self.cx.emit(Event::DataPresent {
                     service: self.service.name.clone(),
                 });
@@ -142,6 +151,30 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
+    fn cut_off(&self, inspections: &[Inspection]) -> Option<Outcome> {
+        let left = inspections.iter().find_map(|inspection| {
+            let leftover = inspection.leftover.as_ref().filter(|l| !l.promoted)?;
+            let state = (leftover.source.clone(), leftover.point.taken_at);
+            let other = |i: &&Inspection| i.target != inspection.target && anchor(i).as_ref() == Some(&state);
+            inspections
+                .iter()
+                .find(other)
+                .map(|other| (inspection, other, state.1))
+        });
+        let (behind, ahead, taken_at) = left?;
+        Some(Outcome::Blocked {
+            why: format!(
+                "a restore was cut off: {} is at its state of {taken_at}, and {} is not yet",
+                ahead.target.dataset, behind.target.dataset
+            ),
+            hint: format!(
+                "`reseed restore {} --at {taken_at} --set-aside` finishes it",
+                self.service.name
+            ),
+        })
+    }
+
     /// Probes, then tries the candidates until one is in place.
     async fn walk(&mut self, slots: &mut [Slot], leftover: Option<&Leftover>) -> Outcome {
         let targets: Vec<Target> = slots.iter().map(|slot| slot.target.clone()).collect();
@@ -157,6 +190,28 @@ impl<'a> Walk<'a> {
         .await;
         let mut tried = BTreeSet::new();
 
+        if let Some(leftover) = leftover {
+            // A source before it may only have been busy, and hold something newer.
+            let before = match policy.prefer {
+                Prefer::Newest => probes.len(),
+                Prefer::Chain => self
+                    .service
+                    .sources
+                    .iter()
+                    .position(|s| *s.name() == leftover.source)
+                    .unwrap_or(0),
+            };
+            for (index, probe) in probes.iter_mut().enumerate().take(before) {
+                if probe.answer.is_err() {
+                    self.settle_probe(probe, index, &targets).await;
+                }
+            }
+        }
+        let settled: Vec<bool> = probes
+            .iter()
+            .enumerate()
+            .map(|(index, probe)| self.is_settled(index, probe))
+            .collect();
         if leftover.is_some() {
             let known = order(self.groups(&probes, &targets), policy.prefer, leftover);
             if let (Some(first), Some(leftover)) = (known.first(), leftover)
@@ -170,31 +225,82 @@ impl<'a> Walk<'a> {
             }
         }
         for index in 0..self.service.sources.len() {
-            self.settle_probe(&mut probes[index], index, &targets).await;
+            if !settled[index] {
+                self.settle_probe(&mut probes[index], index, &targets).await;
+            }
             if self.cx.cancel.is_cancelled() {
                 return Outcome::Interrupted;
             }
             if policy.prefer == Prefer::Newest {
                 continue;
             }
-            let best = self
-                .groups(&probes, &targets)
-                .swap_remove(index)
-                .into_iter()
-                .next();
-            if let Some(best) = best
+            let groups = self.groups(&probes, &targets);
+            if let Some(best) = groups[index].first()
                 && !best.is_unseeded()
-                && let Some(outcome) = self.try_one(&best, slots, &mut tried).await
             {
-                return outcome;
+                self.warn_of_newer(best, &groups);
+                if let Some(outcome) = self.try_one(best, slots, &mut tried).await {
+                    return outcome;
+                }
             }
         }
         for candidate in order(self.groups(&probes, &targets), policy.prefer, None) {
+            // What a slow source brought so far is worth more than an older state of it.
+            if self
+                .unfinished
+                .as_ref()
+                .is_some_and(|(source, _)| *source == candidate.source)
+            {
+                continue;
+            }
+            if self.left().is_zero() {
+                let error = SourceError::new(
+                    SourceKind::TimedOut,
+                    "its older states were not tried: the time was up",
+                )
+                .report();
+                self.unfinished.get_or_insert((candidate.source, error));
+                break;
+            }
             if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                 return outcome;
             }
         }
         self.exhausted(&probes, &targets).await
+    }
+
+    /// Whether a source's failure to answer is already recorded.
+    fn is_settled(&self, index: usize, probe: &Probe) -> bool {
+        let name = self.service.sources[index].name();
+        probe.answer.is_err()
+            && self
+                .attempts
+                .iter()
+                .any(|a| a.source == *name && a.stage == Stage::Probe)
+    }
+
+    /// Says what going by the chain's order loses against a source further on.
+    fn warn_of_newer(&mut self, best: &Candidate, groups: &[Vec<Candidate>]) {
+        const WORTH_SAYING: i64 = 3600;
+        let newer = groups
+            .iter()
+            .flat_map(|g| g.first())
+            .filter(|c| !c.is_unseeded())
+            .max_by_key(|c| c.taken_at());
+        if let Some(newer) = newer
+            && newer.taken_at().as_second() - best.taken_at().as_second() > WORTH_SAYING
+        {
+            let (here, there) = (
+                self.service.sources[best.source].name().clone(),
+                self.service.sources[newer.source].name().clone(),
+            );
+            let message = format!(
+                "{here} has a state of {}, and {there} one of {}, which the chain's order passes over",
+                best.taken_at(),
+                newer.taken_at()
+            );
+            self.warn(message, Some("`prefer = \"newest\"` goes by age".to_owned()));
+        }
     }
 
     /// The candidates of each source, best first.
@@ -387,7 +493,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Completes what a crash cut off between the rename and the marker.
-    async fn finish_promotions(&mut self, inspections: &[Inspection]) {
+    pub(crate) async fn finish_promotions(&mut self, inspections: &[Inspection]) {
         for inspection in inspections {
             let Some(leftover) = inspection.leftover.as_ref().filter(|l| l.promoted) else {
                 continue;
@@ -547,6 +653,12 @@ impl<'a> Walk<'a> {
 
     pub(crate) fn into_report(self, outcome: Outcome) -> ServiceReport {
         let seconds = (self.engine.clock.monotonic() - self.began).as_secs_f64();
+        // Ended from outside is not failed, whatever the last call said.
+        let outcome = if self.cx.cancel.is_cancelled() && !outcome.may_start() {
+            Outcome::Interrupted
+        } else {
+            outcome
+        };
         let (source, datasets) = match self.done {
             Some((source, datasets)) => (Some(source), datasets),
             None => (None, Vec::new()),

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,12 +23,18 @@ const VALIDATOR_LIMIT: Duration = Duration::from_secs(3600);
 pub struct SystemVerifier {
     runner: Arc<dyn Runner>,
     scratch: PathBuf,
+    /// Copies made so far: each check has its own.
+    made: AtomicU64,
 }
 
 impl SystemVerifier {
     /// `scratch` is where a database is copied to when checking it needs a copy; it is made when it is needed.
     pub fn new(runner: Arc<dyn Runner>, scratch: PathBuf) -> Self {
-        Self { runner, scratch }
+        Self {
+            runner,
+            scratch,
+            made: AtomicU64::new(0),
+        }
     }
 }
 
@@ -122,7 +128,11 @@ impl Verifier for SystemVerifier {
             }
             Validator::Sqlite { path } => {
                 let database = inside(root, path)?;
-                let scratch = self.scratch.join(format!("sqlite-{}", cx.run));
+                let scratch = self.scratch.join(format!(
+                    "sqlite-{}-{}",
+                    cx.run,
+                    self.made.fetch_add(1, Ordering::Relaxed)
+                ));
                 let validator = validator.clone();
                 blocking(cx, move |stop| {
                     let checked = sqlite(&validator, &database, &scratch, stop);
@@ -207,7 +217,7 @@ fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicB
     };
     let log = [with("-wal"), with("-journal")]
         .into_iter()
-        .find(|p| p.metadata().is_ok_and(|m| m.len() > 0));
+        .find(|p| p.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() > 0));
     let mut opened = database.to_owned();
     if let Some(log) = log {
         std::fs::create_dir_all(scratch).map_err(io)?;
@@ -220,7 +230,13 @@ fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicB
         };
         std::fs::copy(&log, scratch.join(format!("db{suffix}"))).map_err(io)?;
     }
-    let sql = |error: rusqlite::Error| failed(validator, &error.to_string());
+    // Only SQLite's own word that the file is damaged is a verdict; that it could not be read is not.
+    let sql = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            failed(validator, &error.to_string())
+        }
+        _ => OpError::new(OpKind::Io, format!("can't run validator {validator}")).said(error),
+    };
     let connection = if opened == database {
         let uri = format!("file:{}?immutable=1", percent(&opened));
         rusqlite::Connection::open_with_flags(
@@ -296,7 +312,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(verifier.measure(&cx, &tree).await.unwrap(), before);
-        assert!(!dir.path().join("scratch").join("sqlite-run").exists());
+        assert!(!dir.path().join("scratch").join("sqlite-run-0").exists());
 
         // Without its log, and with a damaged page.
         std::fs::remove_file(tree.join("a.db-wal")).unwrap();

@@ -123,7 +123,8 @@ impl Lab {
         let _lock = s
             .lock(&self.service.name, "preseed", std::time::Duration::ZERO)
             .await?;
-        let mut reports = preseed::preseed(&s.engine, &s.cx, &[&self.service]).await;
+        let mut reports =
+            preseed::preseed(&s.engine, &s.cx, &[&self.service], s.engine.clock.monotonic()).await;
         reports
             .pop()
             .ok_or_else(|| OpError::new(OpKind::Failed, "the preseed said nothing"))

@@ -40,6 +40,8 @@ impl super::Faults {
     /// # Errors
     /// [`Crashed`] when it was.
     pub async fn or_crash<F: Future>(&self, run: F) -> Result<F::Output, Crashed> {
+        // One that struck in a run which then ended in another way is not this run's.
+        self.take_crash();
         let mut run = pin!(run);
         std::future::poll_fn(|task| match run.as_mut().poll(task) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),

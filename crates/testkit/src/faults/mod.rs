@@ -3,7 +3,7 @@
 //! [`Faults`] is an ordered list of rules; the first that matches a call strikes. A rule lasts as long as its [`Guard`].
 //! [`Faulty`] wraps a trait object of any of the five traits and asks the list before each call. Without rules it passes
 //! everything through, so the conformance suites pass over it. It knows nothing of what is behind the trait: stored data
-//! is broken by a hook of the caller's, staged data through [`Files`](crate::files::Files).
+//! is broken by a hook of the caller's, staged data through [`Files`].
 
 mod crash;
 mod offsite;

@@ -96,7 +96,7 @@ impl Seen<'_> {
     pub(super) fn check(&self) -> Result<(), Violation> {
         self.live_data()?;
         self.points()?;
-        for what in self.rig.world.violations() {
+        if let Some(what) = self.rig.world.violations().into_iter().next() {
             let invariant = if what.contains("what was promoted is not") {
                 Invariant::Verified
             } else {
@@ -264,15 +264,21 @@ impl Seen<'_> {
     fn has_point(&self, service: usize, id: SourceId) -> bool {
         let targets = targets(service, &self.lab.services[service]);
         let missing = |dataset: &DatasetName| {
-            targets.iter().any(|target| target.dataset == *dataset)
-                && self
-                    .before
-                    .live
-                    .get(dataset)
-                    .is_none_or(|found| !found.tree.populated())
+            targets.iter().any(|target| target.dataset == *dataset) && self.is_missing(dataset)
         };
         let mut points = self.before.points.iter();
         points.any(|(place, (dataset, _))| is_in(place, id) && missing(dataset))
+    }
+
+    /// Nothing stands there, or something empty that nobody said is meant to be so.
+    fn is_missing(&self, dataset: &DatasetName) -> bool {
+        self.before.live.get(dataset).is_none_or(|found| {
+            let adopted = found
+                .marker
+                .as_ref()
+                .is_some_and(|marker| marker.state == MarkerState::Adopted);
+            !found.tree.populated() && found.mounted && !adopted
+        })
     }
 
     fn budget(&self, service: usize, report: &ServiceReport) -> Result<(), Violation> {
@@ -291,16 +297,7 @@ impl Seen<'_> {
     fn restored_what_could_be(&self, service: usize, report: &ServiceReport) -> Result<(), Violation> {
         let plan = &self.lab.services[service];
         let targets = targets(service, plan);
-        let missing = targets.iter().all(|target| {
-            let found = self.before.live.get(&target.dataset);
-            found.is_none_or(|found| {
-                let adopted = found
-                    .marker
-                    .as_ref()
-                    .is_some_and(|m| m.state == MarkerState::Adopted);
-                !found.tree.populated() && found.mounted && !adopted
-            })
-        });
+        let missing = targets.iter().all(|target| self.is_missing(&target.dataset));
         if !missing || report.outcome == Outcome::Restored || !self.rig.world.pool_is_well("tank") {
             return Ok(());
         }

@@ -124,7 +124,7 @@ impl SnapshotStore for BrokenStore {
                     one.marker = None;
                 }
                 Mutant::ForgetsUnseeded => {
-                    one.marker = one.marker.take().filter(|marker| !marker.is_unseeded())
+                    one.marker = one.marker.take().filter(|marker| !marker.is_unseeded());
                 }
                 _ => {}
             }

@@ -181,7 +181,8 @@ impl MemOffsite {
         request: &BackupRequest,
         tree: &super::Tree,
     ) -> Result<BackupReport, OffsiteError> {
-        let (mut entries, mut added, mut files, mut bytes) = (Vec::new(), 0, 0, 0);
+        let (mut content, mut added, mut files, mut bytes) = (Vec::new(), 0, 0, 0);
+        let mut stored = tree.clone();
         let mut unreadable = Vec::new();
         for (path, node) in tree.entries() {
             let result = self.repo(|repo| {
@@ -189,8 +190,11 @@ impl MemOffsite {
                 if repo.unreadable.contains(&request.path.join(path)) {
                     return Ok(None);
                 }
+                let super::NodeKind::File { bytes, .. } = &node.kind else {
+                    return Ok(Some(None));
+                };
                 let before = repo.free;
-                let (stored, new) = repo.store_entry(node);
+                let (hash, new) = repo.store(bytes);
                 if let Some(free) = before {
                     let Some(left) = free.checked_sub(new) else {
                         return Err(
@@ -200,17 +204,19 @@ impl MemOffsite {
                     };
                     repo.free = Some(left);
                 }
-                Ok(Some((stored, new)))
+                Ok(Some(Some((hash, new, bytes.len() as u64))))
             })?;
             match result {
-                None => unreadable.push(format!("{}: permission denied", path.display())),
-                Some((stored, new)) => {
-                    if let super::NodeKind::File { bytes: content, .. } = &node.kind {
-                        files += 1;
-                        bytes += content.len() as u64;
-                    }
+                None => {
+                    unreadable.push(format!("{}: permission denied", path.display()));
+                    stored.remove(path);
+                }
+                Some(None) => {}
+                Some(Some((hash, new, len))) => {
+                    files += 1;
+                    bytes += len;
                     added += new;
-                    entries.push((path.clone(), stored));
+                    content.push((path.clone(), hash));
                 }
             }
             self.world.step(cx, Effect::StagingOnly).await?;
@@ -238,7 +244,12 @@ impl MemOffsite {
                 unseeded: request.unseeded,
                 partial: outcome != BackupOutcome::Complete,
             };
-            repo.snapshots.insert(id.clone(), RepoSnapshot { point, entries });
+            let snapshot = RepoSnapshot {
+                point,
+                tree: stored,
+                content,
+            };
+            repo.snapshots.insert(id.clone(), snapshot);
             id
         });
         self.world.step(cx, Effect::Partial).await?;
@@ -330,8 +341,8 @@ impl OffsiteRepo for MemOffsite {
 fn look(repo: &Repo, depth: CheckDepth) -> CheckReport {
     let mut report = CheckReport::default();
     for (id, snapshot) in &repo.snapshots {
-        for (path, stored) in &snapshot.entries {
-            if stored.content.is_some_and(|hash| !repo.blobs.contains_key(&hash)) {
+        for (path, hash) in &snapshot.content {
+            if !repo.blobs.contains_key(hash) {
                 report
                     .errors
                     .push(format!("{id}: {} has lost its data", path.display()));
@@ -346,7 +357,7 @@ fn look(repo: &Repo, depth: CheckDepth) -> CheckReport {
         };
         if read {
             report.bytes_read += blob.bytes.len() as u64;
-            if !blob.sound(hash) {
+            if !blob.sound {
                 let name = blake3::Hash::from_bytes(*hash).to_hex();
                 report
                     .errors

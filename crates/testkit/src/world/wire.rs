@@ -119,6 +119,16 @@ impl World {
                 "a snapshot can't be written to",
             ));
         }
+        // A restore to a directory of the operator's own: nobody's dataset, and named by its path.
+        let live = state
+            .datasets
+            .values()
+            .any(|found| found.mounted && staging.path.starts_with(&found.mountpoint));
+        let own = Path::new(&staging.locator) == staging.path && !live;
+        if own && state.staged_by(&staging.locator).is_none() {
+            let tree = state.plain.entry(staging.path.clone()).or_default();
+            return Ok(change(tree));
+        }
         let Some(staged) = state.staged_by(&staging.locator) else {
             state.violation(format!(
                 "a restore into {}, which is no staging place",

@@ -105,6 +105,19 @@ fn real_restic_reads_and_checks_what_we_wrote() {
     }
 }
 
+/// What the other tests start from is a repository to restic, and not only to us.
+#[test]
+fn real_restic_knows_the_repositories_that_the_tests_make() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), noise(1, 100_000)).unwrap();
+    let ours = lab.backup(&tree).snapshot;
+    restic(&lab, &["backup", tree.to_str().unwrap()]);
+    assert!(restic(&lab, &["snapshots", "--json"]).contains(&ours));
+    restic(&lab, &["check", "--read-data"]);
+}
+
 #[test]
 fn real_we_restore_and_check_what_restic_wrote() {
     let lab = restic_lab();

@@ -68,7 +68,7 @@ fn places_that_are_no_staging_are_refused_untouched() {
         lab.path("link"),
         lab.path("link/"),
         lab.path("plain-file"),
-        live.clone(),
+        live,
         lab.path("pool"),
         lab.path("repo"),
         lab.path("pool/../pool/live"),
@@ -83,6 +83,7 @@ fn places_that_are_no_staging_are_refused_untouched() {
         );
     }
     assert_eq!((walk(&lab.path("pool")), walk(&lab.path("repo"))), before);
+    assert_eq!(fs::read(lab.path("pool/live/precious")).unwrap(), b"1");
     // What is a staging place gets as far as the point.
     assert_eq!(
         try_on(lab.path("pool/live-staging")).kind(),

@@ -165,7 +165,7 @@ fn done_with_a_bad_exit_is_not_done() {
 #[test]
 fn too_little_memory_ends_the_worker_and_not_us() {
     let (lab, job) = lab();
-    let worker = worker(&[WORKER]).with_memory_limit(Some(24 << 20));
+    let worker = worker(&[WORKER]).with_memory_limit(Some(8 << 20));
     let result = run(restore(&lab, &worker, &job, &CancellationToken::new()));
     // Whether an allocation fails in a place that can say so or not: it is an error, in words.
     assert!(

@@ -24,6 +24,7 @@ pub const NOBODY: i32 = 0x3fff_ffff;
 pub struct Forge {
     root: PathBuf,
     cipher: Aes256CtrPoly1305Aes,
+    master: [u8; 64],
 }
 
 /// A master key as restic writes it.
@@ -54,10 +55,26 @@ impl Forge {
         for byte in 0..=255_u8 {
             fs::create_dir_all(root.join(format!("data/{byte:02x}"))).unwrap();
         }
-        let mut master = [0; 64];
+        let mut master = [0_u8; 64];
         for (half, number) in master.chunks_mut(32).zip(0_u8..) {
             half.copy_from_slice(&Sha256::digest([number]));
         }
+        let forge = Self {
+            root: root.to_owned(),
+            cipher: Aes256CtrPoly1305Aes::new(Key::from_slice(&master)),
+            master,
+        };
+        forge.write_quick_key(password);
+        let config = json!({
+            "version": 2, "id": hex(&Sha256::digest(root.as_os_str().as_encoded_bytes())),
+            "chunker_polynomial": "25b468838dcb75",
+            "treepack_size": 4 << 20, "treepack_growfactor": 0, "datapack_size": 16 << 20, "datapack_growfactor": 0,
+        });
+        fs::write(root.join("config"), forge.seal(config.to_string().as_bytes())).unwrap();
+        forge
+    }
+
+    fn write_quick_key(&self, password: &str) {
         let mut file = KeyFile {
             hostname: None,
             username: None,
@@ -69,22 +86,23 @@ impl Forge {
             data: Vec::new(),
             salt: vec![7; 64],
         };
-        let derived = join(file.kdf_key(&password).unwrap().to_keys());
-        let forge = |key: &Key| Self {
-            root: root.to_owned(),
-            cipher: Aes256CtrPoly1305Aes::new(key),
+        let derived = Self {
+            root: self.root.clone(),
+            cipher: Aes256CtrPoly1305Aes::new(&join(file.kdf_key(&password).unwrap().to_keys())),
+            master: [0; 64],
         };
-        file.data = forge(&derived).seal(parts(&master).to_string().as_bytes());
+        file.data = derived.seal(parts(&self.master).to_string().as_bytes());
         let file = serde_json::to_vec(&file).unwrap();
-        fs::write(root.join("keys").join(hex(&Sha256::digest(&file))), file).unwrap();
-        let config = json!({
-            "version": 2, "id": hex(&Sha256::digest(root.as_os_str().as_encoded_bytes())),
-            "chunker_polynomial": "25b468838dcb75",
-            "treepack_size": 4 << 20, "treepack_growfactor": 0, "datapack_size": 16 << 20, "datapack_growfactor": 0,
-        });
-        let forge = forge(Key::from_slice(&master));
-        fs::write(root.join("config"), forge.seal(config.to_string().as_bytes())).unwrap();
-        forge
+        fs::write(self.root.join("keys").join(hex(&Sha256::digest(&file))), file).unwrap();
+    }
+
+    /// Replaces the only key by one that opens quickly.
+    pub fn rekey(root: &Path, password: &str) {
+        let forge = Self::open(root, password);
+        for key in fs::read_dir(root.join("keys")).unwrap() {
+            fs::remove_file(key.unwrap().path()).unwrap();
+        }
+        forge.write_quick_key(password);
     }
 
     pub fn open(root: &Path, password: &str) -> Self {
@@ -94,6 +112,7 @@ impl Forge {
         Self {
             root: root.to_owned(),
             cipher: Aes256CtrPoly1305Aes::new(&key),
+            master: key.into(),
         }
     }
 

@@ -250,7 +250,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     if text == "0" {
         return Ok(std::time::Duration::ZERO);
     }
-    reseed_core::config::parse_duration(text).map_err(|error| error.to_string())
+    reseed_core::config::parse_duration(text)
 }
 
 fn kind(text: &str) -> Result<reseed_core::retention::sanoid::Kind, String> {

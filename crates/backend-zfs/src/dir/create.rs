@@ -467,7 +467,11 @@ pub(super) fn note_place(root: &Root, dataset: &Dataset, place: &Place, adopted:
     let what = || format!("can't read place.json of the store at {:?}", root.path);
     match records::read::<PlaceRecord>(&dataset.fd, c"place.json").during(what)? {
         Found::There(known) if known == record => Ok(()),
-        Found::There(known) if !adopted && known.mountpoint == record.mountpoint && known.is_below(&record.mounted_at) => Ok(()),
+        Found::There(known)
+            if !adopted && known.mountpoint == record.mountpoint && known.is_below(&record.mounted_at) =>
+        {
+            Ok(())
+        }
         _ => records::write(&dataset.fd, c"place.json", &record),
     }
 }

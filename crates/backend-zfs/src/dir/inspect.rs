@@ -118,7 +118,10 @@ fn disk_missing(root: &Root, target: &Target, place: &Place) -> Option<String> {
     }
     let now = place.mounted_at()?;
     seen.is_below(&now).then(|| {
-        format!("it was on the filesystem mounted at {:?}, and nothing is mounted there now", seen.mounted_at)
+        format!(
+            "it was on the filesystem mounted at {:?}, and nothing is mounted there now",
+            seen.mounted_at
+        )
     })
 }
 

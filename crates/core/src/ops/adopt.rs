@@ -63,15 +63,17 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
 fn mark(engine: &Engine, cx: &Context, inspection: &Inspection) -> Result<Settle, OpError> {
     match (&inspection.condition, inspection.guid) {
         // Unmounted, with a guid: the operator says that what is there is the data, wherever it was before.
-        (Condition::Populated | Condition::Empty | Condition::Unmounted { .. }, Some(guid)) => Ok(Settle::Mark {
-            target: inspection.target.clone(),
-            guid,
-            marker: Marker {
-                run: cx.run.clone(),
-                at: engine.clock.now(),
-                state: MarkerState::Adopted,
-            },
-        }),
+        (Condition::Populated | Condition::Empty | Condition::Unmounted { .. }, Some(guid)) => {
+            Ok(Settle::Mark {
+                target: inspection.target.clone(),
+                guid,
+                marker: Marker {
+                    run: cx.run.clone(),
+                    at: engine.clock.now(),
+                    state: MarkerState::Adopted,
+                },
+            })
+        }
         _ => Err(OpError::new(
             OpKind::Blocked,
             format!("{} is not there to be adopted", inspection.target.dataset),

@@ -55,7 +55,9 @@ pub(crate) fn decide(inspections: &[Inspection]) -> Decision {
             ),
             Condition::Unmounted { why } => (
                 format!("{dataset} exists but is not mounted at {place}: {why}"),
-                format!("mount {dataset} at {place}, then run it again; if what is there now is its data, `reseed adopt` says so"),
+                format!(
+                    "mount {dataset} at {place}, then run it again; if what is there now is its data, `reseed adopt` says so"
+                ),
             ),
             Condition::Occupied { by } => (
                 format!("{place} is taken by {by}, which is not {dataset}"),

@@ -179,7 +179,7 @@ impl Rig {
                     Who::One(service) => vec![service],
                 };
                 let services: Vec<&Service> = chosen.iter().map(|&index| &self.services[index]).collect();
-                let reports = preseed::preseed(engine, cx, &services).await;
+                let reports = preseed::preseed(engine, cx, &services, engine.clock.monotonic()).await;
                 done.restores = chosen.into_iter().zip(reports).collect();
             }
             Act::Restore {

@@ -1,7 +1,8 @@
-//! The suite of [`SnapshotStore`]: clauses S1 to S15. What is staged and settled is in `settling`.
+//! The suite of [`SnapshotStore`]: clauses S1 to S15. The tests are in the files below it.
 
 mod settling;
 mod snapshots;
+mod staging;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::files::{Files, Listing};
 
 pub use settling::*;
 pub use snapshots::*;
+pub use staging::*;
 
 /// What the suite needs of a store's backend.
 pub trait StoreLab: Send + Sync {

@@ -8,8 +8,8 @@ use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use reseed_core::point::{MarkerState, RecoveryPoint, Snapshot, Target};
 use reseed_core::preseed::{Outcome, ServiceReport, Stage};
 
-use super::draw::{Act, LabPlan, SourceId};
 use super::drive::{Done, Rig, source_name, targets};
+use super::plan::{Act, LabPlan, SourceId};
 use crate::world::{Census, PointPlace, Tree, World};
 
 /// What must always hold.

@@ -20,8 +20,8 @@ use reseed_core::service::{Policy, Service, Verify};
 use reseed_core::store::{Delivery, StoreCaps};
 use reseed_core::{Context, OffsiteRepo, Replicator, RestoreSource, SnapshotStore, Verifier};
 
-use super::draw::{Act, LabPlan, ServicePlan, SourceId, Who};
 use super::mutants::{self, Mutant};
+use super::plan::{Act, LabPlan, ServicePlan, SourceId, Who};
 use crate::faults::{Faults, Faulty};
 use crate::world::{
     MemOffsite, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World,

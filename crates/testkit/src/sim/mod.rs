@@ -9,6 +9,7 @@ mod check;
 mod draw;
 mod drive;
 mod mutants;
+mod plan;
 mod run;
 mod shrink;
 
@@ -18,8 +19,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use check::Invariant;
-pub use draw::{Act, LabPlan, Schedule, ServicePlan, SourceId, Step, Stop, Who};
 pub use mutants::Mutant;
+pub use plan::{Act, LabPlan, Schedule, ServicePlan, SourceId, Step, Stop, Who};
 pub use run::{Verdict, run_schedule};
 
 /// An invariant that did not hold.

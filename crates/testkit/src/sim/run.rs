@@ -6,9 +6,10 @@ use reseed_core::names::RunId;
 use reseed_core::preseed::Outcome;
 
 use super::check::{Invariant, Ledger, Seen, Violation, converged};
-use super::draw::{Act, Rng, Schedule, SourceId, Step, Stop};
+use super::draw::Rng;
 use super::drive::{Done, Rig, source_name, targets};
 use super::mutants::Mutant;
+use super::plan::{Act, Schedule, SourceId, Step, Stop};
 use crate::conformance::cancelled_after;
 use crate::faults::crash_after;
 use crate::world::{Link, Node, NodeKind, PointPlace, RepoFault, Tree, World};

@@ -1,8 +1,8 @@
 //! Shrinking: leaves out of a schedule whatever its failure doesn't need.
 
 use super::check::Invariant;
-use super::draw::Schedule;
 use super::mutants::Mutant;
+use super::plan::Schedule;
 use super::run::run_schedule;
 
 /// The shortest schedule that was found to fail in the same way, and its words. Bounded, because a violation that takes

@@ -14,7 +14,9 @@ use reseed_core::names::DatasetName;
 
 use super::sys::{Done, Fail};
 
-/// How often progress is told at the most.
+/// Progress is told after so many bytes at the latest ...
+const TELL_EVERY_BYTES: u64 = 4 << 20;
+/// ... or after so long, if anything moved.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// What an error says when another run has the lock.
@@ -81,10 +83,8 @@ impl Job {
 
     /// Counts what was moved and tells whoever listens, now and then.
     pub(super) fn moved(&self, dataset: &DatasetName, bytes: u64, files: u64, total: Option<u64>) {
-        let bytes = self
-            .bytes
-            .fetch_add(bytes, Ordering::Relaxed)
-            .saturating_add(bytes);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = before.saturating_add(bytes);
         let files = self
             .files
             .fetch_add(files, Ordering::Relaxed)
@@ -92,14 +92,12 @@ impl Job {
         let now = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let told = self.told.load(Ordering::Relaxed);
         let every = u64::try_from(TELL_EVERY.as_millis()).unwrap_or(100);
-        if now.saturating_sub(told) < every {
-            return;
-        }
-        if self
-            .told
-            .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-        {
+        let due = now.saturating_sub(told) >= every
+            && self
+                .told
+                .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if due || before / TELL_EVERY_BYTES != bytes / TELL_EVERY_BYTES {
             self.cx.emit(Event::Progress {
                 dataset: dataset.clone(),
                 bytes,

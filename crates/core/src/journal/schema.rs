@@ -84,6 +84,8 @@ pub(super) enum Found {
 }
 
 pub(super) fn look(conn: &Connection) -> rusqlite::Result<Found> {
+    // One moment for all three: another process may be making the tables right now.
+    let conn = conn.unchecked_transaction()?;
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     if application == APPLICATION_ID && version > 0 {

@@ -448,7 +448,10 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
         Err(error) => return Err(Trouble::Unwritable(error.to_string())),
     };
     // SQLite throws away the log of an empty database; it may hold all there was.
-    if size == 0 && fs::metadata(suffixed(path, "-wal")).is_ok_and(|meta| meta.len() > 0) {
+    // (Looked at again: another process may have begun the journal meanwhile, and writes its first page before its log.)
+    let has_log = || fs::metadata(suffixed(path, "-wal")).is_ok_and(|meta| meta.len() > 0);
+    let is_empty = || fs::metadata(path).map_or(true, |meta| meta.len() == 0);
+    if size == 0 && has_log() && is_empty() {
         return Err(Trouble::Broken(
             "it is empty and its write-ahead log is not".to_owned(),
         ));

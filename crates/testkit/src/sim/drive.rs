@@ -10,7 +10,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use reseed_core::clock::Clock;
 use reseed_core::engine::Engine;
 use reseed_core::entropy::SplitMix;
-use reseed_core::journal::{Journal, MemoryJournal};
+use reseed_core::journal::MemoryJournal;
 use reseed_core::names::{RunId, ServiceName, SourceName};
 use reseed_core::ops::{self, At, OpReport, RestoreOptions};
 use reseed_core::point::Target;
@@ -153,7 +153,7 @@ impl Rig {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SplitMix::seeded(seed)),
             verifier: Arc::clone(&parts.verifier),
-            journal: Arc::new(MemoryJournal::new()) as Arc<dyn Journal>,
+            journal: mutants::journal(mutant, Arc::new(MemoryJournal::new())),
             host: "lab".to_owned(),
         };
         Self {

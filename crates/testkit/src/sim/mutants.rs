@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::error::{OpError, ReplicateError, SourceError, StoreError};
-use reseed_core::names::{HoldTag, SourceName};
+use reseed_core::journal::{Entry, Journal, JournalError, Query, Run, ServiceRecord, Warning};
+use reseed_core::names::{DatasetName, HoldTag, PointId, ServiceName, SourceName};
 use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Target};
 use reseed_core::replicate::{Lineage, ReplicationPlan, ReplicationReport, ReplicatorCaps};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps};
@@ -301,5 +302,47 @@ impl Verifier for BrokenVerifier {
 
     async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {
         self.0.validate(cx, root, validator).await
+    }
+}
+
+pub(super) fn journal(mutant: Option<Mutant>, inner: Arc<dyn Journal>) -> Arc<dyn Journal> {
+    match mutant {
+        Some(Mutant::ForgetsUnseeded) => Arc::new(Forgetful(inner)),
+        _ => inner,
+    }
+}
+
+/// Keeps the history, and nothing of what a service is: the third of the three records of an unseeded service.
+#[derive(Debug)]
+struct Forgetful(Arc<dyn Journal>);
+
+impl Journal for Forgetful {
+    fn write(&self, entries: Vec<Entry>) {
+        self.0.write(
+            entries
+                .into_iter()
+                .filter(|entry| !matches!(entry, Entry::Service(_)))
+                .collect(),
+        );
+    }
+
+    fn history(&self, query: &Query) -> Result<Vec<Run>, JournalError> {
+        self.0.history(query)
+    }
+
+    fn fingerprint(
+        &self,
+        dataset: &DatasetName,
+        point: &PointId,
+    ) -> Result<Option<Fingerprint>, JournalError> {
+        self.0.fingerprint(dataset, point)
+    }
+
+    fn service(&self, service: &ServiceName) -> Result<Option<ServiceRecord>, JournalError> {
+        self.0.service(service)
+    }
+
+    fn take_warnings(&self) -> Vec<Warning> {
+        self.0.take_warnings()
     }
 }

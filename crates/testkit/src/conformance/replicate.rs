@@ -186,6 +186,13 @@ pub async fn p02_a_replica_that_moved_on_is_a_stale_plan(lab: &impl ReplicaLab) 
     assert_eq!(lab.copies(&target).await, before);
     change(lab, &cx, &target, "two", 2).await;
     let next = plan(lab, &cx, &[&target]).await;
+    worked(lab.replicator().execute(&cx, &next).await);
+    let before = lab.copies(&target).await;
+    // Whatever it answers, nothing arrives twice and nothing is replaced.
+    let _ = lab.replicator().execute(&cx, &next).await;
+    assert_eq!(lab.copies(&target).await, before);
+    change(lab, &cx, &target, "three", 3).await;
+    let next = plan(lab, &cx, &[&target]).await;
     lab.diverge(&target).await;
     let before = lab.copies(&target).await;
     refused(

@@ -123,6 +123,12 @@ impl MemReplicator {
                 ));
             }
         }
+        if let Some(there) = step.send.iter().find(|wanted| has(theirs, wanted)) {
+            return stale(format!(
+                "{}@{} is on the replica by now",
+                there.dataset, there.name
+            ));
+        }
         match (&step.base, &step.set_aside) {
             (Some(base), _) if !has(ours, base) || !has(theirs, base) => {
                 stale(format!("the base {}@{} is gone", base.dataset, base.name))

@@ -250,9 +250,13 @@ impl MemStore {
                 let Some(last) = tree.entries().keys().next_back().cloned() else {
                     return Ok(Settled::default());
                 };
+                let freed = tree.bytes(&last).map_or(0, |bytes| bytes.len() as u64);
                 if !tree.remove(&last) {
                     state.staged.remove(&target.dataset);
                     return Ok(Settled::default());
+                }
+                if let Some(pool) = state.pools.get_mut(target.dataset.pool()) {
+                    pool.free = pool.free.map(|free| free + freed);
                 }
             }
             self.world.step(cx, Effect::StagingOnly).await?;

@@ -596,7 +596,14 @@ impl Walk<'_> {
     }
 
     pub(super) async fn settle(&self, request: &Settle, what: &str) -> Result<Settled, StoreError> {
-        self.settle_within(request, what, self.left_to_end()).await
+        let limit = match request {
+            // Tidying up must not eat the time of the sources that come next.
+            Settle::Quarantine { .. } | Settle::Discard { .. } | Settle::DiscardLeftover { .. } => self
+                .share(self.service.policy.source_budget, None)
+                .min(self.left_to_end()),
+            _ => self.left_to_end(),
+        };
+        self.settle_within(request, what, limit).await
     }
 
     async fn settle_within(

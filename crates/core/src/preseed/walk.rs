@@ -254,13 +254,20 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if self.left().is_zero() {
-                let error = SourceError::new(
-                    SourceKind::TimedOut,
-                    "its older states were not tried: the time was up",
-                )
-                .report();
+                let name = self.service.sources[candidate.source].name().clone();
+                let known = self.attempts.iter().any(|attempt| attempt.source == name);
+                let what = if known {
+                    "its older states were not tried: the time was up"
+                } else {
+                    "it was not tried: the time was up"
+                };
+                let error = SourceError::new(SourceKind::TimedOut, what).report();
+                if !known {
+                    let ids = candidate.points.iter().map(|point| point.id.clone()).collect();
+                    self.record(name, ids, 1, Stage::Plan, Some(error.clone()), 0.0);
+                }
                 self.unfinished.get_or_insert((candidate.source, error));
-                break;
+                continue;
             }
             if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                 return outcome;

@@ -44,6 +44,7 @@ pub struct Embedded {
     pub(crate) engine: Engine,
     pub(crate) password: PasswordFrom,
     pub(crate) worker: Worker,
+    pub(crate) host: Option<String>,
 }
 
 impl Embedded {
@@ -54,7 +55,16 @@ impl Embedded {
             engine,
             password,
             worker,
+            host: None,
         }
+    }
+
+    /// Offers only what this host backed up. Several hosts may share a repository, and call their services alike: one's data
+    /// must not come back as the other's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
     }
 
     /// Runs blocking work that is asked to end when the run is cancelled, or when this future is dropped.

@@ -1,5 +1,7 @@
 //! [`OffsiteRepo`] for the embedded engine.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
 use reseed_core::names::SourceName;
@@ -31,11 +33,26 @@ impl OwnKinds for OffsiteKind {
 impl Embedded {
     /// The recovery points in the repository, newest first.
     pub(crate) fn list_points(&self, target: Option<&Target>) -> Result<Vec<RecoveryPoint>, EngineError> {
-        let snapshots = self.engine.open(&self.password.read()?)?.snapshots()?;
-        Ok(snapshots
-            .iter()
-            .filter_map(|snapshot| point_of(snapshot, &self.name, target))
-            .collect())
+        self.list_points_and_hosts(target).map(|(points, _)| points)
+    }
+
+    /// The points of our host, and the other hosts that have points of the target.
+    pub(crate) fn list_points_and_hosts(
+        &self,
+        target: Option<&Target>,
+    ) -> Result<(Vec<RecoveryPoint>, BTreeSet<String>), EngineError> {
+        let (mut points, mut others) = (Vec::new(), BTreeSet::new());
+        for snapshot in self.engine.open(&self.password.read()?)?.snapshots()? {
+            let Some(point) = point_of(&snapshot, &self.name, target) else {
+                continue;
+            };
+            if self.host.as_ref().is_none_or(|host| snapshot.host == *host) {
+                points.push(point);
+            } else {
+                others.insert(snapshot.host);
+            }
+        }
+        Ok((points, others))
     }
 }
 

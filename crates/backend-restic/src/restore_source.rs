@@ -70,15 +70,30 @@ impl RestoreSource for Embedded {
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         let wanted = target.clone();
-        self.blocking(cx, move |this, _| this.list_points(Some(&wanted)))
-            .await
-            .map_err(|error| {
-                envelope(
-                    &error,
-                    format!("cannot list what {} holds", self.name),
-                    Effect::None,
-                )
-            })
+        let listed = self
+            .blocking(cx, move |this, _| this.list_points_and_hosts(Some(&wanted)))
+            .await;
+        let (points, others) = listed.map_err(|error| {
+            envelope(
+                &error,
+                format!("cannot list what {} holds", self.name),
+                Effect::None,
+            )
+        })?;
+        if points.is_empty() && !others.is_empty() {
+            // Not "there are none": a machine that was renamed or replaced must not take this for a first start.
+            let others: Vec<String> = others.into_iter().collect();
+            let what = format!(
+                "{} holds {} only of {}",
+                self.name,
+                target.dataset,
+                others.join(", ")
+            );
+            let hint =
+                "if that is what this machine was called before, set `host` in the configuration to it";
+            return Err(SourceError::new(SourceKind::NoSuchPoint, what).hint(hint));
+        }
+        Ok(points)
     }
 
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {

@@ -243,12 +243,13 @@ impl<'a> Wiring<'a> {
                     [program.into_os_string(), "__restore-worker".into()],
                     Arc::clone(&self.session.runner),
                 );
-                Some(Embedded::new(
+                let repo = Embedded::new(
                     name.clone(),
                     engine,
                     PasswordFrom::File(password_file.clone()),
                     worker,
-                ))
+                );
+                Some(repo.of_host(&self.session.config.host))
             }
             _ => None,
         }

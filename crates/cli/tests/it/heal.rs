@@ -321,3 +321,26 @@ fn tree(root: &std::path::Path) -> Vec<String> {
     found.sort();
     found
 }
+
+#[test]
+fn one_host_never_gets_another_ones_data() {
+    let lab = Lab::protected("chain = [\"offsite\"]");
+    // Another machine with a service of the same name, on the same repository.
+    let config = fs::read_to_string(lab.path("reseed.toml")).unwrap();
+    fs::write(
+        lab.path("reseed.toml"),
+        config.replace("host = \"lab\"", "host = \"other\""),
+    )
+    .unwrap();
+    lab.lose_data();
+    // Nor is it told that there never was any: it may be the same machine under a new name.
+    let ran = lab.run(&["preseed", "app"]).expect(0);
+    assert!(
+        ran.out.contains("unseeded") && ran.out.contains("only of lab"),
+        "{ran:?}"
+    );
+    fs::remove_dir(lab.live()).unwrap();
+    fs::write(lab.path("reseed.toml"), config).unwrap();
+    assert_eq!(lab.preseed(0).0, "restored");
+    lab.assert_whole();
+}

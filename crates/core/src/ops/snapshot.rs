@@ -18,13 +18,13 @@ use crate::store::{Condition, CreateSnapshots, Inspection};
 const BUDGET: Duration = Duration::from_secs(6 * 3600);
 
 /// The name of a snapshot: sanoid's for what its rules know, `reseed_<local time>_manual` for what is taken by hand and
-/// what no rule removes.
+/// what no rule removes; to the millisecond, because a hand may be quick.
 ///
 /// # Errors
 /// Never for a time that can be printed.
 pub fn snapshot_name(kind: Option<Kind>, at: &Zoned) -> Result<SnapshotName, InvalidName> {
     match kind {
-        None => SnapshotName::new(format!("reseed_{}_manual", at.strftime("%Y-%m-%d_%H:%M:%S"))),
+        None => SnapshotName::new(format!("reseed_{}_manual", at.strftime("%Y-%m-%d_%H:%M:%S%.3f"))),
         Some(kind) => SnapshotName::new(kind.snapshot_name(at, false)),
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{OpError, OpKind, StoreError, StoreKind};
+use crate::error::{OpError, OpKind};
 use crate::journal::{Entry, ServiceRecord};
-use crate::names::HoldTag;
 use crate::point::{Marker, MarkerState};
-use crate::preseed::UNSEEDED_HOLD;
+use crate::preseed::release_unseeded_hold;
 use crate::service::Service;
-use crate::store::{Condition, HoldChange, Inspection, Settle};
+use crate::store::{Condition, Inspection, Settle};
 
 const BUDGET: Duration = Duration::from_secs(300);
 
@@ -45,7 +44,7 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
     for target in &service.targets {
         doing.done(target.dataset.to_string());
     }
-    if let Err(error) = release(engine, cx, service).await {
+    if let Err(error) = release_unseeded_hold(engine, cx, service, BUDGET).await {
         doing.warn(format!(
             "the holds of the unseeded guard could not be released: {error}"
         ));
@@ -83,23 +82,4 @@ fn mark(engine: &Engine, cx: &Context, inspection: &Inspection) -> Result<Settle
             inspection.target.mountpoint.display()
         ))),
     }
-}
-
-async fn release(engine: &Engine, cx: &Context, service: &Service) -> Result<(), StoreError> {
-    let store = &service.store;
-    if !store.caps().holds {
-        return Ok(());
-    }
-    let tag =
-        HoldTag::new(UNSEEDED_HOLD).map_err(|e| StoreError::new(StoreKind::InvalidInput, e.to_string()))?;
-    let work = engine.within(cx, BUDGET, "releasing holds", |cx| async move {
-        let held = store.list(&cx, &service.targets).await?;
-        let held: Vec<_> = held
-            .iter()
-            .filter(|s| s.holds.contains(&tag))
-            .map(|s| s.reference())
-            .collect();
-        store.hold(&cx, &held, &tag, HoldChange::Release).await
-    });
-    work.await
 }

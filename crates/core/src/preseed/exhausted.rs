@@ -3,12 +3,16 @@
 //! "Nothing exists" and "could not ask" are different ends: the first is an ordinary first start, the second leaves the
 //! service unseeded, and then nothing may age out what its sources still hold.
 
+use std::time::Duration;
+
 use super::report::{Outcome, Stage};
 use super::walk::{Probe, Walk};
-use crate::error::StoreError;
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::{StoreError, StoreKind};
 use crate::names::{HoldTag, SourceName};
 use crate::point::{MarkerState, Target};
-use crate::service::WhenExhausted;
+use crate::service::{Service, WhenExhausted};
 use crate::store::{HoldChange, Settle};
 
 /// The hold that keeps the last good snapshots of a service while it is unseeded.
@@ -87,8 +91,7 @@ impl Walk<'_> {
             self.left_to_end(),
             "holding the last good snapshots",
             |cx| async move {
-                let tag = HoldTag::new(UNSEEDED_HOLD)
-                    .map_err(|e| StoreError::new(crate::error::StoreKind::InvalidInput, e.to_string()))?;
+                let tag = unseeded_hold()?;
                 let snapshots = store.list(&cx, &targets).await?;
                 let last = |target: &Target| {
                     snapshots
@@ -112,29 +115,8 @@ impl Walk<'_> {
 
     /// Lets go of what the unseeded guard held: the data is back.
     pub(crate) async fn release_last_good(&mut self) {
-        if !self.service.store.caps().holds {
-            return;
-        }
-        let (store, targets) = (&self.service.store, &self.service.targets);
-        let release = self.engine.within(
-            self.cx,
-            self.left_to_end(),
-            "releasing the unseeded hold",
-            |cx| async move {
-                let held = store.list(&cx, targets).await?;
-                let held: Vec<_> = held
-                    .iter()
-                    .filter(|s| s.holds.iter().any(|t| t.as_str() == UNSEEDED_HOLD))
-                    .map(|s| s.reference())
-                    .collect();
-                if held.is_empty() {
-                    return Ok(());
-                }
-                let tag = HoldTag::new(UNSEEDED_HOLD)
-                    .map_err(|e| StoreError::new(crate::error::StoreKind::InvalidInput, e.to_string()))?;
-                store.hold(&cx, &held, &tag, HoldChange::Release).await
-            },
-        );
+        let limit = self.left_to_end();
+        let release = release_unseeded_hold(self.engine, self.cx, self.service, limit);
         if let Err(error) = release.await {
             self.warn(
                 format!("the hold of the unseeded guard could not be released: {error}"),
@@ -163,4 +145,35 @@ impl Walk<'_> {
             .collect::<Vec<_>>()
             .join("; ")
     }
+}
+
+/// Releases what the unseeded guard holds on a service's store.
+pub(crate) async fn release_unseeded_hold(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    limit: Duration,
+) -> Result<(), StoreError> {
+    let (store, targets) = (&service.store, &service.targets);
+    if !store.caps().holds {
+        return Ok(());
+    }
+    let work = engine.within(cx, limit, "releasing the unseeded hold", |cx| async move {
+        let tag = unseeded_hold()?;
+        let held = store.list(&cx, targets).await?;
+        let held: Vec<_> = held
+            .iter()
+            .filter(|s| s.holds.contains(&tag))
+            .map(|s| s.reference())
+            .collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        store.hold(&cx, &held, &tag, HoldChange::Release).await
+    });
+    work.await
+}
+
+fn unseeded_hold() -> Result<HoldTag, StoreError> {
+    HoldTag::new(UNSEEDED_HOLD).map_err(|e| StoreError::new(StoreKind::InvalidInput, e.to_string()))
 }

@@ -34,7 +34,7 @@ use crate::store::{Inspection, SnapshotStore};
 
 pub(crate) use candidates::{Candidate, group, order};
 pub(crate) use decide::{Decision, decide};
-pub(crate) use exhausted::UNSEEDED_HOLD;
+pub(crate) use exhausted::{UNSEEDED_HOLD, release_unseeded_hold};
 pub use report::{Attempt, DatasetReport, Outcome, ServiceReport, Stage};
 pub(crate) use restore::{Slot, Tried};
 pub(crate) use walk::{Walk, probe_all};

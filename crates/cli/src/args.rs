@@ -129,6 +129,9 @@ pub(crate) struct InitArgs {
     /// Say what would be made, and make nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
+    /// Make this store or repository although one was there before and is missing, or take the one that stands there now
+    #[arg(long, value_name = "NAME")]
+    pub(crate) anew: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,6 +187,9 @@ pub(crate) struct RestoreArgs {
     /// Only from this source
     #[arg(long, value_name = "SOURCE")]
     pub(crate) from: Option<String>,
+    /// From the off-site backups of another host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) from_host: Option<String>,
     /// Of this moment: a time (`2026-11-22 14:00`, `2h ago` is `-2h`), a point's id, or a snapshot's name
     #[arg(long, value_name = "TIME|POINT", allow_hyphen_values = true)]
     pub(crate) at: Option<String>,

@@ -1,6 +1,6 @@
 //! Exit codes. They are part of the interface: `reseed --help` lists them.
 
-use reseed_core::error::{Kind, OpError, OpKind};
+use reseed_core::error::{OpError, OpKind};
 use reseed_core::ops::{OpOutcome, OpReport};
 use reseed_core::preseed::{Outcome, ServiceReport};
 
@@ -35,10 +35,7 @@ impl Exit {
             OpKind::Blocked | OpKind::Exhausted | OpKind::Guarded => Self::Blocked,
             OpKind::Config | OpKind::InvalidInput => Self::Usage,
             OpKind::Cancelled => Self::Interrupted,
-            kind => {
-                debug_assert!(!kind.name().is_empty());
-                Self::Failed
-            }
+            _ => Self::Failed,
         }
     }
 

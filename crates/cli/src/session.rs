@@ -131,7 +131,16 @@ impl Session {
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<Service, OpError> {
-        Ok(Wiring::new(self).service(self.config.service(name)?))
+        self.service_of(name, None)
+    }
+
+    /// A service whose off-site repositories offer what another host backed up.
+    pub(crate) fn service_of(&self, name: &str, host: Option<&str>) -> Result<Service, OpError> {
+        let mut wiring = Wiring::new(self);
+        if let Some(host) = host {
+            wiring.host = host;
+        }
+        Ok(wiring.service(self.config.service(name)?))
     }
 
     /// The retention rules of a service.
@@ -179,6 +188,14 @@ impl Session {
             .collect()
     }
 
+    /// Where a repository is.
+    pub(crate) fn location(&self, repo: &SourceName) -> String {
+        match self.config.offsite.get(repo) {
+            Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
+            _ => String::new(),
+        }
+    }
+
     /// The stores and replicas, each as a directory store.
     pub(crate) fn places(&self) -> Vec<(SourceName, DirStore)> {
         let wiring = Wiring::new(self);
@@ -204,6 +221,8 @@ impl Session {
 struct Wiring<'a> {
     session: &'a Session,
     stores: Vec<(SourceName, Arc<DirStore>)>,
+    /// Whose off-site points are offered.
+    host: &'a str,
 }
 
 impl<'a> Wiring<'a> {
@@ -211,6 +230,7 @@ impl<'a> Wiring<'a> {
         Self {
             session,
             stores: Vec::new(),
+            host: &session.config.host,
         }
     }
 
@@ -249,7 +269,7 @@ impl<'a> Wiring<'a> {
                     PasswordFrom::File(password_file.clone()),
                     worker,
                 );
-                Some(repo.of_host(&self.session.config.host))
+                Some(repo.of_host(self.host))
             }
             _ => None,
         }

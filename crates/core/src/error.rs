@@ -260,8 +260,13 @@ impl<K: Kind> Error<K> {
 
     /// The same error as another trait's. A kind that the other trait doesn't have becomes `otherwise`.
     pub fn convert<L: Kind>(self, otherwise: L) -> Error<L> {
+        let kind = self.0.kind.common().map_or(otherwise, L::from_common);
+        self.with_kind(kind)
+    }
+
+    /// The same error under another kind, which may be another trait's.
+    pub fn with_kind<L: Kind>(self, kind: L) -> Error<L> {
         let inner = *self.0;
-        let kind = inner.kind.common().map_or(otherwise, L::from_common);
         Error(Box::new(Inner {
             kind,
             what: inner.what,

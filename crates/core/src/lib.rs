@@ -19,6 +19,7 @@ pub mod error;
 pub mod event;
 pub mod exec;
 pub mod journal;
+pub mod known;
 pub mod lock;
 pub mod names;
 pub mod offsite;

@@ -12,6 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::data::Trouble;
 use super::sys::{Facts, shown};
 
 /// Metadata that could not be set: how often, and on what first.
@@ -96,20 +97,20 @@ pub(super) fn apply(
     fresh: bool,
     unset: &Unset,
     place: impl Fn() -> String,
-) -> Result<(), Errno> {
+) -> Result<(), Trouble> {
     let to = to.as_fd();
     let owner = (Some(Uid::from_raw(facts.uid)), Some(Gid::from_raw(facts.gid)));
     match rustix::fs::fchown(to, owner.0, owner.1) {
         Ok(()) => {}
         Err(error) if refused(error) => {
-            let now = super::sys::facts_of_fd(to)?;
+            let now = super::sys::facts_of_fd(to).map_err(Trouble::Writing)?;
             if (now.uid, now.gid) != (facts.uid, facts.gid) {
                 // The group alone may be ours to give.
                 let _ = rustix::fs::fchown(to, None, owner.1);
                 unset.note(Lost::Owner, &place);
             }
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(Trouble::Writing(error)),
     }
     copy_xattrs(
         &Holder::Open(from.as_fd()),
@@ -118,8 +119,8 @@ pub(super) fn apply(
         unset,
         &place,
     )?;
-    rustix::fs::fchmod(to, Mode::from_raw_mode(facts.mode))?;
-    rustix::fs::futimens(to, &times(facts))
+    rustix::fs::fchmod(to, Mode::from_raw_mode(facts.mode)).map_err(Trouble::Writing)?;
+    rustix::fs::futimens(to, &times(facts)).map_err(Trouble::Writing)
 }
 
 /// Gives a link, fifo or device the metadata of another, by name.
@@ -130,25 +131,26 @@ pub(super) fn apply_at(
     facts: &Facts,
     unset: &Unset,
     place: impl Fn() -> String,
-) -> Result<(), Errno> {
+) -> Result<(), Trouble> {
     let (from, to) = (from.as_fd(), to.as_fd());
     let owner = (Some(Uid::from_raw(facts.uid)), Some(Gid::from_raw(facts.gid)));
     match rustix::fs::chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(()) => {}
         Err(error) if refused(error) => {
-            let now = super::sys::facts_at(to, name)?;
+            let now = super::sys::facts_at(to, name).map_err(Trouble::Writing)?;
             if (now.uid, now.gid) != (facts.uid, facts.gid) {
                 unset.note(Lost::Owner, &place);
             }
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(Trouble::Writing(error)),
     }
     let (here, there) = (through_proc(from, name), through_proc(to, name));
     copy_xattrs(&Holder::Named(&here), &Holder::Named(&there), true, unset, &place)?;
     if facts.kind != rustix::fs::FileType::Symlink {
-        rustix::fs::chmodat(to, name, Mode::from_raw_mode(facts.mode), AtFlags::empty())?;
+        rustix::fs::chmodat(to, name, Mode::from_raw_mode(facts.mode), AtFlags::empty())
+            .map_err(Trouble::Writing)?;
     }
-    rustix::fs::utimensat(to, name, &times(facts), AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::utimensat(to, name, &times(facts), AtFlags::SYMLINK_NOFOLLOW).map_err(Trouble::Writing)
 }
 
 /// The extended attribute calls have no `at` form before Linux 6.13; a path through the descriptor is as good.
@@ -243,15 +245,15 @@ fn copy_xattrs(
     fresh: bool,
     unset: &Unset,
     place: impl Fn() -> String,
-) -> Result<(), Errno> {
-    let source = list_of(from)?;
+) -> Result<(), Trouble> {
+    let source = list_of(from).map_err(Trouble::Reading)?;
     if !fresh {
-        for name in names(&list_of(to)?) {
+        for name in names(&list_of(to).map_err(Trouble::Writing)?) {
             if !names(&source).any(|other| other == name) {
                 match to.remove(&name) {
                     Ok(()) | Err(Errno::NODATA) => {}
                     Err(error) if refused(error) => unset.note(Lost::Xattr, &place),
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(Trouble::Writing(error)),
                 }
             }
         }
@@ -261,14 +263,14 @@ fn copy_xattrs(
             Ok(value) => value,
             // It went away since it was listed.
             Err(Errno::NODATA) => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(Trouble::Reading(error)),
         };
         match to.set(&name, &value) {
             Ok(()) => {}
             Err(error) if refused(error) => unset.note(Lost::Xattr, || {
                 format!("{} ({})", place(), shown(name.to_bytes()))
             }),
-            Err(error) => return Err(error),
+            Err(error) => return Err(Trouble::Writing(error)),
         }
     }
     Ok(())

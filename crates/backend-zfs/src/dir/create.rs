@@ -240,7 +240,8 @@ fn copy_one(
         },
         one.live.try_clone().during(what)?,
         tree,
-    )?;
+    )
+    .map_err(|fault| fault.fail)?;
     let fingerprint = match request.measure {
         true => Some(super::measure::measure(job, &snapshot_path(one).join("tree"))?),
         false => None,

@@ -10,7 +10,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::job::Job;
-use super::sys::{self, Done, During, Facts};
+use super::sys::{self, Facts};
 
 /// Files up to this size are read and written in one go.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -24,12 +24,12 @@ pub(super) struct Abilities {
     no_range: AtomicBool,
 }
 
-/// Why the content isn't there.
+/// Why the content or the metadata isn't there.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The source could not be read.
     Reading(Errno),
-    /// The copy could not be written.
+    /// The copy could not be written, or not be read again.
     Writing(Errno),
     /// It was to stop.
     Stopped,
@@ -143,16 +143,22 @@ fn piece(
     Ok(read as u64)
 }
 
-/// Whether two open files hold the same bytes.
-pub(super) fn equal(job: &Job, buffer: &mut Vec<u8>, a: impl AsFd, b: impl AsFd, size: u64) -> Done<bool> {
-    let (a, b) = (a.as_fd(), b.as_fd());
+/// Whether a file and its copy hold the same bytes. What fails on the copy's side is [`Trouble::Writing`].
+pub(super) fn equal(
+    job: &Job,
+    buffer: &mut Vec<u8>,
+    from: impl AsFd,
+    to: impl AsFd,
+    size: u64,
+) -> Result<bool, Trouble> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     buffer.resize(BUFFER, 0);
     let (left, right) = buffer.split_at_mut(BUFFER / 2);
     let mut at = 0;
     while at < size {
-        job.check()?;
-        let n = fill(a, left, at).during(|| "can't read the file to compare with".to_owned())?;
-        let m = fill(b, right, at).during(|| "can't read the file to compare with".to_owned())?;
+        job.check().map_err(|_| Trouble::Stopped)?;
+        let n = fill(from, left, at).map_err(Trouble::Reading)?;
+        let m = fill(to, right, at).map_err(Trouble::Writing)?;
         if n != m || left[..n] != right[..m] {
             return Ok(false);
         }
@@ -161,7 +167,7 @@ pub(super) fn equal(job: &Job, buffer: &mut Vec<u8>, a: impl AsFd, b: impl AsFd,
         }
         at += n as u64;
     }
-    Ok(at == size && sys::facts_of_fd(b).is_ok_and(|facts| facts.size == size))
+    Ok(at == size && sys::facts_of_fd(to).is_ok_and(|facts| facts.size == size))
 }
 
 fn fill(fd: std::os::fd::BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {

@@ -10,14 +10,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use reseed_core::error::Common;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::fault::{Copied, OnSide, Writing, read_fault, trouble};
 use super::index::Seen;
 use super::remove;
-use super::sys::{self, Done, During, Facts, Fail};
-use super::tree::{Node, Place, Shared, Vouch, Worker, read_fail};
+use super::sys::{self, During, Facts};
+use super::tree::{Node, Place, Shared, Vouch, Worker};
 use super::work::{Role, lock};
 use super::{attrs, data};
 
@@ -41,17 +41,17 @@ pub(super) fn copy(
     worker: &mut Worker,
     node: &Arc<Node>,
     name: &CString,
-) -> Done<Became> {
+) -> Copied<Became> {
     let facts = match sys::facts_at(&node.src, name) {
         Ok(facts) => facts,
         Err(Errno::NOENT) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
+        Err(error) => return Err(read_fault(shared, &node.show(name), error)),
     };
     match facts.kind {
         FileType::Directory => return Ok(Became::Directory),
         FileType::Socket => {
             if !node.fresh {
-                remove::remove(shared.what.job, &node.dst, name)?;
+                remove::remove(shared.what.job, &node.dst, name).on_to()?;
             }
             return Ok(Became::Nothing);
         }
@@ -80,7 +80,13 @@ pub(super) fn copy(
     }
 }
 
-fn one(shared: &Shared<'_>, worker: &mut Worker, node: &Node, name: &CString, facts: &Facts) -> Done<Became> {
+fn one(
+    shared: &Shared<'_>,
+    worker: &mut Worker,
+    node: &Node,
+    name: &CString,
+    facts: &Facts,
+) -> Copied<Became> {
     match facts.kind {
         FileType::RegularFile => file(shared, worker, node, name, facts),
         FileType::Symlink => symlink(shared, node, name, facts),
@@ -95,13 +101,13 @@ fn link_to_first(
     name: &CString,
     place: &Arc<Place>,
     first: &CString,
-) -> Done<Became> {
+) -> Copied<Became> {
     let what = || format!("can't link {} in the copy", node.show(name));
     let mut at: Option<OwnedFd> = None;
     if !Arc::ptr_eq(place, &node.place) {
-        let mut here = shared.dst_root.try_clone().during(what)?;
+        let mut here = shared.dst_root.try_clone().writing(what)?;
         for component in place.components() {
-            here = sys::open_dir(&here, component).during(what)?;
+            here = sys::open_dir(&here, component).writing(what)?;
         }
         at = Some(here);
     }
@@ -114,7 +120,7 @@ fn link_to_first(
         if same {
             return Ok(Became::Copied);
         }
-        remove::remove(shared.what.job, &node.dst, name)?;
+        remove::remove(shared.what.job, &node.dst, name).on_to()?;
     }
     rustix::fs::linkat(
         from,
@@ -123,7 +129,7 @@ fn link_to_first(
         name.as_c_str(),
         AtFlags::empty(),
     )
-    .during(what)?;
+    .writing(what)?;
     Ok(Became::Copied)
 }
 
@@ -133,7 +139,7 @@ fn file(
     node: &Node,
     name: &CString,
     facts: &Facts,
-) -> Done<Became> {
+) -> Copied<Became> {
     if link_unchanged(shared, worker, node, name, facts)? {
         count(shared, facts.size, 0, 0);
         return Ok(Became::Copied);
@@ -141,9 +147,9 @@ fn file(
     let src = match sys::open_file(&node.src, name) {
         Ok(src) => src,
         Err(Errno::NOENT) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
+        Err(error) => return Err(read_fault(shared, &node.show(name), error)),
     };
-    let mut before = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &node.show(name), error))?;
+    let mut before = sys::facts_of_fd(&src).map_err(|error| read_fault(shared, &node.show(name), error))?;
     if before.kind != FileType::RegularFile {
         // It was replaced between the two looks. The next snapshot sees what it is now.
         return Ok(Became::Nothing);
@@ -152,8 +158,8 @@ fn file(
         count(shared, before.size, 0, before.size);
         return Ok(Became::Copied);
     }
-    let writing = |error| sys::os_fail(format!("can't write {} in the copy", node.show(name)), error);
-    let dst = sys::create_file(&node.dst, name).map_err(writing)?;
+    let what = || format!("can't write {} in the copy", node.show(name));
+    let dst = sys::create_file(&node.dst, name).writing(what)?;
     let mut torn = false;
     for attempt in 1..=TRIES {
         let mut moved = 0;
@@ -171,12 +177,10 @@ fn file(
             tell,
         ) {
             Ok(()) => {}
-            Err(data::Trouble::Reading(error)) => return Err(read_fail(shared, &node.show(name), error)),
-            Err(data::Trouble::Writing(error)) => return Err(writing(error)),
-            Err(data::Trouble::Stopped) => return Err(Fail::new(Common::Cancelled, "the run was cancelled")),
+            Err(why) => return Err(trouble(shared, &node.show(name), &why)),
         }
         shared.copied.fetch_add(moved, Ordering::Relaxed);
-        let after = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &node.show(name), error))?;
+        let after = sys::facts_of_fd(&src).map_err(|error| read_fault(shared, &node.show(name), error))?;
         if after.unchanged_since(&before) || !shared.what.live {
             break;
         }
@@ -187,12 +191,13 @@ fn file(
         torn = attempt == TRIES;
         if !torn {
             before = after;
-            rustix::fs::ftruncate(&dst, 0).map_err(writing)?;
+            rustix::fs::ftruncate(&dst, 0).writing(what)?;
         }
     }
-    attrs::apply(&src, &dst, &before, true, &shared.unset, || node.show(name)).map_err(writing)?;
+    attrs::apply(&src, &dst, &before, true, &shared.unset, || node.show(name))
+        .map_err(|why| trouble(shared, &node.show(name), &why))?;
     if shared.what.live {
-        let copy = sys::facts_of_fd(&dst).map_err(writing)?;
+        let copy = sys::facts_of_fd(&dst).writing(what)?;
         if torn {
             shared.torn(node.show(name));
             before.size = copy.size;
@@ -219,7 +224,7 @@ fn link_unchanged(
     node: &Node,
     name: &CString,
     facts: &Facts,
-) -> Done<bool> {
+) -> Copied<bool> {
     let (Some(prev), Some(reuse)) = (&node.prev, &shared.what.reuse) else {
         return Ok(false);
     };
@@ -247,7 +252,7 @@ fn link_unchanged(
         return Ok(false);
     }
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name)?;
+        remove::remove(shared.what.job, &node.dst, name).on_to()?;
     }
     match rustix::fs::linkat(
         prev,
@@ -262,10 +267,7 @@ fn link_unchanged(
             return Ok(false);
         }
         Err(error) => {
-            return Err(sys::os_fail(
-                format!("can't link {} in the copy", node.show(name)),
-                error,
-            ));
+            return Err(error).writing(|| format!("can't link {} in the copy", node.show(name)));
         }
     }
     if shared.what.live {
@@ -282,20 +284,25 @@ fn compares(
     name: &CString,
     facts: &Facts,
     prev: &OwnedFd,
-) -> Done<bool> {
+) -> Copied<bool> {
     let (Ok(new), Ok(old)) = (sys::open_file(&node.src, name), sys::open_file(prev, name)) else {
         return Ok(false);
     };
     let what = || format!("can't compare {} with the snapshot before", node.show(name));
-    let before = sys::facts_of_fd(&new).during(what)?;
-    let old_facts = sys::facts_of_fd(&old).during(what)?;
-    if !before.unchanged_since(facts) || !attrs::equal(&new, &before, &old, &old_facts).during(what)? {
+    let before = sys::facts_of_fd(&new).during(what).on_from()?;
+    let old_facts = sys::facts_of_fd(&old).writing(what)?;
+    if !before.unchanged_since(facts)
+        || !attrs::equal(&new, &before, &old, &old_facts)
+            .during(what)
+            .on_from()?
+    {
         return Ok(false);
     }
-    if !data::equal(shared.what.job, &mut worker.buffer, &new, &old, facts.size)? {
+    let same = data::equal(shared.what.job, &mut worker.buffer, &new, &old, facts.size);
+    if !same.map_err(|why| trouble(shared, &node.show(name), &why))? {
         return Ok(false);
     }
-    let after = sys::facts_of_fd(&new).during(what)?;
+    let after = sys::facts_of_fd(&new).during(what).on_from()?;
     Ok(after.unchanged_since(&before))
 }
 
@@ -307,49 +314,51 @@ fn keep(
     name: &CString,
     src: &OwnedFd,
     facts: &Facts,
-) -> Done<bool> {
+) -> Copied<bool> {
     let what = || format!("can't look at {} in the copy", node.show(name));
     let there = match sys::facts_at(&node.dst, name) {
         Ok(there) => there,
         Err(Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(sys::os_fail(what(), error)),
+        Err(error) => return Err(error).writing(what),
     };
     // More than one name: perhaps of a file outside. It is made anew, and linked as the source says.
     if there.kind == FileType::RegularFile
         && there.nlink == 1
         && there.size == facts.size
         && let Ok(dst) = sys::open_file(&node.dst, name)
-        && data::equal(shared.what.job, &mut worker.buffer, src, &dst, facts.size)?
+        && data::equal(shared.what.job, &mut worker.buffer, src, &dst, facts.size)
+            .map_err(|why| trouble(shared, &node.show(name), &why))?
     {
-        attrs::apply(src, &dst, facts, false, &shared.unset, || node.show(name)).during(what)?;
+        attrs::apply(src, &dst, facts, false, &shared.unset, || node.show(name))
+            .map_err(|why| trouble(shared, &node.show(name), &why))?;
         return Ok(true);
     }
-    remove::remove(shared.what.job, &node.dst, name)?;
+    remove::remove(shared.what.job, &node.dst, name).on_to()?;
     Ok(false)
 }
 
-fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> Done<Became> {
+fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> Copied<Became> {
     let target = match rustix::fs::readlinkat(&node.src, name.as_c_str(), Vec::new()) {
         Ok(target) => target,
         Err(Errno::NOENT | Errno::INVAL) if shared.what.live => return Ok(Became::Nothing),
-        Err(error) => return Err(read_fail(shared, &node.show(name), error)),
+        Err(error) => return Err(read_fault(shared, &node.show(name), error)),
     };
     let what = || format!("can't make the link {} in the copy", node.show(name));
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name)?;
+        remove::remove(shared.what.job, &node.dst, name).on_to()?;
     }
-    rustix::fs::symlinkat(target.as_c_str(), &node.dst, name.as_c_str()).during(what)?;
+    rustix::fs::symlinkat(target.as_c_str(), &node.dst, name.as_c_str()).writing(what)?;
     attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || {
         node.show(name)
     })
-    .during(what)?;
+    .map_err(|why| trouble(shared, &node.show(name), &why))?;
     Ok(Became::Copied)
 }
 
-fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> Done<Became> {
+fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> Copied<Became> {
     let what = || format!("can't make the special file {} in the copy", node.show(name));
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name)?;
+        remove::remove(shared.what.job, &node.dst, name).on_to()?;
     }
     let device = rustix::fs::makedev(facts.rdev.0, facts.rdev.1);
     match rustix::fs::mknodat(
@@ -364,11 +373,11 @@ fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> D
             shared.unset.device(|| node.show(name));
             return Ok(Became::Nothing);
         }
-        Err(error) => return Err(sys::os_fail(what(), error)),
+        Err(error) => return Err(error).writing(what),
     }
     attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || {
         node.show(name)
     })
-    .during(what)?;
+    .map_err(|why| trouble(shared, &node.show(name), &why))?;
     Ok(Became::Copied)
 }

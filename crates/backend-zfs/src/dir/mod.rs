@@ -34,6 +34,7 @@ mod create;
 mod data;
 mod entry;
 mod errors;
+mod fault;
 mod index;
 mod inspect;
 mod job;
@@ -53,6 +54,7 @@ mod staging;
 mod store;
 mod sys;
 mod tree;
+mod walk;
 mod work;
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub(super) fn send(
     let copied = tree::copy(&copying, from, tree);
     // A snapshot is renamed before it is removed. If it is where it was, nothing was missing while it was read.
     still_there(source, record)?;
-    let outcome = copied?;
+    let outcome = copied.map_err(|fault| fault.fail)?;
     let path = into
         .path
         .join("snapshots")

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::clock::Clock;
-use reseed_core::error::{Effect, SourceError, SourceKind};
+use reseed_core::error::{Common, Effect, SourceError, SourceKind};
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
@@ -23,6 +23,7 @@ use reseed_core::{Context, RestoreSource};
 use rustix::io::Errno;
 
 use super::errors::Outward;
+use super::fault::{Fault, Side};
 use super::job::{Job, Jobs};
 use super::members::{self, Member};
 use super::root::{self, Dataset, Root};
@@ -206,6 +207,21 @@ fn plan(root: &Path, request: &RestoreRequest) -> Result<RestorePlan, SourceErro
     })
 }
 
+/// A copy's failure in the words of the trait: no other source helps when staging can't be written.
+pub(super) fn failed(fault: Fault) -> SourceError {
+    let error = fault.fail;
+    let says_so = matches!(
+        error.kind(),
+        Common::NoSpace | Common::ReadOnly | Common::Cancelled | Common::TimedOut
+    );
+    let error = if fault.side == Side::To && !says_so {
+        error.with_kind(SourceKind::Target)
+    } else {
+        error.convert(SourceKind::Io)
+    };
+    error.effect(Effect::StagingOnly)
+}
+
 fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Result<Restored, SourceError> {
     let point = &plan.request.point;
     let only = components(&plan.request.scope)?;
@@ -229,7 +245,7 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
                 format!("can't open the staging directory {:?}", staging.path),
                 error,
             );
-            fail.convert(SourceKind::Io)
+            fail.convert(SourceKind::Target)
         }
     })?;
     let whole = only.is_empty();
@@ -254,7 +270,7 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
     let outcome = match (copied, there) {
         (Ok(outcome), Ok(_)) => outcome,
         (_, Err(gone)) => return Err(gone.effect(Effect::StagingOnly)),
-        (Err(fail), Ok(_)) => return Err(fail).source(Effect::StagingOnly),
+        (Err(fault), Ok(_)) => return Err(failed(fault)),
     };
     let told = |kind, what: String| SourceError::new(kind, what).effect(Effect::StagingOnly);
     if outcome.entries == 0 {

@@ -5,29 +5,27 @@
 //! and that on a resumed copy what doesn't belong there is gone. Sockets are not data: a rendezvous of processes that
 //! run, left out here as in the tree digest.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use reseed_core::error::Common;
 use reseed_core::names::DatasetName;
-use rustix::fs::FileType;
-use rustix::io::Errno;
 
 use super::attrs::{self, Unset};
 use super::data::Abilities;
 use super::entry;
+use super::fault::{Copied, OnSide, Writing};
 use super::index::{Index, Seen};
 use super::job::Job;
-use super::remove;
-use super::sys::{self, Done, During, Facts, Fail, shown};
+use super::sys::{self, During, Facts, shown};
+use super::walk;
 use super::work::{Links, Queue, lock};
 
 /// Files that one thread takes at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// More threads than this only queue up at the disk.
 const MOST_THREADS: usize = 4;
 /// How many files that changed are named; the rest is counted.
@@ -92,8 +90,8 @@ pub(super) struct Outcome {
 /// A place in the tree, sharing its beginning with its siblings.
 #[derive(Debug)]
 pub(super) struct Place {
-    parent: Option<Arc<Place>>,
-    name: CString,
+    pub(super) parent: Option<Arc<Place>>,
+    pub(super) name: CString,
 }
 
 impl Place {
@@ -136,12 +134,12 @@ pub(super) struct Node {
     /// The same directory in the tree that files may be linked from, and in that tree's own source.
     pub(super) prev: Option<OwnedFd>,
     pub(super) twin: Option<OwnedFd>,
-    facts: Facts,
+    pub(super) facts: Facts,
     /// We made it in this run, so that nothing is in it yet.
     pub(super) fresh: bool,
-    depth: usize,
+    pub(super) depth: usize,
     /// Batches and subdirectories that still put something into it.
-    left: AtomicUsize,
+    pub(super) left: AtomicUsize,
 }
 
 impl Node {
@@ -172,13 +170,13 @@ pub(super) struct Shared<'a> {
     pub(super) bytes: AtomicU64,
     pub(super) copied: AtomicU64,
     pub(super) reused: AtomicU64,
-    entries: AtomicU64,
+    pub(super) entries: AtomicU64,
     torn: Mutex<(u64, Vec<String>)>,
-    mounts: Mutex<Vec<String>>,
+    pub(super) mounts: Mutex<Vec<String>>,
     /// The root of the copy.
     pub(super) dst_root: OwnedFd,
-    root: Facts,
-    queue: Queue,
+    pub(super) root: Facts,
+    pub(super) queue: Queue,
 }
 
 /// What a thread has for itself.
@@ -189,8 +187,10 @@ pub(super) struct Worker {
 }
 
 /// Copies what is below one open directory to below another.
-pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outcome> {
-    let facts = sys::facts_of_fd(&src).during(|| "can't look at the tree's root".to_owned())?;
+pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Copied<Outcome> {
+    let facts = sys::facts_of_fd(&src)
+        .during(|| "can't look at the tree's root".to_owned())
+        .on_from()?;
     let shared = Shared {
         what,
         able: Abilities::default(),
@@ -206,13 +206,13 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
         mounts: Mutex::default(),
         dst_root: dst
             .try_clone()
-            .during(|| "can't open the copy's root".to_owned())?,
+            .writing(|| "can't open the copy's root".to_owned())?,
         root: facts,
         queue: Queue::default(),
     };
     let cloned = |fd: &OwnedFd| {
         fd.try_clone()
-            .during(|| "can't open the tree to link from".to_owned())
+            .writing(|| "can't open the tree to link from".to_owned())
     };
     let (prev, twin) = match &what.reuse {
         Some(reuse) => (
@@ -238,8 +238,8 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
         depth: 0,
         left: AtomicUsize::new(0),
     });
-    attrs::disinherit(&root.dst).during(|| "can't prepare the copy's root".to_owned())?;
-    fill(&shared, &root)?;
+    attrs::disinherit(&root.dst).writing(|| "can't prepare the copy's root".to_owned())?;
+    walk::fill(&shared, &root)?;
     drop(root);
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -255,8 +255,8 @@ pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Done<Outco
             }
         }
     });
-    if let Some(fail) = shared.queue.failure() {
-        return Err(fail);
+    if let Some(fault) = shared.queue.failure() {
+        return Err(fault);
     }
     let mut warnings = shared.unset.sentences();
     warnings.append(&mut lock(&shared.mounts));
@@ -279,12 +279,12 @@ fn work(shared: &Shared<'_>) -> Vec<Seen> {
     let _guard = StopOnPanic(shared);
     let mut worker = Worker::default();
     while let Some(task) = shared.queue.pop() {
-        let result = shared.what.job.check().and_then(|()| match task {
-            Task::Directory(parent, name) => directory(shared, &parent, name),
+        let result = shared.what.job.check().neither().and_then(|()| match task {
+            Task::Directory(parent, name) => walk::directory(shared, &parent, name),
             Task::Batch(node, names) => batch(shared, &mut worker, &node, &names),
         });
-        if let Err(fail) = result {
-            shared.queue.fail(fail);
+        if let Err(fault) = result {
+            shared.queue.fail(fault);
             shared.links.stop();
         }
         shared.queue.done();
@@ -303,9 +303,9 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-fn batch(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, names: &[CString]) -> Done<()> {
+fn batch(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, names: &[CString]) -> Copied<()> {
     for name in names {
-        shared.what.job.check()?;
+        shared.what.job.check().neither()?;
         match entry::copy(shared, worker, node, name)? {
             entry::Became::Copied => {
                 if node.depth + 1 >= shared.what.only.len() {
@@ -322,183 +322,7 @@ fn batch(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, names: &[CS
         }
         shared.what.job.step("copied an entry");
     }
-    finished_one(shared, node)
-}
-
-/// Sets a directory's own metadata once everything is in it: what is put into it changes its time.
-fn finished_one(shared: &Shared<'_>, node: &Node) -> Done<()> {
-    if node.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-        finalize(shared, node)?;
-    }
-    Ok(())
-}
-
-fn finalize(shared: &Shared<'_>, node: &Node) -> Done<()> {
-    attrs::apply(
-        &node.src,
-        &node.dst,
-        &node.facts,
-        node.fresh,
-        &shared.unset,
-        || node.place.to_string(),
-    )
-    .during(|| format!("can't set the metadata of {}", node.place))
-}
-
-/// Opens a subdirectory, makes its copy, and queues what is in it.
-fn directory(shared: &Shared<'_>, parent: &Arc<Node>, name: CString) -> Done<()> {
-    let show = || parent.show(&name);
-    let src = match sys::open_dir(&parent.src, &name) {
-        Ok(src) => src,
-        // It was removed or replaced since it was listed.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if shared.what.live => {
-            return finished_one(shared, parent);
-        }
-        Err(error) => return Err(read_fail(shared, &show(), error)),
-    };
-    let facts = sys::facts_of_fd(&src).map_err(|error| read_fail(shared, &show(), error))?;
-    let (dst, fresh) = make_directory(shared, parent, &name)?;
-    shared.what.job.step("made a directory");
-    finished_one(shared, parent)?;
-    if parent.depth + 1 >= shared.what.only.len() {
-        shared.entries.fetch_add(1, Ordering::Relaxed);
-    }
-    let below = |dir: &Option<OwnedFd>| dir.as_ref().and_then(|dir| sys::open_dir(dir, &name).ok());
-    let node = Arc::new(Node {
-        prev: below(&parent.prev),
-        twin: below(&parent.twin),
-        place: Arc::new(Place {
-            parent: Some(Arc::clone(&parent.place)),
-            name,
-        }),
-        src,
-        dst,
-        facts,
-        fresh,
-        depth: parent.depth + 1,
-        left: AtomicUsize::new(0),
-    });
-    if !facts.same_mount(&shared.root) {
-        lock(&shared.mounts).push(format!(
-            "something is mounted on {}, and is not in the copy",
-            node.place
-        ));
-        clear(shared, &node, &HashSet::new())?;
-        return finalize(shared, &node);
-    }
-    fill(shared, &node)
-}
-
-fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Done<(OwnedFd, bool)> {
-    let what = || format!("can't make the directory {} in the copy", parent.show(name));
-    let make = || rustix::fs::mkdirat(&parent.dst, name.as_c_str(), rustix::fs::Mode::RWXU);
-    match make() {
-        Ok(()) => return Ok((sys::open_dir(&parent.dst, name).during(what)?, true)),
-        Err(Errno::EXIST) if !parent.fresh => {}
-        Err(error) => return Err(sys::os_fail(what(), error)),
-    }
-    match sys::open_dir(&parent.dst, name) {
-        Ok(dst) => {
-            let facts = sys::facts_of_fd(&dst).during(what)?;
-            let above = sys::facts_of_fd(&parent.dst).during(what)?;
-            if !facts.same_mount(&above) {
-                return Err(Fail::new(
-                    Common::Busy,
-                    format!(
-                        "something is mounted inside of the copy, on {}",
-                        parent.show(name)
-                    ),
-                )
-                .hint("unmount it first: `findmnt` shows what it is"));
-            }
-            rustix::fs::fchmod(&dst, rustix::fs::Mode::RWXU).during(what)?;
-            attrs::disinherit(&dst).during(what)?;
-            Ok((dst, false))
-        }
-        Err(_) => {
-            // A file, a link, or a directory that may not be read: not what the source has there.
-            remove::remove(shared.what.job, &parent.dst, name)?;
-            make().during(what)?;
-            Ok((sys::open_dir(&parent.dst, name).during(what)?, true))
-        }
-    }
-}
-
-/// Lists a directory and queues its entries.
-fn fill(shared: &Shared<'_>, node: &Arc<Node>) -> Done<()> {
-    let mut listed =
-        sys::entries(&node.src).map_err(|error| read_fail(shared, &node.place.to_string(), error))?;
-    if node.depth == 0 {
-        listed.retain(|entry| !sys::not_data(&entry.name));
-    }
-    if let Some(wanted) = shared.what.only.get(node.depth) {
-        let last = node.depth + 1 == shared.what.only.len();
-        listed.retain(|entry| entry.name == *wanted);
-        if let (Some(entry), false) = (listed.first(), last) {
-            let facts = sys::facts_at(&node.src, &entry.name)
-                .map_err(|error| read_fail(shared, &node.show(&entry.name), error))?;
-            if facts.kind != FileType::Directory {
-                listed.clear();
-            }
-        }
-    }
-    if !node.fresh {
-        clear(
-            shared,
-            node,
-            &listed.iter().map(|entry| entry.name.clone()).collect(),
-        )?;
-    }
-    let (directories, others): (Vec<_>, Vec<_>) = listed
-        .into_iter()
-        .partition(|entry| entry.kind == FileType::Directory);
-    let batches: Vec<Vec<CString>> = others
-        .chunks(BATCH)
-        .map(|chunk| chunk.iter().map(|entry| entry.name.clone()).collect())
-        .collect();
-    let parts = directories.len() + batches.len();
-    if parts == 0 {
-        return finalize(shared, node);
-    }
-    node.left.store(parts, Ordering::Release);
-    let directories = directories
-        .into_iter()
-        .map(|entry| Task::Directory(Arc::clone(node), entry.name));
-    let batches = batches
-        .into_iter()
-        .map(|names| Task::Batch(Arc::clone(node), names));
-    shared.queue.push(directories.chain(batches));
-    Ok(())
-}
-
-/// Removes from a destination directory what the source doesn't have.
-fn clear(shared: &Shared<'_>, node: &Node, keep: &HashSet<CString>) -> Done<()> {
-    if node.fresh {
-        return Ok(());
-    }
-    let present = sys::entries(&node.dst).during(|| format!("can't list {} in the copy", node.place))?;
-    for entry in present.iter().filter(|entry| !keep.contains(&entry.name)) {
-        remove::remove(shared.what.job, &node.dst, &entry.name)?;
-    }
-    Ok(())
-}
-
-/// An error on the reading side. In a tree that nobody writes to, some mean damage.
-pub(super) fn read_fail(shared: &Shared<'_>, place: &str, error: Errno) -> Fail {
-    let what = format!("can't read {place}");
-    match error {
-        Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ILSEQ if !shared.what.live => {
-            Fail::new(Common::Corrupt, what)
-                .said(error)
-                .hint("the disk below it reports damage: see `dmesg` and `smartctl`")
-        }
-        Errno::NOENT | Errno::STALE if !shared.what.live => Fail::new(
-            Common::StalePlan,
-            format!("{place} went away while it was being read"),
-        )
-        .said(error),
-        _ => sys::os_fail(what, error),
-    }
+    walk::finished_one(shared, node)
 }
 
 impl Shared<'_> {

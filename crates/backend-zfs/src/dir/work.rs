@@ -9,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use reseed_core::error::Common;
 
-use super::sys::{Done, Fail};
+use super::fault::{Copied, Fault, Side};
+use super::sys::Fail;
 use super::tree::{Place, Task};
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -39,11 +40,14 @@ pub(super) enum Role {
 
 impl Links {
     /// Asks for the role of one name of an inode, waiting while another thread makes the copy.
-    pub(super) fn role(&self, ino: u64) -> Done<Role> {
+    pub(super) fn role(&self, ino: u64) -> Copied<Role> {
         let mut groups = lock(&self.groups);
         loop {
             if groups.stopped {
-                return Err(Fail::new(Common::Cancelled, "the copy was stopped"));
+                return Err(Fault {
+                    side: Side::Neither,
+                    fail: Fail::new(Common::Cancelled, "the copy was stopped"),
+                });
             }
             match groups.made.get(&ino) {
                 None => {
@@ -86,7 +90,7 @@ struct Inner {
     /// Queued or being worked on.
     open: usize,
     stopped: bool,
-    failure: Option<Fail>,
+    failure: Option<Fault>,
 }
 
 impl Queue {
@@ -122,8 +126,8 @@ impl Queue {
     }
 
     /// Keeps the first failure and stops everybody.
-    pub(super) fn fail(&self, fail: Fail) {
-        lock(&self.inner).failure.get_or_insert(fail);
+    pub(super) fn fail(&self, fault: Fault) {
+        lock(&self.inner).failure.get_or_insert(fault);
         self.stop();
     }
 
@@ -132,7 +136,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    pub(super) fn failure(&self) -> Option<Fail> {
+    pub(super) fn failure(&self) -> Option<Fault> {
         lock(&self.inner).failure.take()
     }
 }

@@ -9,19 +9,31 @@ use crate::args::Change;
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
+use crate::ui::printable;
 
 pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let names: Vec<_> = session
-            .services(&args.which)?
-            .into_iter()
-            .map(|s| s.name)
-            .collect();
-        let text: String = names
-            .iter()
-            .map(|n| format!("would mark what is there as the data of {n}\n"))
-            .collect();
-        return Ok(Answer::new(&json!({ "would_adopt": names }), text, Exit::Ok));
+        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        for service in session.services(&args.which)? {
+            match ops::adopt_plan(&session.engine, &session.cx, &service).await {
+                Ok(targets) => {
+                    for target in &targets {
+                        text.push_str(&format!(
+                            "{}: would mark what is in {} as its data\n",
+                            service.name,
+                            printable(&target.target.mountpoint.display().to_string())
+                        ));
+                    }
+                    plans.push(json!({ "service": service.name, "targets": targets }));
+                }
+                Err(error) => {
+                    exit = exit.max(Exit::of_error(&error));
+                    text.push_str(&format!("{}: {}\n", service.name, printable(&error.to_string())));
+                    plans.push(json!({ "service": service.name, "error": error.report() }));
+                }
+            }
+        }
+        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
     }
     on_each(session, &args.which, "adopt", args.how.wait, async |service| {
         vec![ops::adopt(&session.engine, &session.cx, service).await]

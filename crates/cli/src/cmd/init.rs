@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use reseed_core::OffsiteRepo as _;
-use reseed_core::error::{OffsiteKind, OpError, OpKind};
+use reseed_core::error::{OffsiteKind, OpError, OpKind, StoreKind};
+use reseed_core::known::Known;
+use reseed_core::names::SourceName;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,23 @@ struct Made {
     error: Option<reseed_core::error::ErrorReport>,
 }
 
+impl Made {
+    fn of(what: String, result: Result<&'static str, OpError>) -> Self {
+        match result {
+            Ok(result) => Self {
+                what,
+                result,
+                error: None,
+            },
+            Err(error) => Self {
+                what,
+                result: "failed",
+                error: Some(error.report()),
+            },
+        }
+    }
+}
+
 pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: CancellationToken) -> Answer {
     if std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
         return starter(args, path, ui);
@@ -34,92 +53,50 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Ok(session) => session,
         Err(errors) => return super::config::errors(&errors),
     };
-    let mut made = Vec::new();
-    let state = format!("state directory {}", session.config.state_dir.display());
-    made.push(if args.dry_run {
-        Made {
-            what: state,
-            result: "would-make",
-            error: None,
-        }
-    } else {
-        let result = std::fs::create_dir_all(&session.config.state_dir);
-        match result {
-            Ok(()) => Made {
-                what: state,
-                result: "ready",
-                error: None,
-            },
-            Err(error) => {
-                let error: OpError = OpError::io(format!("can't make the {state}"), &error);
-                Made {
-                    what: state,
-                    result: "failed",
-                    error: Some(error.report()),
-                }
-            }
-        }
-    });
+    let state_dir = &session.config.state_dir;
+    let state = format!("state directory {}", state_dir.display());
+    let result = match (args.dry_run, state_dir.is_dir()) {
+        (_, true) => Ok("ready"),
+        (true, false) => Ok("would-make"),
+        (false, false) => std::fs::create_dir_all(state_dir)
+            .map(|()| "ready")
+            .map_err(|error| OpError::io(format!("can't make the {state}"), &error)),
+    };
+    let mut made = vec![Made::of(state, result)];
+    let mut known = match Known::load(state_dir) {
+        Ok(known) => known,
+        Err(error) => return Answer::of_error(&ui, &error),
+    };
     for (name, place) in session.places() {
-        let what = format!("{name} in {}", place.root().display());
-        if args.dry_run {
-            let result = if place.check(&session.cx).await.is_ok() {
-                "ready"
-            } else {
-                "would-make"
-            };
-            made.push(Made {
-                what,
-                result,
-                error: None,
-            });
-            continue;
-        }
-        made.push(match place.init(&session.cx).await {
-            Ok(_) => Made {
-                what,
-                result: "ready",
-                error: None,
-            },
-            Err(error) => Made {
-                what,
-                result: "failed",
-                error: Some(error.report()),
-            },
-        });
+        let location = place.root().display().to_string();
+        let what = format!("{name} in {location}");
+        let found = match place.check(&session.cx).await {
+            Ok(id) => Ok(Some(id.to_string())),
+            Err(error) if error.kind() == StoreKind::PoolUnavailable => Ok(None),
+            Err(error) => Err(error.convert(OpKind::Failed)),
+        };
+        let make = async || {
+            let id = place.init(&session.cx).await;
+            id.map(|id| id.to_string()).map_err(|e| e.convert(OpKind::Failed))
+        };
+        let result = one(args, &session, &mut known, (&name, &location), found, make).await;
+        made.push(Made::of(what, result));
     }
     for (name, repo) in session.repos() {
         let what = format!("repository {name}");
+        let location = session.location(&name);
         // Only "there is none" makes one; a locked, unreachable or foreign one is reported.
-        made.push(match repo.open(&session.cx).await {
-            Ok(_) => Made {
-                what,
-                result: "ready",
-                error: None,
-            },
-            Err(error) if error.kind() == OffsiteKind::NoRepository && args.dry_run => Made {
-                what,
-                result: "would-make",
-                error: None,
-            },
-            Err(error) if error.kind() == OffsiteKind::NoRepository => match repo.init(&session.cx).await {
-                Ok(_) => Made {
-                    what,
-                    result: "ready",
-                    error: None,
-                },
-                Err(error) => Made {
-                    what,
-                    result: "failed",
-                    error: Some(error.report()),
-                },
-            },
-            Err(error) => Made {
-                what,
-                result: "failed",
-                error: Some(error.report()),
-            },
-        });
+        let found = match repo.open(&session.cx).await {
+            Ok(info) => Ok(Some(info.id)),
+            Err(error) if error.kind() == OffsiteKind::NoRepository => Ok(None),
+            Err(error) => Err(error.convert(OpKind::Failed)),
+        };
+        let make = async || {
+            let info = repo.init(&session.cx).await;
+            info.map(|info| info.id).map_err(|e| e.convert(OpKind::Failed))
+        };
+        let result = one(args, &session, &mut known, (&name, &location), found, make).await;
+        made.push(Made::of(what, result));
     }
     let mut text = String::new();
     for one in &made {
@@ -142,6 +119,38 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Exit::Ok
     };
     Answer::new(&json!({ "made": made }), text, exit)
+}
+
+/// One store or repository: what was found is compared with what is known, what is missing is made where that is allowed.
+async fn one(
+    args: &InitArgs,
+    session: &Session,
+    known: &mut Known,
+    (name, location): (&SourceName, &str),
+    found: Result<Option<String>, OpError>,
+    make: impl AsyncFnOnce() -> Result<String, OpError>,
+) -> Result<&'static str, OpError> {
+    let anew = args.anew.iter().any(|n| n == name.as_str());
+    let id = match found? {
+        Some(id) if anew => id,
+        Some(id) => {
+            known.is_same(name, location, &id)?;
+            id
+        }
+        None => {
+            if !anew {
+                known.may_make(name, location)?;
+            }
+            if args.dry_run {
+                return Ok("would-make");
+            }
+            make().await?
+        }
+    };
+    if !args.dry_run {
+        known.remember(name, location, &id, session.engine.clock.now())?;
+    }
+    Ok("ready")
 }
 
 fn starter(args: &InitArgs, path: &Path, ui: Ui) -> Answer {
@@ -174,7 +183,6 @@ fn starter(args: &InitArgs, path: &Path, ui: Ui) -> Answer {
         Err(error) => {
             let hint = "name a place that you may write to with `--config`";
             let error = OpError::io(format!("can't write {shown}"), &error).hint(hint);
-            debug_assert!(error.kind() != OpKind::Cancelled);
             Answer::of_error(&ui, &error)
         }
     }

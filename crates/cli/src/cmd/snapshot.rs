@@ -12,12 +12,25 @@ use crate::args::SnapshotArgs;
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
+use crate::ui::printable;
 
 pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let (mut text, mut plans) = (String::new(), Vec::new());
+        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
         for service in session.services(&args.which)? {
-            let names = names(args, session, &service).await?;
+            let planned = match ops::snapshot_plan(&session.engine, &session.cx, &service).await {
+                Ok(()) => names(args, session, &service).await,
+                Err(error) => Err(error),
+            };
+            let names = match planned {
+                Ok(names) => names,
+                Err(error) => {
+                    exit = exit.max(Exit::of_error(&error));
+                    text.push_str(&format!("{}: {}\n", service.name, printable(&error.to_string())));
+                    plans.push(json!({ "service": service.name, "error": error.report() }));
+                    continue;
+                }
+            };
             for target in &service.targets {
                 for name in &names {
                     text.push_str(&format!(
@@ -31,7 +44,7 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
             }
             plans.push(json!({ "service": service.name, "snapshots": names }));
         }
-        return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
+        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
     }
     on_each(session, &args.which, "snapshot", args.how.wait, async |service| {
         let names = match names(args, session, service).await {

@@ -1,8 +1,9 @@
 //! `reseed status`
 
 use reseed_core::error::OpError;
+use reseed_core::point::Marker;
 use reseed_core::preseed::{self, PlannedSource, ServicePlan};
-use reseed_core::store::Condition;
+use reseed_core::store::{Condition, Inspection};
 use serde_json::json;
 
 use crate::args::StatusArgs;
@@ -69,12 +70,16 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
         }
     }
-    let unknown = plans.iter().any(|p| p.sources.iter().any(|s| s.error.is_some()));
-    let exit = match (plans.iter().any(|p| p.action == "blocked"), unknown) {
-        (true, _) => Exit::Blocked,
-        // Not knowing is not fine.
-        (false, true) => Exit::Partial,
-        (false, false) => Exit::Ok,
+    // Not knowing is not fine, nor is a service that could not come back, or that started without its data.
+    let wanting = |plan: &ServicePlan| {
+        plan.sources.iter().any(|s| s.error.is_some()) || plan.order.is_empty() || is_unseeded(plan)
+    };
+    let exit = if plans.iter().any(|p| p.action == "blocked") {
+        Exit::Blocked
+    } else if plans.iter().any(wanting) {
+        Exit::Partial
+    } else {
+        Exit::Ok
     };
     Ok(Answer::new(
         &json!({ "services": plans }),
@@ -83,13 +88,13 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     ))
 }
 
+fn is_unseeded(plan: &ServicePlan) -> bool {
+    let marked = |t: &Inspection| t.marker.as_ref().is_some_and(Marker::is_unseeded);
+    plan.targets.iter().any(marked)
+}
+
 fn state(session: &Session, plan: &ServicePlan) -> String {
-    let unseeded = plan.targets.iter().any(|t| {
-        t.marker
-            .as_ref()
-            .is_some_and(reseed_core::point::Marker::is_unseeded)
-    });
-    if unseeded {
+    if is_unseeded(plan) {
         return session.ui.paint(Mood::Warn, "unseeded");
     }
     match plan.action.as_str() {

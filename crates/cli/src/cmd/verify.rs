@@ -1,11 +1,10 @@
 //! `reseed verify`
 
-use std::path::Path;
-
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::names::SourceName;
 use reseed_core::offsite::CheckDepth;
 use reseed_core::ops;
+use reseed_core::verify::ScratchDir;
 use serde_json::json;
 
 use super::on_each;
@@ -49,32 +48,11 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
         }
         return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
     }
-    std::fs::create_dir_all(&scratch)
-        .map_err(|e| OpError::io(format!("can't make {}", scratch.display()), &e))?;
-    let scratch = std::path::absolute(&scratch)
-        .map_err(|e| OpError::io(format!("{} is no path", scratch.display()), &e))?;
+    let scratch = ScratchDir::new(&scratch)?;
     on_each(session, &which, "verify", args.how.wait, async |service| {
-        ops::verify(
-            &session.engine,
-            &session.cx,
-            service,
-            from.as_ref(),
-            &scratch,
-            &remove,
-        )
-        .await
+        ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await
     })
     .await
-}
-
-/// Removes a directory that this run made for a restore.
-fn remove(dir: &Path) -> Result<(), OpError> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(OpError::io(format!("can't remove {}", dir.display()), &error))
-        }
-        _ => Ok(()),
-    }
 }
 
 async fn repo(args: &VerifyArgs, name: &str, session: &Session) -> Result<Answer, OpError> {

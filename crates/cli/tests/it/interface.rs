@@ -144,3 +144,111 @@ fn a_signal_ends_the_run_cleanly() {
     assert_eq!(lab.preseed(0).0, "restored");
     lab.assert_whole();
 }
+
+/// A disk that isn't mounted leaves an empty directory where its store was. It must not become a second, empty store.
+#[test]
+fn init_makes_no_second_store_where_one_was() {
+    let lab = Lab::protected("");
+    for gone in ["replica", "offsite"] {
+        fs::rename(lab.path(gone), lab.path("unmounted")).unwrap();
+        fs::create_dir(lab.path(gone)).unwrap();
+        let ran = lab.run(&["init"]).expect(1);
+        assert!(ran.out.contains("probably not mounted"), "{ran:#?}");
+        assert!(ran.out.contains(&format!("--anew {gone}")), "{ran:#?}");
+        assert_eq!(fs::read_dir(lab.path(gone)).unwrap().count(), 0);
+        fs::remove_dir(lab.path(gone)).unwrap();
+        fs::rename(lab.path("unmounted"), lab.path(gone)).unwrap();
+        lab.run(&["init"]).expect(0);
+    }
+    // Lost for good, and the operator says so.
+    fs::remove_dir_all(lab.path("replica")).unwrap();
+    lab.run(&["init"]).expect(1);
+    lab.run(&["init", "--anew", "replica"]).expect(0);
+    lab.run(&["init"]).expect(0);
+    // A swapped disk is told.
+    fs::remove_dir_all(lab.path("replica")).unwrap();
+    lab.run(&["init", "--anew", "replica"]).expect(0);
+    lab.run(&["replicate", "app"]).expect(0);
+}
+
+#[test]
+fn status_tells_what_could_not_come_back() {
+    let lab = Lab::new();
+    lab.run(&["init"]).expect(0);
+    let ran = lab.run(&["status"]).expect(3);
+    assert!(ran.out.contains("nothing to restore from"), "{ran:#?}");
+    lab.protect();
+    lab.run(&["status"]).expect(0);
+}
+
+#[test]
+fn a_dry_run_refuses_what_the_run_would_refuse() {
+    let lab = Lab::protected("");
+    assert!(
+        lab.run(&["adopt", "app", "-n"])
+            .expect(0)
+            .out
+            .contains("would mark")
+    );
+    assert!(
+        lab.run(&["snapshot", "app", "-n"])
+            .expect(0)
+            .out
+            .contains("would take")
+    );
+    lab.lose_data();
+    for command in ["adopt", "snapshot"] {
+        let dry = lab.run(&[command, "app", "-n"]);
+        let real = lab.run(&[command, "app"]);
+        assert_ne!(dry.code, Some(0), "{command}: {dry:#?}");
+        assert_ne!(real.code, Some(0), "{command}: {real:#?}");
+    }
+}
+
+#[test]
+fn a_restore_beside_is_in_the_history() {
+    let lab = Lab::protected("");
+    lab.run(&["restore", "app", "--to", "beside"]).expect(0);
+    let history = lab
+        .run(&["history", "app", "--kind", "restore", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(history["runs"][0]["outcome"], "ok", "{history:#}");
+}
+
+/// A repository shared by two hosts whose services have one name.
+#[test]
+fn what_another_host_backed_up_comes_back_only_on_request() {
+    let lab = Lab::protected("");
+    let config = fs::read_to_string(lab.path("reseed.toml")).unwrap();
+    fs::write(
+        lab.path("reseed.toml"),
+        config.replace("host = \"lab\"", "host = \"other\""),
+    )
+    .unwrap();
+    let without = lab.run(&["restore", "app", "--from", "offsite", "--to", "beside"]);
+    assert_ne!(without.code, Some(0), "{without:#?}");
+    let with = [
+        "restore",
+        "app",
+        "--from",
+        "offsite",
+        "--from-host",
+        "lab",
+        "--to",
+        "beside",
+    ];
+    lab.run(&with).expect(0);
+    assert_eq!(fs::read_to_string(lab.path("beside/file")).unwrap(), "content");
+}
+
+/// What a killed `verify` left in the scratch directory is gone after the next one.
+#[test]
+fn verify_clears_up_after_one_that_was_killed() {
+    let lab = Lab::protected("");
+    let scratch = lab.path("state/scratch");
+    fs::create_dir_all(scratch.join("reseed-scratch-app-local-dead/tree")).unwrap();
+    fs::write(scratch.join("reseed-scratch-app-local-dead.lock"), "").unwrap();
+    lab.run(&["verify", "app"]).expect(0);
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+}

@@ -17,22 +17,11 @@ const BUDGET: Duration = Duration::from_secs(300);
 /// Marks every dataset of a service as the service's data, lifts the unseeded guard and releases its holds.
 pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport {
     let mut doing = Doing::begin(engine, cx, service, "adopt", None);
-    let store = &service.store;
-    let inspections = engine.within(cx, BUDGET, "inspecting", |cx| async move {
-        store.inspect(&cx, &service.targets).await
-    });
-    let inspections = match inspections.await {
-        Ok(inspections) => inspections,
+    let marks = match marks(engine, cx, service).await {
+        Ok((_, marks)) => marks,
         Err(error) => return doing.fail(error.report()),
     };
-    // All or none: a service of which a part is marked would look adopted.
-    let mut marks = Vec::with_capacity(inspections.len());
-    for inspection in &inspections {
-        match mark(engine, cx, inspection) {
-            Ok(mark) => marks.push(mark),
-            Err(error) => return doing.fail(error.report()),
-        }
-    }
+    let store = &service.store;
     for mark in marks {
         let settled = engine.within(cx, BUDGET, "marking", |cx| async move {
             store.settle(&cx, &mark).await
@@ -57,6 +46,38 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
     };
     engine.journal.write(vec![Entry::Service(record)]);
     doing.end(OpOutcome::Ok)
+}
+
+/// Says what [`adopt`] would mark: what stands at each of the service's targets.
+///
+/// # Errors
+/// Why it would not.
+pub async fn adopt_plan(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+) -> Result<Vec<Inspection>, OpError> {
+    marks(engine, cx, service)
+        .await
+        .map(|(inspections, _)| inspections)
+}
+
+/// All or none: a service of which a part is marked would look adopted.
+async fn marks(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+) -> Result<(Vec<Inspection>, Vec<Settle>), OpError> {
+    let store = &service.store;
+    let inspections = engine.within(cx, BUDGET, "inspecting", |cx| async move {
+        store.inspect(&cx, &service.targets).await
+    });
+    let inspections = inspections.await.map_err(|e| e.convert(OpKind::Failed))?;
+    let marks = inspections
+        .iter()
+        .map(|inspection| mark(engine, cx, inspection))
+        .collect::<Result<_, _>>()?;
+    Ok((inspections, marks))
 }
 
 fn mark(engine: &Engine, cx: &Context, inspection: &Inspection) -> Result<Settle, OpError> {

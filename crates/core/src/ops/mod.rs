@@ -12,13 +12,13 @@ mod restore;
 mod snapshot;
 mod verify;
 
-pub use adopt::adopt;
+pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{replicate, replicate_plan};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
-pub use snapshot::{due, snapshot, snapshot_name};
+pub use snapshot::{due, snapshot, snapshot_name, snapshot_plan};
 pub use verify::{RepoCheck, check_repo, verify};
 
 use jiff::Timestamp;

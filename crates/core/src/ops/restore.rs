@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{Doing, OpOutcome};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{OpError, OpKind};
@@ -183,6 +184,41 @@ pub struct ScratchReport {
 /// # Errors
 /// `AlreadyExists` when something is in the directory; the last source's failure when none delivered.
 pub async fn restore_to(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    options: &RestoreOptions,
+    scope: &Scope,
+    to: &Path,
+) -> Result<Vec<ScratchReport>, OpError> {
+    let mut doing = Doing::begin(engine, cx, service, "restore", None);
+    let result = bring(engine, cx, service, options, scope, to).await;
+    match &result {
+        Ok(reports) => {
+            for one in reports {
+                doing.bytes(one.bytes);
+                doing.done(format!(
+                    "{} of {} from {} into {}",
+                    one.dataset,
+                    one.taken_at,
+                    one.source,
+                    one.path.display()
+                ));
+                for warning in &one.warnings {
+                    doing.warn(warning.clone());
+                }
+            }
+            doing.end(OpOutcome::Ok);
+        }
+        Err(error) => {
+            doing.fail(error.report());
+        }
+    }
+    result
+}
+
+/// As [`restore_to`], and leaves no trace in the journal: for those who keep their own.
+pub(super) async fn bring(
     engine: &Engine,
     cx: &Context,
     service: &Service,

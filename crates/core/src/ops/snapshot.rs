@@ -80,6 +80,24 @@ pub async fn snapshot(engine: &Engine, cx: &Context, service: &Service, name: &S
     }
 }
 
+/// Says why [`snapshot`] would not take one now; nothing when it would.
+///
+/// # Errors
+/// `Guarded` or `Blocked`, with the reason.
+pub async fn snapshot_plan(engine: &Engine, cx: &Context, service: &Service) -> Result<(), OpError> {
+    look(engine, cx, service).await.map(drop)
+}
+
+async fn look(engine: &Engine, cx: &Context, service: &Service) -> Result<Vec<Inspection>, OpError> {
+    let store = &service.store;
+    let inspect = engine.within(cx, BUDGET, "inspecting", |cx| async move {
+        store.inspect(&cx, &service.targets).await
+    });
+    let inspections = inspect.await.map_err(|e| e.convert(OpKind::Blocked))?;
+    worth_keeping(service, &inspections)?;
+    Ok(inspections)
+}
+
 pub(super) async fn take(
     engine: &Engine,
     cx: &Context,
@@ -87,11 +105,7 @@ pub(super) async fn take(
     name: &SnapshotName,
 ) -> Result<Vec<Snapshot>, OpError> {
     let store = &service.store;
-    let inspect = engine.within(cx, BUDGET, "inspecting", |cx| async move {
-        store.inspect(&cx, &service.targets).await
-    });
-    let inspections = inspect.await.map_err(|e| e.convert(OpKind::Blocked))?;
-    worth_keeping(service, &inspections)?;
+    let inspections = look(engine, cx, service).await?;
     let unseeded = inspections
         .iter()
         .any(|i| i.marker.as_ref().is_some_and(crate::point::Marker::is_unseeded));

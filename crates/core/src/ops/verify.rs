@@ -1,11 +1,10 @@
 //! Proof by restoring: the newest state of every source into a scratch directory, measured, compared, removed.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::restore::{At, RestoreOptions, restore_to};
+use super::restore::{At, RestoreOptions, bring};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
@@ -14,19 +13,17 @@ use crate::names::SourceName;
 use crate::offsite::{CheckDepth, CheckReport, OffsiteRepo};
 use crate::service::Service;
 use crate::source::Scope;
+use crate::verify::ScratchDir;
 
 const BUDGET: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Restores the newest state of each source (or of one) below `scratch` and compares it with what was recorded.
-///
-/// `remove` is called with every directory that was made, to remove it again.
+/// Restores the newest state of each source (or of one) into a scratch place, compares it with what was recorded, and removes it.
 pub async fn verify(
     engine: &Engine,
     cx: &Context,
     service: &Service,
     from: Option<&SourceName>,
-    scratch: &Path,
-    remove: &(dyn Fn(&Path) -> Result<(), OpError> + Send + Sync),
+    scratch: &ScratchDir,
 ) -> Vec<OpReport> {
     let mut reports = Vec::new();
     for source in service
@@ -40,16 +37,17 @@ pub async fn verify(
             at: At::Newest,
             set_aside: false,
         };
-        let to = scratch.join(format!(
-            "reseed-verify-{}-{}-{}",
-            service.name,
-            source.name(),
-            cx.run
-        ));
-        let result = restore_to(engine, cx, service, &options, &Scope::Whole, &to).await;
-        if let Err(error) = remove(&to) {
-            doing.warn(format!("{} could not be removed: {error}", to.display()));
-        }
+        let name = format!("{}-{}-{}", service.name, source.name(), cx.run);
+        let result = match scratch.take(&name) {
+            Ok(place) => {
+                let restored = bring(engine, cx, service, &options, &Scope::Whole, place.path()).await;
+                if let Err(error) = place.clear() {
+                    doing.warn(error.to_string());
+                }
+                restored
+            }
+            Err(error) => Err(error),
+        };
         reports.push(match result {
             Ok(restored) => {
                 let mut unproven = None;

@@ -3,6 +3,7 @@
 //! The chain compares; the verifier only looks. It is passed in, so that the same chain runs over real files and over
 //! the test kit's world.
 
+mod scratch;
 mod system;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::context::Context;
 use crate::error::OpError;
 use crate::point::Fingerprint;
 
+pub use scratch::{ScratchDir, ScratchPlace};
 pub use system::SystemVerifier;
 
 /// Looks at trees, without writing to them, and makes room for those that are only to be looked at.

@@ -18,6 +18,11 @@ use crate::point::Fingerprint;
 /// Longest that a service's own check may take when nothing else limits it.
 const VALIDATOR_LIMIT: Duration = Duration::from_secs(3600);
 
+/// How many instructions of its virtual machine SQLite runs between two looks at whether to stop: well below a millisecond.
+const STEPS: i32 = 10_000;
+/// How much of a database is copied between two looks.
+const PIECE: u64 = 64 << 20;
+
 /// Looks at trees on the machine's own file systems.
 #[derive(Debug)]
 pub struct SystemVerifier {
@@ -41,7 +46,7 @@ impl SystemVerifier {
 /// Runs blocking work that polls a flag; the flag is set when the run is cancelled or the caller goes away.
 async fn blocking<T: Send + 'static>(
     cx: &Context,
-    work: impl FnOnce(&AtomicBool) -> Result<T, OpError> + Send + 'static,
+    work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, OpError> + Send + 'static,
 ) -> Result<T, OpError> {
     struct SetOnDrop(Arc<AtomicBool>);
     impl Drop for SetOnDrop {
@@ -205,7 +210,12 @@ fn inside(root: &Path, path: &Path) -> Result<PathBuf, OpError> {
 /// `PRAGMA integrity_check`, without changing a byte of the tree.
 ///
 /// A database with a write-ahead log can't be opened read-only without writing beside it, so that one is copied first.
-fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicBool) -> Result<(), OpError> {
+fn sqlite(
+    validator: &Validator,
+    database: &Path,
+    scratch: &Path,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), OpError> {
     let io = |error: std::io::Error| OpError::io(format!("can't run validator {validator}"), &error);
     if !database.is_file() {
         return Err(failed(validator, "there is no such file"));
@@ -222,13 +232,13 @@ fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicB
     if let Some(log) = log {
         std::fs::create_dir_all(scratch).map_err(io)?;
         opened = scratch.join("db");
-        std::fs::copy(database, &opened).map_err(io)?;
+        copy(database, &opened, stop).map_err(io)?;
         let suffix = if log.to_string_lossy().ends_with("-wal") {
             "-wal"
         } else {
             "-journal"
         };
-        std::fs::copy(&log, scratch.join(format!("db{suffix}"))).map_err(io)?;
+        copy(&log, &scratch.join(format!("db{suffix}")), stop).map_err(io)?;
     }
     // Only SQLite's own word that the file is damaged is a verdict; that it could not be read is not.
     let sql = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -237,7 +247,7 @@ fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicB
         }
         _ => OpError::new(OpKind::Io, format!("can't run validator {validator}")).said(error),
     };
-    let connection = if opened == database {
+    let mut connection = if opened == database {
         let uri = format!("file:{}?immutable=1", percent(&opened));
         rusqlite::Connection::open_with_flags(
             uri,
@@ -247,17 +257,33 @@ fn sqlite(validator: &Validator, database: &Path, scratch: &Path, stop: &AtomicB
     } else {
         rusqlite::Connection::open(&opened).map_err(sql)?
     };
-    if stop.load(Ordering::Relaxed) {
-        return Err(OpError::new(OpKind::Cancelled, "the check was cancelled"));
-    }
-    let answer: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+    let cancelled = || OpError::new(OpKind::Cancelled, "the check was cancelled");
+    let flag = Arc::clone(stop);
+    connection
+        .progress_handler(STEPS, Some(move || flag.load(Ordering::Relaxed)))
         .map_err(sql)?;
+    let answer = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    if stop.load(Ordering::Relaxed) {
+        return Err(cancelled());
+    }
+    let answer: String = answer.map_err(sql)?;
     if answer == "ok" {
         Ok(())
     } else {
         Err(failed(validator, &answer))
     }
+}
+
+/// Copies a file in pieces, so that it can be stopped in between.
+fn copy(from: &Path, to: &Path, stop: &AtomicBool) -> std::io::Result<()> {
+    use std::io::Read as _;
+    let (mut from, mut to) = (std::fs::File::open(from)?, std::fs::File::create_new(to)?);
+    while std::io::copy(&mut from.by_ref().take(PIECE), &mut to)? > 0 {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 /// A path for a `file:` URI (<https://www.sqlite.org/uri.html>): everything but the plainest characters is escaped.
@@ -331,6 +357,39 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), OpKind::Failed, "{error}");
+    }
+
+    #[test]
+    fn a_check_that_is_stopped_is_no_verdict() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let made = rusqlite::Connection::open(&path).unwrap();
+        made.execute_batch(
+            "create table t(x);
+             with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000)
+             insert into t select randomblob(100) from n",
+        )
+        .unwrap();
+        drop(made);
+        let validator = Validator::Sqlite { path: "a.db".into() };
+        let check = |stop| {
+            sqlite(
+                &validator,
+                &path,
+                &dir.path().join("scratch"),
+                &Arc::new(AtomicBool::new(stop)),
+            )
+        };
+        check(false).unwrap();
+        assert_eq!(check(true).unwrap_err().kind(), OpKind::Cancelled);
+        // SQLite itself was stopped, not only our look at it.
+        let mut connection = rusqlite::Connection::open(&path).unwrap();
+        connection.progress_handler(STEPS, Some(|| true)).unwrap();
+        let stopped = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+        assert_eq!(
+            stopped.unwrap_err().sqlite_error_code(),
+            Some(rusqlite::ErrorCode::OperationInterrupted)
+        );
     }
 
     #[tokio::test]

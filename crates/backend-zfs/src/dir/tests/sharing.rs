@@ -78,3 +78,51 @@ fn an_index_spares_reading_and_only_for_what_it_saw() {
     assert_ne!(ino("three", "kept"), ino("one", "kept"));
     assert_eq!(fs::read(at("three").join("kept")).unwrap(), b"content");
 }
+
+/// A read that fails sends the chain to another source; a write that fails ends it. The kind alone can't tell them apart.
+#[test]
+fn a_copy_says_on_which_side_it_failed() {
+    use super::super::fault::Side;
+    use super::super::source::failed;
+    use reseed_core::error::SourceKind;
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let job = Jobs::new(Arc::new(SystemClock::new())).job(context("copy"));
+    let attempt = |src, dst| {
+        let copying = Copying {
+            job: &job,
+            dataset: &DatasetName::new("plain/a").unwrap(),
+            total: None,
+            live: false,
+            resume: true,
+            only: Vec::new(),
+            reuse: None,
+        };
+        tree::copy(&copying, src, dst).unwrap_err()
+    };
+    for name in ["from", "to", "gone"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("from").join("file"), "content").unwrap();
+    let open = |name: &str| sys::open_dir_path(&at(name)).unwrap();
+
+    // Nothing can be made in a directory that was removed.
+    let gone = open("gone");
+    fs::remove_dir(at("gone")).unwrap();
+    let fault = attempt(open("from"), gone);
+    assert_eq!(fault.side, Side::To, "{fault:?}");
+    assert_eq!(failed(fault).kind(), SourceKind::Target);
+
+    // A descriptor that can't be read from: the listing fails.
+    let blind = rustix::fs::openat(
+        rustix::fs::CWD,
+        at("from"),
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    let fault = attempt(blind, open("to"));
+    assert_eq!(fault.side, Side::From, "{fault:?}");
+    assert_ne!(failed(fault).kind(), SourceKind::Target);
+}

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use reseed_core::config::WhenExhausted;
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::exec::{Command, Exit as ChildExit, Runner as _, SystemRunner};
 use reseed_core::ops::{self, OpOutcome, OpReport};
@@ -15,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{SERVICE, data};
 use crate::session::Session;
 use crate::ui::{Lines, Ui};
-
-/// What the lab's service does when nothing can be restored.
-pub(super) const POLICY: WhenExhausted = WhenExhausted::StartEmpty;
 
 /// A lab.
 pub(super) struct Lab {

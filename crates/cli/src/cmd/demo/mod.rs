@@ -8,7 +8,6 @@ mod lab;
 
 use std::path::PathBuf;
 
-use reseed_core::config::WhenExhausted;
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::preseed::{Outcome, ServiceReport};
 use serde::Serialize;
@@ -228,7 +227,6 @@ fn answer(dir: &PathBuf, scenarios: &[Scenario], ui: Ui) -> Answer {
         "{table}\n{verdict}\n\nThe lab is yours. Try next:\n  {program} -c {config} status\n  {program} -c {config} history\n  rm -r {dir}/data/{SERVICE} && {program} -c {config} preseed {SERVICE}\n  {program} -c {config} restore {SERVICE} --from offsite --to {dir}/elsewhere\n  {program} -c {config} verify {SERVICE}\n",
         dir = dir.display()
     );
-    debug_assert_eq!(lab::POLICY, WhenExhausted::StartEmpty);
     Answer::new(
         &json!({ "lab": dir, "scenarios": scenarios }),
         text,

@@ -187,7 +187,7 @@ pub(crate) struct RestoreArgs {
     /// Only from this source
     #[arg(long, value_name = "SOURCE")]
     pub(crate) from: Option<String>,
-    /// From the off-site backups of another host
+    /// From what another host backed up or replicated
     #[arg(long, value_name = "HOST")]
     pub(crate) from_host: Option<String>,
     /// Of this moment: a time (`2026-11-22 14:00`, `2h ago` is `-2h`), a point's id, or a snapshot's name

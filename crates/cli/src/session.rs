@@ -293,7 +293,7 @@ impl<'a> Wiring<'a> {
                 let source = if *name == policy.store {
                     DirSource::local(&place)
                 } else {
-                    DirSource::replica(name.clone(), place.root(), clock())
+                    DirSource::replica(name.clone(), place.root(), clock()).of_host(self.host)
                 };
                 sources.push(Arc::new(source));
             } else if let Some(repo) = self.embedded(name) {
@@ -303,11 +303,8 @@ impl<'a> Wiring<'a> {
         let mut replicators: Vec<Arc<dyn reseed_core::Replicator>> = Vec::new();
         for name in &policy.replicas {
             if let Some(replica) = self.place(name) {
-                replicators.push(Arc::new(DirReplicator::new(
-                    &store,
-                    replica.as_ref().clone(),
-                    clock(),
-                )));
+                let replicator = DirReplicator::new(&store, replica.as_ref().clone(), clock());
+                replicators.push(Arc::new(replicator.of_host(&self.session.config.host)));
             }
         }
         let mut offsite: Vec<Arc<dyn OffsiteRepo>> = Vec::new();

@@ -1,12 +1,14 @@
 //! One lock per service, held until the run's clean-up has ended.
 //!
 //! The lock is `flock(2)` on a file that is never removed, so that it ends with its holder however that dies. The file
-//! says who holds it, for the error of the one who doesn't get it; nothing else is read from it.
+//! says who holds it, for the error of the one who doesn't get it; nothing else is read from it. Where no file can be made
+//! (a full or read-only disk), the directory itself is locked, for all services at once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{OpError, OpKind};
+use crate::event::Event;
 use crate::names::{RunId, ServiceName};
 
 /// How often one who waits looks again.
@@ -24,12 +27,14 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub struct Locks {
     dir: PathBuf,
+    /// The lock on the directory itself, shared by all services of this process while one of them has it.
+    whole: Arc<Mutex<Weak<File>>>,
 }
 
 /// A lock that is held. Dropping it releases it.
 #[derive(Debug)]
 pub struct ServiceLock {
-    file: File,
+    file: Arc<File>,
 }
 
 /// Who holds a lock.
@@ -46,7 +51,10 @@ pub struct Holder {
 impl Locks {
     /// The locks are files in this directory; it is made when it is needed.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            whole: Arc::default(),
+        }
     }
 
     /// Takes a service's lock, waiting at most so long for another run to end.
@@ -62,10 +70,24 @@ impl Locks {
         wait: Duration,
     ) -> Result<ServiceLock, OpError> {
         let path = self.dir.join(format!("{service}.lock"));
-        let mut file = self.open(&path)?;
+        let file = match self.open(&path) {
+            Ok(file) => Arc::new(file),
+            // A state directory that can't be written must not keep lost data from coming back.
+            Err(error) => match self.whole() {
+                Some(dir) => {
+                    cx.emit(Event::Warning {
+                        service: Some(service.clone()),
+                        message: format!("all services share one lock meanwhile: {error}"),
+                        hint: error.what_to_do().map(str::to_owned),
+                    });
+                    dir
+                }
+                None => return Err(error),
+            },
+        };
         let ends = engine.clock.monotonic() + wait;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
                 Err(error) => {
@@ -76,7 +98,7 @@ impl Locks {
                 }
             }
             if engine.clock.monotonic() >= ends {
-                return Err(locked(service, &mut file));
+                return Err(locked(service, &file));
             }
             tokio::select! {
                 biased;
@@ -90,8 +112,20 @@ impl Locks {
             operation: operation.to_owned(),
         };
         // Only for the error of others; that it can't be written is no reason to stop.
-        let _ = write_holder(&mut file, &holder);
+        let _ = write_holder(&file, &holder);
         Ok(ServiceLock { file })
+    }
+
+    /// The directory of the locks itself, or the one it would be in: a lock needs no writing.
+    fn whole(&self) -> Option<Arc<File>> {
+        let mut shared = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = shared.upgrade() {
+            return Some(held);
+        }
+        let exists = |dir: &&Path| dir.is_dir();
+        let opened = Arc::new(File::open(self.dir.ancestors().take(2).find(exists)?).ok()?);
+        *shared = Arc::downgrade(&opened);
+        Some(opened)
     }
 
     fn open(&self, path: &Path) -> Result<File, OpError> {
@@ -113,13 +147,13 @@ impl Locks {
     }
 }
 
-fn write_holder(file: &mut File, holder: &Holder) -> std::io::Result<()> {
+fn write_holder(mut file: &File, holder: &Holder) -> std::io::Result<()> {
     file.rewind()?;
     file.set_len(0)?;
     file.write_all(&serde_json::to_vec(holder)?)
 }
 
-fn locked(service: &ServiceName, file: &mut File) -> OpError {
+fn locked(service: &ServiceName, mut file: &File) -> OpError {
     let mut text = String::new();
     let read = file
         .rewind()
@@ -140,7 +174,9 @@ fn locked(service: &ServiceName, file: &mut File) -> OpError {
 
 impl Drop for ServiceLock {
     fn drop(&mut self) {
-        let _ = self.file.set_len(0);
-        let _ = flock(&self.file, FlockOperation::Unlock);
+        if Arc::strong_count(&self.file) == 1 {
+            let _ = self.file.set_len(0);
+            let _ = flock(&*self.file, FlockOperation::Unlock);
+        }
     }
 }

@@ -74,6 +74,10 @@ pub struct ReplicationPlan {
     pub replica: SourceName,
     /// One a dataset that is not up to date.
     pub steps: Vec<ReplicationStep>,
+    /// What the store has and can't be sent, each with the reason. A run that leaves anything out is not a success, and what is
+    /// damaged doesn't keep the good snapshots that come after it from being sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<(Target, crate::error::ErrorReport)>,
 }
 
 /// What a run would send of one dataset.

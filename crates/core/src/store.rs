@@ -117,6 +117,9 @@ pub struct StoreCaps {
     pub native_receive: bool,
     /// Can set a populated target aside by renaming.
     pub set_aside: bool,
+    /// Finds damage to a snapshot by itself when it is read (ZFS's checksums). Where it doesn't, what is read is measured
+    /// before it is trusted.
+    pub checks_reads: bool,
 }
 
 /// The state of one target.

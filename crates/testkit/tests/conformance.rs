@@ -16,6 +16,7 @@ mod poor_store {
         holds: false,
         native_receive: false,
         set_aside: false,
+        checks_reads: false,
     }));
 }
 

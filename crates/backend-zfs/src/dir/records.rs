@@ -136,6 +136,12 @@ impl SnapshotRecord {
     }
 }
 
+/// `origin.json` of a replica's dataset: whose it is. Two hosts may have services of one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OriginRecord {
+    pub(super) host: String,
+}
+
 /// `groups/<id>.json`: these snapshots are being put in place together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct GroupRecord {

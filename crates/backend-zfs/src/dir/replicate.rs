@@ -34,6 +34,7 @@ pub struct DirReplicator {
     name: SourceName,
     store: PathBuf,
     replica: DirStore,
+    host: Option<String>,
     pub(super) jobs: Jobs,
 }
 
@@ -45,14 +46,23 @@ impl DirReplicator {
             name: replica.name().clone(),
             store: store.root.clone(),
             replica,
+            host: None,
             jobs: Jobs::new(clock),
         }
+    }
+
+    /// Records on the replica that what is sent is this host's, and refuses to send to what is another's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
     }
 
     fn sides(&self) -> Sides {
         Sides {
             store: self.store.clone(),
             replica: self.replica.root.clone(),
+            host: self.host.clone(),
         }
     }
 }
@@ -61,6 +71,7 @@ impl DirReplicator {
 struct Sides {
     store: PathBuf,
     replica: PathBuf,
+    host: Option<String>,
 }
 
 fn open(path: &Path) -> Result<Root, ReplicateError> {
@@ -81,6 +92,27 @@ impl Sides {
             .hint("give the replica a directory of its own, on another disk, and run `reseed init`"));
         }
         Ok((store, replica))
+    }
+
+    /// Setting another host's lineage aside, time and again, would be no way to share a replica.
+    fn is_ours(&self, replica: &Root, target: &Target) -> Result<(), ReplicateError> {
+        let place = replica.dataset(&target.dataset).replicate()?;
+        let origin = place
+            .map(|place| place.origin())
+            .transpose()
+            .replicate()?
+            .flatten();
+        match (&self.host, origin) {
+            (Some(host), Some(other)) if *host != other => Err(ReplicateError::new(
+                ReplicateKind::InvalidInput,
+                format!(
+                    "what the replica at {:?} has of {} is of the host {other}, and this one is {host}",
+                    replica.path, target.dataset
+                ),
+            )
+            .hint("give each host a replica directory of its own; if this machine was called that before, set `host` in the configuration to it")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -172,13 +204,16 @@ fn plan(
     targets: &[Target],
 ) -> Result<ReplicationPlan, ReplicateError> {
     let (store, replica) = sides.open()?;
-    let mut steps = Vec::new();
+    let (mut steps, mut left_out) = (Vec::new(), Vec::new());
     for target in targets {
         job.check().replicate()?;
+        sides.is_ours(&replica, target)?;
         let both = Both::of(&store, &replica, target)?;
         for member in &both.here {
             if let Err(fail) = member.intact() {
                 job.warn(format!("not replicated: {fail}"), fail.what_to_do());
+                let error: ReplicateError = fail.convert(ReplicateKind::Corrupt);
+                left_out.push((target.clone(), error.report()));
             }
         }
         steps.extend(step_of(&both, target));
@@ -186,6 +221,7 @@ fn plan(
     Ok(ReplicationPlan {
         replica: name.clone(),
         steps,
+        left_out,
     })
 }
 
@@ -230,14 +266,14 @@ fn check(both: &Both, step: &ReplicationStep) -> Result<(), ReplicateError> {
 fn execute(job: &Job, sides: &Sides, plan: &ReplicationPlan) -> Result<ReplicationReport, ReplicateError> {
     let (store, replica) = sides.open()?;
     for step in &plan.steps {
+        sides.is_ours(&replica, &step.target)?;
         check(&Both::of(&store, &replica, &step.target)?, step)?;
     }
     let mut report = ReplicationReport::default();
-    let mut succeeded = 0;
     let mut first = None;
     for step in &plan.steps {
-        match send_all(job, &store, &replica, step, &mut report) {
-            Ok(()) => succeeded += 1,
+        match send_all(job, sides, (&store, &replica), step, &mut report) {
+            Ok(()) => {}
             Err(error) => {
                 let error = if report.sent.is_empty() && report.set_aside.is_empty() {
                     error
@@ -253,15 +289,15 @@ fn execute(job: &Job, sides: &Sides, plan: &ReplicationPlan) -> Result<Replicati
         }
     }
     match first {
-        Some(error) if succeeded == 0 => Err(error),
+        Some(error) if report.sent.is_empty() && report.failed.len() == plan.steps.len() => Err(error),
         _ => Ok(report),
     }
 }
 
 fn send_all(
     job: &Job,
-    store: &Root,
-    replica: &Root,
+    sides: &Sides,
+    (store, replica): (&Root, &Root),
     step: &ReplicationStep,
     report: &mut ReplicationReport,
 ) -> Result<(), ReplicateError> {
@@ -284,14 +320,30 @@ fn send_all(
         into = replica.ensure_dataset(name).replicate()?;
         locked = lock(&into).replicate()?;
     }
+    let mut damaged = None;
+    if let Some(host) = &sides.host
+        && into.origin().replicate()?.is_none()
+    {
+        into.set_origin(host).replicate()?;
+    }
     for wanted in &step.send {
         let both = Both::of(store, replica, &step.target)?;
         let sent = send(job, &source, &into, &both, wanted).replicate();
-        report.bytes += sent.map_err(|error| error.effect(Effect::StagingOnly))?;
-        report.sent.push(wanted.clone());
+        match sent.map_err(|error| error.effect(Effect::StagingOnly)) {
+            Ok(bytes) => {
+                report.bytes += bytes;
+                report.sent.push(wanted.clone());
+            }
+            // One damaged snapshot must not keep the good ones that come after it.
+            Err(error) if error.kind() == ReplicateKind::Corrupt => {
+                job.warn(error.to_string(), error.what_to_do());
+                damaged.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
     drop(locked);
-    Ok(())
+    damaged.map_or(Ok(()), Err)
 }
 
 fn lineage(job: &Job, sides: &Sides, targets: &[Target]) -> Result<Vec<Lineage>, ReplicateError> {

@@ -7,6 +7,7 @@
 //!     snapshots/.new-…                     being made; never listed
 //!     snapshots/.gone-…                    being removed; never listed
 //!     marker.json  place.json  lock
+//!     origin.json                          on a replica: the host whose data it is
 //! <root>/groups/<id>.json                  several snapshots are being put in place together
 //! <root>/aside/<name>/<guid>/              a replica's lineage that was set aside; like a dataset's directory
 //! ```
@@ -27,10 +28,11 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::members::{self, Member};
-use super::records::{self, FORMAT, Found, StoreRecord};
+use super::records::{self, FORMAT, Found, OriginRecord, StoreRecord};
 use super::sys::{self, Done, During, Fail, cstring};
 
 const RECORD: &CStr = c"reseed-store.json";
+const ORIGIN: &CStr = c"origin.json";
 
 /// A store that is there.
 #[derive(Debug)]
@@ -318,6 +320,23 @@ impl Root {
 }
 
 impl Dataset {
+    /// The host whose data this is, where that was recorded.
+    pub(super) fn origin(&self) -> Done<Option<String>> {
+        let what = || format!("can't read whose data is in {:?}", self.path);
+        match records::read::<OriginRecord>(&self.fd, ORIGIN).during(what)? {
+            Found::There(record) => Ok(Some(record.host)),
+            Found::Missing => Ok(None),
+            Found::Newer(format) => Err(newer(&self.path, format)),
+            Found::Damaged(why) => Err(Fail::new(Common::Corrupt, what()).said(why)),
+        }
+    }
+
+    /// Records whose data this is.
+    pub(super) fn set_origin(&self, host: &str) -> Done<()> {
+        let host = host.to_owned();
+        records::write(&self.fd, ORIGIN, &OriginRecord { host })
+    }
+
     /// Takes the dataset's lock, or says that somebody has it.
     pub(super) fn lock(&self) -> Done<Option<Lock>> {
         let what = || format!("can't lock {:?}", self.path);

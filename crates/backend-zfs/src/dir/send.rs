@@ -163,7 +163,7 @@ fn arrived(
     Ok(Some(
         Fail::new(Common::Corrupt, what)
             .said(format!("{} instead of {}", found.digest, expected.digest))
-            .hint("`reseed verify` tells whether the store's snapshot or the replica's earlier ones are damaged"),
+            .hint(format!("if it is damaged in the store (`reseed verify` tells), take a new snapshot; what is in {:?} can be removed then", member.path))
     ))
 }
 

@@ -7,6 +7,7 @@
 //! oldest, marked partial, and `Corrupt` when asked for. So the answer is complete, and one damaged record doesn't take
 //! the others with it. A root that can't be opened is an error and never an empty list.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct DirSource {
     name: SourceName,
     root: PathBuf,
     class: SourceClass,
+    /// Whose points are offered; everybody's without.
+    host: Option<String>,
     jobs: Jobs,
 }
 
@@ -47,6 +50,7 @@ impl DirSource {
             name: store.name().clone(),
             root: store.root.clone(),
             class: SourceClass::Local,
+            host: None,
             jobs: store.jobs.clone(),
         }
     }
@@ -57,8 +61,16 @@ impl DirSource {
             name,
             root: root.into(),
             class: SourceClass::Replica,
+            host: None,
             jobs: Jobs::new(clock),
         }
+    }
+
+    /// Offers only what this host replicated. One host's data must not come back as another's service of the same name.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
     }
 }
 
@@ -104,11 +116,19 @@ fn points(
     job: &Job,
     name: &SourceName,
     root: &Path,
+    host: Option<&str>,
     target: &Target,
 ) -> Result<Vec<RecoveryPoint>, SourceError> {
     let root = open(root)?;
-    let mut all = Vec::new();
-    for (_, members) in everything(&root, &target.dataset)? {
+    let (mut all, mut others) = (Vec::new(), BTreeSet::new());
+    for (place, members) in everything(&root, &target.dataset)? {
+        let origin = place.origin().source(Effect::None)?;
+        if let (Some(host), Some(origin)) = (host, origin)
+            && host != origin
+        {
+            others.insert(origin);
+            continue;
+        }
         for member in members {
             if let Err(fail) = member.intact() {
                 job.warn(fail.to_string(), fail.what_to_do());
@@ -118,6 +138,13 @@ fn points(
                 all.push(point);
             }
         }
+    }
+    if all.is_empty() && !others.is_empty() {
+        // Not "there are none": a machine that was renamed or replaced must not take this for a first start.
+        let others: Vec<String> = others.into_iter().collect();
+        let what = format!("{name} holds {} only of {}", target.dataset, others.join(", "));
+        return Err(SourceError::new(SourceKind::NoSuchPoint, what)
+            .hint("if that is what this machine was called before, set `host` in the configuration to it"));
     }
     all.sort_by(|a, b| b.taken_at.cmp(&a.taken_at).then_with(|| b.id.cmp(&a.id)));
     Ok(all)
@@ -331,9 +358,11 @@ impl RestoreSource for DirSource {
     }
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
-        let (name, root, target) = (self.name.clone(), self.root.clone(), target.clone());
+        let (this, target) = (self.clone(), target.clone());
         self.jobs
-            .run(cx, move |job| points(job, &name, &root, &target))
+            .run(cx, move |job| {
+                points(job, &this.name, &this.root, this.host.as_deref(), &target)
+            })
             .await
     }
 

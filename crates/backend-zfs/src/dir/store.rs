@@ -98,6 +98,7 @@ impl SnapshotStore for DirStore {
             holds: true,
             native_receive: false,
             set_aside: true,
+            checks_reads: false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use reseed_backend_zfs::dir::{DirReplicator, DirSource};
 use reseed_core::clock::SystemClock;
-use reseed_core::error::ReplicateKind;
+use reseed_core::error::{ReplicateKind, SourceKind};
 use reseed_core::point::Target;
 use reseed_core::{Context, Replicator, RestoreSource, SnapshotStore};
 use reseed_testkit::conformance::replicate::ReplicaLab as _;
@@ -153,6 +153,58 @@ fn damage_in_the_store_does_not_reach_the_replica() {
         rot(77);
         lab.replicator.execute(&cx, &plan).await.unwrap();
         assert_eq!(lab.copies(&target).await.len(), 1);
+    });
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_keep_back_what_comes_after_it() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("after"));
+        let target = lab.target("a");
+        lab.disk.files.write(&target.mountpoint.join("f"), b"data");
+        let bad = lab.disk.snapshot(&cx, &target, "bad", 1).await;
+        let tree = lab.disk.tree_of(&cx, &target, &bad.reference()).await;
+        lab.disk.files.flip(&tree.join("f"), 1);
+        lab.disk.files.write(&target.mountpoint.join("f"), b"newer data");
+        let good = lab.disk.snapshot(&cx, &target, "good", 2).await;
+        let targets = std::slice::from_ref(&target);
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!(report.sent, [good.reference()]);
+        assert_eq!(report.failed.len(), 1, "and it is told");
+
+        // One whose record is damaged can't even be planned; that it is left out is said.
+        fs::write(tree.parent().unwrap().join("meta.json"), "").unwrap();
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        assert!(plan.steps.is_empty());
+        assert_eq!(plan.left_out.len(), 1, "{plan:?}");
+    });
+}
+
+#[test]
+fn two_hosts_never_get_each_others_data_from_one_replica() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("hosts"));
+        let target = lab.target("a");
+        let targets = std::slice::from_ref(&target);
+        lab.disk.files.write(&target.mountpoint.join("f"), b"data");
+        lab.disk.snapshot(&cx, &target, "one", 1).await;
+        let of = |host: &str| lab.replicator.clone().of_host(host);
+        let plan = of("nas").plan(&cx, targets).await.unwrap();
+        of("nas").execute(&cx, &plan).await.unwrap();
+        let error = of("box").plan(&cx, targets).await.unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{error}");
+
+        let clock = Arc::new(SystemClock::new());
+        let source = DirSource::replica(lab.replicator.name().clone(), &lab.root, clock);
+        let points = |host: &str| {
+            let source = source.clone().of_host(host);
+            let (cx, target) = (cx.clone(), target.clone());
+            async move { source.points(&cx, &target).await }
+        };
+        assert_eq!(points("nas").await.unwrap().len(), 1);
+        // Not an empty list, which would be a first start.
+        assert_eq!(points("box").await.unwrap_err().kind(), SourceKind::NoSuchPoint);
     });
 }
 

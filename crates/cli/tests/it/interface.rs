@@ -252,3 +252,48 @@ fn verify_clears_up_after_one_that_was_killed() {
     lab.run(&["verify", "app"]).expect(0);
     assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
 }
+
+/// Locks can't be made in a state directory that is full or read-only. Lost data comes back all the same.
+#[test]
+fn a_state_directory_that_cannot_be_written_stops_no_restore() {
+    let lab = Lab::protected("");
+    fs::remove_dir_all(lab.path("state/locks")).unwrap();
+    fs::write(lab.path("state/locks"), "not a directory").unwrap();
+    lab.lose_data();
+    let ran = lab.run(&["preseed", "app"]).expect(0);
+    assert!(ran.all().contains("all services share one lock"), "{ran:#?}");
+    lab.assert_whole();
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_backed_up_and_an_unsent_one_is_told() {
+    let lab = Lab::with("");
+    lab.run(&["init"]).expect(0);
+    lab.run(&["snapshot", "app"]).expect(0);
+    let snapshots = lab.path("snapshots/datasets");
+    let found = walk(&snapshots)
+        .into_iter()
+        .find(|p| p.ends_with("tree/file"))
+        .unwrap();
+    fs::write(&found, "CONTENT").unwrap();
+    let ran = lab.run(&["backup", "app"]).expect(1);
+    assert!(ran.out.contains("is damaged"), "{ran:#?}");
+
+    lab.run(&["snapshot", "app"]).expect(0);
+    lab.run(&["backup", "app"]).expect(0);
+    // The good one is sent; that the other isn't makes it no success.
+    let ran = lab.run(&["replicate", "app", "--json"]).expect(3);
+    assert_eq!(ran.json()["reports"][0]["outcome"], "partial");
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(walk(&path));
+        }
+        all.push(path);
+    }
+    all
+}

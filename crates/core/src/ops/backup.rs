@@ -149,6 +149,10 @@ async fn one(
     let mut worked = false;
     for (target, snapshot) in service.targets.iter().zip(state) {
         if stored.contains(&snapshot.guid.into()) {
+            doing.done(format!(
+                "{}@{} is stored already",
+                snapshot.dataset, snapshot.name
+            ));
             continue;
         }
         worked = true;
@@ -189,6 +193,33 @@ async fn one(
     }
 }
 
+/// A store without checksums of its own may hand out a damaged snapshot. Backed up, it would be the newest good point there.
+async fn sound(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    snapshot: &Snapshot,
+    path: &std::path::Path,
+) -> Result<(), OpError> {
+    let Some(taken) = snapshot
+        .fingerprint
+        .filter(|_| !service.store.caps().checks_reads)
+    else {
+        return Ok(());
+    };
+    if engine.verifier.measure(cx, path).await? == taken {
+        return Ok(());
+    }
+    let what = format!(
+        "{}@{} is damaged: it is not what it was when it was taken",
+        snapshot.dataset, snapshot.name
+    );
+    Err(OpError::new(OpKind::Failed, what).hint(format!(
+        "take a new one with `reseed snapshot {}`; `reseed verify {0}` tells which sources are sound",
+        service.name
+    )))
+}
+
 async fn store_one(
     engine: &Engine,
     cx: &Context,
@@ -211,10 +242,15 @@ async fn store_one(
     });
     let staging = staging.await.map_err(|e| e.report())?;
     let request = request(staging.path.clone());
-    let stored = engine.within(cx, BUDGET, "backing up", |cx| async move {
-        repo.backup(&cx, &request).await
-    });
-    let stored = stored.await.map_err(|e| e.report());
+    let stored = match sound(engine, cx, service, snapshot, &staging.path).await {
+        Ok(()) => {
+            let stored = engine.within(cx, BUDGET, "backing up", |cx| async move {
+                repo.backup(&cx, &request).await
+            });
+            stored.await.map_err(|e| e.report())
+        }
+        Err(error) => Err(error.report()),
+    };
     // Closing must not be skipped because the run was cancelled, nor hide how the backup went.
     let close = Settle::Discard { staging };
     let closing = Context::new(

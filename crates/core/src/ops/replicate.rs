@@ -51,13 +51,16 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
             replicator.plan(&cx, &service.targets).await
         });
         let plan = match plan.await {
-            Ok(plan) if plan.steps.is_empty() => {
+            Ok(mut plan) if plan.steps.is_empty() => {
                 if let Err(error) = hold_base(engine, cx, service, replicator).await {
                     doing.warn(format!(
                         "the base of the next replication could not be held: {error}"
                     ));
                 }
-                return doing.end(OpOutcome::UpToDate);
+                return match plan.left_out.pop() {
+                    None => doing.end(OpOutcome::UpToDate),
+                    Some((_, error)) => doing.end_with(OpOutcome::Partial, Some(error)),
+                };
             }
             Ok(plan) => plan,
             Err(error) => return doing.fail(error.report()),
@@ -70,6 +73,7 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
                 ));
             }
         }
+        let left_out = plan.left_out.clone();
         let sent = engine.within(cx, BUDGET, "sending", |cx| async move {
             replicator.execute(&cx, &plan).await
         });
@@ -82,7 +86,7 @@ async fn one(engine: &Engine, cx: &Context, service: &Service, replicator: &dyn 
                 if let Err(error) = hold_base(engine, cx, service, replicator).await {
                     doing.warn(format!("the base of the next replication could not be held, so pruning may make it a full one: {error}"));
                 }
-                return match report.failed.into_iter().next() {
+                return match report.failed.into_iter().chain(left_out).next() {
                     None => doing.end(OpOutcome::Ok),
                     Some((_, error)) => doing.end_with(OpOutcome::Partial, Some(error)),
                 };

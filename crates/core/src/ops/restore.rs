@@ -214,7 +214,10 @@ pub async fn restore_to(
             doing.fail(error.report());
         }
     }
-    result
+    result.map_err(|error| match error.what_to_do() {
+        None => error.hint(format!("what came of it is in {}, to be looked at", to.display())),
+        Some(_) => error,
+    })
 }
 
 /// As [`restore_to`], and leaves no trace in the journal: for those who keep their own.
@@ -310,10 +313,7 @@ async fn one_to(
                 source.name(),
                 target.dataset
             );
-            return Err(OpError::new(OpKind::Failed, what).hint(format!(
-                "it is left in {} to be looked at",
-                staging.path.display()
-            )));
+            return Err(OpError::new(OpKind::Failed, what));
         }
         reports.push(ScratchReport {
             source: source.name().clone(),
@@ -490,9 +490,16 @@ fn no_point(service: &Service, options: &RestoreOptions) -> OpError {
         At::Time(time) => format!(" from {time} or before"),
         At::Point(point) => format!(" called {point}"),
     };
+    let hint = match &options.at {
+        At::Point(_) => format!(
+            "`reseed status {}` lists what there is; a moment is written `2026-11-22`, `2026-11-22 14:00`, `2026-11-22T14:00:00Z` or `-2h`",
+            service.name
+        ),
+        _ => format!("`reseed status {}` lists what there is", service.name),
+    };
     OpError::new(
         OpKind::NotFound,
         format!("there is no recovery point of {}{at}{from}", service.name),
     )
-    .hint(format!("`reseed status {}` lists what there is", service.name))
+    .hint(hint)
 }

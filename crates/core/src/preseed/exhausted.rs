@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::probe::Probe;
 use super::report::{Outcome, Stage};
-use super::walk::{Probe, Walk};
+use super::walk::Walk;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{StoreError, StoreKind};

@@ -15,10 +15,13 @@
 //! - **C8** the walk ends inside its budget.
 
 mod candidates;
+mod check;
 mod decide;
 mod exhausted;
+mod probe;
 mod report;
 mod restore;
+mod several;
 mod walk;
 
 use std::sync::Arc;
@@ -35,9 +38,10 @@ use crate::store::{Inspection, SnapshotStore};
 pub(crate) use candidates::{Candidate, group, order};
 pub(crate) use decide::{Decision, decide};
 pub(crate) use exhausted::{UNSEEDED_HOLD, release_unseeded_hold};
+pub(crate) use probe::probe_all;
 pub use report::{Attempt, DatasetReport, Outcome, ServiceReport, Stage};
 pub(crate) use restore::{Slot, Tried};
-pub(crate) use walk::{Walk, probe_all};
+pub(crate) use walk::Walk;
 
 /// Preseeds services, one after the other, after one inspection of all of them together.
 ///

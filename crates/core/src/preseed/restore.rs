@@ -1,6 +1,5 @@
 //! One candidate: stage, fetch, verify, and only then promote.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +7,14 @@ use super::report::{DatasetReport, Outcome, Stage};
 use super::{Candidate, Walk};
 use crate::context::Context;
 use crate::error::{
-    Common, Effect, ErrorReport, Kind, OpError, OpKind, Retry, SourceError, SourceKind, StoreError, StoreKind,
+    Common, Effect, ErrorReport, Kind, Retry, SourceError, SourceKind, StoreError, StoreKind,
 };
 use crate::event::Event;
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
-use crate::service::Verify;
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::Condition;
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
-use crate::verify::Validator;
 
 /// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
 const PROMOTE_AT_LEAST: Duration = Duration::from_secs(30);
@@ -36,8 +33,8 @@ pub(crate) struct Slot {
 
 #[derive(Debug)]
 pub(crate) struct Staged {
-    staging: Staging,
-    source: SourceName,
+    pub(super) staging: Staging,
+    pub(super) source: SourceName,
     point: PointId,
 }
 
@@ -54,15 +51,15 @@ pub(crate) enum Tried {
 
 /// Why one try failed.
 #[derive(Debug)]
-struct Failure {
-    stage: Stage,
-    error: ErrorReport,
+pub(super) struct Failure {
+    pub(super) stage: Stage,
+    pub(super) error: ErrorReport,
     /// The target's fault, not the source's.
-    target: bool,
+    pub(super) target: bool,
 }
 
 impl Failure {
-    fn source(stage: Stage, error: &SourceError) -> Self {
+    pub(super) fn source(stage: Stage, error: &SourceError) -> Self {
         let kind = error.kind();
         let target =
             kind == SourceKind::Target || matches!(kind.common(), Some(Common::NoSpace | Common::ReadOnly));
@@ -73,7 +70,7 @@ impl Failure {
         }
     }
 
-    fn store(stage: Stage, error: &StoreError) -> Self {
+    pub(super) fn store(stage: Stage, error: &StoreError) -> Self {
         let source = matches!(error.kind().common(), Some(Common::Cancelled | Common::TimedOut));
         Self {
             stage,
@@ -84,10 +81,10 @@ impl Failure {
 }
 
 /// A dataset that is staged and verified.
-struct Verified {
-    restored: Restored,
-    fingerprint: Option<Fingerprint>,
-    matches: Option<bool>,
+pub(super) struct Verified {
+    pub(super) restored: Restored,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) matches: Option<bool>,
 }
 
 impl Walk<'_> {
@@ -109,7 +106,7 @@ impl Walk<'_> {
             let result = self.attempt(candidate, source.as_ref(), slots, source_ends).await;
             let seconds = (self.engine.clock.monotonic() - began).as_secs_f64();
             let failure = match result {
-                Ok(_) => {
+                Ok(()) => {
                     self.record(source.name().clone(), ids, number, Stage::Done, None, seconds);
                     self.warn_about(candidate);
                     return Tried::Restored;
@@ -163,16 +160,17 @@ impl Walk<'_> {
         source: &dyn RestoreSource,
         slots: &mut [Slot],
         ends: Duration,
-    ) -> Result<Vec<DatasetReport>, Failure> {
+    ) -> Result<(), Failure> {
         let mut verified = Vec::with_capacity(slots.len());
         for (slot, point) in slots.iter_mut().zip(&candidate.points) {
             let restored = self.fetch(slot, point, source, ends).await?;
             verified.push(self.verify(slot, point, source, restored, ends).await?);
         }
         self.recheck(slots).await?;
-        let mut reports = Vec::with_capacity(slots.len());
+        let mut begun = false;
         for ((slot, point), verified) in slots.iter_mut().zip(&candidate.points).zip(verified) {
-            let settled = self.promote(slot, point, !reports.is_empty()).await?;
+            let settled = self.promote(slot, point, begun).await?;
+            begun = true;
             if let Some(aside) = &settled.set_aside {
                 self.step(
                     "set-aside",
@@ -189,14 +187,13 @@ impl Walk<'_> {
                 digest_matches: verified.matches,
                 set_aside: settled.set_aside,
             };
-            reports.push(report.clone());
             // As it happens: a failure between two datasets must say what is where.
             let done = self
                 .done
                 .get_or_insert_with(|| (point.source.clone(), Vec::new()));
             done.1.push(report);
         }
-        Ok(reports)
+        Ok(())
     }
 
     /// Before the first of several promotions: every target is still what its slot says, so that none of them is refused
@@ -242,7 +239,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn until(&self, ends: Duration) -> Duration {
+    pub(super) fn until(&self, ends: Duration) -> Duration {
         ends.saturating_sub(self.engine.clock.monotonic())
             .min(self.left())
     }
@@ -357,195 +354,6 @@ impl Walk<'_> {
             point: point.id.clone(),
         });
         Ok(staging)
-    }
-
-    async fn verify(
-        &mut self,
-        slot: &mut Slot,
-        point: &RecoveryPoint,
-        source: &dyn RestoreSource,
-        restored: Restored,
-        ends: Duration,
-    ) -> Result<Verified, Failure> {
-        let Some(root) = slot.staged.as_ref().map(|s| s.staging.path.clone()) else {
-            let lost: StoreError = StoreError::new(StoreKind::NotFound, "staging is gone");
-            return Err(Failure::store(Stage::Verify, &lost));
-        };
-        match self.look(&root, point, source, &restored, ends).await {
-            Ok((fingerprint, matches)) => Ok(Verified {
-                restored,
-                fingerprint,
-                matches,
-            }),
-            Err(error) => {
-                // Only what was looked at and found wrong is set apart; a look that could not be taken says nothing.
-                if error.kind() == OpKind::Failed {
-                    self.quarantine(slot, &error.to_string()).await;
-                }
-                // Only "it is wrong" speaks against the source; a check that could not be made is this machine's own trouble.
-                let target = !matches!(
-                    error.kind(),
-                    OpKind::Failed | OpKind::Cancelled | OpKind::TimedOut
-                );
-                let report = error.convert::<SourceKind>(SourceKind::Corrupt).report();
-                Err(Failure {
-                    stage: Stage::Verify,
-                    error: report,
-                    target,
-                })
-            }
-        }
-    }
-
-    async fn look(
-        &mut self,
-        root: &Path,
-        point: &RecoveryPoint,
-        source: &dyn RestoreSource,
-        restored: &Restored,
-        ends: Duration,
-    ) -> Result<(Option<Fingerprint>, Option<bool>), OpError> {
-        self.verified.extend(restored.checked.iter().cloned());
-        let verifier = Arc::clone(&self.engine.verifier);
-        let mut measured = None;
-        let mut matches = None;
-        if self.service.policy.verify == Verify::Digest {
-            let found = self
-                .engine
-                .within(
-                    self.cx,
-                    self.until(ends),
-                    "measuring the restored tree",
-                    |cx| async move { verifier.measure(&cx, root).await },
-                )
-                .await?;
-            measured = Some(found);
-            match point.fingerprint {
-                Some(recorded) if recorded == found => {
-                    matches = Some(true);
-                    self.verified
-                        .insert(format!("tree digest {} of {} files", found.digest, found.files));
-                }
-                Some(recorded) => {
-                    let what = format!(
-                        "what {} delivered is not the recorded state: {} files and {} bytes with {}, recorded were {} files and {} bytes with {}",
-                        source.name(),
-                        found.files,
-                        found.bytes,
-                        found.digest,
-                        recorded.files,
-                        recorded.bytes,
-                        recorded.digest
-                    );
-                    return Err(OpError::new(OpKind::Failed, what).effect(Effect::StagingOnly));
-                }
-                None if source.caps().verifies => {
-                    self.warn(
-                        format!(
-                            "no tree digest was recorded with point {}; only {}'s own checks vouch for it",
-                            point.id,
-                            source.name()
-                        ),
-                        None,
-                    );
-                }
-                None => {
-                    self.warn(
-                        format!(
-                            "no tree digest was recorded with point {}, and {} has no checks of its own",
-                            point.id,
-                            source.name()
-                        ),
-                        None,
-                    );
-                }
-            }
-        }
-        let validators = self
-            .service
-            .policy
-            .validators
-            .get(&point.dataset)
-            .cloned()
-            .unwrap_or_default();
-        let runs_programs = validators.iter().any(|v| matches!(v, Validator::Command { .. }));
-        if runs_programs && measured.is_none() {
-            let verifier = Arc::clone(&self.engine.verifier);
-            let limit = self.until(ends);
-            let look = |cx: Context| async move { verifier.measure(&cx, root).await };
-            measured = Some(
-                self.engine
-                    .within(self.cx, limit, "measuring the restored tree", look)
-                    .await?,
-            );
-        }
-        for validator in &validators {
-            let verifier = Arc::clone(&self.engine.verifier);
-            self.engine
-                .within(
-                    self.cx,
-                    self.until(ends),
-                    "running a validator",
-                    |cx| async move { verifier.validate(&cx, root, validator).await },
-                )
-                .await?;
-            self.verified.insert(format!("validator {validator}"));
-        }
-        // A program may have written into the tree, which is then no longer the point.
-        if runs_programs && let Some(before) = measured {
-            let verifier = Arc::clone(&self.engine.verifier);
-            let after = self
-                .engine
-                .within(self.cx, self.until(ends), "measuring again", |cx| async move {
-                    verifier.measure(&cx, root).await
-                })
-                .await?;
-            if after != before {
-                return Err(OpError::new(
-                    OpKind::Failed,
-                    "a validator changed the tree that it was to look at",
-                )
-                .effect(Effect::StagingOnly));
-            }
-        }
-        self.step("verified", format!("{} point {}", point.dataset, point.id));
-        Ok((measured, matches))
-    }
-
-    async fn quarantine(&mut self, slot: &mut Slot, why: &str) {
-        let Some(staged) = slot.staged.take() else { return };
-        let dataset = &slot.target.dataset;
-        match self
-            .settle(
-                &Settle::Quarantine {
-                    staging: staged.staging.clone(),
-                    why: why.to_owned(),
-                },
-                "quarantine",
-            )
-            .await
-        {
-            Ok(settled) => {
-                let place = settled.quarantined.unwrap_or_default();
-                self.warn(
-                    format!(
-                        "what {} delivered for {dataset} failed verification and is kept at {place}",
-                        staged.source
-                    ),
-                    None,
-                );
-            }
-            Err(error) => {
-                self.warn(
-                    format!(
-                        "what {} delivered for {dataset} could not be set apart: {error}",
-                        staged.source
-                    ),
-                    None,
-                );
-                slot.staged = Some(staged);
-            }
-        }
     }
 
     async fn promote(

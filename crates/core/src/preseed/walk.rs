@@ -3,73 +3,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::probe::{Probe, probe_all};
 use super::report::{Attempt, Outcome, ServiceReport, Stage};
 use super::restore::{Slot, Tried};
 use super::{Candidate, Decision, decide, group, order};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
-use crate::error::{ErrorReport, Retry, SourceError, SourceKind};
+use crate::error::{ErrorReport, SourceError, SourceKind};
 use crate::event::Event;
 use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
 use crate::service::{Prefer, Service};
-use crate::store::{Condition, Inspection, Leftover, Replace, Settle};
-
-/// What one source answered.
-#[derive(Debug, Clone)]
-pub(crate) struct Probe {
-    /// Its points, or why it didn't answer.
-    pub(crate) answer: Result<Vec<RecoveryPoint>, ErrorReport>,
-    /// How long it took.
-    pub(crate) seconds: f64,
-    tries: u32,
-}
-
-/// Asks every source of a service at once, each inside its own time budget.
-pub(crate) async fn probe_all(
-    engine: &Engine,
-    cx: &Context,
-    service: &Service,
-    targets: &[&Target],
-    limit: Duration,
-) -> Vec<Probe> {
-    join_all((0..service.sources.len()).map(|index| probe_one(engine, cx, service, index, targets, limit, 1)))
-        .await
-}
-
-async fn probe_one(
-    engine: &Engine,
-    cx: &Context,
-    service: &Service,
-    index: usize,
-    targets: &[&Target],
-    limit: Duration,
-    tries: u32,
-) -> Probe {
-    let source = &service.sources[index];
-    let began = engine.clock.monotonic();
-    let what = format!("asking {} for recovery points", source.name());
-    let answer = engine
-        .within(cx, limit, &what, |cx| async move {
-            let mut points = Vec::new();
-            for target in targets {
-                points.extend(source.points(&cx, target).await?);
-            }
-            Ok(points)
-        })
-        .await
-        .map_err(|error| error.report());
-    Probe {
-        answer,
-        seconds: (engine.clock.monotonic() - began).as_secs_f64(),
-        tries,
-    }
-}
+use crate::store::{Inspection, Leftover, Replace, Settle};
 
 /// One service's preseed while it runs.
 #[derive(Debug)]
@@ -149,30 +98,6 @@ impl<'a> Walk<'a> {
                 self.restore_some(inspections, &missing).await
             }
         }
-    }
-
-    /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
-    fn cut_off(&self, inspections: &[Inspection]) -> Option<Outcome> {
-        let left = inspections.iter().find_map(|inspection| {
-            let leftover = inspection.leftover.as_ref().filter(|l| !l.promoted)?;
-            let state = (leftover.source.clone(), leftover.point.taken_at);
-            let other = |i: &&Inspection| i.target != inspection.target && anchor(i).as_ref() == Some(&state);
-            inspections
-                .iter()
-                .find(other)
-                .map(|other| (inspection, other, state.1))
-        });
-        let (behind, ahead, taken_at) = left?;
-        Some(Outcome::Blocked {
-            why: format!(
-                "a restore was cut off: {} is at its state of {taken_at}, and {} is not yet",
-                ahead.target.dataset, behind.target.dataset
-            ),
-            hint: format!(
-                "`reseed restore {} --at {taken_at} --set-aside` finishes it",
-                self.service.name
-            ),
-        })
     }
 
     /// Probes, then tries the candidates until one is in place.
@@ -276,16 +201,6 @@ impl<'a> Walk<'a> {
         self.exhausted(&probes, &targets).await
     }
 
-    /// Whether a source's failure to answer is already recorded.
-    fn is_settled(&self, index: usize, probe: &Probe) -> bool {
-        let name = self.service.sources[index].name();
-        probe.answer.is_err()
-            && self
-                .attempts
-                .iter()
-                .any(|a| a.source == *name && a.stage == Stage::Probe)
-    }
-
     /// Says what going by the chain's order loses against a source further on.
     fn warn_of_newer(&mut self, best: &Candidate, groups: &[Vec<Candidate>]) {
         const WORTH_SAYING: i64 = 3600;
@@ -311,7 +226,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The candidates of each source, best first.
-    fn groups(&self, probes: &[Probe], targets: &[&Target]) -> Vec<Vec<Candidate>> {
+    pub(super) fn groups(&self, probes: &[Probe], targets: &[&Target]) -> Vec<Vec<Candidate>> {
         let list = |(index, probe): (usize, &Probe)| match &probe.answer {
             Ok(points) => group(index, targets, points),
             Err(_) => Vec::new(),
@@ -319,75 +234,8 @@ impl<'a> Walk<'a> {
         probes.iter().enumerate().map(list).collect()
     }
 
-    /// Asks a source again that failed in a way that may pass, then records what came of it.
-    async fn settle_probe(&mut self, probe: &mut Probe, index: usize, targets: &[&Target]) {
-        let mut delays = self.delays();
-        loop {
-            let source = self.service.sources[index].name().clone();
-            let error = match &probe.answer {
-                Err(error) => error.clone(),
-                Ok(points) if points.is_empty() => {
-                    self.record(
-                        source,
-                        Vec::new(),
-                        probe.tries,
-                        Stage::NoPoint,
-                        None,
-                        probe.seconds,
-                    );
-                    return;
-                }
-                Ok(points) if group(index, targets, points).is_empty() => {
-                    // Of these datasets together it has nothing, which is a reason to be told like any other.
-                    let what = "it holds recovery points, and no state that all datasets were in together";
-                    let error = SourceError::new(SourceKind::NoSuchPoint, what).report();
-                    self.record(
-                        source,
-                        Vec::new(),
-                        probe.tries,
-                        Stage::NoPoint,
-                        Some(error),
-                        probe.seconds,
-                    );
-                    return;
-                }
-                Ok(_) => return,
-            };
-            let again = error.retry == Retry::Later && !self.cx.cancel.is_cancelled();
-            let delay = if again {
-                delays.next().filter(|delay| *delay < self.left())
-            } else {
-                None
-            };
-            self.failed(&source, &error, delay);
-            self.record(
-                source.clone(),
-                Vec::new(),
-                probe.tries,
-                Stage::Probe,
-                Some(error),
-                probe.seconds,
-            );
-            let Some(delay) = delay else { return };
-            if self.pause(delay).await.is_err() {
-                return;
-            }
-            let limit = self.share(self.service.policy.probe_budget, Some(&source));
-            *probe = probe_one(
-                self.engine,
-                self.cx,
-                self.service,
-                index,
-                targets,
-                limit,
-                probe.tries + 1,
-            )
-            .await;
-        }
-    }
-
     /// Tries one candidate, once. An outcome ends the walk.
-    async fn try_one(
+    pub(super) async fn try_one(
         &mut self,
         candidate: &Candidate,
         slots: &mut [Slot],
@@ -403,99 +251,6 @@ impl<'a> Walk<'a> {
             Tried::Restored => Some(Outcome::Restored),
             Tried::Failed => None,
             Tried::Stop(outcome) => Some(outcome),
-        }
-    }
-
-    /// Some of the service's datasets hold data and others are missing.
-    ///
-    /// Datasets of one service belong to one moment, so a missing one is restored beside one that is there only to finish
-    /// an earlier run, which had verified all of them before it promoted the first.
-    async fn restore_some(&mut self, inspections: &[Inspection], missing: &[usize]) -> Outcome {
-        let mut slots = slots(inspections, missing);
-        let anchor = inspections
-            .iter()
-            .filter(|i| i.condition == Condition::Populated)
-            .find_map(anchor);
-        let leftover = slots.iter().find_map(|slot| slot.leftover.clone());
-        if let (Some((source, taken_at)), Some(leftover)) = (&anchor, &leftover)
-            && leftover.source == *source
-            && leftover.point.taken_at == *taken_at
-        {
-            return self.finish_group(&mut slots, *taken_at, source).await;
-        }
-        let targets: Vec<&Target> = slots.iter().map(|slot| &slot.target).collect();
-        let limit = self.share(self.service.policy.probe_budget, None);
-        let mut probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
-        let never_existed = probes
-            .iter()
-            .all(|probe| matches!(&probe.answer, Ok(points) if points.is_empty()));
-        if never_existed {
-            let targets: Vec<Target> = targets.into_iter().cloned().collect();
-            let targets: Vec<&Target> = targets.iter().collect();
-            for (index, probe) in probes.iter_mut().enumerate() {
-                self.settle_probe(probe, index, &targets).await;
-            }
-            return self.exhausted(&probes, &targets).await;
-        }
-        let names = |wanted: bool| -> String {
-            let list = inspections
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| missing.contains(index) == wanted);
-            list.map(|(_, i)| i.target.dataset.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        Outcome::Blocked {
-            why: format!(
-                "{} is missing while {} holds data, and putting back only a part could mix two moments",
-                names(true),
-                names(false)
-            ),
-            hint: format!(
-                "`reseed restore {0} --set-aside` puts all of {0} back at one point and keeps what is there under another name",
-                self.service.name
-            ),
-        }
-    }
-
-    /// Goes on with the point that the other datasets of the service were restored to.
-    async fn finish_group(
-        &mut self,
-        slots: &mut [Slot],
-        taken_at: Timestamp,
-        source: &SourceName,
-    ) -> Outcome {
-        let targets: Vec<Target> = slots.iter().map(|slot| slot.target.clone()).collect();
-        let targets: Vec<&Target> = targets.iter().collect();
-        let limit = self.share(self.service.policy.probe_budget, None);
-        let mut probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
-        let mut tried = BTreeSet::new();
-        let first = self.service.sources.iter().position(|s| s.name() == source);
-        let mut indices: Vec<usize> = (0..probes.len()).collect();
-        indices.sort_by_key(|index| Some(*index) != first);
-        for index in indices {
-            self.settle_probe(&mut probes[index], index, &targets).await;
-            let states = self.groups(&probes, &targets).swap_remove(index);
-            let of_moment = |candidate: &Candidate| candidate.taken_at() == taken_at;
-            if !states.is_empty() && !states.iter().any(of_moment) {
-                let what = format!("it holds no state of {taken_at}");
-                let error = SourceError::new(SourceKind::NoSuchPoint, what).report();
-                let name = self.service.sources[index].name().clone();
-                let seconds = probes[index].seconds;
-                self.record(name, Vec::new(), 1, Stage::NoPoint, Some(error), seconds);
-            }
-            for candidate in states.into_iter().filter(of_moment) {
-                if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
-                    return outcome;
-                }
-            }
-        }
-        Outcome::Held {
-            why: format!(
-                "a part of {} was restored to its state of {taken_at}, and no source delivers the rest of it",
-                self.service.name
-            ),
         }
     }
 
@@ -692,18 +447,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Where the data of a populated dataset came from, if a preseed put it there.
-fn anchor(inspection: &Inspection) -> Option<(SourceName, Timestamp)> {
-    if let Some(leftover) = inspection.leftover.as_ref().filter(|l| l.promoted) {
-        return Some((leftover.source.clone(), leftover.point.taken_at));
-    }
-    match &inspection.marker.as_ref()?.state {
-        MarkerState::Restored { source, taken_at, .. } => Some((source.clone(), *taken_at)),
-        _ => None,
-    }
-}
-
-fn slots(inspections: &[Inspection], missing: &[usize]) -> Vec<Slot> {
+pub(super) fn slots(inspections: &[Inspection], missing: &[usize]) -> Vec<Slot> {
     let slot = |index: &usize| Slot {
         target: inspections[*index].target.clone(),
         leftover: inspections[*index].leftover.clone().filter(|l| !l.promoted),

@@ -91,6 +91,7 @@ impl Parts {
             holds: lab.holds,
             native_receive: true,
             set_aside: true,
+            checks_reads: false,
         };
         let store = MemStore::with_caps(world, caps).shared();
         let store = Arc::new(Faulty::new(store, "store", faults, files()));

@@ -249,6 +249,7 @@ impl Replicator for MemReplicator {
                 .iter()
                 .filter_map(|target| self.step_for(&state, target))
                 .collect(),
+            left_out: Vec::new(),
         })
     }
 

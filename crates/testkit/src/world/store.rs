@@ -33,6 +33,7 @@ impl MemStore {
                 holds: true,
                 native_receive: true,
                 set_aside: true,
+                checks_reads: false,
             },
         )
     }

@@ -43,7 +43,15 @@ const SERVICE: &str = "photos";
 
 pub(crate) async fn run(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> Answer {
     if args.dry_run {
-        let text = "would make a lab of some thousand files in a temporary directory, break it in five ways and heal it\n";
+        let place = args
+            .dir
+            .as_ref()
+            .map_or("a temporary directory".to_owned(), |dir| {
+                dir.display().to_string()
+            });
+        let text = format!(
+            "would make a lab of some thousand files in {place}, break it in five ways and heal it\n"
+        );
         return Answer::new(&json!({ "would": text.trim() }), text, Exit::Ok);
     }
     match walk(args, ui, cancel).await {

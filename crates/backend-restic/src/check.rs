@@ -76,7 +76,7 @@ impl OpenRepo {
     fn check_snapshots(&self, findings: &mut Findings) -> Result<Vec<TreeId>> {
         let snapshots = self.snapshots()?;
         for (id, error) in snapshots.unreadable {
-            findings.errors.push(format!("snapshot {id}: {error}"));
+            findings.errors.push(format!("snapshot {id} is damaged: {error}"));
         }
         let mut trees = Vec::new();
         for snapshot in snapshots.readable {

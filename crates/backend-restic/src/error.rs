@@ -208,10 +208,17 @@ pub enum EngineError {
 }
 
 fn affected(files: &[String], more: u64) -> String {
+    // A file's name may hold line ends and escapes, which must not reach a log or a terminal.
+    let shown = |name: &String| {
+        name.chars()
+            .any(char::is_control)
+            .then(|| name.escape_debug().to_string())
+    };
+    let shown = |name: &String| shown(name).unwrap_or_else(|| name.clone());
     let mut text = if files.is_empty() {
         "unknown files".to_owned()
     } else {
-        files.join(", ")
+        files.iter().map(shown).collect::<Vec<_>>().join(", ")
     };
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
@@ -343,12 +350,12 @@ mod tests {
         let error = EngineError::CorruptPack {
             pack: "ab12".into(),
             detail: "blob 7 does not decrypt".into(),
-            files: vec!["a/b".into()],
+            files: vec!["a/b".into(), "c\nd".into()],
             more: 2,
         };
         assert_eq!(
             error.to_string(),
-            "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b and 2 more"
+            "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b, c\\nd and 2 more"
         );
         assert!(error.hint().is_some());
     }

@@ -164,6 +164,9 @@ pub enum LockMode {
     IfWritable,
 }
 
+/// Every lock with its id, and the errors of files that are none.
+type Listed = (Vec<(String, LockFile)>, Vec<EngineError>);
+
 /// What locks and their keeper need.
 #[derive(Debug, Clone)]
 pub(crate) struct Locker {
@@ -175,7 +178,7 @@ pub(crate) struct Locker {
 
 impl Locker {
     /// Every lock, with its id, and the errors of files that are none.
-    pub(crate) fn list(&self) -> Result<(Vec<(String, LockFile)>, Vec<EngineError>)> {
+    pub(crate) fn list(&self) -> Result<Listed> {
         let (mut found, mut strays) = (Vec::new(), Vec::new());
         for meta in self.store.list(layout::LOCKS)? {
             let Some(id) = layout::id_of(&meta.location) else {

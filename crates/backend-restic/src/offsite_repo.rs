@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
-use reseed_core::event::Event;
 use reseed_core::names::SourceName;
 use reseed_core::offsite::{
     BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
@@ -12,9 +11,8 @@ use reseed_core::{Context, OffsiteRepo};
 
 use crate::backup::{BackupJob, backup_through};
 use crate::check::ReadData;
-use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
-use crate::lock::UNREADABLE_LOCK_HINT;
 use crate::points::{PARTIAL, tags_of};
 use crate::store::Gate;
 
@@ -100,13 +98,7 @@ impl OffsiteRepo for Embedded {
                 };
                 envelope(&error, what, effect)
             })?;
-        for message in summary.warnings {
-            cx.emit(Event::Warning {
-                service: None,
-                message: format!("{}: {message}", self.name),
-                hint: Some(UNREADABLE_LOCK_HINT.to_owned()),
-            });
-        }
+        warn_of_locks(cx, &self.name, summary.warnings);
         Ok(BackupReport {
             snapshot_id: summary.snapshot,
             outcome: match summary.unreadable {

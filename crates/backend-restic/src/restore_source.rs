@@ -9,7 +9,7 @@ use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
 use crate::child::Address;
-use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
 use crate::listing::Found;
 use crate::restore::RestoreJob;
@@ -176,7 +176,8 @@ impl RestoreSource for Embedded {
         if all > told {
             warnings.push(format!("and {} more", all - told));
         }
-        warnings.extend(report.warnings.iter().cloned());
+        // About the repository and not about what was restored, which is whole.
+        warn_of_locks(cx, &self.name, report.warnings);
         if !report.locked {
             warnings.push("the repository could not be locked; it was read without a lock".to_owned());
         }

@@ -114,9 +114,14 @@ impl OpenRepo {
         {
             let name = id.to_hex().to_string();
             let read = guarded("read a snapshot", || {
-                self.repo
-                    .get_file::<SnapshotFile>(&id.into())
-                    .map_err(|error| self.error(&error, &format!("read snapshot {name}")))
+                self.repo.get_file::<SnapshotFile>(&id.into()).map_err(|error| {
+                    self.backend
+                        .take_error()
+                        .unwrap_or_else(|| EngineError::Unreadable {
+                            what: format!("snapshot {name}"),
+                            detail: crate::words::of(&error),
+                        })
+                })
             });
             match read {
                 Ok(file) => found.readable.push(Snapshot::from((id.into(), file))),

@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "latest" => engine
                     .open(&password)?
                     .snapshots()?
+                    .readable
                     .first()
                     .ok_or("there is no snapshot")?
                     .id
@@ -56,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             };
             let job = RestoreJob {
                 snapshot,
+                path: None,
                 only: None,
                 target: target.into(),
                 resume: false,

@@ -5,7 +5,7 @@
 //! byte of a pack against the pack's id, and every blob against its own.
 
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
-use rustic_core::{CheckOptions, FileType, ReadBackend};
+use rustic_core::{CheckOptions, FileType, ReadBackend, TreeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -61,8 +61,8 @@ impl OpenRepo {
             });
         }
         let mut findings = Findings::default();
-        self.check_snapshots(&mut findings)?;
-        self.check_structure(&mut findings)?;
+        let trees = self.check_snapshots(&mut findings)?;
+        self.check_structure(trees, &mut findings)?;
         if read != ReadData::No {
             match guarded("check", || self.packs()) {
                 Ok(packs) => self.check_packs(packs, read, cancelled, &mut findings)?,
@@ -72,37 +72,30 @@ impl OpenRepo {
         Ok(findings)
     }
 
-    /// The library's check begins with the snapshots and gives up at the first that is damaged.
-    fn check_snapshots(&self, findings: &mut Findings) -> Result<()> {
-        let ids = self
-            .backend
-            .list(FileType::Snapshot)
-            .map_err(|error| self.error(&error, "list snapshots"))?;
-        for id in ids {
-            let read = guarded("read a snapshot", || {
-                self.repo
-                    .get_file::<rustic_core::repofile::SnapshotFile>(&id.into())
-                    .map_err(|error| self.error(&error, "read a snapshot"))
-            });
-            if let Err(error) = read {
-                findings
-                    .errors
-                    .push(format!("snapshot {}: {error}", id.to_hex().as_str()));
-            }
+    /// The trees of the snapshots that can be read.
+    fn check_snapshots(&self, findings: &mut Findings) -> Result<Vec<TreeId>> {
+        let snapshots = self.snapshots()?;
+        for (id, error) in snapshots.unreadable {
+            findings.errors.push(format!("snapshot {id} is damaged: {error}"));
         }
-        Ok(())
+        let mut trees = Vec::new();
+        for snapshot in snapshots.readable {
+            trees.push(snapshot.tree_id()?);
+        }
+        Ok(trees)
     }
 
-    fn check_structure(&self, findings: &mut Findings) -> Result<()> {
+    fn check_structure(&self, trees: Vec<TreeId>, findings: &mut Findings) -> Result<()> {
         let checked = guarded("check", || {
             self.repo
-                .check(CheckOptions::default())
+                // Its own list of snapshots ends at the first that is damaged.
+                .check_with_trees(CheckOptions::default(), trees)
                 .map_err(|error| self.error(&error, "check"))
         });
         match checked {
             Ok(results) => {
                 for (level, error) in results.0 {
-                    let text = error.to_string();
+                    let text = crate::words::plain(&error.to_string());
                     // The level's type is private; its name is all there is.
                     if format!("{level:?}") == "Warn" {
                         findings.warnings.push(text);

@@ -13,6 +13,7 @@ use reseed_core::names::{DatasetName, SourceName};
 
 use crate::backup::Cancelled;
 use crate::error::EngineError;
+use crate::lock::UNREADABLE_LOCK_HINT;
 use crate::progress::OnProgress;
 use crate::repo::Engine;
 use crate::secret::Password;
@@ -99,6 +100,17 @@ impl Embedded {
                 files: progress.files,
             });
         })
+    }
+}
+
+/// Tells of files among the locks that are none.
+pub(crate) fn warn_of_locks(cx: &Context, repository: &SourceName, warnings: Vec<String>) {
+    for warning in warnings {
+        cx.emit(Event::Warning {
+            service: None,
+            message: format!("{repository}: {warning}"),
+            hint: Some(UNREADABLE_LOCK_HINT.to_owned()),
+        });
     }
 }
 

@@ -208,10 +208,17 @@ pub enum EngineError {
 }
 
 fn affected(files: &[String], more: u64) -> String {
+    // A file's name may hold line ends and escapes, which must not reach a log or a terminal.
+    let shown = |name: &String| {
+        name.chars()
+            .any(char::is_control)
+            .then(|| name.escape_debug().to_string())
+    };
+    let shown = |name: &String| shown(name).unwrap_or_else(|| name.clone());
     let mut text = if files.is_empty() {
         "unknown files".to_owned()
     } else {
-        files.join(", ")
+        files.iter().map(shown).collect::<Vec<_>>().join(", ")
     };
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
@@ -236,7 +243,9 @@ impl EngineError {
                 "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
             }
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
-            Self::Unreadable { .. } => "check permissions, then run `restic check`",
+            Self::Unreadable { .. } => {
+                "it is damaged, cut off or missing: run `restic check --read-data`; other sources and older points are tried"
+            }
             Self::Denied { .. } => "give the user that runs this access to the repository",
             Self::PasswordFile { .. } => {
                 "put the password there, readable by the user that runs this; without it the data cannot be read"
@@ -247,11 +256,13 @@ impl EngineError {
             }
             Self::ReadOnly { .. } => "remount it writable, or choose another place",
             Self::Source { .. } => "check that the dataset is mounted and the path is right",
-            Self::NoSnapshot { .. } | Self::EmptyResult { .. } => {
-                "list what is there with `restic snapshots` and `restic ls`"
+            Self::NoSnapshot { .. } => "`reseed status` lists what there is",
+            // Also said of a whole chain, of which this repository is only the last to be asked.
+            Self::EmptyResult { .. } => {
+                "check the path, which is relative to the service's directory, or choose another point with --at"
             }
             Self::CorruptPack { .. } => {
-                "run `restic check --read-data`; restore from another source or an older snapshot meanwhile"
+                "run `restic check --read-data`; other sources and older points are tried"
             }
             Self::MissingBlob { .. } => "run `restic rebuild-index`, then `restic check`",
             Self::UnsafeName { .. } => {
@@ -260,7 +271,9 @@ impl EngineError {
             Self::TargetConflict { .. } => "restore into an empty directory",
             Self::Target { .. } => "check permissions and the health of the target file system",
             Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
-            Self::Panicked { .. } => "run `restic check`; the repository may be damaged",
+            Self::Panicked { .. } => {
+                "the repository may be damaged: run `restic check --read-data`; other sources are tried"
+            }
             Self::Cancelled | Self::Invalid { .. } => return None,
         })
     }
@@ -313,7 +326,7 @@ pub(crate) fn panicked(during: &str, payload: &(dyn std::any::Any + Send)) -> En
         .unwrap_or_else(|| "panic without a message".to_owned());
     EngineError::Panicked {
         during: during.to_owned(),
-        detail,
+        detail: crate::words::plain(&detail),
     }
 }
 
@@ -337,12 +350,12 @@ mod tests {
         let error = EngineError::CorruptPack {
             pack: "ab12".into(),
             detail: "blob 7 does not decrypt".into(),
-            files: vec!["a/b".into()],
+            files: vec!["a/b".into(), "c\nd".into()],
             more: 2,
         };
         assert_eq!(
             error.to_string(),
-            "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b and 2 more"
+            "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b, c\\nd and 2 more"
         );
         assert!(error.hint().is_some());
     }

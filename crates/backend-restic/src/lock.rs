@@ -8,6 +8,9 @@
 //! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
 //!   without one. When refreshing fails for 25 minutes writing is refused from then on: others may by then believe us dead.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
+//! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
+//!   as by restic for backup, restore and check: nobody who holds a lock wrote it. What cannot be fetched is another
+//!   matter: it may be somebody's, so nothing is written past it. Reading goes on even then.
 //! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
 //!   ignored.
 
@@ -33,6 +36,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
 /// see each other.
 const SETTLE: Duration = Duration::from_millis(200);
+/// What to do about a lock file that is no lock.
+pub(crate) const UNREADABLE_LOCK_HINT: &str =
+    "if nothing else works on the repository, remove the file: `restic unlock --remove-all`";
 /// A lock file larger than this is not one.
 const MAX_SIZE: u64 = 64 * 1024;
 
@@ -153,9 +159,13 @@ pub(crate) fn hostname() -> String {
 pub enum LockMode {
     /// Fail when none can be written. For everything that writes.
     Required,
-    /// Go on without one when the repository cannot be written: a restore from read-only media must work.
+    /// Go on without one when the repository cannot be written or its locks cannot be read: a restore from read-only or
+    /// failing media must work. An exclusive lock of somebody else still keeps it out.
     IfWritable,
 }
+
+/// Every lock with its id, and the errors of files that are none.
+type Listed = (Vec<(String, LockFile)>, Vec<EngineError>);
 
 /// What locks and their keeper need.
 #[derive(Debug, Clone)]
@@ -167,9 +177,9 @@ pub(crate) struct Locker {
 }
 
 impl Locker {
-    /// Every lock file that can be read, with its id.
-    pub(crate) fn list(&self) -> Result<Vec<(String, LockFile)>> {
-        let mut found = Vec::new();
+    /// Every lock, with its id, and the errors of files that are none.
+    pub(crate) fn list(&self) -> Result<Listed> {
+        let (mut found, mut strays) = (Vec::new(), Vec::new());
         for meta in self.store.list(layout::LOCKS)? {
             let Some(id) = layout::id_of(&meta.location) else {
                 continue;
@@ -183,10 +193,11 @@ impl Locker {
                 Ok(lock) => found.push((id, lock)),
                 // Locks come and go while they are listed.
                 Err(_) if self.store.size(&meta.location)?.is_none() => {}
+                Err(error @ EngineError::Unreadable { .. }) => strays.push(error),
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok((found, strays))
     }
 
     fn read(&self, id: &str, size: u64) -> Result<LockFile> {
@@ -221,7 +232,11 @@ impl Locker {
 
     /// Writes a lock that counts once it is confirmed. Reading may begin meanwhile.
     pub(crate) fn start(&self, exclusive: bool, mode: LockMode) -> Result<Option<PendingLock>> {
-        self.refuse_if_locked(exclusive, &HashSet::new())?;
+        let strays = self.refuse_if_locked(exclusive, mode, &HashSet::new())?;
+        let warnings = strays
+            .iter()
+            .map(|error| format!("passing a lock file that is none: {error}"))
+            .collect();
         let hangup = HangupIgnored::start()?;
         let id = match self.write(exclusive) {
             Ok(id) => id,
@@ -237,19 +252,33 @@ impl Locker {
             current: Arc::new(Mutex::new(vec![id.clone()])),
             keeper: None,
             stop: Some(stop),
+            warnings,
             _hangup: hangup,
         };
         Ok(Some(PendingLock {
             lock,
             id,
             exclusive,
+            mode,
             stopped,
             since: self.clock.monotonic(),
         }))
     }
 
-    fn refuse_if_locked(&self, exclusive: bool, ours: &HashSet<String>) -> Result<()> {
-        for (id, lock) in self.list()? {
+    /// Says who is in the way; otherwise what lies there and is no lock.
+    fn refuse_if_locked(
+        &self,
+        exclusive: bool,
+        mode: LockMode,
+        ours: &HashSet<String>,
+    ) -> Result<Vec<EngineError>> {
+        let (locks, strays) = match self.list() {
+            Ok(listed) => listed,
+            // Data that nobody restores is lost as surely as data that somebody prunes meanwhile, and sooner.
+            Err(error) if mode == LockMode::IfWritable => (Vec::new(), vec![error]),
+            Err(error) => return Err(error),
+        };
+        for (id, lock) in locks {
             if ours.contains(&id) {
                 continue;
             }
@@ -268,7 +297,7 @@ impl Locker {
                 LockState::Live | LockState::Old => {}
             }
         }
-        Ok(())
+        Ok(strays)
     }
 
     fn write(&self, exclusive: bool) -> Result<String> {
@@ -296,6 +325,7 @@ pub(crate) struct PendingLock {
     lock: RepoLock,
     id: String,
     exclusive: bool,
+    mode: LockMode,
     stopped: mpsc::Receiver<()>,
     since: Duration,
 }
@@ -308,7 +338,7 @@ impl PendingLock {
         let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
         self.lock
             .locker
-            .refuse_if_locked(self.exclusive, &HashSet::from([self.id]))?;
+            .refuse_if_locked(self.exclusive, self.mode, &HashSet::from([self.id]))?;
         self.lock.keep(self.stopped, self.exclusive, gate.clone())?;
         Ok(self.lock)
     }
@@ -322,10 +352,16 @@ pub(crate) struct RepoLock {
     current: Arc<Mutex<Vec<String>>>,
     keeper: Option<JoinHandle<()>>,
     stop: Option<mpsc::Sender<()>>,
+    warnings: Vec<String>,
     _hangup: HangupIgnored,
 }
 
 impl RepoLock {
+    /// What lay among the locks and is none, a sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
     fn keep(&mut self, stopped: mpsc::Receiver<()>, exclusive: bool, gate: Gate) -> Result<()> {
         let (locker, current) = (self.locker.clone(), Arc::clone(&self.current));
         let keeper = std::thread::Builder::new()

@@ -15,6 +15,10 @@ fn locker() -> (tempfile::TempDir, Locker) {
     (dir, locker)
 }
 
+fn locks_of(locker: &Locker) -> Vec<(String, LockFile)> {
+    locker.list().unwrap().0
+}
+
 fn put(locker: &Locker, lock: &LockFile, compressed: bool) -> String {
     let mut plain = serde_json::to_vec(lock).unwrap();
     if compressed {
@@ -54,15 +58,15 @@ fn a_lock_is_there_while_held_and_gone_afterwards() {
         .take(LockMode::Required, &Gate::default())
         .unwrap()
         .unwrap();
-    let listed = locker.list().unwrap();
+    let listed = locks_of(&locker);
     assert_eq!(listed.len(), 1);
     assert!(!listed[0].1.exclusive);
     assert_eq!(listed[0].1.pid, i32::try_from(std::process::id()).unwrap());
     // Others may share it.
     let second = locker.take(LockMode::Required, &Gate::default()).unwrap();
-    assert_eq!(locker.list().unwrap().len(), 2);
+    assert_eq!(locks_of(&locker).len(), 2);
     drop((lock, second));
-    assert_eq!(locker.list().unwrap(), vec![]);
+    assert_eq!(locks_of(&locker), vec![]);
 }
 
 #[test]
@@ -70,13 +74,13 @@ fn a_lock_is_gone_after_a_panic_too() {
     let (_dir, locker) = locker();
     let result = crate::error::guarded("a test", || {
         let _lock = locker.take(LockMode::Required, &Gate::default())?;
-        assert_eq!(locker.list()?.len(), 1);
+        assert_eq!(locker.list()?.0.len(), 1);
         panic!("in the middle");
         #[allow(unreachable_code)]
         Ok(())
     });
     assert!(matches!(result, Err(EngineError::Panicked { .. })));
-    assert_eq!(locker.list().unwrap(), vec![]);
+    assert_eq!(locks_of(&locker), vec![]);
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn their_exclusive_lock_keeps_us_out_and_names_its_holder() {
         assert_eq!((holder.pid, holder.since), (lock.pid, Some(lock.time)));
         locker.remove(&id).unwrap();
     }
-    assert_eq!(locker.list().unwrap(), vec![]);
+    assert_eq!(locks_of(&locker), vec![]);
 }
 
 #[test]
@@ -118,7 +122,7 @@ fn an_old_lock_of_another_host_is_passed_and_left_alone() {
     put(&locker, &theirs(&locker, true, "there", 31), false);
     drop(locker.take(LockMode::Required, &Gate::default()).unwrap());
     assert_eq!(
-        locker.list().unwrap().len(),
+        locks_of(&locker).len(),
         1,
         "only its own host can know that it is dead"
     );
@@ -139,23 +143,48 @@ fn the_lock_of_a_dead_process_here_is_removed() {
     let kept = put(&locker, &elsewhere, false);
     let held = locker.take(LockMode::Required, &Gate::default()).unwrap();
     drop(held);
-    let left: Vec<_> = locker.list().unwrap().into_iter().map(|(id, _)| id).collect();
+    let left: Vec<_> = locks_of(&locker).into_iter().map(|(id, _)| id).collect();
     assert_eq!(left, vec![kept], "a pid means nothing on another host");
 }
 
 #[test]
-fn a_lock_that_cannot_be_read_is_not_taken_for_none() {
+fn a_file_that_is_no_lock_is_passed_told_and_left_alone() {
     let (dir, locker) = locker();
-    std::fs::create_dir_all(dir.path().join("locks")).unwrap();
-    std::fs::write(
-        dir.path().join("locks").join("ab".repeat(32)),
-        b"not a lock at all, too short?",
-    )
-    .unwrap();
-    assert!(matches!(
-        locker.take(LockMode::Required, &Gate::default()),
-        Err(EngineError::Unreadable { .. })
-    ));
+    let locks = dir.path().join("locks");
+    std::fs::create_dir_all(&locks).unwrap();
+    let sound = std::fs::read(locks.join(put(&locker, &theirs(&locker, false, "there", 1), false))).unwrap();
+    let strays = [
+        b"garbage".to_vec(),
+        vec![7; 100_000],
+        sound[..sound.len() / 2].to_vec(),
+        locker.cipher.seal(b"[]").unwrap(),
+        locker.cipher.seal(b"{\"time\":1}").unwrap(),
+    ];
+    for (number, stray) in strays.iter().enumerate() {
+        std::fs::write(locks.join(format!("{number:02}").repeat(32)), stray).unwrap();
+    }
+    for mode in [LockMode::IfWritable, LockMode::Required] {
+        let lock = locker.take(mode, &Gate::default()).unwrap().unwrap();
+        assert_eq!(lock.warnings().len(), strays.len(), "{:?}", lock.warnings());
+    }
+    // They hide nobody.
+    put(&locker, &theirs(&locker, true, "there", 1), false);
+    for mode in [LockMode::IfWritable, LockMode::Required] {
+        let refused = locker.take(mode, &Gate::default());
+        assert!(matches!(refused, Err(EngineError::Locked { .. })));
+    }
+    assert_eq!(std::fs::read_dir(&locks).unwrap().count(), strays.len() + 2);
+}
+
+#[test]
+fn locks_that_cannot_be_fetched_stop_writers_and_not_readers() {
+    let (dir, locker) = locker();
+    // A link that leads to itself fails for root too.
+    std::os::unix::fs::symlink("locks", dir.path().join("locks")).unwrap();
+    let required = locker.take(LockMode::Required, &Gate::default());
+    let reading = locker.take(LockMode::IfWritable, &Gate::default());
+    assert!(matches!(required, Err(EngineError::Store { .. })), "{required:?}");
+    assert!(matches!(reading, Ok(None)), "{reading:?}");
 }
 
 #[test]
@@ -177,7 +206,7 @@ fn refreshing_writes_the_new_before_removing_the_old() {
     let first = locker.write(false).unwrap();
     let current = Mutex::new(vec![first.clone()]);
     refresh(&locker, &current, false).unwrap();
-    let ids: Vec<_> = locker.list().unwrap().into_iter().map(|(id, _)| id).collect();
+    let ids: Vec<_> = locks_of(&locker).into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, *current.lock().unwrap());
     assert!(!ids.contains(&first));
 }
@@ -188,7 +217,7 @@ fn a_hangup_does_not_end_a_lock_holder() {
     let lock = locker.take(LockMode::Required, &Gate::default()).unwrap();
     let this = rustix::process::getpid();
     rustix::process::kill_process(this, rustix::process::Signal::HUP).unwrap();
-    assert_eq!(locker.list().unwrap().len(), 1);
+    assert_eq!(locks_of(&locker).len(), 1);
     drop(lock);
 }
 

@@ -1,7 +1,5 @@
 //! [`OffsiteRepo`] for the embedded engine.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
 use reseed_core::names::SourceName;
@@ -13,9 +11,9 @@ use reseed_core::{Context, OffsiteRepo};
 
 use crate::backup::{BackupJob, backup_through};
 use crate::check::ReadData;
-use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
-use crate::points::{PARTIAL, point_of, tags_of};
+use crate::points::{PARTIAL, tags_of};
 use crate::store::Gate;
 
 impl OwnKinds for OffsiteKind {
@@ -27,32 +25,6 @@ impl OwnKinds for OffsiteKind {
             EngineError::NewerVersion { .. } => Some(Self::UnsupportedVersion),
             _ => None,
         }
-    }
-}
-
-impl Embedded {
-    /// The recovery points in the repository, newest first.
-    pub(crate) fn list_points(&self, target: Option<&Target>) -> Result<Vec<RecoveryPoint>, EngineError> {
-        self.list_points_and_hosts(target).map(|(points, _)| points)
-    }
-
-    /// The points of our host, and the other hosts that have points of the target.
-    pub(crate) fn list_points_and_hosts(
-        &self,
-        target: Option<&Target>,
-    ) -> Result<(Vec<RecoveryPoint>, BTreeSet<String>), EngineError> {
-        let (mut points, mut others) = (Vec::new(), BTreeSet::new());
-        for snapshot in self.engine.open(&self.password.read()?)?.snapshots()? {
-            let Some(point) = point_of(&snapshot, &self.name, target) else {
-                continue;
-            };
-            if self.host.as_ref().is_none_or(|host| snapshot.host == *host) {
-                points.push(point);
-            } else {
-                others.insert(snapshot.host);
-            }
-        }
-        Ok((points, others))
     }
 }
 
@@ -126,6 +98,7 @@ impl OffsiteRepo for Embedded {
                 };
                 envelope(&error, what, effect)
             })?;
+        warn_of_locks(cx, &self.name, summary.warnings);
         Ok(BackupReport {
             snapshot_id: summary.snapshot,
             outcome: match summary.unreadable {
@@ -147,8 +120,9 @@ impl OffsiteRepo for Embedded {
         target: Option<&Target>,
     ) -> Result<Vec<RecoveryPoint>, OffsiteError> {
         let target = target.cloned();
-        self.blocking(cx, move |this, _| this.list_points(target.as_ref()))
+        self.blocking(cx, move |this, _| this.listing(target.as_ref(), None))
             .await
+            .map(|listing| listing.points(cx, self.name.as_str()))
             .map_err(|error| {
                 envelope(
                     &error,

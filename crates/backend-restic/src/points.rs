@@ -2,8 +2,12 @@
 //!
 //! What restic itself records (time, host, path) stays where it belongs; the rest is in tags that any restic shows and
 //! keeps. Snapshots without them, made by restic alone, are recovery points too: of the target whose mountpoint is
-//! the one path that they hold.
+//! the one path that they hold, and of every target whose mountpoint is among their paths or below one of them, if their
+//! tree holds a directory for it, which is for those to find out who can read trees.
 
+use std::path::Path;
+
+use jiff::Timestamp;
 use reseed_core::names::{DatasetName, PointId, SnapshotName, SourceName};
 use reseed_core::offsite::BackupRequest;
 use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
@@ -16,6 +20,8 @@ const DATASET: &str = "reseed-dataset=";
 const SNAPSHOT: &str = "reseed-snapshot=";
 const FINGERPRINT: &str = "reseed-fingerprint=";
 const UNSEEDED: &str = "reseed-unseeded";
+/// The dataset of what nobody said the dataset of.
+const UNCLAIMED: &str = "unclaimed";
 
 /// The tag of a backup that could not read everything.
 pub const PARTIAL: &str = "reseed-partial";
@@ -43,23 +49,63 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
     tags
 }
 
-/// The recovery point that a snapshot is; `None` when it is not one of the target.
+/// What a snapshot's record says about being one of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It isn't.
+    No,
+    /// All of it is.
+    Whole,
+    /// Part of it may be: the tree says whether there is such a part.
+    Perhaps,
+}
+
+/// Whether a snapshot is one of the target, going by its record.
+#[must_use]
+pub fn claim(snapshot: &Snapshot, target: Option<&Target>) -> Claim {
+    let Some(target) = target else { return Claim::Whole };
+    if let Some(dataset) = recorded_dataset(snapshot) {
+        // Of a dataset above it, a snapshot holds but an empty mountpoint.
+        return if dataset == target.dataset {
+            Claim::Whole
+        } else {
+            Claim::No
+        };
+    }
+    let mountpoint = &target.mountpoint;
+    match snapshot.paths.as_slice() {
+        [only] if Path::new(only) == mountpoint => Claim::Whole,
+        paths if paths.iter().any(|path| mountpoint.starts_with(path)) => Claim::Perhaps,
+        _ => Claim::No,
+    }
+}
+
+fn value<'a>(snapshot: &'a Snapshot, prefix: &str) -> Option<&'a str> {
+    snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix))
+}
+
+fn recorded_dataset(snapshot: &Snapshot) -> Option<DatasetName> {
+    value(snapshot, DATASET).and_then(|name| DatasetName::new(name).ok())
+}
+
+/// The recovery point that a snapshot is, or may be; `None` when it is not one of the target.
 #[must_use]
 pub fn point_of(snapshot: &Snapshot, source: &SourceName, target: Option<&Target>) -> Option<RecoveryPoint> {
-    let value = |prefix: &str| snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix));
+    let claim = claim(snapshot, target);
+    let value = |prefix: &str| value(snapshot, prefix);
     let has = |wanted: &str| snapshot.tags.iter().any(|tag| tag == wanted);
-    let recorded = value(DATASET).and_then(|name| DatasetName::new(name).ok());
-    let dataset = match (recorded, target) {
-        (Some(dataset), Some(target)) if dataset != target.dataset => return None,
-        (Some(dataset), _) => dataset,
-        (None, Some(target)) if holds_exactly(snapshot, target) => target.dataset.clone(),
-        (None, Some(_)) => return None,
-        (None, None) => dataset_of_path(snapshot)?,
+    let dataset = match (claim, target) {
+        (Claim::No, _) => return None,
+        (_, Some(target)) => target.dataset.clone(),
+        (_, None) => recorded_dataset(snapshot).or_else(|| dataset_of_path(snapshot))?,
     };
     let id = value(POINT)
         .and_then(|id| PointId::new(id).ok())
-        .or_else(|| PointId::new(format!("restic:{}", snapshot.id.get(..16)?)).ok())?;
-    let fingerprint = value(FINGERPRINT).and_then(parse_fingerprint);
+        .or_else(|| id_of_snapshot(&snapshot.id))?;
+    // They are of all that the snapshot holds.
+    let whole = claim == Claim::Whole;
+    let fingerprint = value(FINGERPRINT).and_then(parse_fingerprint).filter(|_| whole);
+    let bytes = snapshot.bytes.filter(|_| whole);
     Some(RecoveryPoint {
         id,
         dataset,
@@ -68,14 +114,39 @@ pub fn point_of(snapshot: &Snapshot, source: &SourceName, target: Option<&Target
         snapshot: value(SNAPSHOT).and_then(|name| SnapshotName::new(name).ok()),
         taken_at: snapshot.time,
         fingerprint,
-        bytes: snapshot.bytes.or(fingerprint.map(|print| print.bytes)),
+        bytes: bytes.or(fingerprint.map(|print| print.bytes)),
         unseeded: has(UNSEEDED),
         partial: has(PARTIAL),
     })
 }
 
-fn holds_exactly(snapshot: &Snapshot, target: &Target) -> bool {
-    matches!(snapshot.paths.as_slice(), [only] if std::path::Path::new(only) == target.mountpoint)
+fn id_of_snapshot(id: &str) -> Option<PointId> {
+    PointId::new(format!("restic:{}", id.get(..16)?)).ok()
+}
+
+/// What is offered for a snapshot file that can't be read: it may be one of any target. As the oldest and partial one,
+/// nobody takes it before a sound one.
+pub(crate) fn point_of_unreadable(
+    id: &str,
+    source: &SourceName,
+    target: Option<&Target>,
+) -> Option<RecoveryPoint> {
+    let dataset = match target {
+        Some(target) => target.dataset.clone(),
+        None => DatasetName::new(UNCLAIMED).ok()?,
+    };
+    Some(RecoveryPoint {
+        id: id_of_snapshot(id)?,
+        dataset,
+        source: source.clone(),
+        locator: id.to_owned(),
+        snapshot: None,
+        taken_at: Timestamp::UNIX_EPOCH,
+        fingerprint: None,
+        bytes: None,
+        unseeded: false,
+        partial: true,
+    })
 }
 
 /// A name for what nobody gave one: made of the path, so that the list is complete.
@@ -98,12 +169,12 @@ fn dataset_of_path(snapshot: &Snapshot) -> Option<DatasetName> {
             part
         }
     });
-    let name = std::iter::once("unclaimed".to_owned())
+    let name = std::iter::once(UNCLAIMED.to_owned())
         .chain(parts)
         .collect::<Vec<_>>()
         .join("/");
     DatasetName::new(name)
-        .or_else(|_| DatasetName::new("unclaimed"))
+        .or_else(|_| DatasetName::new(UNCLAIMED))
         .ok()
 }
 
@@ -119,7 +190,6 @@ fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use reseed_core::digest::TreeDigest;
 
     use super::*;
@@ -202,18 +272,25 @@ mod tests {
             (point.id.as_str(), point.dataset.as_str()),
             ("restic:abababababababab", "tank/a b")
         );
-        assert_eq!(
-            point_of(
-                &snapshot(vec![], &["/var/lib/a", "/etc"]),
-                &source,
-                Some(&target())
-            ),
-            None
-        );
-        assert_eq!(
-            point_of(&snapshot(vec![], &["/var/lib"]), &source, Some(&target())),
-            None
-        );
+        for (paths, expected) in [
+            (&["/var/lib/a"][..], Claim::Whole),
+            (&["/etc", "/var/lib/a"], Claim::Perhaps),
+            (&["/var/lib"], Claim::Perhaps),
+            (&["/"], Claim::Perhaps),
+            (&["/var/lib/a/b"], Claim::No),
+            (&["/var/li"], Claim::No),
+            (&[], Claim::No),
+        ] {
+            let stored = snapshot(vec![], paths);
+            assert_eq!(claim(&stored, Some(&target())), expected, "{paths:?}");
+            // Of another dataset there is only where this one would be mounted.
+            let stored = snapshot(vec!["reseed-dataset=tank".into()], paths);
+            assert_eq!(claim(&stored, Some(&target())), Claim::No, "{paths:?}");
+        }
+        let mut part = snapshot(vec![], &["/var/lib"]);
+        part.bytes = Some(5);
+        let point = point_of(&part, &source, Some(&target())).unwrap();
+        assert_eq!((point.dataset.as_str(), point.bytes), ("tank/a b", None));
         let listed = point_of(&snapshot(vec![], &["/srv/-x/ü y"]), &source, None).unwrap();
         assert_eq!(listed.dataset.as_str(), "unclaimed/srv/_-x/__y");
     }

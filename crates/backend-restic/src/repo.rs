@@ -174,7 +174,7 @@ impl Engine {
         };
         let derived = file
             .kdf_key(&password.expose())
-            .map_err(|error| invalid(first_line(&error.display_log())))?;
+            .map_err(|error| invalid(crate::words::of(&error)))?;
         let cipher = Cipher::from_parts(derived.to_keys())?;
         let plain =
             zeroize::Zeroizing::new(serde_json::to_vec(master).map_err(|error| invalid(error.to_string()))?);
@@ -299,17 +299,17 @@ impl Engine {
                 location: self.location(),
             };
         }
-        let detail = error.display_log();
+        let detail = crate::words::of(error);
         // The kind is private and there is no code for it.
         if detail.contains("Config version") {
             return EngineError::NewerVersion {
                 location: self.location(),
-                detail: first_line(&detail),
+                detail,
             };
         }
         backend.take_error().unwrap_or_else(|| EngineError::Unreadable {
             what: format!("the configuration of {}", self.location()),
-            detail: first_line(&detail),
+            detail,
         })
     }
 
@@ -355,12 +355,8 @@ fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32
 pub(crate) fn prefer(backend: &Backend, error: &RusticError, during: &str) -> EngineError {
     backend.take_error().unwrap_or_else(|| EngineError::Unreadable {
         what: format!("the repository ({during})"),
-        detail: first_line(&error.display_log()),
+        detail: crate::words::of(error),
     })
-}
-
-fn first_line(text: &str) -> String {
-    text.trim_start_matches("Error: ").replace('\n', " ")
 }
 
 fn bytesize(bytes: u64) -> bytesize::ByteSize {
@@ -395,12 +391,12 @@ impl OpenRepo {
         self.repo.config().version
     }
 
-    /// Every lock that is in the repository now, with its id.
+    /// Every lock that is in the repository now, with its id. Files that are no locks are left out.
     ///
     /// # Errors
-    /// When a lock cannot be read.
+    /// When they cannot be fetched.
     pub fn locks(&self) -> Result<Vec<(String, crate::lock::LockFile)>> {
-        self.locker.list()
+        self.locker.list().map(|(locks, _)| locks)
     }
 
     pub(crate) fn error(&self, error: &RusticError, during: &str) -> EngineError {

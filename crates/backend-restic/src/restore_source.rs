@@ -9,8 +9,9 @@ use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
 use crate::child::Address;
-use crate::embedded::{Embedded, OwnKinds, envelope};
+use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
+use crate::listing::Found;
 use crate::restore::RestoreJob;
 use crate::staging::must_not_hold;
 
@@ -39,14 +40,17 @@ impl Embedded {
         )
     }
 
-    async fn find(&self, cx: &Context, request: &RestoreRequest) -> Result<RecoveryPoint, SourceError> {
+    /// The point as it is now, if it is there and sound.
+    async fn find(&self, cx: &Context, request: &RestoreRequest) -> Result<Found, SourceError> {
         let (locator, target) = (request.point.locator.clone(), request.target.clone());
         self.blocking(cx, move |this, _| {
-            let points = this.list_points(Some(&target))?;
-            points
-                .into_iter()
-                .find(|point| point.locator == locator)
-                .ok_or(EngineError::NoSnapshot { id: locator })
+            let listing = this.listing(Some(&target), Some(&locator))?;
+            let found = listing.found.into_iter().next();
+            let mut found = found.ok_or(EngineError::NoSnapshot { id: locator })?;
+            match found.damage.take() {
+                Some(error) => Err(error),
+                None => Ok(found),
+            }
         })
         .await
         .map_err(|error| self.cannot_restore(request, &error, Effect::None))
@@ -71,18 +75,18 @@ impl RestoreSource for Embedded {
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         let wanted = target.clone();
         let listed = self
-            .blocking(cx, move |this, _| this.list_points_and_hosts(Some(&wanted)))
+            .blocking(cx, move |this, _| this.listing(Some(&wanted), None))
             .await;
-        let (points, others) = listed.map_err(|error| {
+        let listing = listed.map_err(|error| {
             envelope(
                 &error,
                 format!("cannot list what {} holds", self.name),
                 Effect::None,
             )
         })?;
-        if points.is_empty() && !others.is_empty() {
+        if listing.found.is_empty() && !listing.others.is_empty() {
             // Not "there are none": a machine that was renamed or replaced must not take this for a first start.
-            let others: Vec<String> = others.into_iter().collect();
+            let others: Vec<String> = listing.others.into_iter().collect();
             let what = format!(
                 "{} holds {} only of {}",
                 self.name,
@@ -93,11 +97,11 @@ impl RestoreSource for Embedded {
                 "if that is what this machine was called before, set `host` in the configuration to it";
             return Err(SourceError::new(SourceKind::NoSuchPoint, what).hint(hint));
         }
-        Ok(points)
+        Ok(listing.points(cx, self.name.as_str()))
     }
 
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
-        let point = self.find(cx, request).await?;
+        let point = self.find(cx, request).await?.point;
         let what = match &request.scope {
             Scope::Whole => format!("everything of {}", request.target.dataset),
             Scope::Path(path) => format!("{} of {}", path.display(), request.target.dataset),
@@ -133,7 +137,7 @@ impl RestoreSource for Embedded {
         kept.extend(self.engine.local_path().map(|path| ("the repository at", path)));
         let target = must_not_hold(&staging.path, &kept)
             .map_err(|error| self.cannot_restore(request, &error, Effect::None))?;
-        self.find(cx, request).await?;
+        let found = self.find(cx, request).await?;
         let address = self
             .engine
             .local_path()
@@ -147,6 +151,7 @@ impl RestoreSource for Embedded {
             })?;
         let job = RestoreJob {
             snapshot: request.point.locator.clone(),
+            path: found.path,
             only: match &request.scope {
                 Scope::Whole => None,
                 Scope::Path(path) => Some(path.clone()),
@@ -171,6 +176,8 @@ impl RestoreSource for Embedded {
         if all > told {
             warnings.push(format!("and {} more", all - told));
         }
+        // About the repository and not about what was restored, which is whole.
+        warn_of_locks(cx, &self.name, report.warnings);
         if !report.locked {
             warnings.push("the repository could not be locked; it was read without a lock".to_owned());
         }

@@ -2,10 +2,12 @@
 
 use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
+use rustic_core::{FileType, ReadBackend, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result, guarded};
 use crate::repo::OpenRepo;
+use crate::store::layout;
 
 /// One snapshot, whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,39 +49,115 @@ impl From<(rustic_core::repofile::SnapshotId, SnapshotFile)> for Snapshot {
     }
 }
 
+impl Snapshot {
+    pub(crate) fn tree_id(&self) -> Result<TreeId> {
+        let id: rustic_core::Id = self.tree.parse().map_err(|_| EngineError::Unreadable {
+            what: format!("snapshot {}", self.id),
+            detail: "bad tree id".into(),
+        })?;
+        Ok(id.into())
+    }
+}
+
+/// All that a repository has of snapshots, newest first.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// Those that can be read.
+    pub readable: Vec<Snapshot>,
+    /// Those that are there and cannot: the id, and why. Whose they are, nobody knows.
+    pub unreadable: Vec<(String, EngineError)>,
+}
+
 impl OpenRepo {
-    /// Every snapshot, newest first.
+    /// Every snapshot. One that is damaged is told apart and takes no other with it: a service must not look as if it
+    /// had no backup because a power cut ended one of a hundred.
     ///
     /// # Errors
-    /// When any of them cannot be read: a list with a gap would make a service look as if it had no backup.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        guarded("list snapshots", || {
-            let files = self
-                .repo
-                .stream_files::<SnapshotFile>()
-                .map_err(|error| self.error(&error, "list snapshots"))?;
-            let mut found = Vec::new();
-            for file in files {
-                found.push(Snapshot::from(
-                    file.map_err(|error| self.error(&error, "read a snapshot"))?,
-                ));
+    /// When they cannot be listed, or the store fails in between: a list with a gap would pass for complete.
+    pub fn snapshots(&self) -> Result<Snapshots> {
+        let all = guarded("list snapshots", || self.all_snapshots());
+        let mut found = match all {
+            Ok(readable) => Snapshots {
+                readable,
+                unreadable: Vec::new(),
+            },
+            // Whose fault it was is not told there.
+            Err(_) => guarded("list snapshots", || self.each_snapshot())?,
+        };
+        found
+            .readable
+            .sort_unstable_by(|a, b| b.time.cmp(&a.time).then_with(|| a.id.cmp(&b.id)));
+        found.unreadable.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    fn all_snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.repo
+            .stream_files::<SnapshotFile>()
+            .map_err(|error| self.error(&error, "list snapshots"))?
+            .map(|file| {
+                file.map(Snapshot::from)
+                    .map_err(|error| self.error(&error, "read a snapshot"))
+            })
+            .collect()
+    }
+
+    fn each_snapshot(&self) -> Result<Snapshots> {
+        // What the first attempt left there is about one of them, and not the one that is asked for next.
+        drop(self.backend.take_error());
+        let mut found = Snapshots::default();
+        let mut failed = None;
+        for id in self
+            .backend
+            .list(FileType::Snapshot)
+            .map_err(|error| self.error(&error, "list snapshots"))?
+        {
+            let name = id.to_hex().to_string();
+            let read = guarded("read a snapshot", || {
+                self.repo.get_file::<SnapshotFile>(&id.into()).map_err(|error| {
+                    self.backend
+                        .take_error()
+                        .unwrap_or_else(|| EngineError::Unreadable {
+                            what: format!("snapshot {name}"),
+                            detail: crate::words::of(&error),
+                        })
+                })
+            });
+            match read {
+                Ok(file) => found.readable.push(Snapshot::from((id.into(), file))),
+                // A disk fails at one file and reads the next; a connection that fails is likely to fail at more.
+                Err(error @ EngineError::Store { .. }) if self.store.is_local() => {
+                    failed = Some(error.clone());
+                    found.unreadable.push((name, error));
+                }
+                Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+                Err(error) => {
+                    let path = layout::path_of(self.store.prefix(), FileType::Snapshot, &id);
+                    // They come and go while they are listed: restic forgets.
+                    if self.store.size(&path)?.is_some() {
+                        found.unreadable.push((name, error));
+                    }
+                }
             }
-            found.sort_unstable_by(|a, b| b.time.cmp(&a.time).then_with(|| a.id.cmp(&b.id)));
-            Ok(found)
-        })
+        }
+        match failed {
+            Some(error) if found.readable.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// The one snapshot whose id begins with `id`.
     ///
     /// # Errors
-    /// `NoSnapshot`; `Invalid` when several begin so.
+    /// `NoSnapshot`; `Invalid` when several begin so; why it cannot be read, when that is so.
     pub fn snapshot(&self, id: &str) -> Result<Snapshot> {
-        let mut matching = self
-            .snapshots()?
-            .into_iter()
-            .filter(|snapshot| !id.is_empty() && snapshot.id.starts_with(id));
+        let fits = |name: &str| !id.is_empty() && name.starts_with(id);
+        let all = self.snapshots()?;
+        let damaged = all.unreadable.into_iter().filter(|(name, _)| fits(name));
+        let sound = all.readable.into_iter().filter(|snapshot| fits(&snapshot.id));
+        let mut matching = sound.map(Ok).chain(damaged.map(|(_, error)| Err(error)));
         match (matching.next(), matching.next()) {
-            (Some(only), None) => Ok(only),
+            (Some(only), None) => only,
             (None, _) => Err(EngineError::NoSnapshot { id: id.to_owned() }),
             (Some(_), Some(_)) => Err(EngineError::Invalid {
                 detail: format!("several snapshots begin with {id}"),

@@ -140,7 +140,6 @@ fn conclude(
         (Some(Event::Done { report }), Ok(output)) if output.exit.success() => Ok(report),
         (_, Ok(output)) => {
             let words = output.stderr.text();
-            let words = words.trim();
             let mut detail = match output.exit {
                 Exit::Code(0) => "it ended without a result".to_owned(),
                 exit => format!("it ended with {exit}"),
@@ -148,9 +147,10 @@ fn conclude(
             if words.contains("memory allocation of") {
                 detail.push_str("; it needed more memory than it may use");
             }
-            if !words.is_empty() {
+            let plain = crate::words::plain(&words);
+            if !plain.is_empty() {
                 detail.push_str(": ");
-                detail.push_str(words);
+                detail.push_str(&plain);
             }
             Err(EngineError::Worker { detail })
         }

@@ -226,16 +226,59 @@ fn a_missing_or_damaged_index_is_an_error_that_names_what_is_missing() {
 }
 
 #[test]
-fn a_damaged_snapshot_file_is_not_taken_for_no_snapshot() {
-    let (lab, _) = noisy();
-    let file = lab.files_in("snapshots").remove(0);
-    flip_bit(&file, 0.5);
-    assert!(lab.engine.open(&lab.password).unwrap().snapshots().is_err());
-    assert!(
-        errors_of_check(&lab, ReadData::No)
-            .iter()
-            .any(|error| error.contains("snapshot"))
-    );
+fn a_damaged_snapshot_file_takes_no_other_with_it() {
+    let (lab, sound) = noisy();
+    fs::write(lab.path("tree/more"), b"1").unwrap();
+    let damaged = lab.backup(&lab.path("tree")).snapshot;
+    let file = lab.path("repo/snapshots").join(&damaged);
+    let good = fs::read(&file).unwrap();
+    let damage: [&dyn Fn(); 4] = [
+        &|| flip_bit(&file, 0.5),
+        &|| truncate(&file, 100),
+        &|| truncate(&file, 10),
+        &|| truncate(&file, 0),
+    ];
+    for (number, damage) in damage.into_iter().enumerate() {
+        damage();
+        let open = lab.engine.open(&lab.password).unwrap();
+        let listed = open.snapshots().unwrap();
+        assert_eq!(listed.readable.len(), 1, "{number}");
+        assert_eq!(listed.readable[0].id, sound);
+        assert_eq!(listed.unreadable.len(), 1, "{number}");
+        assert_eq!(listed.unreadable[0].0, damaged);
+        let asked = open.snapshot(&damaged[..12]).unwrap_err();
+        assert!(matches!(asked, EngineError::Unreadable { .. }), "{asked}");
+        // All the rest is looked at, too, and nothing else is found.
+        let errors = errors_of_check(&lab, ReadData::All);
+        assert!(errors.len() == 1 && errors[0].contains(&damaged), "{errors:?}");
+        lab.restore(&lab.restore_job(&sound, &format!("out{number}")))
+            .unwrap();
+        fs::write(&file, &good).unwrap();
+    }
+    // A backup goes on, and knows its parent by the sound one.
+    truncate(&file, 0);
+    let more = lab.backup(&lab.path("tree"));
+    assert!(more.added_data <= 1, "{more:?}");
+    // Alone it is still no empty repository.
+    for snapshot in [&sound, &more.snapshot] {
+        fs::remove_file(lab.path("repo/snapshots").join(snapshot)).unwrap();
+    }
+    let listed = lab.engine.open(&lab.password).unwrap().snapshots().unwrap();
+    assert_eq!((listed.readable.len(), listed.unreadable.len()), (0, 1));
+}
+
+#[test]
+fn a_lock_that_is_garbage_is_in_nobodys_way() {
+    let (lab, snapshot) = noisy();
+    let stray = lab.path("repo/locks").join("0".repeat(64));
+    fs::write(&stray, b"garbage").unwrap();
+    let report = lab.restore(&lab.restore_job(&snapshot, "out")).unwrap();
+    assert!(report.locked && report.warnings.len() == 1, "{report:?}");
+    let backed_up = lab.backup(&lab.path("tree"));
+    assert_eq!(backed_up.warnings.len(), 1, "{backed_up:?}");
+    assert!(backed_up.warnings[0].contains("0000"), "{backed_up:?}");
+    assert_eq!(fs::read(&stray).unwrap(), b"garbage");
+    assert_eq!(lab.locks(), 1);
 }
 
 #[test]

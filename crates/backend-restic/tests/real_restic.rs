@@ -125,7 +125,7 @@ fn real_we_restore_and_check_what_restic_wrote() {
     make_tree_for_restic(&tree);
     restic(&lab, &["backup", tree.to_str().unwrap()]);
     let open = lab.engine.open(&lab.password).unwrap();
-    let snapshots = open.snapshots().unwrap();
+    let snapshots = open.snapshots().unwrap().readable;
     assert_eq!(snapshots[0].paths, [tree.to_str().unwrap()]);
     let report = lab.restore(&lab.restore_job(&snapshots[0].id, "out")).unwrap();
     assert!(report.is_exact(), "{:?}", report.details);
@@ -147,6 +147,7 @@ fn real_a_backup_of_a_relative_path_comes_back_whole() {
         .unwrap()
         .snapshots()
         .unwrap()
+        .readable
         .remove(0)
         .id;
     lab.restore(&lab.restore_job(&id, "out")).unwrap();

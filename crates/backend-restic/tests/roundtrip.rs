@@ -56,7 +56,13 @@ fn an_unchanged_tree_adds_nothing_from_whichever_path() {
     let moved = lab.backup(&lab.path("two"));
     assert_eq!((moved.added_data, moved.added_stored), (0, 0));
     assert_eq!(
-        lab.engine.open(&lab.password).unwrap().snapshots().unwrap().len(),
+        lab.engine
+            .open(&lab.password)
+            .unwrap()
+            .snapshots()
+            .unwrap()
+            .readable
+            .len(),
         3
     );
 }
@@ -168,7 +174,13 @@ fn snapshots_tell_what_was_recorded() {
     make_tree(&lab.path("tree"));
     let job = lab.job(&lab.path("tree"));
     let summary = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), never()).unwrap();
-    let listed = lab.engine.open(&lab.password).unwrap().snapshots().unwrap();
+    let listed = lab
+        .engine
+        .open(&lab.password)
+        .unwrap()
+        .snapshots()
+        .unwrap()
+        .readable;
     assert_eq!(listed.len(), 1);
     let one = &listed[0];
     assert_eq!(

@@ -21,7 +21,7 @@ use rustic_core::{BackupOptions, SnapshotOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result, guarded};
-use crate::lock::LockMode;
+use crate::lock::{LockMode, RepoLock};
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
@@ -64,6 +64,9 @@ pub struct BackupSummary {
     pub added_data: u64,
     /// Bytes added to the repository as stored, metadata included.
     pub added_stored: u64,
+    /// What was odd about the repository and did no harm.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Runs a backup.
@@ -103,7 +106,7 @@ pub(crate) fn backup_through(
     }
     let meter = Meter::new(on_progress);
     let open = engine.open_with(password, gate.clone(), meter)?;
-    let _lock = open.locker.take(LockMode::Required, gate)?;
+    let lock = open.locker.take(LockMode::Required, gate)?;
     let findings = Arc::new(Findings::default());
     let source = TreeSource {
         root: job.source.clone(),
@@ -112,7 +115,9 @@ pub(crate) fn backup_through(
         cancelled,
         gate: gate.clone(),
     };
-    guarded("backup", || archive(open, job, &source, &findings, gate))
+    let mut summary = guarded("backup", || archive(open, job, &source, &findings, gate))?;
+    summary.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
+    Ok(summary)
 }
 
 fn archive(
@@ -176,6 +181,7 @@ fn archive(
         bytes: summary.total_bytes_processed,
         added_data: summary.data_added_files,
         added_stored: summary.data_added_packed,
+        warnings: Vec::new(),
     })
 }
 

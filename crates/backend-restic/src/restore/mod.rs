@@ -31,8 +31,9 @@ use serde::{Deserialize, Serialize};
 use crate::backup::Cancelled;
 use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, guarded};
-use crate::lock::LockMode;
+use crate::lock::{LockMode, RepoLock};
 use crate::pack::Unsealer;
+use crate::place;
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
@@ -47,10 +48,14 @@ use target::Target;
 pub struct RestoreJob {
     /// The snapshot's id or its beginning.
     pub snapshot: String,
-    /// Only this path, relative to what was backed up. It keeps its place.
+    /// Of what was backed up, the absolute path that becomes the target. None for the path that was recorded, or for the
+    /// whole tree where several were.
+    #[serde(with = "crate::os_path::option")]
+    pub path: Option<PathBuf>,
+    /// Only this path, relative to what becomes the target. It keeps its place.
     #[serde(with = "crate::os_path::option")]
     pub only: Option<PathBuf>,
-    /// Becomes what was backed up. It is made when it is not there; its parent must be.
+    /// Becomes the path that was backed up. It is made when it is not there; its parent must be.
     #[serde(with = "crate::os_path")]
     pub target: PathBuf,
     /// The target may hold what an interrupted restore left: what fits is kept, the rest is removed. Otherwise the
@@ -135,6 +140,7 @@ pub fn restore_with(
             fault,
         )?;
         report.locked = lock.is_some();
+        report.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
         Ok(report)
     })
 }
@@ -195,10 +201,7 @@ fn run(
 
 fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
     let snapshot = open.snapshot(&job.snapshot)?;
-    let tree: rustic_core::Id = snapshot.tree.parse().map_err(|_| EngineError::Unreadable {
-        what: format!("snapshot {}", snapshot.id),
-        detail: "bad tree id".into(),
-    })?;
+    let tree = snapshot.tree_id()?;
     let backend = open.backend.clone();
     let index = open
         .repo
@@ -212,20 +215,18 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
             Unsealer::new(open.cipher.clone())?,
         ))
     };
-    // One path was backed up, so that path becomes the target. Of several, the whole tree does.
-    let root = match snapshot.paths.as_slice() {
-        [only] => names::below_root(only),
-        _ => PathBuf::new(),
-    };
-    let mut first = Planner::new(&open.store, &index, unsealer);
-    // `restic backup .` records the directory's path and stores its entries at the top.
-    let root = if first.has_root(tree.into(), &root)? {
-        root
-    } else {
-        PathBuf::new()
+    let mut levels = Planner::new(&open.store, &index, unsealer);
+    let root = match (&job.path, snapshot.paths.as_slice()) {
+        (Some(wanted), recorded) => {
+            place::of_path(&mut levels, tree, recorded, wanted)?.ok_or_else(|| EngineError::EmptyResult {
+                what: format!("snapshot {} does not hold {}", snapshot.id, wanted.display()),
+            })?
+        }
+        (None, [only]) => place::of_single(&mut levels, tree, only)?,
+        (None, _) => PathBuf::new(),
     };
     let selection = Selection {
-        tree: tree.into(),
+        tree,
         root: &root,
         only: job.only.as_deref(),
     };

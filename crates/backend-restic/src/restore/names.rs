@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 /// The longest name that Linux file systems take.
 const MAX: usize = 255;
@@ -31,14 +31,6 @@ pub(crate) fn components(path: &Path) -> Option<Vec<&OsStr>> {
             Component::Normal(name) => Some(name),
             _ => None,
         })
-        .collect()
-}
-
-/// `path` relative to the root directory.
-pub(crate) fn below_root(path: &str) -> PathBuf {
-    Path::new(path)
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)))
         .collect()
 }
 
@@ -102,6 +94,5 @@ mod tests {
         assert_eq!(components(Path::new("a/./b")).unwrap(), ["a", "b"]);
         assert!(components(Path::new("a/../b")).is_none());
         assert!(components(Path::new("/a")).is_none());
-        assert_eq!(below_root("/var/lib/x"), Path::new("var/lib/x"));
     }
 }

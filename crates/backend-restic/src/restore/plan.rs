@@ -16,6 +16,7 @@ use super::names;
 use crate::error::{EngineError, Result};
 use crate::mode;
 use crate::pack::{Location, Unsealer, raw_id, read_blob};
+use crate::place::{Entry, Levels};
 use crate::store::Store;
 
 /// Metadata of one entry.
@@ -167,22 +168,6 @@ impl<'a> Planner<'a> {
             Some(only) => self.walk_only(root_tree, only)?,
         }
         Ok(self.plan)
-    }
-
-    /// Whether the path leads to a directory.
-    pub(crate) fn has_root(&mut self, mut tree: TreeId, root: &Path) -> Result<bool> {
-        for part in root.components() {
-            let nodes = self.tree(tree, root)?.nodes;
-            match nodes
-                .into_iter()
-                .find(|node| *node.name() == *part.as_os_str())
-                .and_then(|node| node.subtree)
-            {
-                Some(below) => tree = below,
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     /// The tree that becomes the target, with its own metadata where that was recorded.
@@ -427,6 +412,16 @@ impl<'a> Planner<'a> {
             what: format!("the directory {}", path.display()),
             detail: error.to_string(),
         })
+    }
+}
+
+impl Levels for Planner<'_> {
+    fn level(&mut self, tree: TreeId, path: &Path) -> Result<Vec<Entry>> {
+        let nodes = self.tree(tree, path)?.nodes;
+        Ok(nodes
+            .into_iter()
+            .map(|node| (node.name().into_owned(), node.subtree))
+            .collect())
     }
 }
 

@@ -35,6 +35,9 @@ pub struct RestoreReport {
     pub details: Vec<String>,
     /// Whether the repository was locked meanwhile.
     pub locked: bool,
+    /// What was odd about the repository and did no harm.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl RestoreReport {

@@ -68,6 +68,10 @@ impl Store {
         &self.location
     }
 
+    pub(crate) fn is_local(&self) -> bool {
+        self.local_root.is_some()
+    }
+
     pub(crate) fn prefix(&self) -> &Path {
         &self.prefix
     }

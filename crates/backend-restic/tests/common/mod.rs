@@ -92,6 +92,7 @@ impl Lab {
     pub fn restore_job(&self, snapshot: &str, target: &str) -> RestoreJob {
         RestoreJob {
             snapshot: snapshot.into(),
+            path: None,
             only: None,
             target: self.path(target),
             resume: false,

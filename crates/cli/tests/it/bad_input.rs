@@ -92,16 +92,112 @@ fn repositories_that_do_not_open() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a program that is killed has to be started"
+)]
 fn a_lock_that_a_dead_program_left() {
-    let lab = Lab::protected("");
-    // A lock file that nobody can decrypt is somebody's; it must not be removed, and reading goes on without it.
-    fs::create_dir_all(lab.path("offsite/locks")).unwrap();
+    let lab = Lab::protected("chain = [\"offsite\"]");
+    lab.run(&["snapshot", "app", "--kind", "hourly"]).expect(0);
+    let locks = || {
+        let entries = fs::read_dir(lab.path("offsite/locks")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        // A file that is being written has another name until it is whole.
+        names.filter(|name| name.len() == 64).collect::<Vec<_>>()
+    };
+    // A backup that is killed as soon as its lock is there; it waits a while then for others to show up.
+    let mut killed = std::process::Command::new(env!("CARGO_BIN_EXE_reseed"))
+        .arg("--config")
+        .arg(lab.path("reseed.toml"))
+        .args(["backup", "app"])
+        .current_dir(&lab.root)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while locks().is_empty() {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended without a lock");
+        std::thread::yield_now();
+    }
+    killed.kill().unwrap();
+    assert!(!killed.wait().unwrap().success());
+    assert_eq!(locks().len(), 1, "nobody was left to remove it");
+    // Its process is gone from this host, so the lock goes, too.
+    lab.lose_data();
+    assert_eq!(
+        lab.preseed(0),
+        ("restored".to_owned(), Some("offsite".to_owned()))
+    );
+    lab.assert_whole();
+    assert_eq!(locks(), Vec::<String>::new());
+    lab.run(&["backup", "app"]).expect(0);
+}
+
+#[test]
+fn a_lock_file_that_is_garbage_is_in_nobodys_way() {
+    let lab = Lab::protected("chain = [\"offsite\"]\nwhen_exhausted = \"hold\"");
     let stray = lab.path("offsite/locks").join("0".repeat(64));
     fs::write(&stray, "garbage").unwrap();
+    lab.lose_data();
+    assert_eq!(
+        lab.preseed(0),
+        ("restored".to_owned(), Some("offsite".to_owned()))
+    );
+    lab.assert_whole();
+    lab.run(&["restore", "app", "--to", "copy"]).expect(0);
     lab.run(&["snapshot", "app", "--kind", "hourly"]).expect(0);
-    let ran = lab.run(&["backup", "app"]);
-    assert!(matches!(ran.code, Some(0 | 1)), "{ran:?}");
-    assert!(stray.exists(), "a lock that can't be read is not removed");
+    let ran = lab.run(&["backup", "app"]).expect(0);
+    assert!(ran.all().contains("lock"), "{ran:?}");
+    lab.run(&["verify"]).expect(0);
+    assert_eq!(
+        fs::read_to_string(&stray).unwrap(),
+        "garbage",
+        "it is not ours to remove"
+    );
+}
+
+/// A power cut in a backup, or a bad block: one of the repository's snapshots is gone, the others are not.
+#[test]
+fn a_damaged_snapshot_in_the_repository_is_passed_and_never_taken_for_none() {
+    let lab = Lab::protected("chain = [\"offsite\"]\nwhen_exhausted = \"hold\"");
+    let snapshots = || {
+        let entries = fs::read_dir(lab.path("offsite/snapshots")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let sound = snapshots();
+    fs::write(lab.live().join("newer"), "1").unwrap();
+    lab.run(&["snapshot", "app", "--kind", "hourly"]).expect(0);
+    lab.run(&["backup", "app"]).expect(0);
+    let newest = snapshots()
+        .into_iter()
+        .find(|path| !sound.contains(path))
+        .unwrap();
+    fs::write(&newest, "").unwrap();
+    lab.lose_data();
+    assert_eq!(
+        lab.preseed(0),
+        ("restored".to_owned(), Some("offsite".to_owned()))
+    );
+    lab.assert_whole();
+    assert!(!lab.live().join("newer").exists(), "of the state before");
+    let ran = lab.run(&["verify", "--repo", "offsite"]).expect(1);
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    assert!(ran.all().contains(&name[..8]), "{ran:?}");
+    lab.run(&["snapshot", "app", "--kind", "daily"]).expect(0);
+    let ran = lab.run(&["backup", "app"]).expect(0);
+    assert!(ran.all().contains("damaged"), "{ran:?}");
+    // Nothing else is left: held, and no first start.
+    for path in snapshots() {
+        if path != newest {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    lab.lose_data();
+    let ran = lab.run(&["preseed", "app"]).expect(4);
+    assert!(
+        ran.out.contains("held") && !ran.out.contains("first start"),
+        "{ran:?}"
+    );
 }
 
 #[test]

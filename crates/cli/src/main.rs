@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         return reseed_backend_restic::child::main();
     }
     let ui = Ui::new(&cli);
+    log();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -43,6 +44,22 @@ fn main() -> ExitCode {
     // A disk that hangs must not keep the process when everything has been said.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     code
+}
+
+/// What the libraries say besides events goes to standard error: warnings, or what `RESEED_LOG` asks for (`debug`, `off`, …).
+fn log() {
+    let wanted = std::env::var("RESEED_LOG").unwrap_or_default();
+    let level = wanted
+        .parse()
+        .unwrap_or(tracing_subscriber::filter::LevelFilter::WARN);
+    // One was installed already only where this is not the program.
+    let _ = tracing_subscriber::fmt()
+        .compact()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(false)
+        .without_time()
+        .try_init();
 }
 
 /// Cancels the run at the first SIGINT or SIGTERM. It then ends by itself: children are reaped, locks released, staging stays

@@ -119,7 +119,7 @@ fn disk_missing(root: &Root, target: &Target, place: &Place) -> Option<String> {
     let now = place.mounted_at()?;
     seen.is_below(&now).then(|| {
         format!(
-            "it was on the filesystem mounted at {:?}, and nothing is mounted there now",
+            "it was on the filesystem mounted at {:?}, and nothing is mounted there now (if it is gone for good: make the directory, `reseed adopt` it as it is, then `reseed restore`)",
             seen.mounted_at
         )
     })

@@ -101,6 +101,23 @@ pub(crate) fn list_snapshots<'a>(datasets: impl IntoIterator<Item = &'a DatasetN
     out
 }
 
+/// Exactly these snapshots.
+pub(crate) fn list_these<'a>(
+    snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
+) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "snapshot", "-o"]);
+    out.push(SNAPSHOT_COLUMNS.join(",").into());
+    out.extend(snapshots.into_iter().map(|(d, s)| OsString::from(full(d, s))));
+    out
+}
+
+/// The datasets right below one, and itself.
+pub(crate) fn list_children(dataset: &DatasetName) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o", "name"]);
+    out.push(dataset.as_str().into());
+    out
+}
+
 /// Who holds these snapshots. Without `-p`, which tools before 2.3 don't know; the time isn't used.
 pub(crate) fn holds<'a>(snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>) -> Args {
     let mut out = args(["holds", "-H"]);
@@ -293,6 +310,15 @@ pub(crate) mod tests {
                 list_snapshots([&a]),
                 "list -Hp -t snapshot -d 1 -o name,guid,createtxg,creation,userrefs,referenced,reseed:taken,\
                  reseed:unseeded,reseed:digest tank/a b",
+            ),
+            (
+                list_these([(&a, &at)]),
+                "list -Hp -t snapshot -o name,guid,createtxg,creation,userrefs,referenced,reseed:taken,\
+                 reseed:unseeded,reseed:digest tank/a b@one two",
+            ),
+            (
+                list_children(&b),
+                "list -Hp -t filesystem,volume -d 1 -o name tank/c",
             ),
             (holds([(&a, &at)]), "holds -H tank/a b@one two"),
             (

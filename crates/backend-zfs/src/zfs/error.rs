@@ -55,6 +55,9 @@ const WORDS: &[(&str, Fault)] = &[
     ("No route to host", Fault::Unreachable),
     ("Connection closed by", Fault::Unreachable),
     ("Connection reset by", Fault::Unreachable),
+    // A cut stream, not damage: the other end of the pipe or of the connection went away.
+    ("checksum mismatch or incomplete stream", Fault::Other),
+    ("failed to read from stream", Fault::Other),
     ("it's being held", Fault::Held),
     ("snapshot has dependent clones", Fault::Busy),
     ("has dependent clones", Fault::Busy),

@@ -1,9 +1,36 @@
-//! ZFS, through its own tools.
+//! ZFS, through its own tools `zfs` and `zpool` (2.1 and later).
+//!
+//! - [`NativeStore`]: the [`SnapshotStore`](reseed_core::SnapshotStore) over the datasets of this machine's pools
+//!
+//! # What it promises
+//! - Live data is never overwritten, rolled back or destroyed: no command of ours has `-F`, `-r`, `-R` or `rollback` in
+//!   it. A dataset becomes live by one `zfs rename`, onto nothing; what stood there is renamed aside and stays.
+//! - "Absent" only of an imported pool that answers; "empty" and "populated" only of a root that is this dataset's own.
+//! - One `zfs` process tells the state of any number of targets, another lists the snapshots of any number.
+//! - A crash at any moment leaves nothing half done that looks done, and the same command again goes on.
+//!
+//! # What it can't
+//! - A pool's root dataset can't be restored: it can't be renamed. Nor can a dataset that has others below it, as long as it
+//!   stands there: a rename would take them along.
+//! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
 mod argv;
 mod error;
+mod inspect;
+mod list;
+mod mounts;
+mod names;
 mod parse;
+mod pools;
+mod promote;
+mod record;
+mod settle;
+mod snapshots;
+mod staging;
+mod store;
 mod tool;
 mod version;
+mod work;
 
+pub use store::{DEFAULT_PLACES, NativeStore};
 pub use version::{Installed, LEAST, Version};

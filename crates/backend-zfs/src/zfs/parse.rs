@@ -282,6 +282,14 @@ pub(crate) fn holds(stdout: &[u8]) -> Result<Vec<Hold>, BadOutput> {
     text(stdout)?.lines().map(hold).collect()
 }
 
+/// Reads `zfs list -Hp -o name`.
+pub(crate) fn names(stdout: &[u8]) -> Result<Vec<DatasetName>, BadOutput> {
+    let name = |line: &str| {
+        DatasetName::new(line).map_err(|_| BadOutput(format!("not a dataset's name: {}", shown(line))))
+    };
+    text(stdout)?.lines().map(name).collect()
+}
+
 /// Reads `zpool list -Hp -o name,health`.
 pub(crate) fn pools(stdout: &[u8]) -> Result<Vec<(String, String)>, BadOutput> {
     let pool = |line: &str| match line.split_once('\t') {

@@ -1,0 +1,11 @@
+//! ZFS as it is: the conformance suites and the traps, on OpenZFS inside of a virtual machine.
+//!
+//! These tests make pools on files, so they only run inside of the machine that the harness boots (`RESEED_VM=1`).
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod lab;
+
+mod vm_store {
+    reseed_testkit::conformance_store!(crate::lab::Pool::new());
+}

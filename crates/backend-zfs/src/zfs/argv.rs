@@ -252,6 +252,142 @@ pub(crate) fn unmount(dataset: &DatasetName) -> Args {
     args(["unmount", dataset.as_str()])
 }
 
+/// The columns that [`list_lineages`] asks for, in this order.
+pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
+    "name",
+    "guid",
+    "createtxg",
+    "creation",
+    "written",
+    "encryption",
+    "receive_resume_token",
+    TAKEN,
+    UNSEEDED,
+    DIGEST,
+];
+
+/// Exactly these datasets with their snapshots and bookmarks (and the datasets right below, which the caller drops).
+pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+    let mut out = args([
+        "list",
+        "-Hp",
+        "-t",
+        "filesystem,volume,snapshot,bookmark",
+        "-d",
+        "1",
+        "-o",
+    ]);
+    out.push(LINEAGE_COLUMNS.join(",").into());
+    names(&mut out, datasets);
+    out
+}
+
+/// What a stream is made with. The same for each of a pair's streams: one without large blocks after one with them is
+/// refused (TRAPS).
+fn sending(raw: bool) -> Args {
+    let mut out = args(["send", "-p", "-L", "-c", "-e"]);
+    if raw {
+        out.push("-w".into());
+    }
+    out
+}
+
+/// A whole snapshot.
+pub(crate) fn send_full(dataset: &DatasetName, snapshot: &SnapshotName, raw: bool) -> Args {
+    let mut out = sending(raw);
+    out.push(full(dataset, snapshot).into());
+    out
+}
+
+/// Everything from after one snapshot up to another one.
+pub(crate) fn send_since(dataset: &DatasetName, base: &SnapshotName, last: &SnapshotName, raw: bool) -> Args {
+    let mut out = sending(raw);
+    out.push("-I".into());
+    // A bare name is warned about; with `@` it is this dataset's.
+    out.push(format!("@{base}").into());
+    out.push(full(dataset, last).into());
+    out
+}
+
+/// One snapshot, as the difference to a bookmark. There is no `-I` from a bookmark.
+pub(crate) fn send_since_bookmark(
+    dataset: &DatasetName,
+    bookmark: &SnapshotName,
+    snapshot: &SnapshotName,
+    raw: bool,
+) -> Args {
+    let mut out = sending(raw);
+    out.push("-i".into());
+    out.push(format!("{dataset}#{bookmark}").into());
+    out.push(full(dataset, snapshot).into());
+    out
+}
+
+/// The rest of an interrupted stream.
+pub(crate) fn send_rest(token: &str) -> Args {
+    args(["send", "-t", token])
+}
+
+/// What the rest of an interrupted stream is of.
+pub(crate) fn decode_token(token: &str) -> Args {
+    args(["send", "-nvPt", token])
+}
+
+/// How large a whole snapshot's stream would be.
+pub(crate) fn estimate(dataset: &DatasetName, snapshot: &SnapshotName, raw: bool) -> Args {
+    let mut out = args(["send", "-nP"]);
+    out.extend(sending(raw).into_iter().skip(1));
+    out.push(full(dataset, snapshot).into());
+    out
+}
+
+/// Receives, unmounted (`-u`) and resumably (`-s`), with what must not come along left out.
+pub(crate) fn receive(dataset: &DatasetName, own: &[(&str, &str)]) -> Args {
+    let mut out = args(["receive", "-s", "-u"]);
+    for property in NEVER_RECEIVED {
+        if !own.iter().any(|(key, _)| key == property) {
+            out.push("-x".into());
+            out.push((*property).into());
+        }
+    }
+    for (key, value) in own {
+        out.push("-o".into());
+        out.push(assign(key, value));
+    }
+    out.push(dataset.as_str().into());
+    out
+}
+
+/// Receives the rest of an interrupted stream.
+pub(crate) fn receive_rest(dataset: &DatasetName) -> Args {
+    args(["receive", "-s", "-u", dataset.as_str()])
+}
+
+/// Throws away what was received in part. No complete snapshot is touched by it.
+pub(crate) fn receive_abort(dataset: &DatasetName) -> Args {
+    args(["receive", "-A", dataset.as_str()])
+}
+
+/// Keeps a snapshot usable as the base of an increment after it is gone.
+pub(crate) fn bookmark(dataset: &DatasetName, snapshot: &SnapshotName, bookmark: &SnapshotName) -> Args {
+    let mut out = args(["bookmark"]);
+    out.push(full(dataset, snapshot).into());
+    out.push(format!("{dataset}#{bookmark}").into());
+    out
+}
+
+/// Removes one bookmark.
+pub(crate) fn destroy_bookmark(dataset: &DatasetName, bookmark: &SnapshotName) -> Args {
+    let mut out = args(["destroy"]);
+    out.push(format!("{dataset}#{bookmark}").into());
+    out
+}
+
+/// How a dataset is encrypted.
+pub(crate) fn get_encryption(dataset: &DatasetName) -> Args {
+    args(["get", "-Hp", "-o", "value", "encryption", dataset.as_str()])
+}
+
 /// Every imported pool with its health.
 pub(crate) fn list_pools() -> Args {
     args(["list", "-Hp", "-o", "name,health"])
@@ -356,6 +492,34 @@ pub(crate) mod tests {
             (rename(&a, &b), "rename -u tank/a b tank/c"),
             (mount(&b), "mount tank/c"),
             (unmount(&b), "unmount tank/c"),
+            (
+                list_lineages([&b]),
+                "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
+                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest tank/c",
+            ),
+            (send_full(&b, &at, false), "send -p -L -c -e tank/c@one two"),
+            (
+                send_since(&b, &at, &snap("x"), true),
+                "send -p -L -c -e -w -I @one two tank/c@x",
+            ),
+            (
+                send_since_bookmark(&b, &snap("m"), &at, false),
+                "send -p -L -c -e -i tank/c#m tank/c@one two",
+            ),
+            (send_rest("1-ab"), "send -t 1-ab"),
+            (decode_token("1-ab"), "send -nvPt 1-ab"),
+            (estimate(&b, &at, false), "send -nP -p -L -c -e tank/c@one two"),
+            (
+                receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
+                "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
+                 -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage \
+                 -o canmount=noauto -o readonly=on tank/c",
+            ),
+            (receive_rest(&b), "receive -s -u tank/c"),
+            (receive_abort(&b), "receive -A tank/c"),
+            (bookmark(&b, &at, &snap("m")), "bookmark tank/c@one two tank/c#m"),
+            (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
+            (get_encryption(&b), "get -Hp -o value encryption tank/c"),
             (list_pools(), "list -Hp -o name,health"),
             (version(), "version"),
         ];

@@ -60,7 +60,7 @@ async fn pools_of(
     for target in targets {
         let name = target.dataset.pool();
         let plain = matches!(said.get(&target.dataset), Some(Said::Facts(_)));
-        match pools::by_kernel(name) {
+        match pools::by_kernel(tool, name) {
             Some(pool) => {
                 all.insert(name.to_owned(), pool);
             }

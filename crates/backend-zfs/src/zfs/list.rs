@@ -13,6 +13,7 @@ use reseed_core::point::Snapshot;
 
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
+use super::names;
 use super::parse::{self, Listed, Said};
 use super::pools::{self, Pool};
 use super::record;
@@ -65,7 +66,7 @@ pub(crate) async fn fact<K: FromFault>(
 
 /// The state of a pool: the kernel's word, or the tool's.
 pub(crate) async fn pool(tool: &Tool, cx: &Context, name: &str) -> Pool {
-    if let Some(Pool::Usable) = pools::by_kernel(name) {
+    if let Some(Pool::Usable) = pools::by_kernel(tool, name) {
         return Pool::Usable;
     }
     let mut all = pools::by_tool(tool, cx, [name]).await;
@@ -135,7 +136,7 @@ async fn listed<K: FromFault>(
         .await
         .map_err(|error| error.into_error(what, Effect::None))?;
     if !output.exit.success() {
-        let gone = only_missing(&output, &wanted)?;
+        let gone = only_missing(tool, &output, &wanted)?;
         let datasets: Vec<DatasetName> = gone
             .iter()
             .filter_map(|name| DatasetName::new(name.split('@').next().unwrap_or(name)).ok())
@@ -149,7 +150,11 @@ async fn listed<K: FromFault>(
 }
 
 /// The names that weren't there, when that is all that went wrong.
-fn only_missing<K: FromFault>(output: &Output, wanted: &BTreeSet<&str>) -> Result<Vec<String>, Error<K>> {
+fn only_missing<K: FromFault>(
+    tool: &Tool,
+    output: &Output,
+    wanted: &BTreeSet<&str>,
+) -> Result<Vec<String>, Error<K>> {
     let words = output.stderr.text();
     let said = parse::not_opened(&words);
     let gone = |name: &str, why: &str| wanted.contains(name) && why == "dataset does not exist";
@@ -157,14 +162,46 @@ fn only_missing<K: FromFault>(output: &Output, wanted: &BTreeSet<&str>) -> Resul
         && said.iter().all(|(name, why)| gone(name, why))
         && words.lines().filter(|line| !line.trim().is_empty()).count() == said.len();
     if !all {
-        return Err(error::said(
-            "can't list snapshots",
-            error::classify(&words),
-            &words,
-            Effect::None,
-        ));
+        return Err(tool.failed("can't list snapshots", output));
     }
     Ok(said.keys().map(|name| (*name).to_owned()).collect())
+}
+
+/// A dataset and the datasets right below it.
+pub(crate) async fn children<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<DatasetName>, Error<K>> {
+    let what = format!("can't list what is below {dataset}");
+    let output = tool
+        .ask(cx, argv::list_children(dataset))
+        .await
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    if !output.exit.success() {
+        only_missing::<K>(tool, &output, &BTreeSet::from([dataset.as_str()]))?;
+        pools_usable(tool, cx, [dataset]).await?;
+        return Ok(Vec::new());
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    let names = parse::names(stdout).map_err(|bad| not_understood(&*what, bad))?;
+    Ok(names.into_iter().filter(|name| name != dataset).collect())
+}
+
+/// What was set aside for a dataset.
+pub(crate) async fn asides<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<DatasetName>, Error<K>> {
+    let Some(parent) = names::parent(dataset) else {
+        return Ok(Vec::new());
+    };
+    let mut kept = children(tool, cx, &parent).await?;
+    kept.retain(|name| names::is_aside(dataset, name.as_str()));
+    Ok(kept)
 }
 
 /// Who holds these, by full name. Asked only of those that somebody does hold.

@@ -1,6 +1,8 @@
 //! ZFS, through its own tools `zfs` and `zpool` (2.1 and later).
 //!
 //! - [`NativeStore`]: the [`SnapshotStore`](reseed_core::SnapshotStore) over the datasets of this machine's pools
+//! - [`LocalSource`]: the [`RestoreSource`](reseed_core::RestoreSource) over a target's own snapshots
+//! - [`ReplicaSource`]: the one over its copies in a second pool, here or over ssh
 //!
 //! # What it promises
 //! - Live data is never overwritten, rolled back or destroyed: no command of ours has `-F`, `-r`, `-R` or `rollback` in
@@ -18,19 +20,29 @@ mod argv;
 mod error;
 mod inspect;
 mod list;
+mod local;
+mod location;
+mod mapping;
 mod mounts;
 mod names;
 mod parse;
+mod points;
 mod pools;
 mod promote;
 mod record;
+mod replica;
 mod settle;
 mod snapshots;
 mod staging;
 mod store;
 mod tool;
+mod transfer;
 mod version;
 mod work;
 
+pub use local::LocalSource;
+pub use location::{Location, Ssh};
+pub use mapping::Mapping;
+pub use replica::ReplicaSource;
 pub use store::{DEFAULT_PLACES, NativeStore};
 pub use version::{Installed, LEAST, Version};

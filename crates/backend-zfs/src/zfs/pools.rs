@@ -28,8 +28,11 @@ fn judged(name: &str, health: &str) -> Pool {
     }
 }
 
-/// What the kernel says; none where it says nothing.
-pub(crate) fn by_kernel(name: &str) -> Option<Pool> {
+/// What this machine's kernel says; none where it says nothing, or is asked about another machine.
+pub(crate) fn by_kernel(tool: &Tool, name: &str) -> Option<Pool> {
+    if !tool.is_local() {
+        return None;
+    }
     let health = std::fs::read_to_string(format!("/proc/spl/kstat/zfs/{name}/state")).ok()?;
     Some(judged(name, health.trim_end()))
 }

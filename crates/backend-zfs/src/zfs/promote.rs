@@ -191,7 +191,7 @@ async fn to_set_aside(
         return Err(forbids(target, there));
     }
     let Some(live) = live else { return Ok(None) };
-    let children = children_of(tool, cx, &target.dataset).await?;
+    let children = list::children::<StoreKind>(tool, cx, &target.dataset).await?;
     if let Some(child) = children.first() {
         let what = format!(
             "{} has the dataset {child} below it, which a rename would take along",
@@ -203,21 +203,6 @@ async fn to_set_aside(
     Ok(Some(live.clone()))
 }
 
-async fn children_of(
-    tool: &Tool,
-    cx: &Context,
-    dataset: &DatasetName,
-) -> Result<Vec<DatasetName>, StoreError> {
-    let what = format!("can't list what is below {dataset}");
-    let output = tool.ask(cx, argv::list_children(dataset)).await;
-    let output = super::error::succeeded::<StoreKind>(output, &*what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    let names = super::parse::names(stdout).map_err(|bad| super::tool::not_understood(&*what, bad))?;
-    Ok(names.into_iter().filter(|name| name != dataset).collect())
-}
-
 /// Something that was set aside for this target and has this guid, or any.
 async fn find_aside(
     tool: &Tool,
@@ -225,14 +210,7 @@ async fn find_aside(
     target: &Target,
     guid: Option<Guid>,
 ) -> Result<Option<DatasetName>, StoreError> {
-    let Some(parent) = names::parent(&target.dataset) else {
-        return Ok(None);
-    };
-    if known(tool, cx, &parent).await?.is_none() {
-        return Ok(None);
-    }
-    let mut kept = children_of(tool, cx, &parent).await?;
-    kept.retain(|name| names::is_aside(&target.dataset, name.as_str()));
+    let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
     let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
     let found = kept.into_iter().zip(said).find(|(_, said)| match said {
         super::parse::Said::Facts(facts) => guid.is_none_or(|guid| facts.guid == guid),

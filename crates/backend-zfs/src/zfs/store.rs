@@ -13,6 +13,7 @@ use reseed_core::store::{
 };
 use reseed_core::{Context, SnapshotStore};
 
+use super::location::Location;
 use super::tool::{Tool, not_cancelled};
 use super::version::{Installed, LEAST};
 use super::{inspect, settle, snapshots, staging};
@@ -35,7 +36,7 @@ impl NativeStore {
     pub fn new(name: SourceName, runner: Arc<dyn Runner>, places: impl Into<PathBuf>) -> Self {
         Self {
             name,
-            tool: Tool::new(runner),
+            tool: Tool::new(runner, Location::Local),
             places: places.into(),
         }
     }

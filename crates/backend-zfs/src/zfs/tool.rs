@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error};
-use reseed_core::exec::{Command, ExecError, Keep, Output, Runner};
+use reseed_core::exec::{Command, ExecError, Keep, Output, PipeOutput, Runner};
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, Args};
-use super::error::{self, FromFault};
+use super::error::{self, Fault, FromFault};
+use super::location::Location;
 use super::parse::BadOutput;
 use super::version::{self, Installed};
 
@@ -26,17 +27,27 @@ const MOST_OUTPUT: usize = 512 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Tool {
     runner: Arc<dyn Runner>,
+    location: Location,
 }
 
 impl Tool {
-    pub(crate) fn new(runner: Arc<dyn Runner>) -> Self {
-        Self { runner }
+    pub(crate) fn new(runner: Arc<dyn Runner>, location: Location) -> Self {
+        Self { runner, location }
     }
 
-    fn command(program: &str, args: Args) -> Command {
-        Command::new(program).args(args).install_hint(
-            "install OpenZFS 2.1 or later (zfsutils-linux; on NixOS boot.supportedFilesystems.zfs)",
-        )
+    /// The same runner, elsewhere.
+    pub(crate) fn at(&self, location: Location) -> Self {
+        Self::new(Arc::clone(&self.runner), location)
+    }
+
+    /// Whether it works on this machine's pools.
+    pub(crate) fn is_local(&self) -> bool {
+        self.location.is_local()
+    }
+
+    fn command(&self, program: &str, args: Args) -> Result<Command, ExecError> {
+        let hint = "install OpenZFS 2.1 or later (zfsutils-linux; on NixOS boot.supportedFilesystems.zfs)";
+        Ok(self.location.command(program, args)?.install_hint(hint))
     }
 
     async fn run(&self, cancel: &CancellationToken, command: Command) -> Result<Output, ExecError> {
@@ -45,7 +56,8 @@ impl Tool {
 
     /// Asks `zfs`. Any exit code is an answer.
     pub(crate) async fn ask(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
-        let command = Self::command("zfs", args)
+        let command = self
+            .command("zfs", args)?
             .time_limit(ASKING)
             .keep_stdout(Keep::up_to(MOST_OUTPUT))
             .keep_stderr(Keep::up_to(MOST_OUTPUT / 16));
@@ -54,7 +66,7 @@ impl Tool {
 
     /// Asks `zpool`.
     pub(crate) async fn ask_pool(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
-        let command = Self::command("zpool", args).time_limit(ASKING);
+        let command = self.command("zpool", args)?.time_limit(ASKING);
         self.run(&cx.cancel, command).await
     }
 
@@ -66,8 +78,33 @@ impl Tool {
         what: impl Into<String>,
         effect: Effect,
     ) -> Result<Output, Error<K>> {
-        let command = Self::command("zfs", args).time_limit(CHANGING);
-        error::succeeded(self.run(&cx.cancel, command).await, what, effect)
+        let result = match self.command("zfs", args) {
+            Ok(command) => self.run(&cx.cancel, command.time_limit(CHANGING)).await,
+            Err(error) => Err(error),
+        };
+        error::succeeded(result, what, effect)
+    }
+
+    /// Sends from here to `to`, the one's output being the other's input, as long as it takes.
+    pub(crate) async fn send(
+        &self,
+        cx: &Context,
+        send: Args,
+        to: &Self,
+        receive: Args,
+    ) -> Result<PipeOutput, ExecError> {
+        let stages = [self.command("zfs", send)?, to.command("zfs", receive)?];
+        self.runner.pipe(&stages, &cx.cancel).await
+    }
+
+    /// Like [`error::said`], and knows that 255 is ssh's own exit code.
+    pub(crate) fn failed<K: FromFault>(&self, what: &str, output: &Output) -> Error<K> {
+        let words = output.stderr.text();
+        let fault = match error::classify(&words) {
+            Fault::Other if !self.is_local() && output.exit.code() == Some(255) => Fault::Unreachable,
+            fault => fault,
+        };
+        error::said(what, fault, &words, Effect::None)
     }
 
     /// What is installed.

@@ -5,7 +5,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod lab;
+mod source_lab;
 
 mod vm_store {
     reseed_testkit::conformance_store!(crate::lab::Pool::new());
+}
+
+mod vm_local {
+    reseed_testkit::conformance_source!(crate::source_lab::Source::local());
+}
+
+mod vm_replica {
+    reseed_testkit::conformance_source!(crate::source_lab::Source::replica());
 }

@@ -14,7 +14,7 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, Listed, Said};
+use super::parse::{self, Line, Listed, Said};
 use super::pools::{self, Pool};
 use super::record;
 use super::tool::{Tool, not_understood};
@@ -165,6 +165,34 @@ fn only_missing<K: FromFault>(
         return Err(tool.failed("can't list snapshots", output));
     }
     Ok(said.keys().map(|name| (*name).to_owned()).collect())
+}
+
+/// The lineages of exactly these datasets. Those that aren't there have no lines.
+pub(crate) async fn lineages<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    datasets: &[DatasetName],
+) -> Result<Vec<Line>, Error<K>> {
+    if datasets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let what = "can't list snapshots and bookmarks";
+    let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
+    let output = tool
+        .ask(cx, argv::list_lineages(wanted.iter().copied()))
+        .await
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    if !output.exit.success() {
+        let names = wanted.iter().map(|name| name.as_str()).collect();
+        only_missing::<K>(tool, &output, &names)?;
+        pools_usable(tool, cx, datasets).await?;
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    let mut found = parse::lineages(stdout).map_err(|bad| not_understood(what, bad))?;
+    found.retain(|line| wanted.contains(&line.dataset));
+    Ok(found)
 }
 
 /// A dataset and the datasets right below it.

@@ -3,6 +3,7 @@
 //! - [`NativeStore`]: the [`SnapshotStore`](reseed_core::SnapshotStore) over the datasets of this machine's pools
 //! - [`LocalSource`]: the [`RestoreSource`](reseed_core::RestoreSource) over a target's own snapshots
 //! - [`ReplicaSource`]: the one over its copies in a second pool, here or over ssh
+//! - [`NativeReplicator`]: the [`Replicator`](reseed_core::Replicator) to a second pool, here or over ssh
 //!
 //! # What it promises
 //! - Live data is never overwritten, rolled back or destroyed: no command of ours has `-F`, `-r`, `-R` or `rollback` in
@@ -19,6 +20,7 @@
 mod argv;
 mod error;
 mod inspect;
+mod lineage;
 mod list;
 mod local;
 mod location;
@@ -31,6 +33,7 @@ mod pools;
 mod promote;
 mod record;
 mod replica;
+mod replicate;
 mod settle;
 mod snapshots;
 mod staging;
@@ -44,5 +47,6 @@ pub use local::LocalSource;
 pub use location::{Location, Ssh};
 pub use mapping::Mapping;
 pub use replica::ReplicaSource;
+pub use replicate::NativeReplicator;
 pub use store::{DEFAULT_PLACES, NativeStore};
 pub use version::{Installed, LEAST, Version};

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use reseed_core::error::{StoreError, StoreKind};
-use reseed_core::names::{DatasetName, RunId, SourceName};
+use reseed_core::names::{DatasetName, Guid, RunId, SourceName};
 
 const STAGE: &str = ".reseed-stage:";
 const ASIDE: &str = ".reseed-aside:";
@@ -44,6 +44,11 @@ pub(crate) fn staging(target: &DatasetName) -> Result<DatasetName, StoreError> {
 pub(crate) fn aside(target: &DatasetName, run: &RunId, nth: u32) -> Result<DatasetName, StoreError> {
     let more = if nth > 1 { format!("-{nth}") } else { String::new() };
     sibling(target, &format!("{ASIDE}{}:{run}{more}", target.leaf()))
+}
+
+/// The name under which a lineage that can't be continued is kept on a replica: by the guid of its newest snapshot.
+pub(crate) fn diverged(replica: &DatasetName, newest: Guid) -> Result<DatasetName, StoreError> {
+    sibling(replica, &format!("{ASIDE}{}:{newest}", replica.leaf()))
 }
 
 /// Whether a dataset (or one of its snapshots) is something that was set aside for this target.

@@ -251,6 +251,82 @@ fn listed(line: &str) -> Result<Listed, BadOutput> {
     })
 }
 
+/// One line of a dataset's lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) dataset: DatasetName,
+    pub(crate) what: What,
+    pub(crate) guid: Guid,
+    pub(crate) createtxg: u64,
+    pub(crate) creation: Timestamp,
+    /// Bytes that are new since the snapshot before.
+    pub(crate) written: u64,
+    pub(crate) encryption: String,
+    pub(crate) resume_token: Option<String>,
+    pub(crate) taken: Option<String>,
+    pub(crate) unseeded: bool,
+    pub(crate) digest: Option<String>,
+}
+
+/// What a line of a lineage is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Dataset,
+    Snapshot(SnapshotName),
+    Bookmark(SnapshotName),
+}
+
+/// Reads the answer to [`list_lineages`](super::argv::list_lineages).
+pub(crate) fn lineages(stdout: &[u8]) -> Result<Vec<Line>, BadOutput> {
+    text(stdout)?.lines().map(lineage).collect()
+}
+
+fn lineage(line: &str) -> Result<Line, BadOutput> {
+    let columns: Vec<&str> = line.split('\t').collect();
+    let [
+        full,
+        guid,
+        createtxg,
+        creation,
+        written,
+        encryption,
+        token,
+        taken,
+        unseeded,
+        digest,
+    ] = columns[..]
+    else {
+        return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
+    };
+    let wrong = |what: &str| BadOutput(format!("{what} in {}", shown(line)));
+    let named = |text: &str| SnapshotName::new(text).map_err(|_| wrong("no name"));
+    let (dataset, what) = match (full.split_once('@'), full.split_once('#')) {
+        (Some((dataset, name)), _) => (dataset, What::Snapshot(named(name)?)),
+        (None, Some((dataset, name))) => (dataset, What::Bookmark(named(name)?)),
+        (None, None) => (full, What::Dataset),
+    };
+    let seconds = creation.parse().map_err(|_| wrong("no time of creation"))?;
+    let own = |text: &str| (text != "-").then(|| text.to_owned());
+    let written = match (written, &what) {
+        // A bookmark has no data, and what holds a half received stream tells none.
+        ("-", _) => 0,
+        (number, _) => number.parse().map_err(|_| wrong("no size"))?,
+    };
+    Ok(Line {
+        dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
+        what,
+        guid: guid.parse().map_err(|_| wrong("no guid"))?,
+        createtxg: createtxg.parse().map_err(|_| wrong("no transaction group"))?,
+        creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
+        written,
+        encryption: encryption.to_owned(),
+        resume_token: own(token),
+        taken: own(taken),
+        unseeded: unseeded == "on",
+        digest: own(digest),
+    })
+}
+
 /// A hold: on what, and by whom.
 pub(crate) type Hold = (String, HoldTag);
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod lab;
+mod replica_lab;
 mod source_lab;
 
 mod vm_store {
@@ -17,4 +18,8 @@ mod vm_local {
 
 mod vm_replica {
     reseed_testkit::conformance_source!(crate::source_lab::Source::replica());
+}
+
+mod vm_replicator {
+    reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
 }

@@ -7,6 +7,10 @@
 mod lab;
 mod replica_lab;
 mod source_lab;
+#[path = "crash.rs"]
+mod vm_crash;
+#[path = "traps.rs"]
+mod vm_traps;
 
 mod vm_store {
     reseed_testkit::conformance_store!(crate::lab::Pool::new());

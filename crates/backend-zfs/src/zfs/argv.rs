@@ -333,14 +333,6 @@ pub(crate) fn decode_token(token: &str) -> Args {
     args(["send", "-nvPt", token])
 }
 
-/// How large a whole snapshot's stream would be.
-pub(crate) fn estimate(dataset: &DatasetName, snapshot: &SnapshotName, raw: bool) -> Args {
-    let mut out = args(["send", "-nP"]);
-    out.extend(sending(raw).into_iter().skip(1));
-    out.push(full(dataset, snapshot).into());
-    out
-}
-
 /// Receives, unmounted (`-u`) and resumably (`-s`), with what must not come along left out.
 pub(crate) fn receive(dataset: &DatasetName, own: &[(&str, &str)]) -> Args {
     let mut out = args(["receive", "-s", "-u"]);
@@ -508,7 +500,6 @@ pub(crate) mod tests {
             ),
             (send_rest("1-ab"), "send -t 1-ab"),
             (decode_token("1-ab"), "send -nvPt 1-ab"),
-            (estimate(&b, &at, false), "send -nP -p -L -c -e tank/c@one two"),
             (
                 receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
                 "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \

@@ -193,7 +193,11 @@ pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetNam
             Said::NotThere => {
                 let what = format!("can't make {name}, the dataset above {dataset}");
                 let args = argv::create(name, &[("canmount", "off")]);
-                tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+                match tool.change::<StoreKind>(cx, args, what, Effect::Partial).await {
+                    // Another dataset of the same run needs it too, and was quicker.
+                    Err(error) if error.kind() == StoreKind::AlreadyExists => {}
+                    made => drop(made?),
+                }
             }
             Said::Unclear(why) => {
                 let what = format!("whether {name} is there can't be told");

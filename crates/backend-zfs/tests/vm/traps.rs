@@ -271,8 +271,8 @@ fn a_receive_that_was_cut_goes_on_and_misses_nothing() {
             .enumerate()
         {
             let target = lab.target(&format!("t{at}"));
-            let noise: Vec<u8> = (0..4_000_000_u32)
-                .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+            let noise: Vec<u8> = (0..1_000_000_u32)
+                .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
                 .collect();
             lab.pool.files.write(&target.mountpoint.join("noise"), &noise);
             let one = snapshot(&lab.pool, &target, "one", 1, true).await;
@@ -380,7 +380,7 @@ fn a_replica_is_not_mounted_and_a_modified_one_is_set_aside() {
         let aside = plan.steps[0].set_aside.clone().expect("planned");
         assert_eq!(plan.steps[0].send.len(), 2, "everything is sent anew beside it");
         let report = lab.replicator.execute(&cx, &plan).await.unwrap();
-        assert_eq!(report.set_aside, [aside.renamed_to.clone()]);
+        assert_eq!(report.set_aside, std::slice::from_ref(&aside.renamed_to));
         assert!(
             lab.back
                 .read(&aside.renamed_to)

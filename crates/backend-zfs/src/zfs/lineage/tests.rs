@@ -41,7 +41,10 @@ fn what_is_newer_than_the_base_is_sent() {
         (vec!["a", "b", "c"], true, Some(18))
     );
     let next = planned(&here, &lineage(&[mark("a", 1, 7, 5), mark("b", 2, 8, 6)])).unwrap();
-    assert_eq!((names_of(&next), next.base.unwrap().name), (vec!["c"], snap("b")));
+    assert_eq!(
+        (names_of(&next), next.base.clone().unwrap().name),
+        (vec!["c"], snap("b"))
+    );
     assert_eq!(planned(&here, &here), None);
     assert_eq!(planned(&lineage(&[]), &here), None);
     assert_eq!(planned(&Lineage::default(), &Lineage::default()), None);

@@ -275,8 +275,10 @@ async fn emptied(tool: &Tool, cx: &Context, aside: &DatasetName, replace: Replac
             }
         }
         let what = format!("can't unmount {:?}", mount.point);
-        tool.change::<StoreKind>(cx, argv::unmount(aside), what, Effect::StagingOnly)
-            .await?;
+        work::patiently(|| {
+            tool.change::<StoreKind>(cx, argv::unmount(aside), what.clone(), Effect::StagingOnly)
+        })
+        .await?;
     }
     let what = format!("can't keep {aside} from being mounted");
     tool.change::<StoreKind>(

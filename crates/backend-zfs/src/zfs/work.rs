@@ -3,8 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use reseed_core::Context;
+use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::digest::{DigestError, DigestOptions, digest_tree};
 use reseed_core::error::{Common, Effect, Error, Kind};
 use reseed_core::point::Fingerprint;
@@ -37,12 +39,37 @@ pub(crate) async fn mount<K: Kind>(source: String, place: PathBuf, read_only: bo
     .await
 }
 
+/// How often and how long apart something that is in use is tried again.
+const BUSY_TRIES: u32 = 40;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tries again for two seconds while something is in use. A child of ours that was forked on another thread holds our open
+/// directories until it has become its own program, and a mount with them.
+pub(crate) async fn patiently<T, K, F, Fut>(mut attempt: F) -> Result<T, Error<K>>
+where
+    K: Kind,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, Error<K>>>,
+{
+    // The kernel lives in real time, whatever clock the caller has.
+    let clock = SystemClock::new();
+    for _ in 1..BUSY_TRIES {
+        match attempt().await {
+            Err(error) if error.kind() == K::from_common(Common::Busy) => clock.sleep(BUSY_PAUSE).await,
+            result => return result,
+        }
+    }
+    attempt().await
+}
+
 /// Unmounts a place of ours and removes it.
 pub(crate) async fn unmount<K: Kind>(place: PathBuf) -> Result<(), Error<K>> {
     let what = format!("can't unmount {place:?}");
-    let name = what.clone();
-    blocking(&name, move || {
-        mounts::unmount(&place).map_err(|error| Error::io(what, &error))
+    patiently(|| {
+        let (what, place) = (what.clone(), place.clone());
+        blocking("can't unmount", move || {
+            mounts::unmount(&place).map_err(|error| Error::io(what, &error))
+        })
     })
     .await
 }

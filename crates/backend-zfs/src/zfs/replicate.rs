@@ -153,7 +153,10 @@ impl NativeReplicator {
                 gone.name
             )));
         }
-        if let Some(arrived) = step.send.iter().find(|wanted| there.has(wanted.guid)) {
+        // In a lineage that is set aside they may well be.
+        if step.set_aside.is_none()
+            && let Some(arrived) = step.send.iter().find(|wanted| there.has(wanted.guid))
+        {
             return Err(stale(format!(
                 "{dataset}@{} is on the replica already",
                 arrived.name

@@ -1,0 +1,210 @@
+//! What stands at each target (S1 to S3): one `zfs get` for all of them and their staging, the kernel's mount table, and
+//! a look into each mounted root.
+//!
+//! "Nothing is there" is said only when `zfs` says so and the pool is imported and answers. "Empty" and "populated" are
+//! said only of a directory that is the root of exactly this dataset, mounted exactly there. Pools are asked for only
+//! when something isn't plainly there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use reseed_core::Context;
+use reseed_core::error::StoreError;
+use reseed_core::names::DatasetName;
+use reseed_core::point::Target;
+use reseed_core::store::{Condition, Inspection, Leftover};
+
+use super::mounts::{self, Mount, Standing};
+use super::parse::{Facts, Said};
+use super::pools::{self, Pool};
+use super::record::{self, StageRecord};
+use super::tool::Tool;
+use super::{list, names, work};
+
+/// Judges every target.
+pub(crate) async fn inspect(
+    tool: &Tool,
+    cx: &Context,
+    targets: &[Target],
+) -> Result<Vec<Inspection>, StoreError> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut wanted: BTreeSet<DatasetName> = BTreeSet::new();
+    for target in targets {
+        wanted.insert(target.dataset.clone());
+        wanted.extend(names::staging(&target.dataset));
+    }
+    let wanted: Vec<DatasetName> = wanted.into_iter().collect();
+    let said = list::facts(tool, cx, &wanted).await?;
+    let said: BTreeMap<DatasetName, Said> = wanted.into_iter().zip(said).collect();
+    let pools = pools_of(tool, cx, targets, &said).await;
+    let targets = targets.to_vec();
+    work::blocking("can't look at the mounted datasets", move || {
+        let mounts = mounts::now();
+        let judge = |target: &Target| one(target, &said, &pools, mounts.as_deref());
+        Ok(targets.iter().map(judge).collect())
+    })
+    .await
+}
+
+/// The pools' states: by the kernel, and by the tool where the kernel says nothing good and it matters.
+async fn pools_of(
+    tool: &Tool,
+    cx: &Context,
+    targets: &[Target],
+    said: &BTreeMap<DatasetName, Said>,
+) -> BTreeMap<String, Pool> {
+    let mut all = BTreeMap::new();
+    let mut ask = BTreeSet::new();
+    for target in targets {
+        let name = target.dataset.pool();
+        let plain = matches!(said.get(&target.dataset), Some(Said::Facts(_)));
+        match pools::by_kernel(tool, name) {
+            Some(pool) => {
+                all.insert(name.to_owned(), pool);
+            }
+            // Listed by `zfs`, so it is imported; this kernel only doesn't tell how it is.
+            None if plain => {
+                all.entry(name.to_owned()).or_insert(Pool::Usable);
+            }
+            None => {
+                ask.insert(name);
+            }
+        }
+    }
+    if !ask.is_empty() {
+        all.extend(pools::by_tool(tool, cx, ask).await);
+    }
+    all
+}
+
+fn one(
+    target: &Target,
+    said: &BTreeMap<DatasetName, Said>,
+    pools: &BTreeMap<String, Pool>,
+    mounts: Result<&[Mount], &std::io::Error>,
+) -> Inspection {
+    let facts = match said.get(&target.dataset) {
+        Some(Said::Facts(facts)) => Some(facts),
+        _ => None,
+    };
+    let mut answer = Inspection {
+        target: target.clone(),
+        condition: Condition::Absent,
+        guid: facts.map(|facts| facts.guid),
+        marker: facts.and_then(|facts| record::marker(facts)),
+        leftover: leftover(target, facts.map(|facts| &**facts), said),
+    };
+    answer.condition = match pools.get(target.dataset.pool()) {
+        Some(Pool::Unavailable(why)) => Condition::PoolUnavailable { why: why.clone() },
+        Some(Pool::Unknown(why)) => Condition::Unknown { why: why.clone() },
+        Some(Pool::Usable) | None => match (said.get(&target.dataset), mounts) {
+            (_, Err(error)) => Condition::Unknown {
+                why: format!("can't read what is mounted: {error}"),
+            },
+            (Some(Said::Facts(facts)), Ok(mounts)) => there(target, facts, mounts),
+            (Some(Said::NotThere), Ok(mounts)) => not_there(target, mounts),
+            (Some(Said::Unclear(why)), _) => Condition::Unknown { why: why.clone() },
+            (None, _) => Condition::Unknown {
+                why: "zfs wasn't asked about it".to_owned(),
+            },
+        },
+    };
+    answer
+}
+
+fn leftover(target: &Target, facts: Option<&Facts>, said: &BTreeMap<DatasetName, Said>) -> Option<Leftover> {
+    let told = |record: StageRecord, promoted| Leftover {
+        run: record.run,
+        source: record.point.source.clone(),
+        point: record.point,
+        promoted,
+    };
+    if let Some(record) = facts.and_then(|facts| StageRecord::promoted(&target.dataset, facts)) {
+        return Some(told(record, true));
+    }
+    let Some(Said::Facts(staged)) = names::staging(&target.dataset)
+        .ok()
+        .and_then(|name| said.get(&name))
+    else {
+        return None;
+    };
+    StageRecord::of(staged)
+        .filter(|record| record.dataset == target.dataset && record.quarantined.is_none())
+        .map(|record| told(record, false))
+}
+
+/// The target's path as the kernel calls it.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The dataset exists.
+fn there(target: &Target, facts: &Facts, mounts: &[Mount]) -> Condition {
+    if !facts.is_filesystem {
+        return Condition::Occupied {
+            by: format!("a volume called {}", target.dataset),
+        };
+    }
+    let place = real(&target.mountpoint);
+    match mounts::at(mounts, &place) {
+        Some(mount) if mount.is_dataset(target.dataset.as_str()) => {
+            return match mounts::look(&place, Some(mount.device)) {
+                Ok(Standing::EmptyDir) => Condition::Empty,
+                Ok(Standing::PopulatedDir) => Condition::Populated,
+                Ok(other) => Condition::Unknown {
+                    why: format!("the root of {} looks like {other:?}", target.dataset),
+                },
+                Err(error) => Condition::Unknown {
+                    why: format!("can't look into {place:?}: {error}"),
+                },
+            };
+        }
+        _ => {}
+    }
+    if let Some(condition) = occupied(target, &place, mounts) {
+        return condition;
+    }
+    let why = match mounts::of(mounts, target.dataset.as_str()) {
+        Some(mount) => format!("it is mounted at {:?}", mount.point),
+        None => format!(
+            "it is not mounted (mountpoint={}, canmount={})",
+            facts.mountpoint.text, facts.canmount.text
+        ),
+    };
+    Condition::Unmounted { why }
+}
+
+fn not_there(target: &Target, mounts: &[Mount]) -> Condition {
+    occupied(target, &real(&target.mountpoint), mounts).unwrap_or(Condition::Absent)
+}
+
+/// What at a target's place would be hidden by mounting over it.
+pub(crate) fn occupied(target: &Target, place: &Path, mounts: &[Mount]) -> Option<Condition> {
+    if let Some(mount) = mounts::at(mounts, place) {
+        // A promotion that was cut off between renaming what stood there and unmounting it: the next one goes on.
+        if mount.fstype == "zfs" && names::is_aside(&target.dataset, &mount.source.to_string_lossy()) {
+            return None;
+        }
+        return Some(Condition::Occupied {
+            by: format!(
+                "the {} filesystem {}",
+                mount.fstype,
+                mount.source.to_string_lossy()
+            ),
+        });
+    }
+    match mounts::look(place, None) {
+        Ok(Standing::Nothing | Standing::EmptyDir) => None,
+        Ok(Standing::PopulatedDir) => Some(Condition::Occupied {
+            by: "a directory that holds something".to_owned(),
+        }),
+        Ok(Standing::Other) => Some(Condition::Occupied {
+            by: "something that is not a directory".to_owned(),
+        }),
+        Err(error) => Some(Condition::Unknown {
+            why: format!("can't look at {place:?}: {error}"),
+        }),
+    }
+}

@@ -1,0 +1,188 @@
+//! What has to be sent so that a replica has what the store has. Pure.
+//!
+//! - The base is the newest snapshot that both have; a bookmark stands for one that is gone from the store.
+//! - Newer snapshots of the replica's own are no conflict as long as nothing was written with them (TRAPS).
+//! - Where there is no base, or the replica was written to, or a name that is to be sent is another snapshot's there, the
+//!   replica's lineage is set aside by renaming and everything is sent anew beside it.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use reseed_core::names::{Guid, SnapshotName};
+use reseed_core::point::{SnapshotRef, Target};
+use reseed_core::replicate::{Divergence, ReplicationStep};
+
+use super::names;
+use super::parse::{Line, What};
+use super::transfer::{Own, is_cipher};
+
+/// A snapshot or bookmark of a lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) name: SnapshotName,
+    pub(crate) guid: Guid,
+    pub(crate) createtxg: u64,
+    pub(crate) written: u64,
+    pub(crate) taken_at: Timestamp,
+    pub(crate) own: Own,
+}
+
+/// A dataset with its snapshots and bookmarks, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    /// The dataset's guid; none when it isn't there.
+    pub(crate) dataset: Option<Guid>,
+    pub(crate) written: u64,
+    pub(crate) encrypted: bool,
+    pub(crate) resume_token: Option<String>,
+    pub(crate) snapshots: Vec<Mark>,
+    pub(crate) bookmarks: Vec<Mark>,
+}
+
+impl Lineage {
+    /// From the lines of one dataset.
+    pub(crate) fn of<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Self {
+        let mut all = Self::default();
+        for line in lines {
+            let mark = |name: &SnapshotName| Mark {
+                name: name.clone(),
+                guid: line.guid,
+                createtxg: line.createtxg,
+                written: line.written,
+                taken_at: line
+                    .taken
+                    .as_deref()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(line.creation),
+                own: Own {
+                    taken: line.taken.clone(),
+                    unseeded: line.unseeded,
+                    digest: line.digest.clone(),
+                },
+            };
+            match &line.what {
+                What::Snapshot(name) => all.snapshots.push(mark(name)),
+                What::Bookmark(name) => all.bookmarks.push(mark(name)),
+                What::Dataset => {
+                    all.dataset = Some(line.guid);
+                    all.written = line.written;
+                    all.encrypted = is_cipher(&line.encryption);
+                    all.resume_token = line.resume_token.clone();
+                }
+            }
+        }
+        all.snapshots.sort_by_key(|mark| mark.createtxg);
+        all.bookmarks.sort_by_key(|mark| mark.createtxg);
+        all
+    }
+
+    pub(crate) fn has(&self, guid: Guid) -> bool {
+        self.snapshots.iter().any(|mark| mark.guid == guid)
+    }
+}
+
+/// What the next increment can be based on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) mark: Mark,
+    pub(crate) is_bookmark: bool,
+}
+
+/// The newest that both have.
+pub(crate) fn base(here: &Lineage, there: &Lineage) -> Option<Base> {
+    there.snapshots.iter().rev().find_map(|copy| {
+        let find = |marks: &[Mark]| marks.iter().find(|mark| mark.guid == copy.guid).cloned();
+        let snapshot = find(&here.snapshots).map(|mark| (mark, false));
+        let found = snapshot.or_else(|| find(&here.bookmarks).map(|mark| (mark, true)));
+        found.map(|(mark, is_bookmark)| Base { mark, is_bookmark })
+    })
+}
+
+/// Why a replica's lineage can't be continued, if so.
+fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<String> {
+    there.dataset?;
+    let Some(base) = base else {
+        // Nothing but a stream that began to arrive: it is gone on with, or thrown away.
+        if there.snapshots.is_empty() && there.resume_token.is_some() {
+            return None;
+        }
+        return Some(format!(
+            "none of its {} snapshots is one of the store's {}",
+            there.snapshots.len(),
+            here.snapshots.len()
+        ));
+    };
+    if there.written > 0 && there.resume_token.is_none() {
+        return Some(format!(
+            "{} bytes were written to it since its newest snapshot",
+            there.written
+        ));
+    }
+    let since = there
+        .snapshots
+        .iter()
+        .rev()
+        .take_while(|mark| mark.guid != base.mark.guid);
+    let own: Vec<&Mark> = since.filter(|mark| mark.written > 0).collect();
+    if let Some(own) = own.first() {
+        return Some(format!(
+            "it has a snapshot with data of its own, {}, since {}",
+            own.name, base.mark.name
+        ));
+    }
+    let taken: HashSet<&SnapshotName> = there.snapshots.iter().map(|mark| &mark.name).collect();
+    after(here, Some(base))
+        .find(|mark| taken.contains(&mark.name))
+        .map(|mark| format!("{} is another snapshot there than in the store", mark.name))
+}
+
+/// The store's snapshots that are newer than the base.
+fn after<'a>(here: &'a Lineage, base: Option<&Base>) -> impl Iterator<Item = &'a Mark> {
+    let since = base.map(|base| base.mark.createtxg);
+    here.snapshots
+        .iter()
+        .filter(move |mark| since.is_none_or(|since| mark.createtxg > since))
+}
+
+/// What would be sent of one target; nothing when the replica is up to date, or the store has no snapshot.
+pub(crate) fn step(
+    target: &Target,
+    replica: &reseed_core::names::DatasetName,
+    here: &Lineage,
+    there: &Lineage,
+) -> Result<Option<ReplicationStep>, reseed_core::error::StoreError> {
+    let found = base(here, there);
+    let why = diverged(here, there, found.as_ref());
+    let found = found.filter(|_| why.is_none());
+    let send: Vec<&Mark> = after(here, found.as_ref()).collect();
+    if send.is_empty() {
+        return Ok(None);
+    }
+    let reference = |mark: &Mark| SnapshotRef {
+        dataset: target.dataset.clone(),
+        name: mark.name.clone(),
+        guid: mark.guid,
+    };
+    let set_aside = match why {
+        None => None,
+        Some(why) => {
+            let newest = there.snapshots.last().map(|mark| mark.guid).or(there.dataset);
+            let newest = newest.unwrap_or(Guid(0));
+            Some(Divergence {
+                newest,
+                renamed_to: names::diverged(replica, newest)?.to_string(),
+                why,
+            })
+        }
+    };
+    Ok(Some(ReplicationStep {
+        target: target.clone(),
+        base: found.as_ref().map(|base| reference(&base.mark)),
+        bytes: Some(send.iter().map(|mark| mark.written).sum()),
+        send: send.into_iter().map(reference).collect(),
+        set_aside,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::super::argv::tests::{ds, snap};
+use super::*;
+
+fn mark(name: &str, guid: u64, txg: u64, written: u64) -> Mark {
+    Mark {
+        name: snap(name),
+        guid: Guid(guid),
+        createtxg: txg,
+        written,
+        taken_at: Timestamp::UNIX_EPOCH,
+        own: Own::default(),
+    }
+}
+
+fn lineage(snapshots: &[Mark]) -> Lineage {
+    Lineage {
+        dataset: Some(Guid(99)),
+        snapshots: snapshots.to_vec(),
+        ..Lineage::default()
+    }
+}
+
+fn planned(here: &Lineage, there: &Lineage) -> Option<ReplicationStep> {
+    let target = Target {
+        dataset: ds("tank/a"),
+        mountpoint: "/a".into(),
+    };
+    step(&target, &ds("back/tank/a"), here, there).unwrap()
+}
+
+fn names_of(step: &ReplicationStep) -> Vec<&str> {
+    step.send.iter().map(|one| one.name.as_str()).collect()
+}
+
+#[test]
+fn what_is_newer_than_the_base_is_sent() {
+    let here = lineage(&[mark("a", 1, 10, 5), mark("b", 2, 20, 6), mark("c", 3, 30, 7)]);
+    let full = planned(&here, &Lineage::default()).unwrap();
+    assert_eq!(
+        (names_of(&full), full.base.is_none(), full.bytes),
+        (vec!["a", "b", "c"], true, Some(18))
+    );
+    let next = planned(&here, &lineage(&[mark("a", 1, 7, 5), mark("b", 2, 8, 6)])).unwrap();
+    assert_eq!(
+        (names_of(&next), next.base.clone().unwrap().name),
+        (vec!["c"], snap("b"))
+    );
+    assert_eq!(planned(&here, &here), None);
+    assert_eq!(planned(&lineage(&[]), &here), None);
+    assert_eq!(planned(&Lineage::default(), &Lineage::default()), None);
+}
+
+#[test]
+fn a_bookmark_stands_for_a_snapshot_that_is_gone() {
+    let mut here = lineage(&[mark("c", 3, 30, 7)]);
+    let there = lineage(&[mark("a", 1, 7, 5), mark("b", 2, 8, 6)]);
+    assert!(planned(&here, &there).unwrap().set_aside.is_some());
+    here.bookmarks = vec![mark("reseed:second:2", 2, 20, 0)];
+    let next = planned(&here, &there).unwrap();
+    assert_eq!(
+        (next.base.unwrap().name, next.set_aside),
+        (snap("reseed:second:2"), None)
+    );
+}
+
+#[test]
+fn only_what_can_not_be_continued_is_set_aside() {
+    let here = lineage(&[mark("a", 1, 10, 5), mark("b", 2, 20, 6)]);
+    let set_aside = |there: &Lineage| {
+        planned(&here, there).and_then(|step| step.set_aside.map(|d| (d.newest, step.base)))
+    };
+    // Newer ones of its own without data are no conflict, with data they are.
+    assert_eq!(
+        set_aside(&lineage(&[mark("a", 1, 7, 5), mark("own", 8, 8, 0)])),
+        None
+    );
+    assert_eq!(
+        set_aside(&lineage(&[mark("a", 1, 7, 5), mark("own", 8, 8, 1)])),
+        Some((Guid(8), None))
+    );
+    // The name that is to be sent is another snapshot's.
+    assert_eq!(
+        set_aside(&lineage(&[mark("a", 1, 7, 5), mark("b", 8, 8, 0)])),
+        Some((Guid(8), None))
+    );
+    assert_eq!(set_aside(&lineage(&[mark("x", 7, 7, 5)])), Some((Guid(7), None)));
+    // A dataset that somebody made there.
+    assert_eq!(set_aside(&lineage(&[])), Some((Guid(99), None)));
+    let mut written = lineage(&[mark("a", 1, 7, 5)]);
+    written.written = 1;
+    assert_eq!(set_aside(&written), Some((Guid(1), None)));
+    // A stream that was cut off is not a divergence.
+    let mut begun = lineage(&[]);
+    begun.resume_token = Some("1-x".to_owned());
+    assert_eq!(set_aside(&begun), None);
+}

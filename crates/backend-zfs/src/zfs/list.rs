@@ -1,0 +1,300 @@
+//! Asking for datasets and snapshots: one process for any number of them.
+//!
+//! Promises that what isn't there is told apart from what can't be asked: "does not exist" is also what `zfs` says of a
+//! dataset whose pool isn't imported, so that is only believed after the pool was seen.
+
+use std::collections::{BTreeSet, HashMap};
+
+use reseed_core::Context;
+use reseed_core::error::{Common, Effect, Error};
+use reseed_core::exec::Output;
+use reseed_core::names::{DatasetName, HoldTag, SnapshotName};
+use reseed_core::point::Snapshot;
+
+use super::argv::{self, Args};
+use super::error::{self, Fault, FromFault};
+use super::names;
+use super::parse::{self, Line, Listed, Said};
+use super::pools::{self, Pool};
+use super::record;
+use super::tool::{Tool, not_understood};
+
+/// What is said of each dataset, in their order, in one process.
+pub(crate) async fn facts<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    names: &[DatasetName],
+) -> Result<Vec<Said>, Error<K>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let what = "can't ask zfs about the datasets";
+    let output = tool
+        .ask(cx, argv::get_facts(names))
+        .await
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    let words = output.stderr.text();
+    let mut all = parse::facts(names, stdout, &words).map_err(|bad| not_understood(what, bad))?;
+    // Nothing was answered at all (no module, no permission): its words are the reason, for each.
+    let reason = words.trim();
+    if !reason.is_empty() {
+        for said in &mut all {
+            if let Said::Unclear(why) = said
+                && parse::not_opened(&words).is_empty()
+            {
+                *why = reason.lines().take(3).collect::<Vec<_>>().join(" / ");
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What is said of one dataset.
+pub(crate) async fn fact<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    name: &DatasetName,
+) -> Result<Said, Error<K>> {
+    let mut all = facts(tool, cx, std::slice::from_ref(name)).await?;
+    Ok(all
+        .pop()
+        .unwrap_or_else(|| Said::Unclear("nothing was said".to_owned())))
+}
+
+/// The state of a pool: the kernel's word, or the tool's.
+pub(crate) async fn pool(tool: &Tool, cx: &Context, name: &str) -> Pool {
+    if let Some(Pool::Usable) = pools::by_kernel(tool, name) {
+        return Pool::Usable;
+    }
+    let mut all = pools::by_tool(tool, cx, [name]).await;
+    all.remove(name)
+        .unwrap_or_else(|| Pool::Unknown(format!("nothing is known of pool {name}")))
+}
+
+/// Fails unless the pools of these datasets can be worked with.
+pub(crate) async fn pools_usable<'a, K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    datasets: impl IntoIterator<Item = &'a DatasetName>,
+) -> Result<(), Error<K>> {
+    let names: BTreeSet<&str> = datasets.into_iter().map(DatasetName::pool).collect();
+    for name in names {
+        match pool(tool, cx, name).await {
+            Pool::Usable => {}
+            Pool::Unavailable(why) | Pool::Unknown(why) => {
+                return Err(error::said(why, Fault::Pool, "", Effect::None));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every snapshot of exactly these datasets, as the tool lists them. Those that aren't there have none.
+pub(crate) async fn snapshots<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    datasets: &[DatasetName],
+) -> Result<Vec<Listed>, Error<K>> {
+    if datasets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
+    let args = argv::list_snapshots(wanted.iter().copied());
+    let mut found = listed(tool, cx, args, wanted.iter().map(|name| name.as_str()).collect()).await?;
+    found.retain(|snapshot| wanted.contains(&snapshot.dataset));
+    Ok(found)
+}
+
+/// Those of these snapshots that are there, by name. Their guids are for the caller to compare.
+pub(crate) async fn these<'a, K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
+) -> Result<Vec<Listed>, Error<K>> {
+    let wanted: BTreeSet<(&DatasetName, &SnapshotName)> = snapshots.into_iter().collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = wanted.iter().map(|(d, s)| format!("{d}@{s}")).collect();
+    let args = argv::list_these(wanted.iter().copied());
+    listed(tool, cx, args, names.iter().map(String::as_str).collect()).await
+}
+
+/// Runs a listing of `wanted`, and accepts of its failures only that some of them aren't there.
+async fn listed<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    args: Args,
+    wanted: BTreeSet<&str>,
+) -> Result<Vec<Listed>, Error<K>> {
+    let what = "can't list snapshots";
+    let output = tool
+        .ask(cx, args)
+        .await
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    if !output.exit.success() {
+        let gone = only_missing(tool, &output, &wanted)?;
+        let datasets: Vec<DatasetName> = gone
+            .iter()
+            .filter_map(|name| DatasetName::new(name.split('@').next().unwrap_or(name)).ok())
+            .collect();
+        pools_usable(tool, cx, &datasets).await?;
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    parse::snapshots(stdout).map_err(|bad| not_understood(what, bad))
+}
+
+/// The names that weren't there, when that is all that went wrong.
+fn only_missing<K: FromFault>(
+    tool: &Tool,
+    output: &Output,
+    wanted: &BTreeSet<&str>,
+) -> Result<Vec<String>, Error<K>> {
+    let words = output.stderr.text();
+    let said = parse::not_opened(&words);
+    let gone = |name: &str, why: &str| wanted.contains(name) && why == "dataset does not exist";
+    let all = !said.is_empty()
+        && said.iter().all(|(name, why)| gone(name, why))
+        && words.lines().filter(|line| !line.trim().is_empty()).count() == said.len();
+    if !all {
+        return Err(tool.failed("can't list snapshots", output));
+    }
+    Ok(said.keys().map(|name| (*name).to_owned()).collect())
+}
+
+/// The lineages of exactly these datasets. Those that aren't there have no lines.
+pub(crate) async fn lineages<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    datasets: &[DatasetName],
+) -> Result<Vec<Line>, Error<K>> {
+    if datasets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let what = "can't list snapshots and bookmarks";
+    let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
+    let output = tool
+        .ask(cx, argv::list_lineages(wanted.iter().copied()))
+        .await
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    if !output.exit.success() {
+        let names = wanted.iter().map(|name| name.as_str()).collect();
+        only_missing::<K>(tool, &output, &names)?;
+        pools_usable(tool, cx, datasets).await?;
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    let mut found = parse::lineages(stdout).map_err(|bad| not_understood(what, bad))?;
+    found.retain(|line| wanted.contains(&line.dataset));
+    Ok(found)
+}
+
+/// A dataset and the datasets right below it.
+pub(crate) async fn children<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<DatasetName>, Error<K>> {
+    let what = format!("can't list what is below {dataset}");
+    let output = tool
+        .ask(cx, argv::list_children(dataset))
+        .await
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    if !output.exit.success() {
+        only_missing::<K>(tool, &output, &BTreeSet::from([dataset.as_str()]))?;
+        pools_usable(tool, cx, [dataset]).await?;
+        return Ok(Vec::new());
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    let names = parse::names(stdout).map_err(|bad| not_understood(&*what, bad))?;
+    Ok(names.into_iter().filter(|name| name != dataset).collect())
+}
+
+/// What was set aside for a dataset.
+pub(crate) async fn asides<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<DatasetName>, Error<K>> {
+    let Some(parent) = names::parent(dataset) else {
+        return Ok(Vec::new());
+    };
+    let mut kept = children(tool, cx, &parent).await?;
+    kept.retain(|name| names::is_aside(dataset, name.as_str()));
+    Ok(kept)
+}
+
+/// Who holds these, by full name. Asked only of those that somebody does hold.
+pub(crate) async fn holds<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    snapshots: &[Listed],
+) -> Result<HashMap<String, Vec<HoldTag>>, Error<K>> {
+    let held: Vec<&Listed> = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.userrefs > 0)
+        .collect();
+    let mut all: HashMap<String, Vec<HoldTag>> = HashMap::new();
+    for part in held.chunks(1000) {
+        let what = "can't list the holds of snapshots";
+        let args = argv::holds(part.iter().map(|one| (&one.dataset, &one.name)));
+        let output = error::succeeded(tool.ask(cx, args).await, what, Effect::None)?;
+        let stdout = output
+            .whole_stdout()
+            .map_err(|error| error.into_error(what, Effect::None))?;
+        for (full, tag) in parse::holds(stdout).map_err(|bad| not_understood(what, bad))? {
+            all.entry(full).or_default().push(tag);
+        }
+    }
+    for tags in all.values_mut() {
+        tags.sort();
+    }
+    Ok(all)
+}
+
+/// Snapshots as the store answers them, in the order of `datasets` and oldest first within each.
+pub(crate) fn in_order(
+    datasets: &[DatasetName],
+    mut found: Vec<Listed>,
+    holds: &HashMap<String, Vec<HoldTag>>,
+) -> Vec<Snapshot> {
+    found.sort_by_key(|snapshot| snapshot.createtxg);
+    let mut of: HashMap<&DatasetName, Vec<Snapshot>> = HashMap::new();
+    for one in &found {
+        let full = format!("{}@{}", one.dataset, one.name);
+        of.entry(&one.dataset)
+            .or_default()
+            .push(snapshot(one, holds.get(&full).cloned().unwrap_or_default()));
+    }
+    datasets
+        .iter()
+        .flat_map(|dataset| of.remove(dataset).unwrap_or_default())
+        .collect()
+}
+
+/// A listed snapshot with what our own properties say of it.
+pub(crate) fn snapshot(one: &Listed, holds: Vec<HoldTag>) -> Snapshot {
+    Snapshot {
+        dataset: one.dataset.clone(),
+        name: one.name.clone(),
+        guid: one.guid,
+        taken_at: record::taken_at(one),
+        fingerprint: record::fingerprint(one),
+        bytes: Some(one.referenced),
+        holds,
+        unseeded: one.unseeded,
+    }
+}
+
+/// An error for something that isn't there.
+pub(crate) fn not_found<K: FromFault>(what: impl Into<String>) -> Error<K> {
+    Error::new(K::from_common(Common::NotFound), what)
+}

@@ -1,0 +1,52 @@
+//! ZFS, through its own tools `zfs` and `zpool` (2.1 and later).
+//!
+//! - [`NativeStore`]: the [`SnapshotStore`](reseed_core::SnapshotStore) over the datasets of this machine's pools
+//! - [`LocalSource`]: the [`RestoreSource`](reseed_core::RestoreSource) over a target's own snapshots
+//! - [`ReplicaSource`]: the one over its copies in a second pool, here or over ssh
+//! - [`NativeReplicator`]: the [`Replicator`](reseed_core::Replicator) to a second pool, here or over ssh
+//!
+//! # What it promises
+//! - Live data is never overwritten, rolled back or destroyed: no command of ours has `-F`, `-r`, `-R` or `rollback` in
+//!   it. A dataset becomes live by one `zfs rename`, onto nothing; what stood there is renamed aside and stays.
+//! - "Absent" only of an imported pool that answers; "empty" and "populated" only of a root that is this dataset's own.
+//! - One `zfs` process tells the state of any number of targets, another lists the snapshots of any number.
+//! - A crash at any moment leaves nothing half done that looks done, and the same command again goes on.
+//!
+//! # What it can't
+//! - A pool's root dataset can't be restored: it can't be renamed. Nor can a dataset that has others below it, as long as it
+//!   stands there: a rename would take them along.
+//! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
+
+mod argv;
+mod error;
+mod inspect;
+mod lineage;
+mod list;
+mod local;
+mod location;
+mod mapping;
+mod mounts;
+mod names;
+mod parse;
+mod points;
+mod pools;
+mod promote;
+mod record;
+mod replica;
+mod replicate;
+mod settle;
+mod snapshots;
+mod staging;
+mod store;
+mod tool;
+mod transfer;
+mod version;
+mod work;
+
+pub use local::LocalSource;
+pub use location::{Location, Ssh};
+pub use mapping::Mapping;
+pub use replica::ReplicaSource;
+pub use replicate::NativeReplicator;
+pub use store::{DEFAULT_PLACES, NativeStore};
+pub use version::{Installed, LEAST, Version};

@@ -1,0 +1,381 @@
+//! What `zfs` and `zpool` answer, as types. Pure; knows the `-Hp` forms of 2.1 to 2.3, which are the same.
+//!
+//! Promises that an answer that is cut off, garbled or about something else is an error and never a shorter answer, and
+//! that hostile property values (tabs, newlines, lines that look like the tool's) spoil at most the dataset that they
+//! are on.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use reseed_core::names::{DatasetName, Guid, HoldTag, SnapshotName};
+
+use super::argv::FACTS;
+
+/// Why an answer could not be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadOutput(pub(crate) String);
+
+fn bad<T>(why: impl Into<String>) -> Result<T, BadOutput> {
+    Err(BadOutput(why.into()))
+}
+
+/// The beginning of a text, for an error.
+fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(120).collect();
+    format!("{cut:?}")
+}
+
+/// The text of an answer, which must end with a whole line.
+pub(crate) fn text(output: &[u8]) -> Result<&str, BadOutput> {
+    let text = std::str::from_utf8(output).map_err(|error| BadOutput(format!("it is not text: {error}")))?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        return bad(format!(
+            "it ends in the middle of a line: {}",
+            shown(text.rsplit('\n').next().unwrap_or(""))
+        ));
+    }
+    Ok(text)
+}
+
+/// Whose value a property has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The dataset's own.
+    Local,
+    /// It came with a received stream.
+    Received,
+    /// Another dataset's, a default, or the tool's own.
+    Other,
+}
+
+/// A property's value with its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+}
+
+/// What is known of one dataset. Missing properties are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) guid: Guid,
+    pub(crate) is_filesystem: bool,
+    pub(crate) mountpoint: Value,
+    pub(crate) canmount: Value,
+    /// `dataset@snapshot` that it is a clone of.
+    pub(crate) clone_of: Option<String>,
+    /// It holds a half received stream.
+    pub(crate) resume_token: Option<String>,
+    /// The dataset's own value.
+    pub(crate) marker: Option<String>,
+    /// The dataset's own value.
+    pub(crate) stage: Option<String>,
+}
+
+/// What was said of one of the datasets that were asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    Facts(Box<Facts>),
+    /// The tool's word that it doesn't exist (or that its pool isn't imported: it doesn't tell).
+    NotThere,
+    /// Something else, or nothing at all.
+    Unclear(String),
+}
+
+/// Reads the answer to [`get_facts`](super::argv::get_facts): one entry per dataset, in their order.
+pub(crate) fn facts(wanted: &[DatasetName], stdout: &[u8], stderr: &str) -> Result<Vec<Said>, BadOutput> {
+    let stdout = text(stdout)?;
+    let known: HashMap<&str, usize> = wanted
+        .iter()
+        .enumerate()
+        .map(|(at, name)| (name.as_str(), at))
+        .collect();
+    let mut found: Vec<HashMap<&str, Vec<String>>> = vec![HashMap::new(); wanted.len()];
+    let mut open: Option<(usize, &str)> = None;
+    for line in stdout.lines() {
+        let mut parts = line.splitn(3, '\t');
+        let begins = match (parts.next(), parts.next(), parts.next()) {
+            (Some(name), Some(property), Some(rest)) => known
+                .get(name)
+                .zip(FACTS.iter().find(|fact| **fact == property))
+                .map(|(at, property)| (*at, *property, rest)),
+            _ => None,
+        };
+        match (begins, open) {
+            (Some((at, property, rest)), _) => {
+                found[at].entry(property).or_default().push(rest.to_owned());
+                open = Some((at, property));
+            }
+            // A value with a newline in it goes on.
+            (None, Some((at, property))) => {
+                if let Some(value) = found[at].get_mut(property).and_then(|values| values.last_mut()) {
+                    value.push('\n');
+                    value.push_str(line);
+                }
+            }
+            (None, None) => return bad(format!("it begins with something else: {}", shown(line))),
+        }
+    }
+    let missing = not_opened(stderr);
+    let answers = wanted.iter().zip(&found).map(|(name, values)| {
+        if values.is_empty() {
+            return match missing.get(name.as_str()) {
+                Some(why) if *why == "dataset does not exist" || why.starts_with("no such pool") => {
+                    Said::NotThere
+                }
+                Some(why) => Said::Unclear((*why).to_owned()),
+                None => Said::Unclear("the tool said nothing about it".to_owned()),
+            };
+        }
+        one(name, values).map_or_else(|bad| Said::Unclear(bad.0), |facts| Said::Facts(Box::new(facts)))
+    });
+    Ok(answers.collect())
+}
+
+fn one(name: &DatasetName, values: &HashMap<&str, Vec<String>>) -> Result<Facts, BadOutput> {
+    let get = |property: &str| -> Result<Value, BadOutput> {
+        let [raw] = values.get(property).map(Vec::as_slice).unwrap_or_default() else {
+            return bad(format!("{name} has no single value of {property}"));
+        };
+        let Some((text, source)) = raw.rsplit_once('\t') else {
+            return bad(format!("{property} of {name} has no source: {}", shown(raw)));
+        };
+        let origin = match source {
+            "local" => Origin::Local,
+            "received" => Origin::Received,
+            "-" | "default" | "none" | "temporary" => Origin::Other,
+            source if source.starts_with("inherited from ") => Origin::Other,
+            source => {
+                return bad(format!(
+                    "{property} of {name} has an unknown source: {}",
+                    shown(source)
+                ));
+            }
+        };
+        Ok(Value {
+            text: text.to_owned(),
+            origin,
+        })
+    };
+    let own = |property| get(property).map(|value| (value.origin == Origin::Local).then_some(value.text));
+    let some = |property| get(property).map(|value| (value.text != "-").then_some(value.text));
+    let guid = get("guid")?.text;
+    Ok(Facts {
+        guid: guid
+            .parse()
+            .map_err(|_| BadOutput(format!("the guid of {name} is {}", shown(&guid))))?,
+        is_filesystem: match get("type")?.text.as_str() {
+            "filesystem" => true,
+            "volume" => false,
+            other => return bad(format!("{name} is a {}", shown(other))),
+        },
+        mountpoint: get("mountpoint")?,
+        canmount: get("canmount")?,
+        clone_of: some("origin")?,
+        resume_token: some("receive_resume_token")?,
+        marker: own(super::argv::MARKER)?,
+        stage: own(super::argv::STAGE)?,
+    })
+}
+
+/// What `zfs` said of the names that it couldn't open: `cannot open 'tank/x': dataset does not exist`.
+pub(crate) fn not_opened(stderr: &str) -> HashMap<&str, &str> {
+    let line = |line: &'_ str| -> Option<(usize, usize)> {
+        let rest = line.strip_prefix("cannot open '")?;
+        // Names hold no quote.
+        let end = rest.find("': ")?;
+        Some((line.len() - rest.len(), end))
+    };
+    stderr
+        .lines()
+        .filter_map(|text| {
+            let (from, len) = line(text)?;
+            Some((&text[from..from + len], &text[from + len + 3..]))
+        })
+        .collect()
+}
+
+/// A snapshot as the listing tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) dataset: DatasetName,
+    pub(crate) name: SnapshotName,
+    pub(crate) guid: Guid,
+    pub(crate) createtxg: u64,
+    pub(crate) creation: Timestamp,
+    pub(crate) userrefs: u64,
+    pub(crate) referenced: u64,
+    pub(crate) taken: Option<String>,
+    pub(crate) unseeded: bool,
+    pub(crate) digest: Option<String>,
+}
+
+/// Reads the answer to [`list_snapshots`](super::argv::list_snapshots).
+pub(crate) fn snapshots(stdout: &[u8]) -> Result<Vec<Listed>, BadOutput> {
+    text(stdout)?.lines().map(listed).collect()
+}
+
+fn listed(line: &str) -> Result<Listed, BadOutput> {
+    let columns: Vec<&str> = line.split('\t').collect();
+    let [
+        full,
+        guid,
+        createtxg,
+        creation,
+        userrefs,
+        referenced,
+        taken,
+        unseeded,
+        digest,
+    ] = columns[..]
+    else {
+        return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
+    };
+    let wrong = |what: &str| BadOutput(format!("{what} in {}", shown(line)));
+    let number = |text: &str, what| text.parse::<u64>().map_err(|_| wrong(what));
+    let (dataset, name) = full.split_once('@').ok_or_else(|| wrong("no snapshot"))?;
+    let seconds = creation.parse().map_err(|_| wrong("no time of creation"))?;
+    let own = |text: &str| (text != "-").then(|| text.to_owned());
+    Ok(Listed {
+        dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
+        name: SnapshotName::new(name).map_err(|_| wrong("no snapshot's name"))?,
+        guid: guid.parse().map_err(|_| wrong("no guid"))?,
+        createtxg: number(createtxg, "no transaction group")?,
+        creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
+        userrefs: number(userrefs, "no number of holds")?,
+        referenced: number(referenced, "no size")?,
+        taken: own(taken),
+        unseeded: unseeded == "on",
+        digest: own(digest),
+    })
+}
+
+/// One line of a dataset's lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) dataset: DatasetName,
+    pub(crate) what: What,
+    pub(crate) guid: Guid,
+    pub(crate) createtxg: u64,
+    pub(crate) creation: Timestamp,
+    /// Bytes that are new since the snapshot before.
+    pub(crate) written: u64,
+    pub(crate) encryption: String,
+    pub(crate) resume_token: Option<String>,
+    pub(crate) taken: Option<String>,
+    pub(crate) unseeded: bool,
+    pub(crate) digest: Option<String>,
+}
+
+/// What a line of a lineage is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    Dataset,
+    Snapshot(SnapshotName),
+    Bookmark(SnapshotName),
+}
+
+/// Reads the answer to [`list_lineages`](super::argv::list_lineages).
+pub(crate) fn lineages(stdout: &[u8]) -> Result<Vec<Line>, BadOutput> {
+    text(stdout)?.lines().map(lineage).collect()
+}
+
+fn lineage(line: &str) -> Result<Line, BadOutput> {
+    let columns: Vec<&str> = line.split('\t').collect();
+    let [
+        full,
+        guid,
+        createtxg,
+        creation,
+        written,
+        encryption,
+        token,
+        taken,
+        unseeded,
+        digest,
+    ] = columns[..]
+    else {
+        return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
+    };
+    let wrong = |what: &str| BadOutput(format!("{what} in {}", shown(line)));
+    let named = |text: &str| SnapshotName::new(text).map_err(|_| wrong("no name"));
+    let (dataset, what) = match (full.split_once('@'), full.split_once('#')) {
+        (Some((dataset, name)), _) => (dataset, What::Snapshot(named(name)?)),
+        (None, Some((dataset, name))) => (dataset, What::Bookmark(named(name)?)),
+        (None, None) => (full, What::Dataset),
+    };
+    let seconds = creation.parse().map_err(|_| wrong("no time of creation"))?;
+    let own = |text: &str| (text != "-").then(|| text.to_owned());
+    let written = match (written, &what) {
+        // A bookmark has no data, and what holds a half received stream tells none.
+        ("-", _) => 0,
+        (number, _) => number.parse().map_err(|_| wrong("no size"))?,
+    };
+    Ok(Line {
+        dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
+        what,
+        guid: guid.parse().map_err(|_| wrong("no guid"))?,
+        createtxg: createtxg.parse().map_err(|_| wrong("no transaction group"))?,
+        creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
+        written,
+        encryption: encryption.to_owned(),
+        resume_token: own(token),
+        taken: own(taken),
+        unseeded: unseeded == "on",
+        digest: own(digest),
+    })
+}
+
+/// A hold: on what, and by whom.
+pub(crate) type Hold = (String, HoldTag);
+
+/// Reads the answer to [`holds`](super::argv::holds). A tag that is no name of ours gets its odd characters replaced:
+/// it is told to a person, and a release by its real name is not ours to make.
+pub(crate) fn holds(stdout: &[u8]) -> Result<Vec<Hold>, BadOutput> {
+    let hold = |line: &str| {
+        let mut columns = line.split('\t');
+        let (Some(full), Some(tag), Some(_)) = (columns.next(), columns.next(), columns.next()) else {
+            return bad(format!("not a hold: {}", shown(line)));
+        };
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || "_-.:".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let tag = HoldTag::new(tag)
+            .or_else(|_| {
+                HoldTag::new(format!(
+                    "_{}",
+                    tag.chars().map(plain).take(190).collect::<String>()
+                ))
+            })
+            .map_err(|error| BadOutput(error.to_string()))?;
+        Ok((full.to_owned(), tag))
+    };
+    text(stdout)?.lines().map(hold).collect()
+}
+
+/// Reads `zfs list -Hp -o name`.
+pub(crate) fn names(stdout: &[u8]) -> Result<Vec<DatasetName>, BadOutput> {
+    let name = |line: &str| {
+        DatasetName::new(line).map_err(|_| BadOutput(format!("not a dataset's name: {}", shown(line))))
+    };
+    text(stdout)?.lines().map(name).collect()
+}
+
+/// Reads `zpool list -Hp -o name,health`.
+pub(crate) fn pools(stdout: &[u8]) -> Result<Vec<(String, String)>, BadOutput> {
+    let pool = |line: &str| match line.split_once('\t') {
+        Some((name, health)) if !name.is_empty() && !health.contains('\t') => {
+            Ok((name.to_owned(), health.to_owned()))
+        }
+        _ => bad(format!("not a pool: {}", shown(line))),
+    };
+    text(stdout)?.lines().map(pool).collect()
+}
+
+#[cfg(test)]
+mod tests;

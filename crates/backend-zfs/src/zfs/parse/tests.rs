@@ -1,0 +1,201 @@
+use super::super::argv::tests::{ds, snap};
+use super::*;
+
+/// Recorded from OpenZFS 2.3.2 on Debian 12.
+const GET_2_3: &[u8] = include_bytes!("../fixtures/get-facts-2.3.2.stdout");
+const GET_2_3_ERR: &str = include_str!("../fixtures/get-facts-2.3.2.stderr");
+const LIST_2_3: &[u8] = include_bytes!("../fixtures/list-snapshots-2.3.2.stdout");
+const HOLDS_2_3: &[u8] = include_bytes!("../fixtures/holds-2.3.2.stdout");
+
+fn wanted() -> Vec<DatasetName> {
+    ["tank/svc/a", "tank/nope", "tank/svc/b c", "nopool/x"]
+        .map(ds)
+        .into()
+}
+
+#[test]
+fn recorded_facts_are_read() {
+    let all = facts(&wanted(), GET_2_3, GET_2_3_ERR).unwrap();
+    let [Said::Facts(a), Said::NotThere, Said::Facts(b), Said::NotThere] = &all[..] else {
+        panic!("{all:?}");
+    };
+    assert_eq!(a.guid, Guid(6_849_657_764_558_822_194));
+    assert!(a.is_filesystem);
+    assert_eq!(
+        (a.mountpoint.text.as_str(), a.mountpoint.origin),
+        ("/tank/svc/a", Origin::Other)
+    );
+    // An inherited marker is nobody's.
+    assert_eq!((&a.marker, &a.stage), (&None, &None));
+    assert_eq!((&a.clone_of, &a.resume_token), (&None, &None));
+    assert_eq!(b.mountpoint.text, "/tank/svc/b c");
+}
+
+#[test]
+fn recorded_snapshots_are_read() {
+    let all = snapshots(LIST_2_3).unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!((&all[0].dataset, &all[0].name), (&ds("tank/svc/a"), &snap("one")));
+    assert_eq!(all[0].guid, Guid(16_671_633_086_552_951_368));
+    assert_eq!(
+        (all[0].createtxg, all[0].userrefs, all[0].unseeded),
+        (13, 2, true)
+    );
+    assert_eq!(all[0].digest.as_deref(), Some("d"));
+    assert_eq!((all[1].taken.as_deref(), all[1].unseeded), (None, false));
+}
+
+#[test]
+fn recorded_holds_are_read() {
+    let all = holds(HOLDS_2_3).unwrap();
+    let tags: Vec<_> = all
+        .iter()
+        .map(|(full, tag)| (full.as_str(), tag.as_str()))
+        .collect();
+    assert_eq!(tags, [("tank/svc/a@one", "t1"), ("tank/svc/a@one", "_t_2")]);
+}
+
+#[test]
+fn a_cut_answer_is_never_a_shorter_one() {
+    for cut in 1..GET_2_3.len() {
+        match facts(&wanted(), &GET_2_3[..cut], GET_2_3_ERR) {
+            Err(_) => {}
+            Ok(all) => {
+                let whole = all.iter().filter(|said| matches!(said, Said::Facts(_))).count();
+                assert!(
+                    whole == 2 || all.iter().any(|said| matches!(said, Said::Unclear(_))),
+                    "{cut}"
+                );
+            }
+        }
+    }
+    for cut in 1..LIST_2_3.len() {
+        let whole_lines = LIST_2_3[cut - 1] == b'\n';
+        assert_eq!(snapshots(&LIST_2_3[..cut]).is_ok(), whole_lines, "{cut}");
+    }
+}
+
+#[test]
+fn what_nobody_spoke_of_is_unclear_and_not_missing() {
+    assert!(matches!(
+        facts(&[ds("tank/x")], b"", "").unwrap()[0],
+        Said::Unclear(_)
+    ));
+    let denied = "cannot open 'tank/x': permission denied\n";
+    assert!(matches!(
+        facts(&[ds("tank/x")], b"", denied).unwrap()[0],
+        Said::Unclear(_)
+    ));
+    let gone = "cannot open 'tank/x': dataset does not exist\n";
+    assert_eq!(facts(&[ds("tank/x")], b"", gone).unwrap()[0], Said::NotThere);
+    // About another dataset whose name begins alike.
+    assert!(matches!(
+        facts(&[ds("tank/x1")], b"", gone).unwrap()[0],
+        Said::Unclear(_)
+    ));
+}
+
+fn answer(marker: &str) -> String {
+    format!(
+        "tank/x\ttype\tfilesystem\t-\ntank/x\tguid\t7\t-\ntank/x\tmountpoint\t/x\tlocal\n\
+         tank/x\tcanmount\ton\tdefault\ntank/x\torigin\t-\t-\ntank/x\treceive_resume_token\t-\t-\n\
+         tank/x\treseed:marker\t{marker}\tlocal\ntank/x\treseed:stage\t-\t-\n"
+    )
+}
+
+#[test]
+fn hostile_values_spoil_only_their_own_dataset() {
+    let read = |marker: &str| {
+        facts(&[ds("tank/x")], answer(marker).as_bytes(), "")
+            .unwrap()
+            .remove(0)
+    };
+    for odd in [
+        "a\tb",
+        "a\nb",
+        "a\n\nb\t\tc",
+        "tank/y\tguid\t9",
+        "\"\\u0000\"",
+        "größe",
+    ] {
+        let Said::Facts(found) = read(odd) else {
+            panic!("{odd:?}")
+        };
+        assert_eq!(
+            (found.marker.as_deref(), found.guid),
+            (Some(odd), Guid(7)),
+            "{odd:?}"
+        );
+    }
+    // Lines that look like the tool's own make the dataset unclear, never another one.
+    for forged in ["x\tlocal\ntank/x\tguid\t9", "x\tlocal\ntank/x\treseed:stage\t{}"] {
+        assert!(matches!(read(forged), Said::Unclear(_)), "{forged:?}");
+    }
+    let huge = "x".repeat(3_000_000);
+    let Said::Facts(found) = read(&huge) else {
+        panic!("huge")
+    };
+    assert_eq!(found.marker.map(|text| text.len()), Some(3_000_000));
+}
+
+#[test]
+fn garbled_answers_are_errors() {
+    let guidless = answer("m").replace("\t7\t", "\t-7\t");
+    assert!(matches!(
+        facts(&[ds("tank/x")], guidless.as_bytes(), "").unwrap()[0],
+        Said::Unclear(_)
+    ));
+    assert!(facts(&[ds("tank/x")], b"usage:\n", "").is_err());
+    assert!(facts(&[ds("tank/x")], b"\xff\xfe\n", "").is_err());
+    let line = "tank/a@s\t1\t2\t3\t0\t5\t-\t-\t-\n";
+    assert!(snapshots(line.as_bytes()).is_ok());
+    for (from, to) in [
+        ("\t1\t", "\tx\t"),
+        ("@s", "s"),
+        ("tank/a", "tank//a"),
+        ("\t0\t", "\t\t"),
+        ("\t3\t", "\t99999999999999999\t"),
+    ] {
+        assert!(
+            snapshots(line.replacen(from, to, 1).as_bytes()).is_err(),
+            "{from:?} {to:?}"
+        );
+    }
+    assert!(snapshots(b"tank/a@s\t1\t2\t3\t0\t5\t-\t-\n").is_err());
+    assert!(holds(b"tank/a@s\n").is_err());
+    assert!(pools(b"tank\n").is_err());
+    assert_eq!(
+        pools(b"tank\tONLINE\n").unwrap(),
+        [("tank".to_owned(), "ONLINE".to_owned())]
+    );
+}
+
+#[test]
+fn lineages_are_read_and_cut_ones_refused() {
+    // Made by hand after what 2.3.2 prints: a dataset, two of its snapshots, a bookmark.
+    let lines = "back/r/a\t8\t5\t100\t0\toff\t1-ab-c\t-\t-\t-\n\
+        back/r/a@one\t18446744073709551615\t14\t100\t25\toff\t-\t2026-11-22T20:33:00Z\t-\t-\n\
+        back/r/a@two\t9\t15\t101\t0\taes-256-gcm\t-\t-\ton\td\n\
+        back/r/a#reseed:second:9\t9\t15\t101\t-\t-\t-\t-\t-\t-\n";
+    let all = lineages(lines.as_bytes()).unwrap();
+    let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
+    let expected = [
+        What::Dataset,
+        What::Snapshot(snap("one")),
+        What::Snapshot(snap("two")),
+        What::Bookmark(snap("reseed:second:9")),
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(
+        (all[0].resume_token.as_deref(), all[1].guid),
+        (Some("1-ab-c"), Guid(u64::MAX))
+    );
+    assert_eq!((all[1].written, all[2].unseeded, all[3].written), (25, true, 0));
+    for cut in 1..lines.len() {
+        assert_eq!(
+            lineages(&lines.as_bytes()[..cut]).is_ok(),
+            lines.as_bytes()[cut - 1] == b'\n',
+            "{cut}"
+        );
+    }
+}

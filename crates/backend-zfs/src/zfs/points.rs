@@ -1,0 +1,166 @@
+//! What the two sources over ZFS have in common: a lineage's snapshots as recovery points, and looking at what one holds.
+//!
+//! A lineage is a dataset and what was set aside beside it: history that a promotion has left there is offered too.
+
+use std::path::{Path, PathBuf};
+
+use reseed_core::Context;
+use reseed_core::error::{SourceError, SourceKind};
+use reseed_core::names::{DatasetName, Guid, SourceName};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestorePlan, RestoreRequest, Scope};
+use reseed_core::store::Staging;
+
+use super::mounts::{self, Standing};
+use super::parse::Listed;
+use super::tool::Tool;
+use super::{list, names, record, staging, work};
+
+/// Every snapshot of a lineage, newest first.
+pub(crate) async fn points(
+    tool: &Tool,
+    cx: &Context,
+    source: &SourceName,
+    target: &Target,
+    lineage: &DatasetName,
+) -> Result<Vec<RecoveryPoint>, SourceError> {
+    let mut datasets = vec![lineage.clone()];
+    datasets.extend(list::asides(tool, cx, lineage).await?);
+    let mut found: Vec<Listed> = list::snapshots(tool, cx, &datasets).await?;
+    found.sort_by(|a, b| {
+        let when = |one: &Listed| (record::taken_at(one), one.dataset == *lineage, one.createtxg);
+        when(b).cmp(&when(a))
+    });
+    let mut all: Vec<RecoveryPoint> = Vec::with_capacity(found.len());
+    for one in &found {
+        let point = RecoveryPoint {
+            id: one.guid.into(),
+            dataset: target.dataset.clone(),
+            source: source.clone(),
+            locator: format!("{}@{}", one.dataset, one.name),
+            snapshot: Some(one.name.clone()),
+            taken_at: record::taken_at(one),
+            fingerprint: record::fingerprint(one),
+            bytes: Some(one.referenced),
+            unseeded: one.unseeded,
+            partial: false,
+        };
+        // The same snapshot in two lineages is one point.
+        if !all.iter().any(|known| known.id == point.id) {
+            all.push(point);
+        }
+    }
+    Ok(all)
+}
+
+/// A point's snapshot, as it is now.
+pub(crate) async fn exact(
+    tool: &Tool,
+    cx: &Context,
+    point: &RecoveryPoint,
+    lineage: &DatasetName,
+) -> Result<Listed, SourceError> {
+    let gone = || {
+        let what = format!("there is no snapshot {} with guid {}", point.locator, point.id);
+        SourceError::new(SourceKind::NoSuchPoint, what)
+    };
+    let (dataset, name) = point.locator.split_once('@').ok_or_else(gone)?;
+    let guid: Guid = point.id.as_str().parse().map_err(|_| gone())?;
+    let (Ok(dataset), Ok(name)) = (dataset.parse::<DatasetName>(), name.parse()) else {
+        return Err(gone());
+    };
+    if dataset != *lineage && !names::is_aside(lineage, dataset.as_str()) {
+        return Err(gone().said(format!("{dataset} is not {lineage}")));
+    }
+    let found: Vec<Listed> = list::these(tool, cx, [(&dataset, &name)]).await?;
+    found.into_iter().find(|one| one.guid == guid).ok_or_else(gone)
+}
+
+/// Refuses what these sources can't do.
+pub(crate) fn whole(request: &RestoreRequest) -> Result<(), SourceError> {
+    match &request.scope {
+        Scope::Whole => Ok(()),
+        Scope::Path(path) => Err(SourceError::new(
+            SourceKind::Unsupported,
+            format!("a dataset comes back whole; {path:?} alone has to be copied out of an opened snapshot"),
+        )),
+    }
+}
+
+/// The dataset that a staging place is, which must be the target's own.
+pub(crate) fn staged_name(plan: &RestorePlan, staging: &Staging) -> Result<DatasetName, SourceError> {
+    let name =
+        names::staging(&plan.request.target.dataset).map_err(|error| error.convert(SourceKind::Target))?;
+    if staging.locator != name.as_str() || staging.target != plan.request.target {
+        let what = format!(
+            "{} is no staging dataset for {}",
+            staging.locator, plan.request.target.dataset
+        );
+        return Err(SourceError::new(SourceKind::InvalidInput, what));
+    }
+    Ok(name)
+}
+
+/// The record that staging begins with.
+pub(crate) fn begun(cx: &Context, plan: &RestorePlan) -> Result<String, SourceError> {
+    staging::begun(&plan.request.target, cx, &plan.request.point)
+        .map_err(|error| error.convert(SourceKind::Target))
+}
+
+/// Files and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a snapshot or dataset holds: it is mounted read-only for it. Nothing at all is `NothingRestored`. Where the
+/// point was measured when it was taken, its files needn't be counted again.
+pub(crate) async fn census(
+    source: String,
+    place: PathBuf,
+    point: &RecoveryPoint,
+) -> Result<Census, SourceError> {
+    let known = point.fingerprint.map(|found| Census {
+        files: found.files,
+        bytes: found.bytes,
+    });
+    work::mount::<SourceKind>(source, place.clone(), true).await?;
+    let at = place.clone();
+    let (id, dataset) = (point.id.clone(), point.dataset.clone());
+    let found = work::blocking("can't count what was restored", move || {
+        let failed = |error| SourceError::io(format!("can't look into {at:?}"), &error);
+        if mounts::look(&at, None).map_err(failed)? != Standing::PopulatedDir {
+            let what = format!("recovery point {id} of {dataset} is empty");
+            return Err(SourceError::new(SourceKind::NothingRestored, what));
+        }
+        match known {
+            Some(known) => Ok(known),
+            None => count(&at).map_err(failed),
+        }
+    })
+    .await;
+    work::unmount::<SourceKind>(place).await.and(found)
+}
+
+fn count(root: &Path) -> std::io::Result<Census> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut all = Census::default();
+    let mut linked = std::collections::HashSet::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                left.push(entry.path());
+            } else if meta.is_file() {
+                all.files += 1;
+                if meta.nlink() == 1 || linked.insert(meta.ino()) {
+                    all.bytes += meta.len();
+                }
+            }
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,424 @@
+//! The renames that make a staged dataset the target (S11, S12), and how they are taken back.
+//!
+//! Order, and what a crash between two steps leaves:
+//! 1. The staged dataset gets a record that says what it is about to become, bound to its guid. (Staged still.)
+//! 2. What stands at the target is renamed aside, while it is mounted, and looked at again: if a service has written to
+//!    it meanwhile, or uses it, it is renamed back, still mounted. (The target is absent; `inspect` knows what is mounted
+//!    at its place for something set aside.) Then it is unmounted, and told not to mount by itself.
+//! 3. The staged dataset is renamed to the target: from here on the restored data is what stands there, and the rest is
+//!    `Finish`. (Unmounted, told by `inspect` as promoted.)
+//! 4. Properties that staging had changed are set right and it is mounted. A clone of what was set aside is promoted
+//!    (`zfs promote`): the snapshots up to the restored one come along, so history and the base of the next replication
+//!    stay with the live dataset, and what was set aside no longer carries it. Newer snapshots stay aside. None is lost.
+//! 5. The marker is written, and then the record is taken away.
+
+use std::path::Path;
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::names::{DatasetName, Guid};
+use reseed_core::point::{Marker, Target};
+use reseed_core::store::{Condition, Replace, Settled};
+
+use super::mounts::{self, Mount, Standing};
+use super::parse::{Facts, Origin};
+use super::record::{self, StageRecord};
+use super::settle::{forbids, known, stale, standing, write_marker};
+use super::snapshots::calm;
+use super::staging::{ours, staging_place};
+use super::tool::Tool;
+use super::{argv, inspect, list, names, work};
+
+/// Says that a target carries this very marker already: the same request, settled before.
+pub(crate) fn already(facts: &Facts, marker: &Marker) -> Option<Settled> {
+    (record::marker(facts).as_ref() == Some(marker)).then(|| Settled {
+        guid: Some(facts.guid),
+        ..Settled::default()
+    })
+}
+
+/// The target's place as a property's value.
+pub(crate) fn mountpoint_text(target: &Target) -> Result<&str, StoreError> {
+    target.mountpoint.to_str().ok_or_else(|| {
+        let what = format!(
+            "{:?} is not text, which a mountpoint of ZFS must be",
+            target.mountpoint
+        );
+        StoreError::new(StoreKind::InvalidInput, what)
+    })
+}
+
+/// Puts what is staged in the target's place.
+pub(crate) async fn promote(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    replace: Replace,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    mountpoint_text(target)?;
+    let name = names::staging(&target.dataset)?;
+    let live = known(tool, cx, &target.dataset).await?;
+    let Some(staged) = known(tool, cx, &name).await? else {
+        return promoted_before(tool, cx, target, live, marker).await;
+    };
+    let mut record = ours(&name, target, &staged)?;
+    if staged.resume_token.is_some() {
+        return Err(stale(format!(
+            "{name} holds a stream that was only received in part"
+        )));
+    }
+    if let Some(live) = &live
+        && let Some(done) = already(live, marker)
+    {
+        // Another staging has begun since; it is not what the marker tells of.
+        return Ok(done);
+    }
+    let there = standing(tool, cx, target).await?;
+    let aside = to_set_aside(tool, cx, target, live.as_ref(), &there, replace).await?;
+    record.promoting = Some(staged.guid);
+    record.mountpoint = live
+        .as_ref()
+        .filter(|live| live.mountpoint.origin == Origin::Local && live.mountpoint.text == "legacy")
+        .map(|live| live.mountpoint.text.clone());
+    let text = record.write()?;
+    super::tool::not_cancelled::<StoreKind>(cx)?;
+
+    let cx = &calm(cx);
+    work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+    let what = format!("can't prepare {name}");
+    let args = argv::set(&name, &[(argv::STAGE, &text), ("canmount", "noauto")]);
+    tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
+        .await?;
+    let set_aside = match aside {
+        Some(live) => Some(set_aside(tool, cx, target, &live, replace).await?),
+        None => earlier_aside(tool, cx, target).await?,
+    };
+    clear_place(tool, cx, target).await?;
+    let effect = if set_aside.is_some() {
+        Effect::Partial
+    } else {
+        Effect::StagingOnly
+    };
+    let what = format!("can't rename {name} to {}", target.dataset);
+    tool.change::<StoreKind>(cx, argv::rename(&name, &target.dataset), what, effect)
+        .await
+        .map_err(|error| match error.kind() {
+            StoreKind::AlreadyExists => stale(format!("something has come to stand at {}", target.dataset)),
+            _ => error,
+        })?;
+    let Some(facts) = known(tool, cx, &target.dataset).await? else {
+        return Err(stale(format!("{} went away", target.dataset)).effect(Effect::Unknown));
+    };
+    complete(tool, cx, target, &facts, &record, marker).await?;
+    Ok(Settled {
+        set_aside: set_aside.map(|name| name.to_string()),
+        guid: Some(facts.guid),
+        quarantined: None,
+    })
+}
+
+/// Nothing is staged: the request was settled before, or cut off after the rename.
+async fn promoted_before(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    live: Option<Facts>,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    let nothing = || stale(format!("nothing is staged for {}", target.dataset));
+    let live = live.ok_or_else(nothing)?;
+    if let Some(settled) = already(&live, marker) {
+        return Ok(settled);
+    }
+    let record = StageRecord::promoted(&target.dataset, &live)
+        .filter(|record| marker_is_of(marker, record))
+        .ok_or_else(nothing)?;
+    complete(tool, &calm(cx), target, &live, &record, marker).await?;
+    Ok(Settled {
+        guid: Some(live.guid),
+        ..Settled::default()
+    })
+}
+
+fn marker_is_of(marker: &Marker, record: &StageRecord) -> bool {
+    match &marker.state {
+        reseed_core::point::MarkerState::Restored { source, point, .. } => {
+            *point == record.point.id && *source == record.point.source
+        }
+        _ => false,
+    }
+}
+
+/// Checks that what stands at the target may be replaced; what has to be set aside for it.
+async fn to_set_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    live: Option<&Facts>,
+    there: &Condition,
+    replace: Replace,
+) -> Result<Option<Facts>, StoreError> {
+    let allowed = match (there, replace) {
+        (Condition::Absent | Condition::Empty, Replace::OnlyEmpty) => true,
+        (
+            Condition::Empty | Condition::Populated | Condition::Unmounted { .. },
+            Replace::SetAside { guid },
+        ) => {
+            if live.map(|live| live.guid) != Some(guid) {
+                let what = format!(
+                    "{} is another dataset than the one that was to be set aside",
+                    target.dataset
+                );
+                return Err(stale(what));
+            }
+            true
+        }
+        // A run that was cut off after it had set aside exactly that.
+        (Condition::Absent, Replace::SetAside { guid }) => {
+            if find_aside(tool, cx, target, Some(guid)).await?.is_none() {
+                return Err(stale(format!(
+                    "{}, which was to be set aside, is gone",
+                    target.dataset
+                )));
+            }
+            true
+        }
+        _ => false,
+    };
+    if !allowed {
+        return Err(forbids(target, there));
+    }
+    let Some(live) = live else { return Ok(None) };
+    let children = list::children::<StoreKind>(tool, cx, &target.dataset).await?;
+    if let Some(child) = children.first() {
+        let what = format!(
+            "{} has the dataset {child} below it, which a rename would take along",
+            target.dataset
+        );
+        return Err(StoreError::new(StoreKind::Unsupported, what)
+            .hint("declare datasets that are not nested, or restore the inner ones by hand"));
+    }
+    Ok(Some(live.clone()))
+}
+
+/// Something that was set aside for this target and has this guid, or any.
+async fn find_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    guid: Option<Guid>,
+) -> Result<Option<DatasetName>, StoreError> {
+    let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
+    let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
+    let found = kept.into_iter().zip(said).find(|(_, said)| match said {
+        super::parse::Said::Facts(facts) => guid.is_none_or(|guid| facts.guid == guid),
+        _ => false,
+    });
+    Ok(found.map(|(name, _)| name))
+}
+
+/// Renames what stands at the target, looks again, and unmounts it.
+async fn set_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    live: &Facts,
+    replace: Replace,
+) -> Result<DatasetName, StoreError> {
+    let mut nth = 1;
+    let aside = loop {
+        let name = names::aside(&target.dataset, &cx.run, nth)?;
+        if known(tool, cx, &name).await?.is_none() {
+            break name;
+        }
+        nth += 1;
+    };
+    let what = format!("can't set {} aside as {aside}", target.dataset);
+    tool.change::<StoreKind>(
+        cx,
+        argv::rename(&target.dataset, &aside),
+        what,
+        Effect::StagingOnly,
+    )
+    .await?;
+    let result = match known(tool, cx, &aside).await? {
+        Some(found) if found.guid == live.guid => emptied(tool, cx, &aside, replace).await,
+        _ => Err(stale(format!("{} was replaced meanwhile", target.dataset))),
+    };
+    let Err(error) = result else { return Ok(aside) };
+    // It is mounted where it was; only its name changes back.
+    let what = format!("can't rename {aside} back to {}", target.dataset);
+    match tool
+        .change::<StoreKind>(cx, argv::rename(&aside, &target.dataset), what, Effect::Partial)
+        .await
+    {
+        Ok(_) => Err(error),
+        Err(worse) => Err(worse.hint(format!("its data is in {aside}; rename it back by hand"))),
+    }
+}
+
+/// Looks at what was renamed aside, still mounted; unmounts it and tells it not to mount by itself.
+async fn emptied(tool: &Tool, cx: &Context, aside: &DatasetName, replace: Replace) -> Result<(), StoreError> {
+    let mounted = mount_of(aside).await?;
+    if let Some(mount) = &mounted {
+        if replace == Replace::OnlyEmpty {
+            let (path, device) = (mount.point.clone(), mount.device);
+            let found = work::blocking("can't look at what was set aside", move || {
+                mounts::look(&path, Some(device))
+                    .map_err(|error| StoreError::io("can't look at what was set aside", &error))
+            })
+            .await?;
+            if found != Standing::EmptyDir {
+                return Err(stale("data has come to stand at the target; it is left alone"));
+            }
+        }
+        let what = format!("can't unmount {:?}", mount.point);
+        work::patiently(|| {
+            tool.change::<StoreKind>(cx, argv::unmount(aside), what.clone(), Effect::StagingOnly)
+        })
+        .await?;
+    }
+    let what = format!("can't keep {aside} from being mounted");
+    tool.change::<StoreKind>(
+        cx,
+        argv::set(aside, &[("canmount", "noauto")]),
+        what,
+        Effect::Partial,
+    )
+    .await?;
+    Ok(())
+}
+
+async fn mount_of(dataset: &DatasetName) -> Result<Option<Mount>, StoreError> {
+    let dataset = dataset.clone();
+    work::blocking("can't read what is mounted", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        Ok(mounts::of(&all, dataset.as_str()).cloned())
+    })
+    .await
+}
+
+/// What an earlier run has set aside and left mounted at the target's place: its name.
+async fn earlier_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+) -> Result<Option<DatasetName>, StoreError> {
+    find_aside(tool, cx, target, None).await
+}
+
+/// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is
+/// unmounted.
+pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
+    let place = target.mountpoint.clone();
+    let mount = work::blocking("can't read what is mounted", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        Ok(mounts::at(&all, &inspect::real(&place)).cloned())
+    })
+    .await?;
+    if let Some(mount) = mount {
+        let source = mount.source.to_string_lossy().into_owned();
+        if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
+            let aside = DatasetName::new(source)
+                .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
+            emptied(tool, cx, &aside, Replace::SetAside { guid: Guid(0) }).await?;
+        }
+    }
+    let (target, place) = (target.clone(), target.mountpoint.clone());
+    let occupied = work::blocking("can't look at the target's place", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        let real = inspect::real(&place);
+        Ok(inspect::occupied(&target, &real, &all).map(|condition| forbids(&target, &condition)))
+    })
+    .await?;
+    occupied.map_or(Ok(()), Err)
+}
+
+/// What comes after the rename: properties, mount, clone and origin turned round, marker, record.
+pub(crate) async fn complete(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    facts: &Facts,
+    record: &StageRecord,
+    marker: &Marker,
+) -> Result<(), StoreError> {
+    let partial = |error: StoreError| error.effect(Effect::Partial);
+    let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
+    if mount_of(&target.dataset)
+        .await?
+        .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
+    {
+        clear_place(tool, cx, target).await.map_err(partial)?;
+        if facts.mountpoint.text != wanted {
+            // While it is `noauto`: setting a mountpoint would mount it.
+            let what = format!("can't set the mountpoint of {}", target.dataset);
+            let args = argv::set(&target.dataset, &[("mountpoint", wanted)]);
+            tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+        }
+        if facts.canmount.text != "on" {
+            let what = format!("can't set canmount of {}", target.dataset);
+            let args = argv::set(&target.dataset, &[("canmount", "on")]);
+            tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+        }
+        mount_live(tool, cx, target, wanted).await.map_err(partial)?;
+    }
+    if let Some(origin) = &facts.clone_of
+        && names::is_aside(&target.dataset, origin)
+    {
+        let what = format!("can't take the snapshots of {origin} over to {}", target.dataset);
+        tool.change::<StoreKind>(cx, argv::promote(&target.dataset), what, Effect::Partial)
+            .await?;
+    }
+    write_marker(tool, cx, target, facts.guid, marker).await?;
+    let what = format!("can't take the staging record off {}", target.dataset);
+    tool.change::<StoreKind>(
+        cx,
+        argv::inherit(&target.dataset, argv::STAGE),
+        what,
+        Effect::Partial,
+    )
+    .await?;
+    Ok(())
+}
+
+async fn mount_live(tool: &Tool, cx: &Context, target: &Target, wanted: &str) -> Result<(), StoreError> {
+    if wanted != "legacy" {
+        let what = format!("can't mount {}", target.dataset);
+        let mounted = tool
+            .change::<StoreKind>(cx, argv::mount(&target.dataset), what, Effect::Partial)
+            .await;
+        let there = mount_of(&target.dataset).await?;
+        return match (mounted, there) {
+            (_, Some(mount)) if mount.point == inspect::real(&target.mountpoint) => Ok(()),
+            (Err(error), _) => Err(error),
+            (Ok(_), there) => Err(StoreError::new(
+                StoreKind::Io,
+                format!(
+                    "{} was mounted at {:?}, not at {:?}",
+                    target.dataset,
+                    there.map(|m| m.point),
+                    target.mountpoint
+                ),
+            )),
+        };
+    }
+    let (dataset, place) = (target.dataset.to_string(), target.mountpoint.clone());
+    work::blocking("can't mount", move || {
+        std::fs::create_dir_all(&place)
+            .and_then(|()| {
+                rustix::mount::mount(
+                    dataset.as_str(),
+                    &place,
+                    "zfs",
+                    rustix::mount::MountFlags::empty(),
+                    None,
+                )
+                .map_err(std::io::Error::from)
+            })
+            .map_err(|error| StoreError::io(format!("can't mount {dataset} at {place:?}"), &error))
+    })
+    .await
+}

@@ -1,0 +1,258 @@
+//! [`ReplicaSource`]: a target's copies in a second pool, here or on another host, received into staging.
+//!
+//! The stream is received unmounted and resumably, without the properties that would make it mount, or fill the pool;
+//! send's output is receive's input, and nothing is copied through us. What arrived must have the point's guid. An
+//! interrupted stream goes on where it stopped, when the token is of the same snapshot; otherwise what arrived of it is
+//! thrown away: it is in staging, and of no use.
+
+use async_trait::async_trait;
+use reseed_core::error::{Effect, SourceError, SourceKind};
+use reseed_core::event::Event;
+use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, SourceClass};
+use reseed_core::store::{Delivery, Staging};
+use reseed_core::{Context, RestoreSource};
+
+use super::location::Location;
+use super::mapping::Mapping;
+use super::parse::{Facts, Listed, Said};
+use super::record::StageRecord;
+use super::store::NativeStore;
+use super::tool::{Tool, not_cancelled};
+use super::transfer::{self, Own};
+use super::{argv, error, list, names, points, staging};
+
+/// Replicas in a second pool.
+#[derive(Debug, Clone)]
+pub struct ReplicaSource {
+    name: SourceName,
+    store: NativeStore,
+    there: Tool,
+    mapping: Mapping,
+}
+
+impl ReplicaSource {
+    /// The replicas of a store's datasets that `mapping` names, at `location`.
+    pub fn new(name: SourceName, store: &NativeStore, location: Location, mapping: Mapping) -> Self {
+        Self {
+            name,
+            store: store.clone(),
+            there: store.tool.at(location),
+            mapping,
+        }
+    }
+
+    fn replica(&self, target: &Target) -> Result<DatasetName, SourceError> {
+        self.mapping.replica(&target.dataset).map_err(|error| {
+            let what = format!(
+                "{} can't have a replica below {}",
+                target.dataset,
+                self.mapping.root()
+            );
+            SourceError::new(SourceKind::InvalidInput, what).said(error)
+        })
+    }
+
+    /// An empty answer is only an answer when the place that all replicas are in is there.
+    async fn root_is_there(&self, cx: &Context) -> Result<(), SourceError> {
+        let root = self.mapping.root();
+        match list::fact::<SourceKind>(&self.there, cx, root).await? {
+            Said::Facts(_) => Ok(()),
+            Said::NotThere => {
+                list::pools_usable::<SourceKind>(&self.there, cx, [root]).await?;
+                let what = format!("there is no {root}, where the replicas should be");
+                Err(SourceError::new(SourceKind::NoRepository, what))
+            }
+            Said::Unclear(why) => {
+                let what = format!("whether {root} is there can't be told");
+                Err(SourceError::new(SourceKind::Unreachable, what).said(why))
+            }
+        }
+    }
+
+    /// Brings what is missing of the point into staging. Says how much was there already.
+    async fn fetch(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        name: &DatasetName,
+        original: &Listed,
+    ) -> Result<u64, SourceError> {
+        let here = &self.store.tool;
+        match list::fact::<SourceKind>(here, cx, name).await? {
+            Said::NotThere => {}
+            Said::Facts(facts) => {
+                if let Some(reused) = self.go_on(cx, plan, name, original, &facts).await? {
+                    return Ok(reused);
+                }
+            }
+            Said::Unclear(why) => {
+                let what = format!("the state of {name} can't be told");
+                return Err(SourceError::new(SourceKind::Target, what).said(why));
+            }
+        }
+        staging::make_parents(here, cx, name)
+            .await
+            .map_err(|error| error.convert(SourceKind::Target))?;
+        let record = points::begun(cx, plan)?;
+        let raw = transfer::is_encrypted::<SourceKind>(&self.there, cx, &original.dataset).await?;
+        let send = argv::send_full(&original.dataset, &original.name, raw);
+        let receive = argv::receive(name, &[("canmount", "noauto"), (argv::STAGE, &record)]);
+        let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
+        error::piped(
+            self.there.send(cx, send, here, receive).await,
+            what,
+            Effect::StagingOnly,
+        )?;
+        Ok(0)
+    }
+
+    /// What an earlier attempt left: done, gone on with, or thrown away (none).
+    async fn go_on(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        name: &DatasetName,
+        original: &Listed,
+        facts: &Facts,
+    ) -> Result<Option<u64>, SourceError> {
+        let here = &self.store.tool;
+        if !StageRecord::of(facts).is_some_and(|record| record.is_for(&plan.request.point)) {
+            let what = format!(
+                "{name} is there, and was not made for point {}",
+                plan.request.point.id
+            );
+            return Err(
+                SourceError::new(SourceKind::Target, what).hint("discard what is staged, then run it again")
+            );
+        }
+        let Some(token) = &facts.resume_token else {
+            let there: Vec<Listed> = list::snapshots(here, cx, std::slice::from_ref(name)).await?;
+            if there.iter().any(|one| one.guid == original.guid) {
+                return Ok(Some(original.referenced));
+            }
+            let what = format!(
+                "{name} is there, and does not hold {}",
+                plan.request.point.locator
+            );
+            return Err(
+                SourceError::new(SourceKind::Target, what).hint("discard what is staged, then run it again")
+            );
+        };
+        let decoded = transfer::decode::<SourceKind>(&self.there, cx, token).await?;
+        let Some(decoded) = decoded.filter(|decoded| decoded.to == original.guid) else {
+            cx.emit(Event::Warning {
+                service: None,
+                message: format!(
+                    "what had arrived of another snapshot in {name} is of no use and is thrown away"
+                ),
+                hint: None,
+            });
+            let what = format!("can't throw away what arrived in {name}");
+            here.change::<SourceKind>(cx, argv::receive_abort(name), what, Effect::StagingOnly)
+                .await?;
+            return Ok(None);
+        };
+        let (send, receive) = (argv::send_rest(token), argv::receive_rest(name));
+        let what = format!(
+            "can't bring the rest of {} into {name}",
+            plan.request.point.locator
+        );
+        error::piped(
+            self.there.send(cx, send, here, receive).await,
+            what,
+            Effect::StagingOnly,
+        )?;
+        Ok(Some(decoded.bytes))
+    }
+}
+
+#[async_trait]
+impl RestoreSource for ReplicaSource {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    fn caps(&self) -> SourceCaps {
+        SourceCaps {
+            kind: SourceClass::Replica,
+            delivery: Delivery::Native,
+            partial: false,
+            verifies: true,
+        }
+    }
+
+    async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        let lineage = self.replica(target)?;
+        let found = points::points(&self.there, cx, &self.name, target, &lineage).await?;
+        if found.is_empty() {
+            self.root_is_there(cx).await?;
+        }
+        Ok(found)
+    }
+
+    async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        points::whole(request)?;
+        let original =
+            points::exact(&self.there, cx, &request.point, &self.replica(&request.target)?).await?;
+        let staged =
+            names::staging(&request.target.dataset).map_err(|error| error.convert(SourceKind::Target))?;
+        Ok(RestorePlan {
+            request: request.clone(),
+            bytes: Some(original.referenced),
+            steps: vec![
+                format!(
+                    "send {} and receive it as {staged}, unmounted",
+                    request.point.locator
+                ),
+                format!("compare its guid with {}", original.guid),
+            ],
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        points::whole(&plan.request)?;
+        let (target, point) = (&plan.request.target, &plan.request.point);
+        let name = points::staged_name(plan, staging)?;
+        let original = points::exact(&self.there, cx, point, &self.replica(target)?).await?;
+        let reused = self.fetch(cx, plan, &name, &original).await?;
+        let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
+        let here = &self.store.tool;
+        let arrived: Vec<Listed> = list::snapshots(here, cx, std::slice::from_ref(&name))
+            .await
+            .map_err(staging_only)?;
+        let Some(copy) = arrived.iter().find(|one| one.guid == original.guid) else {
+            let what = format!(
+                "what arrived in {name} is not snapshot {} (guid {})",
+                point.locator, original.guid
+            );
+            return Err(staging_only(SourceError::new(SourceKind::Corrupt, what)));
+        };
+        let (has, wanted) = (Own::of(copy), Own::of(&original));
+        transfer::carry_over::<SourceKind>(here, cx, &name, &copy.name, &has, &wanted)
+            .await
+            .map_err(staging_only)?;
+        let place = names::place(&self.store.places, "look", &target.dataset);
+        let full = format!("{name}@{}", copy.name);
+        let census = points::census(full, place, point).await.map_err(staging_only)?;
+        Ok(Restored {
+            bytes: census.bytes,
+            files: census.files,
+            reused: reused.min(census.bytes),
+            checked: vec![
+                "ZFS checked every block that was sent".to_owned(),
+                format!("the snapshot that arrived has guid {}", original.guid),
+            ],
+            warnings: Vec::new(),
+        })
+    }
+}

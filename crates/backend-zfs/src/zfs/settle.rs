@@ -1,0 +1,354 @@
+//! Ending a preseed (S11 to S13): what was staged is promoted ([`promote`](super::promote)), finished, quarantined or
+//! discarded; a target is marked as it is, or started empty.
+//!
+//! Promises that the only datasets that are ever destroyed carry our own record under a staging or quarantine name, and
+//! go by exact names, snapshots first: one that has gained children or clones stays, because `zfs` refuses.
+
+use std::path::Path;
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::names::{DatasetName, Guid, SnapshotName};
+use reseed_core::point::{Marker, Target};
+use reseed_core::store::{Condition, Leftover, Settle, Settled, StageState, Staging};
+
+use super::mounts;
+use super::parse::{Facts, Said};
+use super::record::{self, StageRecord};
+use super::snapshots::calm;
+use super::staging::{self, ours, staging_place};
+use super::tool::Tool;
+use super::{argv, inspect, list, names, promote, work};
+
+/// Does what is asked for.
+pub(crate) async fn settle(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    request: &Settle,
+) -> Result<Settled, StoreError> {
+    match request {
+        Settle::Promote {
+            staging,
+            replace,
+            marker,
+        } => {
+            same_place(places, staging)?;
+            promote::promote(tool, cx, places, &staging.target, *replace, marker).await
+        }
+        Settle::Finish {
+            target,
+            leftover,
+            marker,
+        } => finish(tool, cx, target, leftover, marker).await,
+        Settle::Quarantine { staging, why } => {
+            same_place(places, staging)?;
+            quarantine(tool, cx, places, &staging.target, why).await
+        }
+        Settle::Discard { staging } if staging.state == StageState::Exposed => close(places, staging).await,
+        Settle::Discard { staging } => {
+            same_place(places, staging)?;
+            discard(tool, cx, places, &staging.target, None).await
+        }
+        Settle::DiscardLeftover { target, leftover } => {
+            discard(tool, cx, places, target, Some(leftover)).await
+        }
+        Settle::StartEmpty { target, marker } => start_empty(tool, cx, target, marker).await,
+        Settle::Mark { target, guid, marker } => mark(tool, cx, target, *guid, marker).await,
+    }
+}
+
+/// A staging that this store has made.
+fn same_place(places: &Path, staging: &Staging) -> Result<(), StoreError> {
+    let name = names::staging(&staging.target.dataset)?;
+    if staging.locator != name.as_str() || staging.path != staging_place(places, &staging.target.dataset) {
+        let what = format!(
+            "{} at {:?} is no staging of this store",
+            staging.locator, staging.path
+        );
+        return Err(StoreError::new(StoreKind::InvalidInput, what));
+    }
+    Ok(())
+}
+
+pub(crate) fn stale(what: impl Into<String>) -> StoreError {
+    StoreError::new(StoreKind::StalePlan, what)
+}
+
+/// What a dataset is, or nothing when it isn't there; not being able to tell is an error.
+pub(crate) async fn known(
+    tool: &Tool,
+    cx: &Context,
+    name: &DatasetName,
+) -> Result<Option<Facts>, StoreError> {
+    match list::fact::<StoreKind>(tool, cx, name).await? {
+        Said::Facts(facts) => Ok(Some(*facts)),
+        Said::NotThere => {
+            list::pools_usable::<StoreKind>(tool, cx, [name]).await?;
+            Ok(None)
+        }
+        Said::Unclear(why) => {
+            Err(StoreError::new(StoreKind::Io, format!("the state of {name} can't be told")).said(why))
+        }
+    }
+}
+
+async fn close(places: &Path, staging: &Staging) -> Result<Settled, StoreError> {
+    if staging.path != names::place(places, "open", &staging.target.dataset) {
+        let what = format!("{:?} is no snapshot that this store has opened", staging.path);
+        return Err(StoreError::new(StoreKind::InvalidInput, what));
+    }
+    work::unmount::<StoreKind>(staging.path.clone()).await?;
+    Ok(Settled::default())
+}
+
+async fn finish(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    leftover: &Leftover,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    let other = || {
+        stale(format!(
+            "{} is not what run {} has put in place",
+            target.dataset, leftover.run
+        ))
+    };
+    let facts = known(tool, cx, &target.dataset).await?.ok_or_else(other)?;
+    if let Some(settled) = promote::already(&facts, marker) {
+        return Ok(settled);
+    }
+    let record = StageRecord::promoted(&target.dataset, &facts)
+        .filter(|record| record.run == leftover.run && record.is_for(&leftover.point))
+        .ok_or_else(other)?;
+    promote::complete(tool, &calm(cx), target, &facts, &record, marker).await?;
+    Ok(Settled {
+        guid: Some(facts.guid),
+        ..Settled::default()
+    })
+}
+
+async fn quarantine(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    why: &str,
+) -> Result<Settled, StoreError> {
+    let name = names::staging(&target.dataset)?;
+    let Some(facts) = known(tool, cx, &name).await? else {
+        return Err(stale(format!("nothing is staged for {}", target.dataset)));
+    };
+    let mut record = ours(&name, target, &facts)?;
+    record.quarantined = Some(why.chars().take(500).collect());
+    let text = record.write()?;
+    let cx = &calm(cx);
+    let what = format!("can't mark {name} as failed");
+    let args = argv::set(&name, &[(argv::STAGE, &text)]);
+    tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
+        .await?;
+    let kept = finish_quarantine(tool, cx, places, target, &name, &record).await?;
+    Ok(Settled {
+        quarantined: Some(kept.to_string()),
+        ..Settled::default()
+    })
+}
+
+/// Renames what failed verification out of the way of the next try. An older one of the same dataset and source goes.
+pub(crate) async fn finish_quarantine(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    name: &DatasetName,
+    record: &StageRecord,
+) -> Result<DatasetName, StoreError> {
+    let kept = names::quarantine(&target.dataset, &record.point.source)?;
+    work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+    if let Some(older) = known(tool, cx, &kept).await? {
+        let older = ours(&kept, target, &older)?;
+        if older.quarantined.is_none() {
+            return Err(StoreError::new(
+                StoreKind::StageConflict,
+                format!("{kept} is not a quarantine of ours"),
+            ));
+        }
+        destroy(tool, cx, &kept).await?;
+    }
+    let what = format!("can't rename {name} to {kept}");
+    tool.change::<StoreKind>(cx, argv::rename(name, &kept), what, Effect::StagingOnly)
+        .await?;
+    Ok(kept)
+}
+
+async fn discard(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    only: Option<&Leftover>,
+) -> Result<Settled, StoreError> {
+    let name = names::staging(&target.dataset)?;
+    let Some(facts) = known(tool, cx, &name).await? else {
+        work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+        return Ok(Settled::default());
+    };
+    let record = ours(&name, target, &facts)?;
+    if let Some(leftover) = only
+        && !(record.run == leftover.run && record.is_for(&leftover.point))
+    {
+        let what = format!("{name} is not what run {} has staged", leftover.run);
+        return Err(stale(what));
+    }
+    work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+    destroy(tool, cx, &name).await?;
+    Ok(Settled::default())
+}
+
+/// Destroys a dataset of ours: its snapshots by name, then itself. Never `-r`: what has children or clones stays.
+async fn destroy(tool: &Tool, cx: &Context, name: &DatasetName) -> Result<(), StoreError> {
+    let found = list::snapshots::<StoreKind>(tool, cx, std::slice::from_ref(name)).await?;
+    let snapshots: Vec<SnapshotName> = found.into_iter().map(|one| one.name).collect();
+    for part in snapshots.chunks(400) {
+        let what = format!("can't remove the snapshots of {name}");
+        tool.change::<StoreKind>(cx, argv::destroy_snapshots(name, part), what, Effect::StagingOnly)
+            .await?;
+    }
+    let what = format!("can't remove {name}");
+    tool.change::<StoreKind>(cx, argv::destroy_dataset(name), what, Effect::StagingOnly)
+        .await?;
+    Ok(())
+}
+
+/// What stands at a target, judged as `inspect` does.
+pub(crate) async fn standing(tool: &Tool, cx: &Context, target: &Target) -> Result<Condition, StoreError> {
+    let mut all = inspect::inspect(tool, cx, std::slice::from_ref(target)).await?;
+    Ok(all.remove(0).condition)
+}
+
+/// The error for a state that forbids what was asked for.
+pub(crate) fn forbids(target: &Target, condition: &Condition) -> StoreError {
+    let (dataset, place) = (&target.dataset, &target.mountpoint);
+    match condition {
+        Condition::Populated => stale(format!("data has come to stand at {dataset}; it is left alone")),
+        Condition::Unmounted { why } => stale(format!(
+            "{dataset} is there and not mounted, so it can't be told to be empty: {why}"
+        )),
+        Condition::Occupied { by } => StoreError::new(
+            StoreKind::Occupied,
+            format!("{place:?} is taken by {by}, which is not {dataset}"),
+        )
+        .hint(format!(
+            "move what is at {place:?} away yourself if it is not needed"
+        )),
+        Condition::PoolUnavailable { why } => StoreError::new(StoreKind::PoolUnavailable, why.clone()),
+        Condition::Unknown { why } => {
+            StoreError::new(StoreKind::Io, format!("the state of {dataset} can't be told")).said(why)
+        }
+        Condition::Absent | Condition::Empty => stale(format!("{dataset} is not as it was")),
+    }
+}
+
+async fn start_empty(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    match standing(tool, cx, target).await? {
+        Condition::Empty => {}
+        Condition::Absent => create_empty(tool, cx, target).await?,
+        condition => {
+            let facts = known(tool, cx, &target.dataset).await?;
+            if condition == Condition::Populated
+                && let Some(settled) = facts.and_then(|facts| promote::already(&facts, marker))
+            {
+                return Ok(settled);
+            }
+            return Err(forbids(target, &condition));
+        }
+    }
+    let Some(facts) = known(tool, cx, &target.dataset).await? else {
+        return Err(stale(format!("{} went away", target.dataset)));
+    };
+    write_marker(tool, &calm(cx), target, facts.guid, marker).await
+}
+
+/// Makes the target's dataset, mounted at its place in the same step.
+async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
+    promote::clear_place(tool, cx, target).await?;
+    staging::make_parents(tool, cx, &target.dataset).await?;
+    let mountpoint = promote::mountpoint_text(target)?;
+    // Inherited where that is the right place, so that a later change above still counts.
+    let above = match names::parent(&target.dataset) {
+        Some(parent) => known(tool, cx, &parent).await?,
+        None => None,
+    };
+    let inherited = above.is_some_and(|above| {
+        format!(
+            "{}/{}",
+            above.mountpoint.text.trim_end_matches('/'),
+            target.dataset.leaf()
+        ) == mountpoint
+    });
+    let properties: &[(&str, &str)] = match inherited {
+        true => &[],
+        false => &[("mountpoint", mountpoint)],
+    };
+    let what = format!("can't make {}", target.dataset);
+    let args = argv::create(&target.dataset, properties);
+    tool.change::<StoreKind>(&calm(cx), args, what, Effect::Partial)
+        .await?;
+    let place = target.mountpoint.clone();
+    let dataset = target.dataset.clone();
+    work::blocking("can't read what is mounted", move || {
+        let there = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        match mounts::at(&there, &inspect::real(&place)) {
+            Some(mount) if mount.is_dataset(dataset.as_str()) => Ok(()),
+            _ => Err(StoreError::new(
+                StoreKind::Io,
+                format!("{dataset} was made and is not mounted at {place:?}"),
+            )
+            .effect(Effect::Partial)
+            .hint(format!("look at `zfs get mountpoint,canmount {dataset}`"))),
+        }
+    })
+    .await
+}
+
+async fn mark(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    guid: Guid,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    let facts = known(tool, cx, &target.dataset).await?;
+    if facts.map(|facts| facts.guid) != Some(guid) {
+        let what = format!(
+            "{} is another dataset than the one that was to be marked",
+            target.dataset
+        );
+        return Err(stale(what));
+    }
+    write_marker(tool, &calm(cx), target, guid, marker).await
+}
+
+/// Writes the marker, bound to the dataset's guid.
+pub(crate) async fn write_marker(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    guid: Guid,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    let text = record::write_marker(guid, marker)?;
+    let what = format!("can't write the marker on {}", target.dataset);
+    let args = argv::set(&target.dataset, &[(argv::MARKER, &text)]);
+    tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+    Ok(Settled {
+        guid: Some(guid),
+        ..Settled::default()
+    })
+}

@@ -1,0 +1,137 @@
+//! Running `zfs` and `zpool`: how long they may take, how much they may answer, what becomes of their failures. Knows
+//! no request ([`argv`](super::argv)) and no answer ([`parse`](super::parse)).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reseed_core::Context;
+use reseed_core::error::{Common, Effect, Error};
+use reseed_core::exec::{Command, ExecError, Keep, Output, PipeOutput, Runner};
+use tokio_util::sync::CancellationToken;
+
+use super::argv::{self, Args};
+use super::error::{self, Fault, FromFault};
+use super::location::Location;
+use super::parse::BadOutput;
+use super::version::{self, Installed};
+
+/// How long a command that only asks may take. One that hangs (a suspended pool) is told as such.
+const ASKING: Duration = Duration::from_secs(60);
+/// How long a command that changes something may take: unmounting and renaming wait for a transaction group, and those
+/// for a busy disk.
+const CHANGING: Duration = Duration::from_secs(300);
+/// The most that a listing may be: a million snapshots.
+const MOST_OUTPUT: usize = 512 << 20;
+
+/// The tools on one machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    runner: Arc<dyn Runner>,
+    location: Location,
+}
+
+impl Tool {
+    pub(crate) fn new(runner: Arc<dyn Runner>, location: Location) -> Self {
+        Self { runner, location }
+    }
+
+    /// The same runner, elsewhere.
+    pub(crate) fn at(&self, location: Location) -> Self {
+        Self::new(Arc::clone(&self.runner), location)
+    }
+
+    /// Whether it works on this machine's pools.
+    pub(crate) fn is_local(&self) -> bool {
+        self.location.is_local()
+    }
+
+    fn command(&self, program: &str, args: Args) -> Result<Command, ExecError> {
+        let hint = "install OpenZFS 2.1 or later (zfsutils-linux; on NixOS boot.supportedFilesystems.zfs)";
+        Ok(self.location.command(program, args)?.install_hint(hint))
+    }
+
+    async fn run(&self, cancel: &CancellationToken, command: Command) -> Result<Output, ExecError> {
+        self.runner.run(&command, cancel).await
+    }
+
+    /// Asks `zfs`. Any exit code is an answer.
+    pub(crate) async fn ask(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
+        let command = self
+            .command("zfs", args)?
+            .time_limit(ASKING)
+            .keep_stdout(Keep::up_to(MOST_OUTPUT))
+            .keep_stderr(Keep::up_to(MOST_OUTPUT / 16));
+        self.run(&cx.cancel, command).await
+    }
+
+    /// Asks `zpool`.
+    pub(crate) async fn ask_pool(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
+        let command = self.command("zpool", args)?.time_limit(ASKING);
+        self.run(&cx.cancel, command).await
+    }
+
+    /// Changes something with `zfs`; it must exit with 0.
+    pub(crate) async fn change<K: FromFault>(
+        &self,
+        cx: &Context,
+        args: Args,
+        what: impl Into<String>,
+        effect: Effect,
+    ) -> Result<Output, Error<K>> {
+        let result = match self.command("zfs", args) {
+            Ok(command) => self.run(&cx.cancel, command.time_limit(CHANGING)).await,
+            Err(error) => Err(error),
+        };
+        error::succeeded(result, what, effect)
+    }
+
+    /// Sends from here to `to`, the one's output being the other's input, as long as it takes.
+    pub(crate) async fn send(
+        &self,
+        cx: &Context,
+        send: Args,
+        to: &Self,
+        receive: Args,
+    ) -> Result<PipeOutput, ExecError> {
+        let stages = [self.command("zfs", send)?, to.command("zfs", receive)?];
+        self.runner.pipe(&stages, &cx.cancel).await
+    }
+
+    /// Like [`error::said`], and knows that 255 is ssh's own exit code.
+    pub(crate) fn failed<K: FromFault>(&self, what: &str, output: &Output) -> Error<K> {
+        let words = output.stderr.text();
+        let fault = match error::classify(&words) {
+            Fault::Other if !self.is_local() && output.exit.code() == Some(255) => Fault::Unreachable,
+            fault => fault,
+        };
+        error::said(what, fault, &words, Effect::None)
+    }
+
+    /// What is installed.
+    pub(crate) async fn version<K: FromFault>(&self, cx: &Context) -> Result<Installed, Error<K>> {
+        let what = "can't tell the version of OpenZFS";
+        let output = self.ask(cx, argv::version()).await;
+        // Without the kernel module it exits with 1 after telling the tool's version.
+        let output = output.map_err(|error| error.into_error(what, Effect::None))?;
+        version::parse(&output.stdout.text())
+            .ok_or_else(|| Error::new(K::from_common(Common::BadOutput), what).said(output.stdout.text()))
+    }
+}
+
+/// An answer that could not be understood, as an error.
+pub(crate) fn not_understood<K: FromFault>(what: impl Into<String>, bad: BadOutput) -> Error<K> {
+    Error::new(K::from_common(Common::BadOutput), what)
+        .said(bad)
+        .hint("this is a version of OpenZFS that reseed doesn't know, or a bug in reseed")
+}
+
+/// Fails when the run was cancelled before anything was begun.
+pub(crate) fn not_cancelled<K: FromFault>(cx: &Context) -> Result<(), Error<K>> {
+    if cx.cancel.is_cancelled() {
+        return Err(Error::new(
+            K::from_common(Common::Cancelled),
+            "the run was cancelled",
+        ));
+    }
+    Ok(())
+}

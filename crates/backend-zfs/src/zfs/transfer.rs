@@ -1,0 +1,147 @@
+//! Streams from one dataset to another: resume tokens, and what a resumed stream leaves behind. What is sent is the
+//! caller's to decide.
+//!
+//! A resumed stream brings the snapshot's data and not its properties (OpenZFS 2.3.2), so ours are written afterwards.
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, Error};
+use reseed_core::names::{DatasetName, Guid, SnapshotName};
+
+use super::error::{self, FromFault};
+use super::parse::BadOutput;
+use super::tool::Tool;
+use super::{argv, parse};
+
+/// What an interrupted stream was of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// The snapshot that it brings.
+    pub(crate) to: Guid,
+    /// What has arrived of it.
+    pub(crate) bytes: u64,
+}
+
+/// Reads `zfs send -nvPt`: `toguid = 0x770f…`, `bytes = 0x8919b0`.
+pub(crate) fn parse_token(output: &str) -> Result<Token, BadOutput> {
+    let value = |key: &str| {
+        output
+            .lines()
+            .filter_map(|line| line.trim().split_once(" = "))
+            .find(|(name, _)| *name == key)
+            .and_then(|(_, value)| u64::from_str_radix(value.strip_prefix("0x")?, 16).ok())
+    };
+    match value("toguid") {
+        Some(to) => Ok(Token {
+            to: Guid(to),
+            bytes: value("bytes").unwrap_or(0),
+        }),
+        None => Err(BadOutput("it names no toguid".to_owned())),
+    }
+}
+
+/// What a token is of, as far as the sending side can still make it: none when it can't (the snapshot is gone, or the
+/// token is of another version).
+pub(crate) async fn decode<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    token: &str,
+) -> Result<Option<Token>, Error<K>> {
+    let what = "can't read a resume token";
+    let output = tool
+        .ask(cx, argv::decode_token(token))
+        .await
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    if !output.exit.success() {
+        let words = output.stderr.text();
+        return match error::classify(&words) {
+            // Not an answer about the token.
+            fault @ (error::Fault::Unreachable
+            | error::Fault::Auth
+            | error::Fault::HostKey
+            | error::Fault::Pool) => Err(error::said(what, fault, &words, Effect::None)),
+            _ => Ok(None),
+        };
+    }
+    // 2.3 tells it on standard error, with the size on standard output; both are looked at.
+    let text = format!("{}\n{}", output.stdout.text(), output.stderr.text());
+    Ok(parse_token(&text).ok())
+}
+
+/// Our own properties of a snapshot, as they are to be written on its copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub(crate) taken: Option<String>,
+    pub(crate) unseeded: bool,
+    pub(crate) digest: Option<String>,
+}
+
+impl Own {
+    pub(crate) fn of(one: &parse::Listed) -> Self {
+        Self {
+            taken: one.taken.clone(),
+            unseeded: one.unseeded,
+            digest: one.digest.clone(),
+        }
+    }
+}
+
+/// Writes on a copy what its original has and it lacks.
+pub(crate) async fn carry_over<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+    snapshot: &SnapshotName,
+    has: &Own,
+    wanted: &Own,
+) -> Result<(), Error<K>> {
+    let mut properties = Vec::new();
+    if let Some(taken) = wanted.taken.as_deref().filter(|_| has.taken != wanted.taken) {
+        properties.push((argv::TAKEN, taken));
+    }
+    if wanted.unseeded && !has.unseeded {
+        properties.push((argv::UNSEEDED, "on"));
+    }
+    if let Some(digest) = wanted.digest.as_deref().filter(|_| has.digest != wanted.digest) {
+        properties.push((argv::DIGEST, digest));
+    }
+    if properties.is_empty() {
+        return Ok(());
+    }
+    let what = format!("can't write the properties of {dataset}@{snapshot}");
+    let args = argv::set_on_snapshot(dataset, snapshot, &properties);
+    tool.change(cx, args, what, Effect::Partial).await.map(drop)
+}
+
+/// Whether a dataset is encrypted: then it is sent raw, for a plain stream would land in clear text.
+pub(crate) async fn is_encrypted<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<bool, Error<K>> {
+    let what = format!("can't tell whether {dataset} is encrypted");
+    let output = tool.ask(cx, argv::get_encryption(dataset)).await;
+    let output = error::succeeded(output, what, Effect::None)?;
+    Ok(is_cipher(output.stdout.text().trim_end()))
+}
+
+/// Whether a value of `encryption` names a cipher.
+pub(crate) fn is_cipher(value: &str) -> bool {
+    !matches!(value, "off" | "-" | "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_token_is_read() {
+        let token = parse_token(include_str!("fixtures/token-2.3.2.txt")).unwrap();
+        assert_eq!(
+            (token.to, token.bytes),
+            (Guid(0x770f_8d11_f0dc_e29c), 0x0089_19b0)
+        );
+        for bad in ["", "toguid = 5\n", "toguid = 0xg\n", "resume token is corrupt\n"] {
+            assert!(parse_token(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Labs for the conformance suites, over pools on files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use reseed_backend_zfs::zfs::NativeStore;
+use reseed_core::SnapshotStore;
+use reseed_core::exec::{Command, Output, Runner, SystemRunner};
+use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::point::Target;
+use reseed_testkit::conformance::block_on;
+use reseed_testkit::conformance::store::StoreLab;
+use reseed_testkit::files::{Files, Listing, RealFiles};
+use tokio_util::sync::CancellationToken;
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+pub(crate) fn name(text: &str) -> SourceName {
+    SourceName::new(text).unwrap()
+}
+
+/// Runs a command with a runtime of its own: labs are also used inside of one.
+pub(crate) fn run<const N: usize>(words: [&str; N]) -> Output {
+    let command = Command::new(words[0]).args(words[1..].iter().copied());
+    std::thread::spawn(move || {
+        block_on(async move {
+            SystemRunner::new()
+                .run(&command, &CancellationToken::new())
+                .await
+                .unwrap()
+        })
+    })
+    .join()
+    .unwrap()
+}
+
+/// The same, and it must work.
+#[track_caller]
+pub(crate) fn sure<const N: usize>(words: [&str; N]) -> String {
+    let output = run(words);
+    assert!(
+        output.exit.success(),
+        "{words:?}: {} {}",
+        output.exit,
+        output.stderr.text()
+    );
+    output.stdout.text().trim_end().to_owned()
+}
+
+/// A pool on a file, with a store.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) pool: String,
+    pub(crate) root: PathBuf,
+    pub(crate) store: NativeStore,
+    pub(crate) files: RealFiles,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Self::sized("1G")
+    }
+
+    pub(crate) fn sized(size: &str) -> Self {
+        assert!(
+            std::env::var_os("RESEED_VM").is_some(),
+            "these tests make ZFS pools, so they only run inside of the virtual machine (RESEED_VM=1)"
+        );
+        let pool = format!("lab{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = PathBuf::from(format!("/tmp/{pool}"));
+        std::fs::create_dir_all(&root).unwrap();
+        let disk = root.join("disk");
+        let disk = disk.to_str().unwrap();
+        sure(["truncate", "-s", size, disk]);
+        let mountpoint = format!("mountpoint={}", root.join("live").display());
+        sure([
+            "zpool",
+            "create",
+            "-O",
+            "compression=off",
+            "-O",
+            &mountpoint,
+            &pool,
+            disk,
+        ]);
+        sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+        let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
+        Self {
+            pool,
+            root,
+            store,
+            files: RealFiles,
+        }
+    }
+
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.root.join("disk")
+    }
+
+    pub(crate) fn target(&self, name: &str) -> Target {
+        Target {
+            dataset: DatasetName::new(format!("{}/svc/{name}", self.pool)).unwrap(),
+            mountpoint: self.root.join("live/svc").join(name),
+        }
+    }
+
+    /// The files of a dataset or snapshot that is not mounted.
+    pub(crate) fn read(&self, source: &str) -> Listing {
+        let place = self.root.join("look");
+        std::fs::create_dir_all(&place).unwrap();
+        let flags = rustix::mount::MountFlags::RDONLY;
+        rustix::mount::mount(source, &place, "zfs", flags, None).unwrap();
+        let listing = self.files.list(&place);
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty()).unwrap();
+        listing
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = run(["zpool", "destroy", "-f", &self.pool]);
+        let _ = std::fs::remove_file(self.disk());
+    }
+}
+
+impl StoreLab for Pool {
+    fn store(&self) -> Arc<dyn SnapshotStore> {
+        Arc::new(self.store.clone())
+    }
+    fn files(&self) -> &dyn Files {
+        &self.files
+    }
+    fn absent(&self, name: &str) -> Target {
+        self.target(name)
+    }
+    fn make(&self, target: &Target) {
+        sure(["zfs", "create", target.dataset.as_str()]);
+    }
+    fn replace_keeping_marker(&self, target: &Target) {
+        let dataset = target.dataset.as_str();
+        let marker = sure(["zfs", "get", "-Hp", "-o", "value", "reseed:marker", dataset]);
+        assert!(marker.contains("guid"), "{marker}");
+        sure(["zfs", "unmount", dataset]);
+        sure(["zfs", "set", "canmount=noauto", dataset]);
+        sure(["zfs", "rename", dataset, &format!("{dataset}-was")]);
+        self.make(target);
+        sure(["zfs", "set", &format!("reseed:marker={marker}"), dataset]);
+    }
+    fn make_unknowable(&self, _target: &Target) {
+        sure(["zpool", "export", &self.pool]);
+    }
+    fn kept(&self, name: &str) -> Listing {
+        self.read(name)
+    }
+    fn violations(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Whether anything is at a path.
+#[allow(dead_code, reason = "for the tests that come")]
+pub(crate) fn there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

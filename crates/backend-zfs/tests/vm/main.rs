@@ -1,0 +1,29 @@
+//! ZFS as it is: the conformance suites and the traps, on OpenZFS inside of a virtual machine.
+//!
+//! These tests make pools on files, so they only run inside of the machine that the harness boots (`RESEED_VM=1`).
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod lab;
+mod replica_lab;
+mod source_lab;
+#[path = "crash.rs"]
+mod vm_crash;
+#[path = "traps.rs"]
+mod vm_traps;
+
+mod vm_store {
+    reseed_testkit::conformance_store!(crate::lab::Pool::new());
+}
+
+mod vm_local {
+    reseed_testkit::conformance_source!(crate::source_lab::Source::local());
+}
+
+mod vm_replica {
+    reseed_testkit::conformance_source!(crate::source_lab::Source::replica());
+}
+
+mod vm_replicator {
+    reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}

@@ -1,16 +1,17 @@
 //! Virtual machines as a program; `cargo xtask vm` is how people call it.
 //!
-//! - `vm tests --dir DIR --built DIR [--machines N] [--limit SECONDS]` with the list of tests on its standard input. The
-//!   last line reads `N passed, M failed`.
+//! - `vm tests --list FILE --dir DIR --built DIR [--machines N] [--limit SECONDS]` runs the tests of a list. The last line
+//!   reads `N passed, M failed`.
 //! - `vm run --dir DIR --built DIR -- COMMAND...` runs a command, shows what it says, and ends with its exit code.
 //! - `vm shell-argv --dir DIR --built DIR` prints what to start for a prompt inside, divided by NUL.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use reseed_testkit::vm::{self, Config, GuestCommand, Machine, VmError, suite};
@@ -18,6 +19,7 @@ use reseed_testkit::vm::{self, Config, GuestCommand, Machine, VmError, suite};
 struct Options {
     dir: PathBuf,
     built: PathBuf,
+    list: PathBuf,
     machines: usize,
     limit: Duration,
     rest: Vec<String>,
@@ -27,6 +29,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     let mut options = Options {
         dir: PathBuf::new(),
         built: PathBuf::new(),
+        list: PathBuf::new(),
         machines: 1,
         limit: suite::TEST_LIMIT,
         rest: Vec::new(),
@@ -34,6 +37,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--dir" => options.dir = args.next()?.into(),
+            "--list" => options.list = args.next()?.into(),
             "--built" => options.built = args.next()?.into(),
             "--machines" => options.machines = args.next()?.parse().ok()?,
             "--limit" => options.limit = Duration::from_secs(args.next()?.parse().ok()?),
@@ -50,7 +54,7 @@ async fn main() -> ExitCode {
     let task = args.next().unwrap_or_default();
     let Some(options) = options(args) else {
         eprintln!(
-            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--machines N] [--limit SECONDS] [-- COMMAND...]"
+            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--list FILE] [--machines N] [--limit SECONDS] [-- COMMAND...]"
         );
         return ExitCode::from(2);
     };
@@ -69,11 +73,13 @@ async fn main() -> ExitCode {
 }
 
 async fn tests(options: Options) -> Result<ExitCode, VmError> {
-    let mut list = String::new();
-    if let Err(error) = std::io::stdin().read_to_string(&mut list) {
-        eprintln!("error: the list of tests can't be read: {error}");
-        return Ok(ExitCode::from(2));
-    }
+    let list = match std::fs::read_to_string(&options.list) {
+        Ok(list) => list,
+        Err(error) => {
+            eprintln!("error: {} can't be read: {error}", options.list.display());
+            return Ok(ExitCode::from(2));
+        }
+    };
     suite::fresh_dir(&options.dir)?;
     let plan = suite::Plan {
         tests: suite::read_list(&list)?,
@@ -116,11 +122,36 @@ fn config(options: &Options) -> Config {
 async fn command(options: &Options) -> Result<ExitCode, VmError> {
     let mut machine = Machine::boot(&config(options)).await?;
     let command = GuestCommand::new(&options.rest).limit(options.limit);
-    let finished = machine.run(&command).await?;
-    let _ = std::io::stdout().write_all(finished.stdout.as_bytes());
-    let _ = std::io::stderr().write_all(finished.stderr.as_bytes());
+    let id = machine.start(&command).await?;
+    let (out, err) = machine.output_files(id);
+    let (stop_out, stopped_out) = channel();
+    let (stop_err, stopped_err) = channel();
+    let out = std::thread::spawn(move || follow(&out, &mut std::io::stdout(), &stopped_out));
+    let err = std::thread::spawn(move || follow(&err, &mut std::io::stderr(), &stopped_err));
+    let finished = machine.finished(id).await;
+    drop((stop_out, stop_err));
+    let _ = (out.join(), err.join());
+    let finished = finished?;
     machine.cut_power().await?;
     Ok(ExitCode::from(u8::try_from(finished.code).unwrap_or(1)))
+}
+
+/// Copies what a growing file gets, until the other end of `stopped` is dropped.
+fn follow(file: &Path, to: &mut impl Write, stopped: &Receiver<()>) {
+    let mut at = 0;
+    loop {
+        let end = stopped.recv_timeout(Duration::from_millis(100)) != Err(RecvTimeoutError::Timeout);
+        let mut new = Vec::new();
+        let read = std::fs::File::open(file).and_then(|mut file| {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_to_end(&mut new)
+        });
+        at += read.ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        let _ = to.write_all(&new).and_then(|()| to.flush());
+        if end {
+            return;
+        }
+    }
 }
 
 fn shell_argv(options: &Options) -> Result<ExitCode, VmError> {

@@ -307,7 +307,7 @@ impl Machine {
         let spent = self.clock.monotonic().saturating_sub(running.since);
         let left = running.limit.saturating_sub(spent);
         let code = match tokio::time::timeout(left, self.end_of(id)).await {
-            Ok(code) => code.map_err(|error| self.about(id, &running, error))?,
+            Ok(code) => code.map_err(|error| self.about(id, &running, &error))?,
             Err(_) => return Err(self.too_long(id, &running).await),
         };
         Ok(Finished {
@@ -343,9 +343,10 @@ impl Machine {
         }
     }
 
-    /// What a command has printed until now.
-    pub fn stdout_so_far(&self, id: RunId) -> String {
-        self.output(id, "stdout")
+    /// The files that a command's output and errors grow into.
+    pub fn output_files(&self, id: RunId) -> (PathBuf, PathBuf) {
+        let dir = self.run_dir(id);
+        (dir.join("stdout"), dir.join("stderr"))
     }
 
     /// Ends the machine as a power cut does: at this moment, and nothing is written back.
@@ -462,7 +463,7 @@ impl Machine {
             .with_console(self.console_tail())
     }
 
-    fn about(&self, id: RunId, running: &Running, error: VmError) -> VmError {
+    fn about(&self, id: RunId, running: &Running, error: &VmError) -> VmError {
         let sentence = format!("{error}\nwhile it ran `{}`", running.shown);
         VmError::new(error.problem(), sentence).with_output(self.said(id))
     }

@@ -497,7 +497,7 @@ mod tests {
         let text = String::from_utf8(command.script_file().unwrap()).unwrap();
         assert_eq!(
             text,
-            "cd -- '/with space' || exit 126\nexport NAME='$HOME'\nexec /bin/x 'it'\\''s' 'a b'\n"
+            "cd '--' '/with space' || exit 126\nexport NAME='$HOME'\nexec /bin/x 'it'\\''s' 'a b'\n"
         );
     }
 

@@ -159,7 +159,11 @@ impl Console {
     /// That of whoever starts us.
     pub(super) fn of_this_terminal() -> Self {
         let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
-        Self::Terminal(size.map(|size| (size.ws_row, size.ws_col)))
+        // A terminal that doesn't know says 0.
+        Self::Terminal(
+            size.map(|size| (size.ws_row, size.ws_col))
+                .filter(|size| size.0 > 0),
+        )
     }
 }
 
@@ -232,8 +236,9 @@ pub(super) fn argv(
             add("-serial", "chardev:requests".into());
         }
     }
+    // What protects a machine from its own programs makes every system call flush what the emulator has translated.
     let mut kernel = format!(
-        "console=ttyS0 quiet panic=-1 oops=panic {} reseed.mode={mode} reseed.hostid={:#x}",
+        "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off {} reseed.mode={mode} reseed.hostid={:#x}",
         super::guest::MARK_OF_OURS,
         config.hostid
     );
@@ -293,7 +298,7 @@ mod tests {
              -virtfs local,path=/d,,1/share,mount_tag=share,security_model=none \
              -drive if=virtio,format=raw,cache=unsafe,file=/x,,y \
              -serial file:/d,,1/console -chardev stdio,id=requests,signal=off -serial chardev:requests \
-             -append console=ttyS0 quiet panic=-1 oops=panic reseed.vm=1 reseed.mode=systemd \
+             -append console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off reseed.vm=1 reseed.mode=systemd \
              reseed.hostid=0x5eed0001 systemd.unit=reseed.target systemd.show_status=no systemd.log_target=journal \
              systemd.firstboot=no -no-reboot"
         );

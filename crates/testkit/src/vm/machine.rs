@@ -269,7 +269,7 @@ impl Machine {
         self.boot_time
     }
 
-    /// The host's side of what the guest has as `/run/reseed/share`, writable on both.
+    /// The host's side of the guest's [`SHARE`](super::guest::SHARE), writable on both.
     pub fn share(&self) -> &Path {
         &self.files.share
     }

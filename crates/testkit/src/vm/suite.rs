@@ -309,4 +309,48 @@ mod tests {
         assert!(read_list("elsewhere\ta\tb\tc\td").is_err());
         assert!(read_list("host\ta\tb").is_err());
     }
+
+    #[tokio::test]
+    async fn what_measures_comes_last_and_a_test_that_hangs_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let script =
+            "case $2 in *hangs) echo waiting >&2; exec sleep 1000 ;; esac; echo 'test result: ok. 1 passed;'";
+        let binary = dir.path().join("pretended");
+        std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&binary, runs).unwrap();
+        let names = ["vm_alone_speed", "vm_hangs", "vm_other"];
+        let plan = Plan {
+            tests: names
+                .iter()
+                .map(|name| Test {
+                    suite: "pretended vm_host".to_owned(),
+                    name: (*name).to_owned(),
+                    binary: binary.clone(),
+                    dir: dir.path().to_owned(),
+                    on_host: true,
+                })
+                .collect(),
+            dir: dir.path().join("machines"),
+            built: dir.path().to_owned(),
+            machines: 2,
+            limit: Duration::from_secs(1),
+        };
+        let seen = Mutex::new(Vec::new());
+        run(&plan, &|event| seen.lock().unwrap().push(event)).await;
+        let verdicts: Vec<(String, Option<String>)> = seen
+            .into_inner()
+            .unwrap()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Ended(verdict) => Some((verdict.test.name, verdict.failure)),
+                Event::Booted(_) => None,
+            })
+            .collect();
+        let order: Vec<&str> = verdicts.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(order, ["vm_hangs", "vm_other", "vm_alone_speed"]);
+        let hung = verdicts[0].1.as_deref().unwrap_or("it passed");
+        assert!(hung.contains("waiting"), "{hung}");
+        assert_eq!((&verdicts[1].1, &verdicts[2].1), (&None, &None));
+    }
 }

@@ -5,6 +5,9 @@ use std::io::Write;
 /// What the command line of our machines' kernel has, and no other machine's.
 pub const MARK_OF_OURS: &str = "reseed.vm=1";
 
+/// What the host has as [`Machine::share`](super::Machine::share), writable on both sides.
+pub const SHARE: &str = "/run/reseed/share";
+
 /// The serial line to the host.
 const LINE: &str = "/dev/ttyS1";
 

@@ -217,7 +217,7 @@ fn sources() -> Vec<apt::Source> {
 /// What machines run with, for the summary.
 pub(crate) fn versions() -> String {
     let mut text = format!("Linux {}", usable_kernel().unwrap_or_default());
-    let zfs = find("zfs").and_then(|zfs| sh::output(sh::command(zfs).arg("version")).ok());
+    let zfs = find("zfs").and_then(|zfs| sh::output(sh::command(zfs).arg("--version")).ok());
     // Outside of the machine the second line, the module's version, is an error.
     if let Some(line) = zfs.as_ref().and_then(|said| said.stdout.lines().next()) {
         let _ = write!(text, ", {line}");

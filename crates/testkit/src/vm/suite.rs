@@ -146,8 +146,13 @@ impl<'a> Worker<'a> {
 
     async fn work(&mut self, queue: &Queue) {
         while let Some(test) = next(queue) {
+            // A test's time is its own, without the boot it may have had to wait for.
+            let machine = self.machine().await;
             let clock = SystemClock::new();
-            let failure = self.one(&test).await.err();
+            let failure = match machine {
+                Ok(machine) => self.one(machine, &test).await.err(),
+                Err(why) => Some(why),
+            };
             (self.seen)(Event::Ended(Verdict {
                 test,
                 failure,
@@ -163,14 +168,17 @@ impl<'a> Worker<'a> {
         }
     }
 
-    async fn one(&mut self, test: &Test) -> Result<(), String> {
+    async fn machine(&mut self) -> Result<Machine, String> {
         if self.deaths >= DEATHS {
-            return Err(format!("it did not run: {DEATHS} machines have died before"));
+            return Err("it did not run: too many machines have died, or one did not boot".to_owned());
         }
-        let mut machine = match self.machine.take() {
-            Some(machine) => machine,
-            None => self.boot().await?,
-        };
+        match self.machine.take() {
+            Some(machine) => Ok(machine),
+            None => self.boot().await,
+        }
+    }
+
+    async fn one(&mut self, mut machine: Machine, test: &Test) -> Result<(), String> {
         let command = GuestCommand::new(test.argv())
             .dir(&test.dir)
             .env("CARGO_MANIFEST_DIR", &test.dir)

@@ -8,6 +8,7 @@
     reason = "a command for people at a terminal"
 )]
 
+mod apt;
 mod bench;
 mod contracts;
 mod lint;
@@ -16,6 +17,8 @@ mod sh;
 mod sim;
 mod tests_run;
 mod tiers;
+mod vm;
+mod vm_setup;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,8 @@ enum Task {
         #[arg(long)]
         yes: bool,
     },
+    /// Run tests in a virtual machine with real OpenZFS, or a command, or a shell.
+    Vm(vm::Args),
     /// Run the simulator in release mode.
     Sim(sim::Args),
     /// Reproduce the figures of docs/benchmarks.md; fails when one falls short of its goal.
@@ -69,6 +74,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test { tier, yes } => tiers::run(tier, yes),
+        Task::Vm(args) => vm::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Lint { yes } => lint::run(yes),

@@ -73,18 +73,11 @@ pub(crate) fn ensure(needs: &[Need], yes: bool) -> Result<(), String> {
             missing[0].program
         ));
     }
-    let apt = |args: &[&str]| {
-        let mut command = sh::command("apt-get");
-        // A machine that has just booted may still be at its own updates.
-        command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(args);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        sh::run(&mut command).map_err(|error| format!("apt-get does not run: {error}"))
-    };
     // A new machine has no package lists yet. One whose lists can't be brought up to date may still know the packages.
-    apt(&["update"])?;
+    apt_get(&["update"])?;
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&packages);
-    if !apt(&install)? {
+    if !apt_get(&install)? {
         return Err(format!("{by_hand} failed, see above"));
     }
     match missing.iter().find(|need| sh::find(need.program).is_none()) {
@@ -96,8 +89,17 @@ pub(crate) fn ensure(needs: &[Need], yes: bool) -> Result<(), String> {
     }
 }
 
+/// Runs apt-get, and says whether it ended well.
+pub(crate) fn apt_get(args: &[&str]) -> Result<bool, String> {
+    let mut command = sh::command("apt-get");
+    // A machine that has just booted may still be at its own updates.
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(args);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    sh::run(&mut command).map_err(|error| format!("apt-get does not run: {error}"))
+}
+
 /// Asks, where there is a terminal and nobody has said yes beforehand. No terminal and CI mean yes.
-fn agreed(yes: bool) -> Result<bool, String> {
+pub(crate) fn agreed(yes: bool) -> Result<bool, String> {
     if yes || sh::in_ci() || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(true);
     }
@@ -111,7 +113,7 @@ fn agreed(yes: bool) -> Result<bool, String> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     // The owner of our own entry in /proc is our effective user.
     std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
 }

@@ -45,6 +45,11 @@ pub(crate) fn run(command: &mut Command) -> std::io::Result<bool> {
     Ok(command.stdin(Stdio::null()).status()?.success())
 }
 
+/// Runs it with our own terminal to type on; whether it ended well.
+pub(crate) fn interactive(command: &mut Command) -> std::io::Result<bool> {
+    Ok(command.status()?.success())
+}
+
 /// Runs it, and returns what it said without showing it.
 pub(crate) fn output(command: &mut Command) -> std::io::Result<Said> {
     let output = command.stdin(Stdio::null()).output()?;

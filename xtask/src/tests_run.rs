@@ -85,7 +85,7 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
     let filter = match tier {
         Tier::Fast => "not test(/(^|::)(real|vm)_/)",
         Tier::Real => "test(/(^|::)real_/)",
-        Tier::Vm => "test(/(^|::)vm_/)",
+        Tier::Vm => return Ok(BROKEN),
     };
     let mut command = sh::cargo();
     command.args([

@@ -4,7 +4,7 @@
 //! is a failure everywhere: then the filter or the names are wrong.
 
 use crate::tests_run::{self, Count};
-use crate::{Done, setup, sh, sim};
+use crate::{Done, setup, sh, sim, vm, vm_setup};
 
 /// Which tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -13,7 +13,7 @@ pub(crate) enum Tier {
     Fast,
     /// Against real tools: tests whose name begins with `real_`.
     Real,
-    /// In a virtual machine: tests whose name begins with `vm_`.
+    /// In a virtual machine: tests whose name begins with `vm_`, of the targets `vm` and `vm_host`.
     Vm,
 }
 
@@ -33,7 +33,7 @@ impl Tier {
         match self {
             Self::Fast => &[setup::CC],
             Self::Real => &[setup::CC, setup::RESTIC],
-            Self::Vm => &[],
+            Self::Vm => &[setup::CC],
         }
     }
 }
@@ -99,7 +99,11 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
         count: Count::default(),
         notes: Vec::new(),
     };
-    if let Err(why) = setup::ensure(tier.needs(), yes) {
+    let ready = setup::ensure(tier.needs(), yes).and_then(|()| match tier {
+        Tier::Vm => vm_setup::ensure(yes),
+        Tier::Fast | Tier::Real => Ok(()),
+    });
+    if let Err(why) = ready {
         report.count.skipped = 1;
         report.notes.push(format!("the whole tier was skipped: {why}"));
         return Ok(report);
@@ -108,26 +112,23 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
         Tier::Real => vec![("RESEED_REAL_RESTIC".to_owned(), path_of("restic"))],
         Tier::Fast | Tier::Vm => Vec::new(),
     };
-    report.count = tests_run::run(tier, &env)?;
+    report.count = match tier {
+        Tier::Vm => vm::tests(&vm::Args::default())?,
+        Tier::Fast | Tier::Real => tests_run::run(tier, &env)?,
+    };
     match tier {
         Tier::Fast => {
             report.count.add(&tests_run::doctests()?);
             simulate(&mut report)?;
         }
         Tier::Real => report.notes.push(format!("with {}", version_of("restic")?)),
-        Tier::Vm => {}
+        Tier::Vm => report.notes.push(format!("with {}", vm_setup::versions())),
     }
     if report.count.ran() == 0 {
-        if tier == Tier::Vm {
-            report
-                .notes
-                .push("no test needs a virtual machine yet".to_owned());
-        } else {
-            report.count.failed += 1;
-            report
-                .notes
-                .push("no test ran: the filter or the names of the tests are wrong".to_owned());
-        }
+        report.count.failed += 1;
+        report
+            .notes
+            .push("no test ran: the filter or the names of the tests are wrong".to_owned());
     }
     Ok(report)
 }
@@ -190,15 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tier_without_tests_says_so_and_is_neither_pass_nor_skip() {
+    fn a_tier_that_was_skipped_says_why() {
         let report = Report {
             tier: Tier::Vm,
-            count: Count::default(),
-            notes: vec!["no test needs a virtual machine yet".to_owned()],
+            count: Count {
+                skipped: 1,
+                ..Count::default()
+            },
+            notes: vec!["the whole tier was skipped: this is no Debian".to_owned()],
         };
         assert_eq!(
             report.line(),
-            "vm: 0 ran, 0 passed, 0 failed, 0 skipped (no test needs a virtual machine yet)"
+            "vm: 0 ran, 0 passed, 0 failed, 1 skipped (the whole tier was skipped: this is no Debian)"
         );
     }
 }

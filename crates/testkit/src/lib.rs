@@ -5,9 +5,11 @@
 //! - [`faults`]: rules that make any backend fail
 //! - [`sim`]: the simulator, which draws whole histories of a lab and checks what must always hold
 //! - [`files`]: writing and comparing trees, real ones and those of the world
+//! - [`vm`]: virtual machines with real OpenZFS, and running tests inside
 
 pub mod conformance;
 pub mod faults;
 pub mod files;
 pub mod sim;
+pub mod vm;
 pub mod world;

@@ -1,11 +1,12 @@
 //! ZFS as it is: the conformance suites and the traps, on OpenZFS inside of a virtual machine.
 //!
-//! These tests make pools on files, so they only run inside of the machine that the harness boots (`RESEED_VM=1`).
+//! These tests make pools on files, so they only run inside of the machine: `cargo xtask vm`.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod lab;
 mod replica_lab;
+mod smoke;
 mod source_lab;
 #[path = "crash.rs"]
 mod vm_crash;

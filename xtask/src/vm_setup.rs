@@ -1,0 +1,246 @@
+//! What virtual machines need from Debian: a kernel with 9p, OpenZFS for it, qemu.
+//!
+//! Says what it will install and which sources it will add before it does, and asks first when there is somebody to ask.
+//! On a machine that has all of it, it reads a few files and does nothing.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{apt, setup, sh};
+
+/// The file for sources that the machine doesn't have yet.
+const SOURCES: &str = "/etc/apt/sources.list.d/reseed-vm.sources";
+
+/// A part that may be missing.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    packages: &'static str,
+    what_for: &'static str,
+    /// From backports: the stable release has an OpenZFS that is years older.
+    backports: bool,
+    there: fn() -> bool,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        packages: "busybox-static",
+        what_for: "the machine's first program",
+        backports: false,
+        there: static_busybox,
+    },
+    Part {
+        packages: "systemd",
+        what_for: "machines with systemd as their init",
+        backports: false,
+        there: || Path::new("/lib/systemd/systemd").exists(),
+    },
+    // The plain kernel: the one for clouds has no 9p. Its headers are what the module is built with.
+    Part {
+        packages: "linux-image-amd64 linux-headers-amd64",
+        what_for: "the machine's kernel, and building OpenZFS for it",
+        backports: false,
+        there: || !kernels("9p.ko").is_empty(),
+    },
+    Part {
+        packages: "zfs-dkms",
+        what_for: "OpenZFS in the machine's kernel; it is compiled, which takes some minutes",
+        backports: true,
+        there: || usable_kernel().is_some(),
+    },
+    Part {
+        packages: "zfsutils-linux",
+        what_for: "the commands zfs and zpool",
+        backports: true,
+        there: || find("zpool").is_some() && find("zfs").is_some(),
+    },
+    Part {
+        packages: "qemu-system-x86",
+        what_for: "the machine itself",
+        backports: true,
+        there: || find("qemu-system-x86_64").is_some(),
+    },
+];
+
+/// Makes sure that machines can be booted. The error fits behind "skipped: ".
+pub(crate) fn ensure(yes: bool) -> Result<(), String> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Err("virtual machines are for x86_64 hosts only so far".to_owned());
+    }
+    let missing: Vec<Part> = PARTS.iter().copied().filter(|part| !(part.there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let first = missing[0].packages;
+    let codename = codename(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
+        .ok_or_else(|| format!("{first} is missing and this is no Debian"))?;
+    let more = apt::missing(&sources(), &codename)?;
+    eprintln!("These Debian packages will be installed:");
+    for part in &missing {
+        eprintln!("  {}, for {}", part.packages, part.what_for);
+    }
+    if let Some(text) = &more {
+        eprintln!("These sources will be added in {SOURCES}:");
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            eprintln!("  {line}");
+        }
+    }
+    if !setup::is_root() {
+        return Err(format!("{first} is missing and only root can install it"));
+    }
+    if !setup::agreed(yes)? {
+        return Err(format!("{first} is missing and was not wanted"));
+    }
+    if let Some(text) = &more {
+        let before = std::fs::read_to_string(SOURCES).unwrap_or_default();
+        std::fs::write(SOURCES, format!("{before}{text}"))
+            .map_err(|error| format!("{SOURCES} can't be written: {error}"))?;
+    }
+    setup::apt_get(&["update"])?;
+    let backports = format!("{codename}-backports");
+    for (from_backports, target) in [(false, None), (true, Some(backports.as_str()))] {
+        let packages: Vec<&str> = missing
+            .iter()
+            .filter(|part| part.backports == from_backports)
+            .flat_map(|part| part.packages.split(' '))
+            .collect();
+        if packages.is_empty() {
+            continue;
+        }
+        let mut install = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
+        install.extend(target.iter().flat_map(|target| ["-t", *target]));
+        install.extend(&packages);
+        if !setup::apt_get(&install)? {
+            return Err(format!(
+                "apt-get install {} failed, see above",
+                packages.join(" ")
+            ));
+        }
+    }
+    compile_if_needed()?;
+    match PARTS.iter().find(|part| !(part.there)()) {
+        Some(part) => Err(format!(
+            "{} is installed and does not help: {}",
+            part.packages, part.what_for
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Where zfs-dkms was there before the kernel's headers, nobody has compiled for that kernel.
+fn compile_if_needed() -> Result<(), String> {
+    let Some(kernel) = kernels("9p.ko").pop() else {
+        return Ok(());
+    };
+    if usable_kernel().is_none() {
+        sh::run(sh::command("dkms").args(["autoinstall", "-k", &kernel]))
+            .map_err(|error| format!("dkms does not run: {error}"))?;
+    }
+    Ok(())
+}
+
+/// A program, also where users who aren't root don't look.
+fn find(program: &str) -> Option<PathBuf> {
+    let there = |dir: &str| Some(Path::new(dir).join(program)).filter(|path| path.exists());
+    sh::find(program).or_else(|| ["/usr/sbin", "/sbin"].into_iter().find_map(there))
+}
+
+/// Kernels in /boot that have a module of this name.
+fn kernels(module: &str) -> Vec<String> {
+    let names = std::fs::read_dir("/boot").into_iter().flatten().flatten();
+    let versions = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()));
+    let has = |version: &String| {
+        let list = Path::new("/lib/modules").join(version).join("modules.dep");
+        has_module(&std::fs::read_to_string(list).unwrap_or_default(), module)
+    };
+    let mut versions: Vec<String> = versions.filter(has).collect();
+    versions.sort();
+    versions
+}
+
+fn usable_kernel() -> Option<String> {
+    let with_9p = kernels("9p.ko");
+    kernels("zfs.ko")
+        .into_iter()
+        .rfind(|version| with_9p.contains(version))
+}
+
+/// Whether modules.dep lists it, compressed or not.
+fn has_module(dep: &str, module: &str) -> bool {
+    let files = dep.lines().filter_map(|line| line.split(':').next());
+    files.filter_map(|file| file.rsplit('/').next()).any(|name| {
+        name.strip_prefix(module)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
+}
+
+/// Debian's dynamic busybox has the same path and can't be a first program.
+fn static_busybox() -> bool {
+    let loader = b"/ld-linux";
+    std::fs::read("/bin/busybox").is_ok_and(|bytes| !bytes.windows(loader.len()).any(|part| part == loader))
+}
+
+/// The release's name, if this is a Debian.
+fn codename(os_release: &str) -> Option<String> {
+    let value = |name: &str| {
+        let mut lines = os_release.lines().filter_map(|line| line.split_once('='));
+        lines
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.trim_matches('"').to_owned())
+    };
+    value("ID").filter(|id| id == "debian")?;
+    value("VERSION_CODENAME")
+}
+
+fn sources() -> Vec<apt::Source> {
+    let mut sources = apt::one_line(&std::fs::read_to_string("/etc/apt/sources.list").unwrap_or_default());
+    let dir = std::fs::read_dir("/etc/apt/sources.list.d");
+    let mut files: Vec<PathBuf> = dir
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        match file.extension().and_then(|ending| ending.to_str()) {
+            Some("sources") => sources.extend(apt::deb822(&text)),
+            Some("list") => sources.extend(apt::one_line(&text)),
+            _ => {}
+        }
+    }
+    sources
+}
+
+/// What machines run with, for the summary.
+pub(crate) fn versions() -> String {
+    let mut text = format!("Linux {}", usable_kernel().unwrap_or_default());
+    let zfs = find("zfs").and_then(|zfs| sh::output(sh::command(zfs).arg("--version")).ok());
+    // Outside of the machine the second line, the module's version, is an error.
+    if let Some(line) = zfs.as_ref().and_then(|said| said.stdout.lines().next()) {
+        let _ = write!(text, ", {line}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debian_is_told_by_its_own_file() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(codename(debian).as_deref(), Some("bookworm"));
+        assert_eq!(codename("ID=nixos\nVERSION_CODENAME=x\n"), None);
+        assert_eq!(codename(""), None);
+    }
+
+    #[test]
+    fn a_module_is_found_by_its_whole_name() {
+        let dep = "kernel/fs/9p/9p.ko: kernel/net/9p/9pnet.ko\nupdates/dkms/zfs.ko.xz: updates/dkms/spl.ko\n";
+        assert!(has_module(dep, "9p.ko") && has_module(dep, "zfs.ko"));
+        assert!(!has_module(dep, "p.ko") && !has_module(dep, "9pnet.ko"));
+    }
+}

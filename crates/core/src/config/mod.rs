@@ -25,6 +25,7 @@ mod policy;
 mod read_json;
 mod read_toml;
 mod redact;
+mod report;
 mod resolve;
 mod secret;
 mod show;
@@ -36,6 +37,7 @@ pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{
     Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, Retention, Service, Verify, WhenExhausted,
 };
+pub use report::Findings;
 pub use secret::{Secret, SecretFile};
 pub use show::to_toml;
 pub use units::{format_duration, parse_duration};

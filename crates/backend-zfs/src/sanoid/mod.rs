@@ -7,6 +7,7 @@
 
 pub mod conf;
 pub mod driver;
+pub mod import;
 mod ini;
 mod keys;
 pub mod parse;

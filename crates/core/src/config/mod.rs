@@ -13,6 +13,7 @@ use std::path::Path;
 
 mod claims;
 mod datasets;
+mod declared;
 mod decode;
 mod diagnostic;
 mod file;
@@ -33,6 +34,7 @@ mod text;
 mod units;
 mod values;
 
+pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{
     Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, Retention, Service, Verify, WhenExhausted,

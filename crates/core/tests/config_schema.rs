@@ -34,6 +34,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                     "array" => value.is_array(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64(),
+                    "boolean" => value.is_boolean(),
                     other => return Err(format!("unknown type {other}")),
                 };
                 if !fits {

@@ -88,12 +88,15 @@ impl SanoidDriver {
     /// # Errors
     /// When sanoid can't be told, can't run, or stops. A snapshot that failed is in the report.
     pub async fn take(&self, cx: &Context, managed: &[Managed]) -> Result<TakeReport, StoreError> {
-        let said = self.run(cx, managed, Purpose::Take, false).await?;
-        Ok(TakeReport {
-            taken: said.taken,
-            failed: said.failed,
-            complaints: said.complaints,
-        })
+        Ok(taken(self.run(cx, managed, Purpose::Take, false).await?))
+    }
+
+    /// What [`SanoidDriver::take`] would take now. Writes nothing but sanoid's own files.
+    ///
+    /// # Errors
+    /// When sanoid can't be told, can't run, or stops.
+    pub async fn due(&self, cx: &Context, managed: &[Managed]) -> Result<TakeReport, StoreError> {
+        Ok(taken(self.run(cx, managed, Purpose::Take, true).await?))
     }
 
     /// What [`SanoidDriver::prune`] would prune now. Writes nothing but sanoid's own files.
@@ -205,6 +208,14 @@ impl SanoidDriver {
             true => command.arg("--readonly"),
             false => command,
         }
+    }
+}
+
+fn taken(said: Said) -> TakeReport {
+    TakeReport {
+        taken: said.taken,
+        failed: said.failed,
+        complaints: said.complaints,
     }
 }
 

@@ -294,7 +294,7 @@ macro_rules! inline_schema {
 }
 
 inline_schema! {
-    PropertyValue: { "type": ["string", "integer", "boolean"] },
+    PropertyValue: { "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "boolean" }] },
     Flag: { "type": "boolean" },
     Minutes: { "type": "integer", "minimum": 1, "maximum": 59 },
     Percent: { "type": "integer", "minimum": 0, "maximum": 100 },

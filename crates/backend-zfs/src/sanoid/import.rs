@@ -131,6 +131,7 @@ fn settings_left(conf: &SanoidConf) -> Vec<LeftOut> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use reseed_core::config::{Format, parse_on};
 
     use super::super::conf::parse;
@@ -205,6 +206,24 @@ daily_hour = 4
                 "[tank/vm] recursive = zfs",
             ]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_sanoid_takes_comes_out_as_a_configuration(
+            sections in proptest::collection::vec(
+                ("[a-z]{1,3}(/[\\PC]{1,6}){0,2}", prop_oneof!["", "recursive = zfs", "recursive = yes", "path = \\PC{1,9}"], 0..50_u32),
+                1..6,
+            ),
+        ) {
+            let block = |(name, line, hourly): &(String, String, u32)| format!("[{name}]\n{line}\nhourly = {hourly}\n");
+            let text: String = sections.iter().map(block).collect();
+            if let Ok(parsed) = parse(&text, "sanoid.conf") {
+                let datasets: Vec<String> =
+                    sections.iter().flat_map(|(name, ..)| [name.clone(), format!("{name}/below")]).collect();
+                import(&parsed.conf, Some(&datasets)).unwrap();
+            }
+        }
     }
 
     #[test]

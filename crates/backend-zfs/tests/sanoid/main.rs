@@ -314,7 +314,7 @@ fn real_sanoid_reads_random_configurations_as_we_do() {
         lab.list(&snaps);
         lab.write("datasets", &datasets);
         lab.write("capacity", &[format!("{percent}%")]);
-        lab.write("sanoid.conf", &[text.clone()]);
+        lab.write("sanoid.conf", std::slice::from_ref(&text));
         lab.write("sanoid.defaults.conf", &[defaults()]);
         let sanoid = |what: &str| {
             Command::new(lab.sanoid(now, zone))

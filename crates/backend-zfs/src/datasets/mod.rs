@@ -4,7 +4,7 @@
 //! second run after a first does nothing; a property that no longer can be changed is explained, not tried. Knows
 //! nothing of services, and creates no pool.
 //!
-//! [`actual`] reads `zfs get`, [`plan`] compares, [`apply`] runs the steps, [`import`] goes the other way once: from the
+//! [`actual`] reads `zfs get`, [`plan`](mod@plan) compares, [`apply`] runs the steps, [`import`] goes the other way once: from the
 //! pool to a configuration.
 
 pub mod actual;

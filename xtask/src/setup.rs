@@ -30,6 +30,18 @@ pub(crate) const RESTIC: Need = Need {
     package: "restic",
     what_for: "reading our repositories with the real restic, and the other way round",
 };
+/// The reference for retention and for sanoid.conf.
+pub(crate) const SANOID: Need = Need {
+    program: "sanoid",
+    package: "sanoid",
+    what_for: "comparing retention with the real sanoid",
+};
+/// A clock that stands still, for comparing with sanoid at chosen moments.
+pub(crate) const FAKETIME: Need = Need {
+    program: "faketime",
+    package: "faketime",
+    what_for: "showing sanoid the moment that reseed decides for",
+};
 /// The reference for digests.
 pub(crate) const B3SUM: Need = Need {
     program: "b3sum",

@@ -32,7 +32,7 @@ impl Tier {
     fn needs(self) -> &'static [setup::Need] {
         match self {
             Self::Fast => &[setup::CC],
-            Self::Real => &[setup::CC, setup::RESTIC],
+            Self::Real => &[setup::CC, setup::RESTIC, setup::SANOID, setup::FAKETIME],
             Self::Vm => &[setup::CC],
         }
     }
@@ -109,7 +109,10 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
         return Ok(report);
     }
     let env = match tier {
-        Tier::Real => vec![("RESEED_REAL_RESTIC".to_owned(), path_of("restic"))],
+        Tier::Real => vec![
+            ("RESEED_REAL_RESTIC".to_owned(), path_of("restic")),
+            ("RESEED_REAL_SANOID".to_owned(), path_of("sanoid")),
+        ],
         Tier::Fast | Tier::Vm => Vec::new(),
     };
     report.count = match tier {

@@ -73,6 +73,16 @@ pub(crate) enum Cmd {
     Prune(Change),
     /// Say that what is there is the service's data; ends its being unseeded
     Adopt(Change),
+    /// Compare the declared ZFS datasets with the pool, and show what `apply` would do
+    Plan,
+    /// Create declared ZFS datasets that are missing and set properties that drifted; destroys nothing
+    Apply(ApplyArgs),
+    /// Take over another tool's configuration, or a pool's
+    #[command(subcommand)]
+    Import(ImportCmd),
+    /// Have the declared datasets' snapshots taken and pruned by sanoid
+    #[command(subcommand)]
+    Sanoid(SanoidCmd),
     /// Show what was done
     History(HistoryArgs),
     /// Make a lab of real files, break it in five ways and watch it heal
@@ -240,6 +250,53 @@ pub(crate) struct HistoryArgs {
     /// Only of one kind, such as `preseed` or `backup`
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCmd {
+    /// Print a configuration for what a sanoid.conf manages
+    Sanoid {
+        /// The sanoid.conf
+        file: PathBuf,
+        /// A file with one dataset a line, where `zfs list` can't be asked
+        #[arg(long, value_name = "FILE")]
+        datasets: Option<PathBuf>,
+    },
+    /// Print a configuration for the filesystems that are on the pools, with the properties that were set
+    Pool {
+        /// Only of these pools
+        #[arg(value_name = "POOL")]
+        pools: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SanoidCmd {
+    /// Print the sanoid.conf that sanoid is given
+    Conf {
+        /// The one it is given for pruning
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Take the snapshots that are due
+    Take {
+        /// Say what would be taken, and take nothing
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+    },
+    /// Prune the snapshots that are no longer wanted
+    Prune {
+        /// Say what would go, and remove nothing
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]

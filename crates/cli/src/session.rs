@@ -9,7 +9,9 @@ use std::time::Duration;
 use reseed_backend_restic::repo::Engine as ResticEngine;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
+use reseed_backend_zfs::sanoid::SanoidDriver;
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place};
 use reseed_core::entropy::{Entropy, SplitMix};
@@ -194,6 +196,16 @@ impl Session {
             Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
             _ => String::new(),
         }
+    }
+
+    /// Reads and changes the declared datasets.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout::new(Arc::clone(&self.runner))
+    }
+
+    /// Runs sanoid, with its files in the state directory.
+    pub(crate) fn sanoid(&self) -> SanoidDriver {
+        SanoidDriver::new(self.config.state_dir.join("sanoid"), Arc::clone(&self.runner))
     }
 
     /// The stores and replicas, each as a directory store.

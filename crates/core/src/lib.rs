@@ -20,6 +20,7 @@ pub mod event;
 pub mod exec;
 pub mod journal;
 pub mod known;
+pub mod layout;
 pub mod lock;
 pub mod names;
 pub mod offsite;

@@ -284,9 +284,13 @@ fn the_documentation_names_every_key() {
     fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
         for (key, value) in schema.as_object().into_iter().flatten() {
             if key == "properties" {
-                found.extend(value.as_object().unwrap().keys().cloned());
+                let named = value.as_object().unwrap();
+                found.extend(named.keys().cloned());
+                // A key may itself be called `properties`.
+                named.values().for_each(|value| keys(value, found));
+            } else {
+                keys(value, found);
             }
-            keys(value, found);
         }
         schema
             .as_array()

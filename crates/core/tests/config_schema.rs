@@ -34,6 +34,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
                     "array" => value.is_array(),
                     "string" => value.is_string(),
                     "integer" => value.is_i64(),
+                    "boolean" => value.is_boolean(),
                     other => return Err(format!("unknown type {other}")),
                 };
                 if !fits {
@@ -175,17 +176,16 @@ fn the_schema_describes_every_key() {
     fn walk(schema: &Value, at: &str) -> usize {
         let mut seen = 0;
         for (key, value) in schema.as_object().into_iter().flatten() {
-            for (name, property) in value
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter(|_| key == "properties")
-            {
+            if key != "properties" {
+                seen += walk(value, &format!("{at}.{key}"));
+                continue;
+            }
+            // A key may itself be called `properties`, so the map of keys is no schema.
+            for (name, property) in value.as_object().into_iter().flatten() {
                 let description = property["description"].as_str().unwrap_or_default();
                 assert!(!description.is_empty(), "{at}.{name}");
-                seen += 1;
+                seen += 1 + walk(property, &format!("{at}.{name}"));
             }
-            seen += walk(value, &format!("{at}.{key}"));
         }
         seen
     }

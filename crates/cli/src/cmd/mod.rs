@@ -6,11 +6,14 @@ mod completions;
 mod config;
 mod demo;
 mod history;
+mod import;
 mod init;
+mod layout;
 mod preseed;
 mod prune;
 mod replicate;
 mod restore;
+mod sanoid;
 mod snapshot;
 mod status;
 mod verify;
@@ -31,6 +34,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
     match &cli.command {
         Cmd::Init(args) => return init::run(args, &config_path(cli), ui, cancel).await,
         Cmd::Config(command) => return config::run(command, &config_path(cli), ui),
+        Cmd::Import(command) => return import::run(command, ui, cancel).await,
         Cmd::Demo(args) => return demo::run(args, ui, cancel).await,
         Cmd::Completions { shell } => return completions::completions(*shell),
         Cmd::Man { dir } => return completions::man(dir.as_deref()),
@@ -54,9 +58,13 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Verify(args) => verify::run(args, &session).await,
         Cmd::Prune(args) => prune::run(args, &session).await,
         Cmd::Adopt(args) => adopt::run(args, &session).await,
+        Cmd::Plan => layout::plan(&session).await,
+        Cmd::Apply(args) => layout::apply(args, &session).await,
+        Cmd::Sanoid(command) => sanoid::run(command, &session).await,
         Cmd::History(args) => history::run(args, &session),
         Cmd::Init(_)
         | Cmd::Config(_)
+        | Cmd::Import(_)
         | Cmd::Demo(_)
         | Cmd::Completions { .. }
         | Cmd::Man { .. }

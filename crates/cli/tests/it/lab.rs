@@ -40,11 +40,17 @@ impl Ran {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test of the program runs the program")]
 pub(crate) fn run_in(dir: &Path, args: &[impl AsRef<OsStr>]) -> Ran {
+    run_with_path(dir, args, std::env::var_os("PATH").unwrap_or_default())
+}
+
+/// With other programs to be found.
+#[expect(clippy::disallowed_methods, reason = "a test of the program runs the program")]
+pub(crate) fn run_with_path(dir: &Path, args: &[impl AsRef<OsStr>], path: impl AsRef<OsStr>) -> Ran {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_reseed"))
         .args(args)
         .current_dir(dir)
+        .env("PATH", path)
         .env_remove("RESEED_CONFIG")
         .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())

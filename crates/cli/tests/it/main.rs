@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod bad_input;
+mod datasets;
 mod demo;
 mod heal;
 mod interface;

@@ -407,6 +407,8 @@ impl<N, V> Default for Named<N, V> {
 
 /// A name as a key.
 pub(crate) trait Key: Sized {
+    /// What the schema says of it.
+    const PATTERN: &'static str = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$";
     fn parse(text: &str) -> Result<Self, (String, Option<&'static str>)>;
 }
 
@@ -436,7 +438,7 @@ impl<N: Key, V: Decode> Decode for Named<N, V> {
     }
 }
 
-impl<N, V: JsonSchema> JsonSchema for Named<N, V> {
+impl<N: Key, V: JsonSchema> JsonSchema for Named<N, V> {
     fn inline_schema() -> bool {
         true
     }
@@ -446,7 +448,7 @@ impl<N, V: JsonSchema> JsonSchema for Named<N, V> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({
             "type": "object",
-            "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$" },
+            "propertyNames": { "pattern": N::PATTERN },
             "additionalProperties": generator.subschema_for::<V>(),
         })
     }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::declared::DatasetFile;
 use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table};
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
@@ -14,7 +15,7 @@ use super::values::{
     AbsPath, Argument, Count, DatasetKey, HostName, Lasting, Reference, RelPath, Repository, SecretPath,
     Tries, UnitName,
 };
-use crate::names::{ServiceName, SourceName};
+use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::verify::Validator;
 
 record! {
@@ -32,6 +33,8 @@ record! {
         offsite: Maybe<Named<SourceName, OffsiteFile>> = "offsite",
         /// What holds for every service that doesn't say otherwise.
         defaults: Maybe<PolicyFile> = "defaults",
+        /// ZFS datasets whose properties and snapshots are declared, by their full names.
+        datasets: Maybe<Named<DatasetName, DatasetFile>> = "datasets",
         /// The services whose data is kept.
         services: Maybe<Named<ServiceName, ServiceFile>> = "services",
     }

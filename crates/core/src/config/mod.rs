@@ -13,6 +13,7 @@ use std::path::Path;
 
 mod claims;
 mod datasets;
+mod declared;
 mod decode;
 mod diagnostic;
 mod file;
@@ -25,6 +26,7 @@ mod policy;
 mod read_json;
 mod read_toml;
 mod redact;
+mod report;
 mod resolve;
 mod secret;
 mod show;
@@ -32,10 +34,12 @@ mod text;
 mod units;
 mod values;
 
+pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{
     Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, Retention, Service, Verify, WhenExhausted,
 };
+pub use report::Findings;
 pub use secret::{Secret, SecretFile};
 pub use show::to_toml;
 pub use units::{format_duration, parse_duration};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::declared::Declared;
 use super::origin::Origins;
 use super::units::format_duration;
 use crate::names::{DatasetName, ServiceName, SourceName};
@@ -33,6 +34,9 @@ pub struct Config {
     pub replicas: BTreeMap<SourceName, Place>,
     /// Repositories of backups.
     pub offsite: BTreeMap<SourceName, Offsite>,
+    /// ZFS datasets whose properties and snapshots are declared.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<DatasetName, Declared>,
     /// The services whose data is kept.
     pub services: BTreeMap<ServiceName, Service>,
     #[serde(skip)]
@@ -46,6 +50,7 @@ impl PartialEq for Config {
             && (self.stores == other.stores
                 && self.replicas == other.replicas
                 && self.offsite == other.offsite)
+            && self.datasets == other.datasets
             && self.services == other.services
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Node {
 pub(crate) enum Value {
     /// JSON's null, which counts as absent: Nix writes it for an option that is not set.
     Null,
-    Bool,
+    Bool(bool),
     /// `None` when it does not fit.
     Integer(Option<i64>),
     Float,
@@ -42,7 +42,7 @@ impl Value {
     pub(crate) fn what(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool => "a boolean",
+            Self::Bool(_) => "a boolean",
             Self::Integer(_) => "a whole number",
             Self::Float => "a number with a fraction",
             Self::Text(_) => "a text",

@@ -40,7 +40,7 @@ fn node(sink: &mut Sink<'_>, raw: &RawValue, depth: usize) -> Option<Node> {
     }
     let value = match text.as_bytes().first() {
         Some(b'n') => Value::Null,
-        Some(b't' | b'f') => Value::Bool,
+        Some(first @ (b't' | b'f')) => Value::Bool(*first == b't'),
         Some(b'"') => Value::Text(string(sink, text, &span)?),
         Some(b'[') => {
             let items = sub::<Vec<&RawValue>>(sink, text, &span, |de| de.deserialize_seq(Items))?;

@@ -77,7 +77,7 @@ fn node(value: Spanned<DeValue<'_>>) -> Node {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(number) => Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Float(_) => Value::Float,
-        DeValue::Boolean(_) => Value::Bool,
+        DeValue::Boolean(yes) => Value::Bool(yes),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(list) => Value::List(list.into_iter().map(node).collect()),
         DeValue::Table(table) => Value::Table(entries(table)),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::claims;
 use super::datasets::{datasets, validators};
+use super::declared::declared;
 use super::decode::{At, Maybe, Named, NamedEntry};
 use super::diagnostic::{Extra, Sink};
 use super::file::{ConfigFile, OffsiteFile, OffsiteType, PlaceFile, PlaceType, PolicyFile, ServiceFile};
@@ -43,7 +44,8 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
             services.insert(entry.name.clone(), service);
         }
     }
-    if file.services.is_absent() && !sink.has_errors() {
+    let declared = declared(&file.datasets, &root, sink);
+    if file.services.is_absent() && file.datasets.is_absent() && !sink.has_errors() {
         sink.warn(
             "",
             &top,
@@ -78,6 +80,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
             .iter()
             .filter_map(|entry| Some((entry.name.clone(), offsite(entry)?)))
             .collect(),
+        datasets: declared?,
         services,
         origins: Origins::default(),
     })

@@ -23,6 +23,28 @@ pub fn to_toml(config: &Config) -> String {
     for (name, offsite) in &config.offsite {
         out.table("offsite", name.as_str(), &serde_json::json!(offsite));
     }
+    for (name, declared) in &config.datasets {
+        out.header(&["datasets", name.as_str()]);
+        let at = format!("datasets/{name}");
+        if let Some(profile) = declared.profile {
+            out.row("profile", &Value::from(profile), &[&format!("{at}/profile")]);
+        }
+        for (key, value) in [
+            ("properties", serde_json::json!(declared.properties)),
+            ("snapshots", serde_json::json!(declared.snapshots)),
+        ] {
+            let Value::Object(entries) = value else { continue };
+            if entries.is_empty() {
+                continue;
+            }
+            out.header(&["datasets", name.as_str(), key]);
+            let mut entries: Vec<_> = entries.into_iter().collect();
+            entries.sort_by_key(|(key, _)| COUNTS.iter().position(|count| count == key));
+            for (name, value) in entries {
+                out.row(&name, &value, &[&format!("{at}/{key}/{name}")]);
+            }
+        }
+    }
     for (name, service) in &config.services {
         out.header(&["services", name.as_str()]);
         let (mut tables, mut rows) = (Vec::new(), Vec::new());

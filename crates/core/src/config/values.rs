@@ -11,7 +11,7 @@ use super::diagnostic::{Extra, Sink};
 use super::node::{Node, Value};
 use super::text::quoted;
 use super::units::{UNITS_HINT, parse_duration, repair};
-use crate::names::{InvalidName, ServiceName, SourceName};
+use crate::names::{DatasetName, InvalidName, ServiceName, SourceName};
 
 /// The longest path that Linux takes, with its NUL.
 const PATH_MAX: usize = 4096;
@@ -254,7 +254,7 @@ impl Decode for Lasting {
     }
 }
 
-fn number(node: &Node, at: &At<'_>, sink: &mut Sink<'_>, least: u32, most: u32) -> Option<u32> {
+pub(crate) fn number(node: &Node, at: &At<'_>, sink: &mut Sink<'_>, least: u32, most: u32) -> Option<u32> {
     let range = format!("a whole number from {least} to {most}");
     match &node.value {
         Value::Integer(number) => {
@@ -415,6 +415,14 @@ fn not_hidden(what: &str, text: &str) -> Result<(), BadKey> {
             Some("such names are kept for reseed's own directories"),
         )),
         false => Ok(()),
+    }
+}
+
+impl Key for DatasetName {
+    const PATTERN: &'static str = "^[A-Za-z][A-Za-z0-9_.: /-]{0,255}$";
+
+    fn parse(text: &str) -> Result<Self, BadKey> {
+        Self::new(text).map_err(|error| (error.to_string(), Some("write it as `zfs list` does, in quotes")))
     }
 }
 

@@ -1,0 +1,361 @@
+//! Carries a plan out, one `zfs` command for each step, and reads what is there.
+//!
+//! Promises: the only commands are `get`, `create -u`, `set` and `mount`; nothing is mounted over a directory that has
+//! something in it, neither a new dataset nor one whose mountpoint changes; a step that fails stops those below it and no
+//! others.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::exec::{Command, Keep, Runner};
+use serde::Serialize;
+
+use super::actual::{self, Actual};
+use super::plan::{LayoutPlan, Step};
+
+/// A thousand datasets with seventy properties each are 8 MiB.
+const MOST_LISTING: usize = 256 * 1024 * 1024;
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// What became of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Each step and its outcome, in the order of the plan.
+    pub steps: Vec<(Step, Outcome)>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It is created, and not mounted.
+    NotMounted {
+        /// Why.
+        why: String,
+    },
+    /// It was not done, because it would have hidden data.
+    Refused {
+        /// What would have been hidden.
+        why: String,
+    },
+    /// `zfs` said no.
+    Failed {
+        /// Its words.
+        why: String,
+    },
+    /// Something above it failed, or the run was ended.
+    NotTried,
+}
+
+impl Outcome {
+    /// Whether what was declared is so now.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+}
+
+/// Reads and changes datasets.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    runner: Arc<dyn Runner>,
+}
+
+impl Layout {
+    /// With the `zfs` in PATH.
+    pub fn new(runner: Arc<dyn Runner>) -> Self {
+        Self { runner }
+    }
+
+    /// All datasets with all their properties.
+    ///
+    /// # Errors
+    /// When `zfs` is missing, fails, or prints something else.
+    pub async fn read(&self, cx: &Context) -> Result<Actual, StoreError> {
+        let what = "can't read the datasets' properties";
+        let columns = "name,property,value,source";
+        let command = zfs(["get", "-Hp", "-o", columns, "-t", "filesystem,volume", "all"])
+            .keep_stdout(Keep::up_to(MOST_LISTING));
+        let listing = self.listing(cx, &command, what).await?;
+        actual::parse(&listing).map_err(|error| StoreError::new(StoreKind::BadOutput, what).said(error))
+    }
+
+    /// The names of all filesystems and volumes.
+    ///
+    /// # Errors
+    /// When `zfs` is missing or fails.
+    pub async fn names(&self, cx: &Context) -> Result<Vec<String>, StoreError> {
+        let command = zfs(["list", "-H", "-o", "name", "-t", "filesystem,volume"])
+            .keep_stdout(Keep::up_to(MOST_LISTING));
+        let listing = self.listing(cx, &command, "can't list the datasets").await?;
+        Ok(listing.lines().map(str::to_owned).collect())
+    }
+
+    async fn listing(&self, cx: &Context, command: &Command, what: &str) -> Result<String, StoreError> {
+        let failed = |error: reseed_core::exec::ExecError| error.into_error(what, Effect::None);
+        let output = self.runner.run(command, &cx.cancel).await.map_err(failed)?;
+        let output = output.require_success().map_err(failed)?;
+        let bytes = output.whole_stdout().map_err(failed)?;
+        String::from_utf8(bytes.to_vec())
+            .map_err(|error| StoreError::new(StoreKind::BadOutput, what).said(error))
+    }
+
+    /// Carries the plan out. Each step's outcome is in the answer; the plan's obstacles are left alone.
+    pub async fn apply(&self, cx: &Context, plan: &LayoutPlan) -> Applied {
+        let mut applied = Applied::default();
+        let mut broken: Vec<String> = Vec::new();
+        for step in &plan.steps {
+            let (Step::Create { dataset, .. } | Step::Set { dataset, .. }) = step;
+            let below_broken = broken
+                .iter()
+                .any(|parent| dataset.starts_with(&format!("{parent}/")));
+            let outcome = match cx.cancel.is_cancelled() || below_broken {
+                true => Outcome::NotTried,
+                false => self.step(cx, step).await,
+            };
+            if matches!(step, Step::Create { .. })
+                && matches!(outcome, Outcome::Failed { .. } | Outcome::NotTried)
+            {
+                broken.push(dataset.clone());
+            }
+            applied.steps.push((step.clone(), outcome));
+        }
+        applied
+    }
+
+    async fn step(&self, cx: &Context, step: &Step) -> Outcome {
+        if let Step::Set { property, to, .. } = step
+            && property == "mountpoint"
+            && let Some(why) = occupied(Path::new(to))
+        {
+            return Outcome::Refused { why };
+        }
+        let done = self.quiet(cx, &command(step)).await;
+        match (done, step) {
+            (Err(why), _) => Outcome::Failed { why },
+            (Ok(()), Step::Set { .. }) => Outcome::Done,
+            (Ok(()), Step::Create { dataset, .. }) => self.mount(cx, dataset).await,
+        }
+    }
+
+    /// Mounts a new dataset, unless it is not to be mounted or its place is taken.
+    async fn mount(&self, cx: &Context, dataset: &str) -> Outcome {
+        let asked = zfs(["get", "-Hp", "-o", "value", "canmount,mountpoint"]).arg(dataset);
+        let said = match self.listing(cx, &asked, "can't tell where it belongs").await {
+            Ok(said) => said,
+            Err(error) => {
+                return Outcome::NotMounted {
+                    why: error.to_string(),
+                };
+            }
+        };
+        let mut values = said.lines();
+        let (canmount, mountpoint) = (values.next().unwrap_or(""), values.next().unwrap_or(""));
+        if canmount != "on" || !mountpoint.starts_with('/') {
+            return Outcome::Done;
+        }
+        if let Some(why) = occupied(Path::new(mountpoint)) {
+            return Outcome::NotMounted { why };
+        }
+        match self.quiet(cx, &zfs(["mount"]).arg(dataset)).await {
+            Ok(()) => Outcome::Done,
+            Err(why) => Outcome::NotMounted { why },
+        }
+    }
+
+    async fn quiet(&self, cx: &Context, command: &Command) -> Result<(), String> {
+        let output = self.runner.run(command, &cx.cancel).await;
+        output
+            .and_then(reseed_core::exec::Output::require_success)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn zfs<const N: usize>(arguments: [&str; N]) -> Command {
+    Command::new("zfs")
+        .args(arguments)
+        .time_limit(TIME_LIMIT)
+        .install_hint("install zfsutils-linux")
+}
+
+/// The argument vector of a step.
+pub fn command(step: &Step) -> Command {
+    match step {
+        Step::Create {
+            dataset, properties, ..
+        } => {
+            // Not mounted yet: a mountpoint that is not empty has to be seen first.
+            let options = properties
+                .iter()
+                .flat_map(|(key, value)| ["-o".to_owned(), format!("{key}={value}")]);
+            zfs(["create", "-u"]).args(options).arg(dataset)
+        }
+        Step::Set {
+            dataset,
+            property,
+            to,
+            ..
+        } => zfs(["set"]).arg(format!("{property}={to}")).arg(dataset),
+    }
+}
+
+/// Why nothing may be mounted there; none when there is nothing to hide.
+fn occupied(path: &Path) -> Option<String> {
+    if !path.is_absolute() {
+        return None;
+    }
+    let shown = path.display();
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().map(|_| {
+            format!("{shown} has something in it that would be hidden; move it away, then run this again")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("{shown} can't be looked into: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use reseed_core::exec::{ExecError, Exit, Output, PipeOutput, Streaming};
+    use reseed_core::names::RunId;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// Fails what contains a word, and writes all down.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        fails: &'static str,
+        mountpoint: String,
+        ran: Mutex<Vec<String>>,
+    }
+
+    #[async_trait::async_trait]
+    impl Runner for Scripted {
+        async fn run(&self, command: &Command, _: &CancellationToken) -> Result<Output, ExecError> {
+            let line = command.to_string();
+            let bad = !self.fails.is_empty() && line.contains(self.fails);
+            self.ran.lock().unwrap().push(line);
+            let stdout = format!("on\n{}\n", self.mountpoint);
+            Ok(Output::fake(
+                command,
+                Exit::Code(i32::from(bad)),
+                stdout,
+                if bad { "no" } else { "" },
+            ))
+        }
+        async fn pipe(&self, _: &[Command], _: &CancellationToken) -> Result<PipeOutput, ExecError> {
+            panic!("no pipes here")
+        }
+        async fn stream(&self, _: &Command, _: &CancellationToken) -> Result<Streaming, ExecError> {
+            panic!("no streams here")
+        }
+    }
+
+    fn create(dataset: &str) -> Step {
+        Step::Create {
+            dataset: dataset.to_owned(),
+            properties: BTreeMap::from([("recordsize".to_owned(), "16K".to_owned())]),
+            implied: false,
+        }
+    }
+
+    fn set(property: &str, to: &str) -> Step {
+        Step::Set {
+            dataset: "tank/a b".to_owned(),
+            property: property.to_owned(),
+            from: None,
+            to: to.to_owned(),
+            new_data_only: false,
+        }
+    }
+
+    fn apply(runner: Scripted, steps: Vec<Step>) -> (Vec<Outcome>, Vec<String>) {
+        let runner = Arc::new(runner);
+        let layout = Layout::new(Arc::clone(&runner) as Arc<dyn Runner>);
+        let plan = LayoutPlan {
+            steps,
+            obstacles: Vec::new(),
+        };
+        let cx = Context::silent(RunId::new("r").unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let applied = runtime.block_on(layout.apply(&cx, &plan));
+        let ran = runner.ran.lock().unwrap().clone();
+        (
+            applied.steps.into_iter().map(|(_, outcome)| outcome).collect(),
+            ran,
+        )
+    }
+
+    #[test]
+    fn a_new_dataset_is_mounted_where_nothing_is() {
+        let empty = tempfile::tempdir().unwrap();
+        let mountpoint = empty.path().display().to_string();
+        let runner = Scripted {
+            mountpoint,
+            ..Scripted::default()
+        };
+        let (outcomes, ran) = apply(runner, vec![create("tank/a"), set("quota", "1G")]);
+        assert_eq!(outcomes, [Outcome::Done, Outcome::Done]);
+        assert_eq!(
+            ran,
+            [
+                "zfs create -u -o recordsize=16K tank/a",
+                "zfs get -Hp -o value canmount,mountpoint tank/a",
+                "zfs mount tank/a",
+                "zfs set quota=1G 'tank/a b'",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_data() {
+        let full = tempfile::tempdir().unwrap();
+        std::fs::write(full.path().join("precious"), "").unwrap();
+        let mountpoint = full.path().display().to_string();
+        let steps = vec![create("tank/a"), set("mountpoint", &mountpoint)];
+        let (outcomes, ran) = apply(
+            Scripted {
+                mountpoint,
+                ..Scripted::default()
+            },
+            steps,
+        );
+        assert!(
+            matches!(
+                &outcomes[..],
+                [Outcome::NotMounted { .. }, Outcome::Refused { .. }]
+            ),
+            "{outcomes:?}"
+        );
+        assert_eq!(ran.len(), 2, "{ran:?}");
+    }
+
+    #[test]
+    fn what_fails_stops_what_is_below_it_and_nothing_else() {
+        let runner = Scripted {
+            fails: "tank/a",
+            mountpoint: "none".to_owned(),
+            ..Scripted::default()
+        };
+        let (outcomes, _) = apply(
+            runner,
+            vec![create("tank/a"), create("tank/a/b"), create("tank/c")],
+        );
+        assert!(
+            matches!(
+                &outcomes[..],
+                [Outcome::Failed { .. }, Outcome::NotTried, Outcome::Done]
+            ),
+            "{outcomes:?}"
+        );
+    }
+}

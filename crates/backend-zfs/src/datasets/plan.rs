@@ -1,0 +1,489 @@
+//! What is declared against what is there: the steps that are missing, and what can't be had. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use reseed_core::layout::{Counts, Property};
+use reseed_core::names::DatasetName;
+use serde::Serialize;
+
+use super::actual::{Actual, DatasetKind};
+
+/// Properties by dataset.
+pub type Wanted = BTreeMap<DatasetName, BTreeMap<String, String>>;
+
+/// What is to be done, in this order, and what can't be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LayoutPlan {
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// What stands in the way of what is declared. No step is about it.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// One `zfs` command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Step {
+    /// A filesystem is missing.
+    Create {
+        /// It.
+        dataset: String,
+        /// What is set from the beginning.
+        properties: BTreeMap<String, String>,
+        /// Not declared itself, but something below it is.
+        implied: bool,
+    },
+    /// A property has another value than what is declared.
+    Set {
+        /// The dataset.
+        dataset: String,
+        /// The property.
+        property: String,
+        /// What it is, as `zfs get -p` prints it; none for a user property that isn't there.
+        from: Option<String>,
+        /// What it is to be.
+        to: String,
+        /// What is there already keeps the old value.
+        new_data_only: bool,
+    },
+}
+
+/// Why something declared can't be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Obstacle {
+    /// The dataset.
+    pub dataset: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create {
+                dataset,
+                properties,
+                implied,
+            } => {
+                write!(f, "+ {dataset}")?;
+                let list: Vec<String> = properties
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                if !list.is_empty() {
+                    write!(f, "  {}", list.join(" "))?;
+                }
+                if *implied {
+                    f.write_str("  (something declared is below it)")?;
+                }
+                Ok(())
+            }
+            Self::Set {
+                dataset,
+                property,
+                from,
+                to,
+                new_data_only,
+            } => {
+                let from = from.as_deref().unwrap_or("not set");
+                write!(f, "~ {dataset}  {property}: {from} -> {to}")?;
+                match *new_data_only {
+                    true => f.write_str("  (for what is written from now on; what is there stays as it is)"),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// One line per step and obstacle; a plan with neither says so.
+impl fmt::Display for LayoutPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        for obstacle in &self.obstacles {
+            writeln!(f, "! {}  {}", obstacle.dataset, obstacle.why)?;
+        }
+        let made = self
+            .steps
+            .iter()
+            .filter(|step| matches!(step, Step::Create { .. }))
+            .count();
+        match (self.steps.len(), self.obstacles.len()) {
+            (0, 0) => write!(f, "all is as declared"),
+            (all, obstacles) => {
+                write!(f, "{made} to create, {} to set", all - made)?;
+                match obstacles {
+                    0 => Ok(()),
+                    number => write!(f, ", {number} that can't be"),
+                }
+            }
+        }
+    }
+}
+
+/// Compares.
+pub fn plan(wanted: &Wanted, actual: &Actual) -> LayoutPlan {
+    let mut plan = LayoutPlan::default();
+    let shared = shared_mountpoints(wanted, actual);
+    let mut made: BTreeSet<String> = BTreeSet::new();
+    let mut never: BTreeSet<&str> = BTreeSet::new();
+    // A name sorts behind the names it lies below, so parents come first.
+    for (dataset, properties) in wanted {
+        let name = dataset.as_str();
+        let mut refuse = |why: String| {
+            plan.obstacles.push(Obstacle {
+                dataset: name.to_owned(),
+                why,
+            });
+        };
+        if let Some(other) = shared.get(name) {
+            refuse(format!(
+                "its mountpoint is that of {other} too, and one would hide the other's data; declare another"
+            ));
+            never.insert(name);
+            continue;
+        }
+        if let Some(there) = actual.get(name) {
+            if there.kind == DatasetKind::Volume {
+                refuse("it is a volume, and only filesystems can be declared; take it out".to_owned());
+                continue;
+            }
+            for (key, value) in properties {
+                match compare(key, value, there.get(key)) {
+                    Difference::None => {}
+                    Difference::Fixed(is) => refuse(format!(
+                        "{key} is {is} and can't become {value}: it is decided when a dataset is created. Create another \
+                         one and copy the data, or declare {key} = {is:?}"
+                    )),
+                    Difference::Settable(new_data_only) => plan.steps.push(Step::Set {
+                        dataset: name.to_owned(),
+                        property: key.clone(),
+                        from: there.get(key).map(str::to_owned),
+                        to: value.clone(),
+                        new_data_only,
+                    }),
+                }
+            }
+            continue;
+        }
+        if !actual.contains_key(dataset.pool()) {
+            refuse(format!(
+                "there is no pool {:?} here; import it with `zpool import`, or create it",
+                dataset.pool()
+            ));
+            continue;
+        }
+        let above = ancestors(name);
+        if let Some(parent) = above.iter().find(|parent| never.contains(*parent)) {
+            refuse(format!("{parent} above it can't be created"));
+            never.insert(name);
+            continue;
+        }
+        let is_volume =
+            |parent: &&&str| (actual.get(**parent)).is_some_and(|there| there.kind == DatasetKind::Volume);
+        if let Some(parent) = above.iter().find(is_volume) {
+            refuse(format!(
+                "{parent} above it is a volume, which has nothing below it"
+            ));
+            never.insert(name);
+            continue;
+        }
+        for parent in above {
+            let declared = DatasetName::new(parent).is_ok_and(|parent| wanted.contains_key(&parent));
+            if !actual.contains_key(parent) && !declared && made.insert(parent.to_owned()) {
+                plan.steps.push(Step::Create {
+                    dataset: parent.to_owned(),
+                    properties: BTreeMap::new(),
+                    implied: true,
+                });
+            }
+        }
+        plan.steps.push(Step::Create {
+            dataset: name.to_owned(),
+            properties: properties.clone(),
+            implied: false,
+        });
+    }
+    plan
+}
+
+enum Difference {
+    None,
+    Settable(bool),
+    Fixed(String),
+}
+
+fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
+    let property = Property::find(key);
+    // What a newer or older zfs prints and we don't know is compared as it stands.
+    let form = |value: &str| {
+        property
+            .and_then(|property| property.canonical(value).ok())
+            .unwrap_or_else(|| value.to_owned())
+    };
+    match (is, property.map(|property| property.counts)) {
+        (Some(is), _) if form(is) == form(wanted) => Difference::None,
+        // The default cipher has changed before; that it is encrypted is what was asked for.
+        (Some(is), _) if key == "encryption" && wanted == "on" && is != "off" => Difference::None,
+        (Some(is), Some(Counts::AtCreation)) => Difference::Fixed(is.to_owned()),
+        (None, Some(Counts::AtCreation)) => Difference::Fixed("unknown to this zfs".to_owned()),
+        (_, counts) => Difference::Settable(counts == Some(Counts::ForNewData)),
+    }
+}
+
+/// The names above a name, the pool first.
+fn ancestors(name: &str) -> Vec<&str> {
+    name.match_indices('/').map(|(at, _)| &name[..at]).collect()
+}
+
+/// Declared datasets whose declared mountpoint another dataset has, and which.
+fn shared_mountpoints<'a>(wanted: &'a Wanted, actual: &'a Actual) -> BTreeMap<&'a str, String> {
+    let mut by_path: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (dataset, properties) in wanted {
+        let mounts = properties.get("canmount").is_none_or(|value| value != "off");
+        if let Some(path) = properties
+            .get("mountpoint")
+            .filter(|path| mounts && path.starts_with('/'))
+        {
+            by_path.entry(path).or_default().insert(dataset.as_str());
+        }
+    }
+    for (name, dataset) in actual {
+        let redeclared = DatasetName::new(name.as_str()).is_ok_and(|name| {
+            wanted
+                .get(&name)
+                .is_some_and(|properties| properties.contains_key("mountpoint"))
+        });
+        let mounts = dataset.get("canmount").is_none_or(|value| value == "on");
+        if let Some(path) = dataset.get("mountpoint")
+            && !redeclared
+            && mounts
+            && let Some(names) = by_path.get_mut(path)
+        {
+            names.insert(name);
+        }
+    }
+    let mut shared = BTreeMap::new();
+    for names in by_path.values().filter(|names| names.len() > 1) {
+        for name in names {
+            let other = names
+                .iter()
+                .find(|other| *other != name)
+                .copied()
+                .unwrap_or_default();
+            shared.insert(*name, other.to_owned());
+        }
+    }
+    shared
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::actual::{Dataset, Value};
+    use super::*;
+
+    fn wanted(all: &[(&str, &[(&str, &str)])]) -> Wanted {
+        let properties = |list: &[(&str, &str)]| -> BTreeMap<String, String> {
+            list.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        (all.iter())
+            .map(|(name, list)| (DatasetName::new(*name).unwrap(), properties(list)))
+            .collect()
+    }
+
+    fn there(properties: &[(&str, &str)]) -> Dataset {
+        let value = |value: &str| Value {
+            value: value.to_owned(),
+            source: "local".to_owned(),
+        };
+        Dataset {
+            kind: DatasetKind::Filesystem,
+            properties: (properties.iter())
+                .map(|(key, text)| ((*key).to_owned(), value(text)))
+                .collect(),
+        }
+    }
+
+    /// What `zfs` would have made of the steps.
+    fn carry_out(plan: &LayoutPlan, actual: &mut Actual) {
+        let put = |dataset: &mut Dataset, key: &str, text: &str| {
+            let value = Property::find(key)
+                .and_then(|p| p.canonical(text).ok())
+                .unwrap_or_else(|| text.to_owned());
+            let source = "local".to_owned();
+            dataset.properties.insert(key.to_owned(), Value { value, source });
+        };
+        for step in &plan.steps {
+            match step {
+                Step::Create {
+                    dataset, properties, ..
+                } => {
+                    if let Some((parent, _)) = dataset.rsplit_once('/') {
+                        assert!(actual.contains_key(parent), "{dataset} before {parent}");
+                    }
+                    let new = actual.entry(dataset.clone()).or_default();
+                    for (key, value) in properties {
+                        put(new, key, value);
+                    }
+                }
+                Step::Set {
+                    dataset,
+                    property,
+                    to,
+                    ..
+                } => {
+                    put(actual.get_mut(dataset).unwrap(), property, to);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_created_and_what_drifted_is_set() {
+        let wanted = wanted(&[
+            (
+                "tank/db",
+                &[
+                    ("recordsize", "16K"),
+                    ("compression", "lz4"),
+                    ("atime", "off"),
+                    ("casesensitivity", "mixed"),
+                ],
+            ),
+            ("tank/srv/new", &[("quota", "20G"), ("casesensitivity", "mixed")]),
+            ("usb/x", &[]),
+        ]);
+        let mut actual = Actual::from([
+            ("tank".to_owned(), there(&[])),
+            (
+                "tank/db".to_owned(),
+                there(&[
+                    ("recordsize", "131072"),
+                    ("compression", "lz4"),
+                    ("atime", "on"),
+                    ("casesensitivity", "sensitive"),
+                ]),
+            ),
+        ]);
+        let first = plan(&wanted, &actual);
+        assert_eq!(
+            first.to_string(),
+            "~ tank/db  atime: on -> off\n\
+             ~ tank/db  recordsize: 131072 -> 16K  (for what is written from now on; what is there stays as it is)\n\
+             + tank/srv  (something declared is below it)\n\
+             + tank/srv/new  casesensitivity=mixed quota=20G\n\
+             ! tank/db  casesensitivity is sensitive and can't become mixed: it is decided when a dataset is created. Create \
+             another one and copy the data, or declare casesensitivity = \"sensitive\"\n\
+             ! usb/x  there is no pool \"usb\" here; import it with `zpool import`, or create it\n\
+             2 to create, 2 to set, 2 that can't be"
+        );
+        carry_out(&first, &mut actual);
+        let second = plan(&wanted, &actual);
+        assert_eq!((second.steps, second.obstacles.len()), (vec![], 2));
+    }
+
+    #[test]
+    fn two_datasets_on_one_mountpoint_are_refused() {
+        let wanted = wanted(&[
+            ("tank/a", &[("mountpoint", "/srv/a")]),
+            ("tank/b", &[("mountpoint", "/srv/a")]),
+            ("tank/b/c", &[]),
+            ("tank/d", &[("mountpoint", "/srv/d")]),
+            ("tank/e", &[("mountpoint", "/srv/a"), ("canmount", "off")]),
+        ]);
+        let actual = Actual::from([
+            ("tank".to_owned(), there(&[])),
+            (
+                "tank/old".to_owned(),
+                there(&[("mountpoint", "/srv/d"), ("canmount", "on")]),
+            ),
+        ]);
+        let plan = plan(&wanted, &actual);
+        let made: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+        assert_eq!(made, ["+ tank/e  canmount=off mountpoint=/srv/a"]);
+        let refused: Vec<&str> = plan
+            .obstacles
+            .iter()
+            .map(|obstacle| obstacle.dataset.as_str())
+            .collect();
+        assert_eq!(refused, ["tank/a", "tank/b", "tank/b/c", "tank/d"]);
+    }
+
+    #[test]
+    fn a_volume_is_left_alone() {
+        let volume = Dataset {
+            kind: DatasetKind::Volume,
+            ..Dataset::default()
+        };
+        let actual = Actual::from([("tank".to_owned(), there(&[])), ("tank/v".to_owned(), volume)]);
+        let plan = plan(
+            &wanted(&[("tank/v", &[("atime", "off")]), ("tank/v/x", &[])]),
+            &actual,
+        );
+        assert_eq!((plan.steps.len(), plan.obstacles.len()), (0, 2));
+    }
+
+    fn properties() -> impl Strategy<Value = BTreeMap<String, String>> {
+        let one = prop_oneof![
+            ("recordsize", prop_oneof!["8K", "16k", "131072", "1M"]),
+            ("compression", prop_oneof!["lz4", "zstd", "zstd-3", "off", "gzip"]),
+            ("quota", prop_oneof!["none", "0", "20G"]),
+            ("xattr", prop_oneof!["sa", "on", "dir"]),
+            ("acltype", prop_oneof!["posix", "posixacl", "off"]),
+            ("normalization", prop_oneof!["none", "formD"]),
+            ("encryption", prop_oneof!["on", "off", "aes-256-ccm"]),
+            ("my:label", "[a-z]{0,3}"),
+            ("mountpoint", prop_oneof!["/srv/a", "/srv/b", "none"]),
+        ];
+        proptest::collection::vec(one, 0..5).prop_map(|list| list.into_iter().collect())
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        proptest::sample::select(vec![
+            "tank",
+            "tank/a",
+            "tank/a/b",
+            "tank/a-b",
+            "tank/a/b/c",
+            "tank/z",
+            "gone/x",
+        ])
+        .prop_map(str::to_owned)
+    }
+
+    proptest! {
+        #[test]
+        fn a_second_apply_does_nothing_and_nothing_ever_goes(
+            wanted in proptest::collection::btree_map(name(), properties(), 0..6),
+            actual in proptest::collection::btree_map(name(), properties(), 0..6),
+        ) {
+            let wanted: Wanted =
+                wanted.into_iter().map(|(name, list)| (DatasetName::new(name).unwrap(), list)).collect();
+            let mut actual: Actual = (actual.into_iter())
+                .map(|(name, list)| {
+                    let list: Vec<(&str, &str)> = list.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    (name, there(&list))
+                })
+                .collect();
+            // Parents exist in a real pool, above all the pool.
+            for name in actual.keys().cloned().collect::<Vec<_>>() {
+                for parent in ancestors(&name) {
+                    actual.entry(parent.to_owned()).or_default();
+                }
+            }
+            let before: Vec<String> = actual.keys().cloned().collect();
+            let first = plan(&wanted, &actual);
+            carry_out(&first, &mut actual);
+            prop_assert!(before.iter().all(|name| actual.contains_key(name)));
+            let second = plan(&wanted, &actual);
+            prop_assert_eq!(second.steps, vec![]);
+        }
+    }
+}

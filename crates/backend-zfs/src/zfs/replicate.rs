@@ -428,6 +428,7 @@ impl Replicator for NativeReplicator {
         Ok(ReplicationPlan {
             replica: self.name.clone(),
             steps,
+            left_out: Vec::new(),
         })
     }
 

@@ -74,6 +74,7 @@ impl SnapshotStore for NativeStore {
             holds: true,
             native_receive: true,
             set_aside: true,
+            checks_reads: true,
         }
     }
 

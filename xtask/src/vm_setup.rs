@@ -34,6 +34,24 @@ const PARTS: &[Part] = &[
         backports: false,
         there: || Path::new("/lib/systemd/systemd").exists(),
     },
+    Part {
+        packages: "openssh-server",
+        what_for: "replication to another host in the machine",
+        backports: false,
+        there: || find("sshd").is_some(),
+    },
+    Part {
+        packages: "openssh-client",
+        what_for: "replication to another host in the machine",
+        backports: false,
+        there: || find("ssh").is_some() && find("ssh-keygen").is_some(),
+    },
+    Part {
+        packages: "iproute2 kmod",
+        what_for: "networks inside of the machine",
+        backports: false,
+        there: || find("ip").is_some() && find("modprobe").is_some(),
+    },
     // The plain kernel: the one for clouds has no 9p. Its headers are what the module is built with.
     Part {
         packages: "linux-image-amd64 linux-headers-amd64",

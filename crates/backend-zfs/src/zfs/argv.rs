@@ -368,6 +368,32 @@ pub(crate) fn bookmark(dataset: &DatasetName, snapshot: &SnapshotName, bookmark:
     out
 }
 
+/// The channel program that [`bookmark_all`] runs, given on standard input. It ends at the first that fails, and
+/// what it made until then stays.
+pub(crate) const BOOKMARK_ALL: &str = "\
+args = ...
+list = args[\"argv\"]
+for at = 1, #list, 2 do
+  code = zfs.sync.bookmark(list[at], list[at + 1])
+  if code ~= 0 and code ~= EEXIST then
+    error(list[at] .. \": \" .. code)
+  end
+end
+";
+
+/// Bookmarks of snapshots of one pool, in one transaction group. Only root may.
+pub(crate) fn bookmark_all<'a>(
+    pool: &str,
+    wanted: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName, &'a SnapshotName)>,
+) -> Args {
+    let mut out = args(["program", pool, "-"]);
+    for (dataset, snapshot, bookmark) in wanted {
+        out.push(full(dataset, snapshot).into());
+        out.push(format!("{dataset}#{bookmark}").into());
+    }
+    out
+}
+
 /// Removes one bookmark.
 pub(crate) fn destroy_bookmark(dataset: &DatasetName, bookmark: &SnapshotName) -> Args {
     let mut out = args(["destroy"]);
@@ -488,6 +514,10 @@ pub(crate) mod tests {
                 list_lineages([&b]),
                 "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
                  encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest tank/c",
+            ),
+            (
+                bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
+                "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",
             ),
             (send_full(&b, &at, false), "send -p -L -c -e tank/c@one two"),
             (

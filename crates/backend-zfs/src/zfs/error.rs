@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     Auth,
     /// ssh: another host key than the pinned one.
     HostKey,
+    /// The other host's shell doesn't find `zfs`.
+    NoTool,
     /// Nobody knows these words.
     Other,
 }
@@ -55,6 +57,14 @@ const WORDS: &[(&str, Fault)] = &[
     ("No route to host", Fault::Unreachable),
     ("Connection closed by", Fault::Unreachable),
     ("Connection reset by", Fault::Unreachable),
+    ("Network is unreachable", Fault::Unreachable),
+    ("closed by remote host", Fault::Unreachable),
+    ("Timeout, server", Fault::Unreachable),
+    ("client_loop: send disconnect", Fault::Unreachable),
+    // The remote shell's words: programs below /usr/sbin aren't on every user's path.
+    ("zfs: command not found", Fault::NoTool),
+    ("zfs: not found", Fault::NoTool),
+    ("zfs: No such file", Fault::NoTool),
     // A cut stream, not damage: the other end of the pipe or of the connection went away.
     ("checksum mismatch or incomplete stream", Fault::Other),
     ("failed to read from stream", Fault::Other),
@@ -158,6 +168,7 @@ impl Fault {
             Self::Diverged => Common::StalePlan,
             Self::ReadOnly => Common::ReadOnly,
             Self::Auth | Self::HostKey => Common::AuthFailed,
+            Self::NoTool => Common::ToolMissing,
             Self::Other => Common::Io,
         }
     }
@@ -169,6 +180,9 @@ impl Fault {
             Self::NoSpace => "make room (`zfs list -o space`), or raise the quota, then run it again",
             Self::Damaged => "look at `zpool status -v`",
             Self::HostKey => "compare the host's key with the pinned one before you replace it",
+            Self::NoTool => {
+                "on the other host, make `zfs` reachable for a shell that isn't interactive (sshd's `SetEnv PATH=…`)"
+            }
             _ => return None,
         })
     }
@@ -222,7 +236,6 @@ pub(crate) fn succeeded<K: FromFault>(
 }
 
 /// The same of a pipe: the words of all its stages are looked at, the culprit's are told.
-#[allow(dead_code, reason = "the sources and the replicator come next")]
 pub(crate) fn piped<K: FromFault>(
     result: Result<PipeOutput, ExecError>,
     what: impl Into<String>,
@@ -233,7 +246,12 @@ pub(crate) fn piped<K: FromFault>(
             None => Ok(output),
             Some(culprit) => {
                 let words = culprit.stderr.text().into_owned();
-                Err(said(what, classify(&words), &words, effect))
+                let fault = match classify(&words) {
+                    // ssh's own exit code, where it hasn't said why.
+                    Fault::Other if culprit.exit.code() == Some(255) => Fault::Unreachable,
+                    fault => fault,
+                };
+                Err(said(what, fault, &words, effect))
             }
         },
         Err(error) => Err(error.into_error(what, effect)),
@@ -277,6 +295,8 @@ mod tests {
                 "cannot rename 'tank/svc/a': dataset already exists\n",
                 Fault::Exists,
             ),
+            ("Timeout, server 10.77.0.2 not responding.\n", Fault::Unreachable),
+            ("bash: line 1: zfs: command not found\n", Fault::NoTool),
             ("something that nobody has seen before", Fault::Other),
             ("", Fault::Other),
         ] {

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use reseed_core::exec::{Command, ExecError, quote_for_ssh};
 
@@ -28,6 +29,8 @@ pub struct Ssh {
     known_hosts: PathBuf,
     port: Option<u16>,
     identity: Option<PathBuf>,
+    /// Seconds after which a host that says nothing is given up.
+    patience: u64,
 }
 
 impl Ssh {
@@ -41,6 +44,7 @@ impl Ssh {
             known_hosts: known_hosts.into(),
             port: None,
             identity: None,
+            patience: 60,
         })
     }
 
@@ -57,6 +61,14 @@ impl Ssh {
         self.identity = Some(file.into());
         self
     }
+
+    /// Sets after how long a connection on which nothing is heard is given up: 60 s at first, at least 4 s. A quarter of it is
+    /// what connecting may take.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience.as_secs().max(4);
+        self
+    }
 }
 
 impl Location {
@@ -67,19 +79,22 @@ impl Location {
             Self::Ssh(ssh) => ssh,
         };
         let remote = quote_for_ssh(std::iter::once(OsString::from(program)).chain(args))?;
-        let mut known_hosts = OsString::from("UserKnownHostsFile=");
+        // ssh takes a space for the beginning of a second file, unless the name is quoted.
+        let mut known_hosts = OsString::from("UserKnownHostsFile=\"");
         known_hosts.push(&ssh.known_hosts);
+        known_hosts.push("\"");
         let mut command =
             Command::new("ssh").args(["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]);
+        let quarter = (ssh.patience / 4).max(1);
         command = command.arg("-o").arg(known_hosts).args([
-            "-o",
-            "GlobalKnownHostsFile=/dev/null",
-            "-o",
-            "ConnectTimeout=15",
-            "-o",
-            "ServerAliveInterval=15",
-            "-o",
-            "ServerAliveCountMax=4",
+            "-o".to_owned(),
+            "GlobalKnownHostsFile=/dev/null".to_owned(),
+            "-o".to_owned(),
+            format!("ConnectTimeout={quarter}"),
+            "-o".to_owned(),
+            format!("ServerAliveInterval={quarter}"),
+            "-o".to_owned(),
+            "ServerAliveCountMax=4".to_owned(),
         ]);
         if let Some(port) = ssh.port {
             command = command.arg("-p").arg(port.to_string());
@@ -118,9 +133,11 @@ mod tests {
         for wanted in [
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
-            "UserKnownHostsFile=/etc/reseed/known hosts",
+            "UserKnownHostsFile=\"/etc/reseed/known hosts\"",
             "GlobalKnownHostsFile=/dev/null",
             "IdentitiesOnly=yes",
+            "ConnectTimeout=15",
+            "ServerAliveInterval=15",
             "2222",
         ] {
             assert!(words.iter().any(|word| word == wanted), "{wanted}: {words:?}");

@@ -4,9 +4,11 @@
 //! ends connected by the kernel; several datasets at once, up to a limit. Nothing on the replica is forced, rolled back or
 //! destroyed: what can't be continued is renamed. What arrives is not mounted, read-only, and stays so.
 //!
-//! After a success a bookmark of the newest snapshot is left on the store's side, so that the next increment has a base
-//! whatever is pruned; older bookmarks of the same replica go. Bytes are ZFS's own figure for what was written between
+//! A bookmark of the newest snapshot is left on the store's side, so that the next increment has a base whatever is pruned
+//! ([`keep`]). Bytes are ZFS's own figure for what was written between
 //! the snapshots: a pipe that nobody reads along can't be counted.
+
+mod keep;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +44,15 @@ pub struct NativeReplicator {
 struct Sides {
     here: BTreeMap<DatasetName, Lineage>,
     there: BTreeMap<DatasetName, Lineage>,
+}
+
+/// How sure it is that all of a step arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// Both ends of each pipe ended well.
+    Whole,
+    /// Some of it failed, or came by a resumed stream.
+    Unsure,
 }
 
 fn grouped(lines: &[Line]) -> BTreeMap<DatasetName, Lineage> {
@@ -202,7 +213,7 @@ impl NativeReplicator {
         step: &ReplicationStep,
         here: &Lineage,
         there: &Lineage,
-    ) -> (Option<String>, Result<(), ReplicateError>) {
+    ) -> (Option<String>, Result<Arrival, ReplicateError>) {
         let mut set_aside = None;
         let result = self.send_steps(cx, step, here, there, &mut set_aside).await;
         (set_aside, result)
@@ -215,11 +226,12 @@ impl NativeReplicator {
         here: &Lineage,
         there: &Lineage,
         set_aside: &mut Option<String>,
-    ) -> Result<(), ReplicateError> {
+    ) -> Result<Arrival, ReplicateError> {
         let dataset = &step.target.dataset;
         let replica = self.replica(dataset)?;
+        let mut arrival = Arrival::Whole;
         let Some(last) = step.send.last() else {
-            return Ok(());
+            return Ok(arrival);
         };
         let mut there = there.clone();
         if let Some(divergence) = &step.set_aside {
@@ -241,6 +253,7 @@ impl NativeReplicator {
         if let Some(token) = &there.resume_token
             && let Some(done) = self.go_on(cx, dataset, &replica, token, left).await?
         {
+            arrival = Arrival::Unsure;
             from = Some(left[done].name.clone());
             bookmark = None;
             left = &left[done + 1..];
@@ -249,7 +262,7 @@ impl NativeReplicator {
             left.first(),
             argv::receive(&replica, &[("canmount", "noauto"), ("readonly", "on")]),
         ) else {
-            return Ok(());
+            return Ok(arrival);
         };
         let raw = here.encrypted;
         if from.is_none() {
@@ -270,7 +283,7 @@ impl NativeReplicator {
             let send = argv::send_since(dataset, &from, &last.name, raw);
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
-        Ok(())
+        Ok(arrival)
     }
 
     async fn pipe(
@@ -321,87 +334,64 @@ impl NativeReplicator {
         Ok(Some(at))
     }
 
-    /// After everything was sent: what arrived, by the replica's word; our properties on what a resumed stream brought
-    /// without them; and the bookmarks for next time.
+    /// After everything was sent: what arrived. Where both ends of a pipe ended well, that is what was sent: `receive`
+    /// answers for each snapshot and its guid. Of the others by the replica's word, in one listing; and there our properties are
+    /// written on what a resumed stream brought without them.
     async fn conclude(
         &self,
         cx: &Context,
-        plan: &ReplicationPlan,
+        done: &[(&ReplicationStep, Arrival)],
         here: &BTreeMap<DatasetName, Lineage>,
         report: &mut ReplicationReport,
     ) -> Result<(), ReplicateError> {
-        let targets: Vec<Target> = plan.steps.iter().map(|step| step.target.clone()).collect();
-        let there = self.there(cx, &targets).await?;
-        for step in &plan.steps {
+        let unsure = |arrival: &Arrival| *arrival != Arrival::Whole;
+        let targets: Vec<Target> = done
+            .iter()
+            .filter(|(_, arrival)| unsure(arrival))
+            .map(|(step, _)| step.target.clone())
+            .collect();
+        let asked = if targets.is_empty() {
+            Ok(BTreeMap::new())
+        } else {
+            self.there(cx, &targets).await
+        };
+        let mut result = Ok(());
+        let there = asked.unwrap_or_else(|error| {
+            result = Err(error);
+            BTreeMap::new()
+        });
+        for (step, arrival) in done {
             let replica = self.replica(&step.target.dataset)?;
-            let (Some(from), Some(to)) = (here.get(&step.target.dataset), there.get(&replica)) else {
+            let Some(from) = here.get(&step.target.dataset) else {
                 continue;
             };
-            let mut newest = None;
             for wanted in &step.send {
-                let original = from.snapshots.iter().find(|mark| mark.guid == wanted.guid);
-                let copy = to.snapshots.iter().find(|mark| mark.guid == wanted.guid);
-                let (Some(original), Some(copy)) = (original, copy) else {
+                let Some(original) = from.snapshots.iter().find(|mark| mark.guid == wanted.guid) else {
                     continue;
                 };
-                let result = transfer::carry_over::<ReplicateKind>(
-                    &self.there,
-                    cx,
-                    &replica,
-                    &copy.name,
-                    &copy.own,
-                    &original.own,
-                );
-                result.await?;
+                if unsure(arrival) {
+                    let copies = there.get(&replica).map(|to| to.snapshots.iter());
+                    let Some(copy) = copies.into_iter().flatten().find(|mark| mark.guid == wanted.guid)
+                    else {
+                        continue;
+                    };
+                    let carried = transfer::carry_over::<ReplicateKind>(
+                        &self.there,
+                        cx,
+                        &replica,
+                        &copy.name,
+                        &copy.own,
+                        &original.own,
+                    );
+                    if let Err(error) = carried.await {
+                        result = result.and(Err(error));
+                    }
+                }
                 report.bytes = report.bytes.saturating_add(original.written);
                 report.sent.push(wanted.clone());
-                newest = Some(wanted);
-            }
-            if let Some(newest) = newest {
-                self.leave_bookmark(cx, newest, from).await;
             }
         }
-        Ok(())
-    }
-
-    /// A bookmark that can't be made is no failure: the snapshot itself is a base as long as it is there.
-    async fn leave_bookmark(&self, cx: &Context, newest: &SnapshotRef, from: &Lineage) {
-        let prefix = format!("reseed:{}:", self.name);
-        let Ok(name) = SnapshotName::new(format!("{prefix}{}", newest.guid)) else {
-            return;
-        };
-        let made = if from.bookmarks.iter().any(|mark| mark.name == name) {
-            Ok(())
-        } else {
-            let args = argv::bookmark(&newest.dataset, &newest.name, &name);
-            let what = format!("can't keep a bookmark of {}@{}", newest.dataset, newest.name);
-            self.here
-                .change::<ReplicateKind>(cx, args, what, Effect::None)
-                .await
-                .map(drop)
-        };
-        if let Err(error) = made {
-            cx.emit(Event::Warning {
-                service: None,
-                message: error.to_string(),
-                hint: Some(
-                    "without it, pruning that snapshot makes the next replication a full one".to_owned(),
-                ),
-            });
-            return;
-        }
-        for older in from
-            .bookmarks
-            .iter()
-            .filter(|mark| mark.name.as_str().starts_with(&prefix) && mark.name != name)
-        {
-            let args = argv::destroy_bookmark(&newest.dataset, &older.name);
-            let what = "can't remove an older bookmark";
-            let _ = self
-                .here
-                .change::<ReplicateKind>(cx, args, what, Effect::None)
-                .await;
-        }
+        result
     }
 }
 
@@ -452,22 +442,34 @@ impl Replicator for NativeReplicator {
             let (here, there) = self.both(&sides, &step.target)?;
             work.push(async move { (step, self.send(cx, step, &here, &there).await) });
         }
-        let mut results = futures_util::stream::iter(work).buffer_unordered(self.at_once);
-        let (mut succeeded, mut first) = (0_usize, None);
-        while let Some((step, (set_aside, result))) = results.next().await {
+        let sending = async {
+            let mut all = Vec::with_capacity(plan.steps.len());
+            let mut results = futures_util::stream::iter(work).buffer_unordered(self.at_once);
+            while let Some(result) = results.next().await {
+                all.push(result);
+            }
+            all
+        };
+        let keeping = keep::keeping(&self.name, &plan.steps, &sides.here);
+        let (results, ()) = tokio::join!(sending, keep::keep(&self.here, cx, keeping));
+        let (mut succeeded, mut first, mut done) = (0_usize, None, Vec::with_capacity(results.len()));
+        for (step, (set_aside, result)) in results {
             report.set_aside.extend(set_aside);
             match result {
-                Ok(()) => succeeded += 1,
+                Ok(arrival) => {
+                    succeeded += 1;
+                    done.push((step, arrival));
+                }
                 Err(error) => {
                     report.failed.push((step.target.clone(), error.report()));
                     first.get_or_insert(error);
+                    done.push((step, Arrival::Unsure));
                 }
             }
         }
-        drop(results);
         // What has arrived is told, and finished, also of a run that was cancelled.
         let concluded = self
-            .conclude(&snapshots::calm(cx), plan, &sides.here, &mut report)
+            .conclude(&snapshots::calm(cx), &done, &sides.here, &mut report)
             .await;
         let changed = !report.sent.is_empty() || !report.set_aside.is_empty();
         let effect = |error: ReplicateError| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error};
-use reseed_core::exec::{Command, ExecError, Keep, Output, PipeOutput, Runner};
+use reseed_core::exec::{Command, ExecError, Keep, Output, PipeOutput, Runner, Stdin};
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, Args};
@@ -80,6 +80,25 @@ impl Tool {
     ) -> Result<Output, Error<K>> {
         let result = match self.command("zfs", args) {
             Ok(command) => self.run(&cx.cancel, command.time_limit(CHANGING)).await,
+            Err(error) => Err(error),
+        };
+        error::succeeded(result, what, effect)
+    }
+
+    /// The same, with words for its standard input.
+    pub(crate) async fn change_with<K: FromFault>(
+        &self,
+        cx: &Context,
+        args: Args,
+        input: &str,
+        what: impl Into<String>,
+        effect: Effect,
+    ) -> Result<Output, Error<K>> {
+        let result = match self.command("zfs", args) {
+            Ok(command) => {
+                let command = command.stdin(Stdin::Bytes(input.as_bytes().to_vec()));
+                self.run(&cx.cancel, command.time_limit(CHANGING)).await
+            }
             Err(error) => Err(error),
         };
         error::succeeded(result, what, effect)

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use reseed_backend_zfs::zfs::NativeStore;
 use reseed_core::SnapshotStore;
-use reseed_core::exec::{Command, Output, Runner, SystemRunner};
+use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::Target;
 use reseed_testkit::conformance::block_on;
@@ -46,6 +47,29 @@ pub(crate) fn sure<const N: usize>(words: [&str; N]) -> String {
         output.stderr.text()
     );
     output.stdout.text().trim_end().to_owned()
+}
+
+/// Counts what is started.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    inner: SystemRunner,
+    pub(crate) started: AtomicUsize,
+}
+
+#[async_trait]
+impl Runner for Counting {
+    async fn run(&self, command: &Command, cancel: &CancellationToken) -> Result<Output, ExecError> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        self.inner.run(command, cancel).await
+    }
+    async fn pipe(&self, stages: &[Command], cancel: &CancellationToken) -> Result<PipeOutput, ExecError> {
+        self.started.fetch_add(stages.len(), Ordering::SeqCst);
+        self.inner.pipe(stages, cancel).await
+    }
+    async fn stream(&self, command: &Command, cancel: &CancellationToken) -> Result<Streaming, ExecError> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        self.inner.stream(command, cancel).await
+    }
 }
 
 /// A pool on a file, with a store.

@@ -8,8 +8,13 @@ mod lab;
 mod replica_lab;
 mod smoke;
 mod source_lab;
+mod ssh_lab;
+#[path = "cost.rs"]
+mod vm_cost;
 #[path = "crash.rs"]
 mod vm_crash;
+#[path = "ssh.rs"]
+mod vm_ssh;
 #[path = "traps.rs"]
 mod vm_traps;
 

@@ -1,12 +1,10 @@
 //! What others learnt the hard way, each on real ZFS.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use reseed_backend_zfs::zfs::{LocalSource, NativeStore};
 use reseed_core::error::StoreKind;
-use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
 use reseed_core::point::{Marker, MarkerState, Target};
 use reseed_core::source::{RestoreRequest, Scope};
 use reseed_core::store::{Condition, Delivery, Replace, Settle, StagePurpose, StageRequest};
@@ -14,34 +12,10 @@ use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore};
 use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::files::Files as _;
-use tokio_util::sync::CancellationToken;
 
-use crate::lab::{Pool, name, run, sure};
+use crate::lab::{Counting, Pool, name, run, sure};
 use crate::replica_lab::Replica;
 use crate::source_lab::snapshot;
-
-/// Counts what is started.
-#[derive(Debug, Default)]
-struct Counting {
-    inner: SystemRunner,
-    started: AtomicUsize,
-}
-
-#[async_trait]
-impl Runner for Counting {
-    async fn run(&self, command: &Command, cancel: &CancellationToken) -> Result<Output, ExecError> {
-        self.started.fetch_add(1, Ordering::SeqCst);
-        self.inner.run(command, cancel).await
-    }
-    async fn pipe(&self, stages: &[Command], cancel: &CancellationToken) -> Result<PipeOutput, ExecError> {
-        self.started.fetch_add(stages.len(), Ordering::SeqCst);
-        self.inner.pipe(stages, cancel).await
-    }
-    async fn stream(&self, command: &Command, cancel: &CancellationToken) -> Result<Streaming, ExecError> {
-        self.started.fetch_add(1, Ordering::SeqCst);
-        self.inner.stream(command, cancel).await
-    }
-}
 
 async fn condition(pool: &Pool, target: &Target) -> Condition {
     let mut all = pool
@@ -432,7 +406,30 @@ fn a_pruned_base_is_replaced_by_its_bookmark() {
             "name",
             target.dataset.as_str(),
         ]);
-        assert_eq!(bookmarks.lines().count(), 1, "older bookmarks go: {bookmarks}");
+        assert_eq!(
+            bookmarks.lines().count(),
+            2,
+            "that of the base stays: {bookmarks}"
+        );
+        for minutes in 4..16 {
+            snapshot(&lab.pool, &target, &format!("n{minutes}"), minutes, false).await;
+            let plan = lab.replicator.plan(&cx, &targets).await.unwrap();
+            lab.replicator.execute(&cx, &plan).await.unwrap();
+        }
+        let bookmarks = sure([
+            "zfs",
+            "list",
+            "-H",
+            "-t",
+            "bookmark",
+            "-o",
+            "name",
+            target.dataset.as_str(),
+        ]);
+        assert!(
+            (2..=10).contains(&bookmarks.lines().count()),
+            "older bookmarks go: {bookmarks}"
+        );
     });
 }
 

@@ -1,0 +1,150 @@
+//! Two hosts in one machine: this test's network and another one, a cable between them, and an sshd in the other.
+//!
+//! Pools belong to the kernel, so both "hosts" see all of them; each works on its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reseed_backend_zfs::zfs::{Location, Ssh};
+
+use crate::lab::{run, sure};
+
+/// The other host's address.
+const THERE: &str = "10.77.0.2";
+
+/// The other host. One a test: each runs in a process of its own.
+pub(crate) struct Host {
+    net: String,
+    dir: PathBuf,
+}
+
+impl Host {
+    /// A network of the test's own, and a host in another one.
+    pub(crate) fn new() -> Self {
+        let id = std::process::id();
+        let (mine, net) = (format!("a{id}"), format!("b{id}"));
+        let dir = PathBuf::from(format!("/tmp/ssh{id}"));
+        fs::create_dir_all(&dir).unwrap();
+        sure(["modprobe", "veth"]);
+        for name in [&mine, &net] {
+            sure(["ip", "netns", "add", name]);
+            sure(["ip", "-n", name, "link", "set", "lo", "up"]);
+        }
+        sure([
+            "ip", "-n", &mine, "link", "add", "cable", "type", "veth", "peer", "name", "plug", "netns", &net,
+        ]);
+        sure(["ip", "-n", &mine, "addr", "add", "10.77.0.1/24", "dev", "cable"]);
+        sure([
+            "ip",
+            "-n",
+            &net,
+            "addr",
+            "add",
+            &format!("{THERE}/24"),
+            "dev",
+            "plug",
+        ]);
+        let host = Self { net, dir };
+        // What this thread starts from here on is in its network.
+        let own = fs::File::open(format!("/run/netns/{mine}")).unwrap();
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&own), kind).unwrap();
+        host.cable(true);
+        sure(["ip", "-n", &host.net, "link", "set", "plug", "up"]);
+        for key in ["host", "other", "user"] {
+            host.key(key);
+        }
+        fs::copy(host.dir.join("user.pub"), host.dir.join("authorized")).unwrap();
+        host.pin("host");
+        fs::create_dir_all("/run/sshd").unwrap();
+        let config = format!(
+            "ListenAddress {THERE}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nPidFile {dir}/pid\nUsePAM no\n\
+             StrictModes no\nPermitRootLogin yes\nClientAliveInterval 1\nClientAliveCountMax 3\n",
+            dir = host.dir.display()
+        );
+        fs::write(host.dir.join("config"), config).unwrap();
+        let config = host.dir.join("config");
+        sure([
+            "ip",
+            "netns",
+            "exec",
+            &host.net,
+            "/usr/sbin/sshd",
+            "-f",
+            config.to_str().unwrap(),
+        ]);
+        host
+    }
+
+    fn key(&self, name: &str) {
+        let file = self.dir.join(name);
+        sure([
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-f",
+            file.to_str().unwrap(),
+        ]);
+    }
+
+    fn known_hosts(&self) -> PathBuf {
+        self.dir.join("known hosts")
+    }
+
+    /// Pins one of the keys `host` (which the host has) and `other`.
+    pub(crate) fn pin(&self, key: &str) {
+        let public = fs::read_to_string(self.dir.join(format!("{key}.pub"))).unwrap();
+        fs::write(self.known_hosts(), format!("{THERE} {public}")).unwrap();
+    }
+
+    /// Plugs the cable in, or pulls it.
+    pub(crate) fn cable(&self, up: bool) {
+        sure(["ip", "link", "set", "cable", if up { "up" } else { "down" }]);
+    }
+
+    fn pid(&self) -> String {
+        fs::read_to_string(self.dir.join("pid"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// Stops or continues the server that takes connections.
+    pub(crate) fn signal(&self, signal: &str) {
+        sure(["kill", signal, &self.pid()]);
+    }
+
+    /// How it is reached, with 4 s of patience.
+    pub(crate) fn location(&self) -> Location {
+        self.location_with(Duration::from_secs(4))
+    }
+
+    pub(crate) fn location_with(&self, patience: Duration) -> Location {
+        let ssh = Ssh::new(format!("root@{THERE}"), self.known_hosts()).unwrap();
+        Location::Ssh(ssh.identity(self.dir.join("user")).patience(patience))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.dir.join("pid")) {
+            let _ = run(["kill", "-KILL", pid.trim()]);
+        }
+    }
+}
+
+/// How many processes there are whose command line has these words.
+pub(crate) fn processes(words: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(words))
+        .count()
+}

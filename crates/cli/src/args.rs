@@ -83,6 +83,8 @@ pub(crate) enum Cmd {
     /// Have the declared datasets' snapshots taken and pruned by sanoid
     #[command(subcommand)]
     Sanoid(SanoidCmd),
+    /// Check what an unprivileged user may do in a replication, and say what is missing
+    Doctor(DoctorArgs),
     /// Show what was done
     History(HistoryArgs),
     /// Make a lab of real files, break it in five ways and watch it heal
@@ -132,6 +134,22 @@ pub(crate) struct How {
     /// How long to wait for another run on the same service, such as `30s` or `5m`
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The user that sends or receives
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// What it sends: this dataset of this host, and those below it
+    #[arg(long, value_name = "DATASET", required_unless_present = "receive")]
+    pub(crate) send: Vec<String>,
+    /// Where it receives: below this dataset of this host
+    #[arg(long, value_name = "DATASET")]
+    pub(crate) receive: Vec<String>,
+    /// Try as that user, on scratch datasets, that a forced receive is refused; as root
+    #[arg(long = "try", requires = "receive")]
+    pub(crate) trial: bool,
 }
 
 #[derive(Debug, Args)]

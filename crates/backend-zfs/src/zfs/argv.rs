@@ -406,6 +406,11 @@ pub(crate) fn get_encryption(dataset: &DatasetName) -> Args {
     args(["get", "-Hp", "-o", "value", "encryption", dataset.as_str()])
 }
 
+/// What is delegated on a dataset and on those above it.
+pub(crate) fn allowed(dataset: &DatasetName) -> Args {
+    args(["allow", dataset.as_str()])
+}
+
 /// Every imported pool with its health.
 pub(crate) fn list_pools() -> Args {
     args(["list", "-Hp", "-o", "name,health"])
@@ -515,6 +520,7 @@ pub(crate) mod tests {
                 "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
                  encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest tank/c",
             ),
+            (allowed(&b), "allow tank/c"),
             (
                 bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
                 "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",

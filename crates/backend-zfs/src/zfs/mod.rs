@@ -18,6 +18,7 @@
 //! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
 mod argv;
+pub mod delegation;
 mod error;
 mod inspect;
 mod lineage;

@@ -13,6 +13,8 @@ mod ssh_lab;
 mod vm_cost;
 #[path = "crash.rs"]
 mod vm_crash;
+#[path = "delegation.rs"]
+mod vm_delegation;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "traps.rs"]

@@ -5,6 +5,7 @@ mod backup;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod history;
 mod import;
 mod init;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Config(command) => return config::run(command, &config_path(cli), ui),
         Cmd::Import(command) => return import::run(command, ui, cancel).await,
         Cmd::Demo(args) => return demo::run(args, ui, cancel).await,
+        Cmd::Doctor(args) => return doctor::run(args, ui, cancel).await,
         Cmd::Completions { shell } => return completions::completions(*shell),
         Cmd::Man { dir } => return completions::man(dir.as_deref()),
         _ => {}
@@ -66,6 +68,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         | Cmd::Config(_)
         | Cmd::Import(_)
         | Cmd::Demo(_)
+        | Cmd::Doctor(_)
         | Cmd::Completions { .. }
         | Cmd::Man { .. }
         | Cmd::RestoreWorker => Ok(Answer::new(&(), "", Exit::Ok)),

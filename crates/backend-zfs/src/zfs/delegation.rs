@@ -1,0 +1,246 @@
+//! What an unprivileged user may do with `zfs allow`: what replication needs of it and what is missing, what it should not
+//! have, and whether the kernel really refuses a forced receive.
+//!
+//! The receiving user's grant is `receive:append`: with it the kernel itself refuses every `receive -F`, whatever has got
+//! hold of the user's key. With plain `receive` a forced one deletes newer snapshots without the destroy permission
+//! (TRAPS).
+//!
+//! Promises that what isn't understood counts as not granted, and that the trial touches only datasets that it made itself.
+//! Groups are the caller's to name.
+
+mod parse;
+mod trial;
+
+use std::collections::BTreeSet;
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, StoreError};
+use reseed_core::names::DatasetName;
+use serde::Serialize;
+
+use super::tool::{Tool, not_understood};
+use super::{argv, error};
+
+pub use parse::Grants;
+use parse::parse;
+pub use trial::{Trial, Tried};
+
+/// What a user does in a replication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Sends from a dataset and those below it.
+    Send,
+    /// Receives below a dataset.
+    Receive,
+}
+
+/// A user, as `zfs allow` knows one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    /// Its name.
+    pub user: String,
+    /// Its groups' names.
+    pub groups: Vec<String>,
+}
+
+/// What is asked for, and what for. Tried one by one on OpenZFS 2.3.2.
+const SENDING: &[(&str, &str)] = &[
+    ("send", "sending"),
+    (
+        "bookmark",
+        "keeping the base of the next increment when its snapshot is pruned",
+    ),
+];
+
+const RECEIVING: &[(&str, &str)] = &[
+    ("receive:append", "receiving, never by force"),
+    (
+        "create",
+        "receiving what isn't there yet, and the datasets above it",
+    ),
+    (
+        "mount",
+        "receiving and renaming: both are refused without it, although nothing is mounted",
+    ),
+    (
+        "canmount",
+        "keeping replicas from being mounted (`canmount=noauto`)",
+    ),
+    ("readonly", "keeping replicas from being written to"),
+    (
+        "userprop",
+        "what reseed notes on each snapshot: when it was taken, and its digest",
+    ),
+    ("rename", "setting aside a replica that can't be continued"),
+];
+
+/// What should not be there, and why.
+const TOO_MUCH_TO_RECEIVE: &[(&str, &str)] = &[
+    (
+        "receive",
+        "allows -F, which deletes newer snapshots: grant receive:append instead",
+    ),
+    ("destroy", "can delete replicas"),
+    ("rollback", "can discard newer snapshots of replicas"),
+];
+
+/// What is right and wrong for one user in one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// In which role.
+    pub role: Role,
+    /// Of which dataset, and those below it.
+    pub dataset: DatasetName,
+    /// Whose.
+    pub user: String,
+    /// What isn't granted and has to be, each with what for.
+    pub missing: Vec<Finding>,
+    /// What is granted and should not be, each with the reason.
+    pub too_much: Vec<Finding>,
+    /// The commands that make it right, for root on that host; none when all is well.
+    pub commands: Vec<String>,
+}
+
+/// A permission, and why it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// As `zfs allow` names it.
+    pub permission: String,
+    /// In a few words.
+    pub why: String,
+}
+
+impl Audit {
+    /// Compares what is granted with what the role needs. Pure.
+    pub fn of(role: Role, dataset: &DatasetName, who: &Who, grants: &Grants) -> Self {
+        let at = grants.at(dataset, who);
+        let below = grants.below(dataset, who);
+        // A replica is below the root, and made there; what is sent may be the dataset itself.
+        let (needed, has): (_, BTreeSet<String>) = match role {
+            Role::Send => (SENDING, at.intersection(&below).cloned().collect()),
+            Role::Receive => (RECEIVING, at.intersection(&below).cloned().collect()),
+        };
+        let granted =
+            |wanted: &str| has.contains(wanted) || (wanted == "receive:append" && has.contains("receive"));
+        let finding = |(permission, why): &(&str, &str)| Finding {
+            permission: (*permission).to_owned(),
+            why: (*why).to_owned(),
+        };
+        let missing: Vec<Finding> = needed
+            .iter()
+            .filter(|(name, _)| !granted(name))
+            .map(finding)
+            .collect();
+        let too_much: Vec<Finding> = match role {
+            Role::Send => Vec::new(),
+            Role::Receive => TOO_MUCH_TO_RECEIVE
+                .iter()
+                .filter(|(name, _)| at.contains(*name) || below.contains(*name))
+                .map(finding)
+                .collect(),
+        };
+        let list = |of: &[Finding]| {
+            let names: Vec<&str> = of.iter().map(|one| one.permission.as_str()).collect();
+            names.join(",")
+        };
+        let mut commands = Vec::new();
+        let mut grant: Vec<Finding> = missing.clone();
+        if too_much.iter().any(|one| one.permission == "receive") && !has.contains("receive:append") {
+            grant.insert(0, finding(&RECEIVING[0]));
+        }
+        if !grant.is_empty() {
+            commands.push(format!("zfs allow -u {} {} {dataset}", who.user, list(&grant)));
+        }
+        if !too_much.is_empty() {
+            commands.push(format!(
+                "zfs unallow -u {} {} {dataset}",
+                who.user,
+                list(&too_much)
+            ));
+        }
+        Self {
+            role,
+            dataset: dataset.clone(),
+            user: who.user.clone(),
+            missing,
+            too_much,
+            commands,
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_fine(&self) -> bool {
+        self.missing.is_empty() && self.too_much.is_empty()
+    }
+}
+
+/// Asks what is granted on a dataset.
+pub(crate) async fn grants(tool: &Tool, cx: &Context, dataset: &DatasetName) -> Result<Grants, StoreError> {
+    let what = format!("can't tell what is allowed on {dataset}");
+    let output = error::succeeded(tool.ask(cx, argv::allowed(dataset)).await, &*what, Effect::None)?;
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    parse(stdout).map_err(|bad| not_understood(what, bad))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::argv::tests::ds;
+    use super::*;
+
+    fn who() -> Who {
+        Who {
+            user: "repl".to_owned(),
+            groups: vec!["backup".to_owned()],
+        }
+    }
+
+    fn audit(role: Role, dataset: &str, text: &str) -> Audit {
+        Audit::of(role, &ds(dataset), &who(), &parse(text.as_bytes()).unwrap())
+    }
+
+    fn names(of: &[Finding]) -> Vec<&str> {
+        of.iter().map(|one| one.permission.as_str()).collect()
+    }
+
+    #[test]
+    fn nothing_granted_is_all_missing_with_one_command() {
+        let found = audit(Role::Send, "tank/svc", "");
+        assert_eq!(names(&found.missing), ["send", "bookmark"]);
+        assert_eq!(found.commands, ["zfs allow -u repl send,bookmark tank/svc"]);
+        let found = audit(Role::Receive, "back/up", "");
+        assert_eq!(found.missing.len(), RECEIVING.len());
+        assert!(!found.is_fine());
+    }
+
+    #[test]
+    fn plain_receive_is_too_much_and_append_takes_its_place() {
+        let text = "---- Permissions on back/up -----\nLocal+Descendent permissions:\n\tuser repl \
+                    canmount,create,mount,readonly,receive,rename,userprop\n";
+        let found = audit(Role::Receive, "back/up", text);
+        assert_eq!(
+            (names(&found.missing), names(&found.too_much)),
+            (vec![], vec!["receive"])
+        );
+        assert_eq!(
+            found.commands,
+            [
+                "zfs allow -u repl receive:append back/up",
+                "zfs unallow -u repl receive back/up"
+            ]
+        );
+        let right = text.replace("receive,", "receive:append,");
+        assert!(audit(Role::Receive, "back/up", &right).is_fine());
+    }
+
+    #[test]
+    fn what_is_granted_here_alone_is_not_granted_below() {
+        let here = "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,send\n";
+        assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 2);
+        let above =
+            "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,send\n";
+        assert!(audit(Role::Send, "tank/svc", above).is_fine());
+    }
+}

@@ -1,6 +1,6 @@
 //! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host.
 //!
-//! Planning is one listing of each side for all datasets together. Sending is one pipe for everything after the base, its
+//! Planning is one listing of each side for all datasets together, or of both where both are here. Sending is one pipe for everything after the base, its
 //! ends connected by the kernel; several datasets at once, up to a limit. Nothing on the replica is forced, rolled back or
 //! destroyed: what can't be continued is renamed. What arrives is not mounted, read-only, and stays so.
 //!
@@ -10,7 +10,7 @@
 
 mod keep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -99,34 +99,52 @@ impl NativeReplicator {
         })
     }
 
+    /// What is asked of the replica's side. Its root is asked along: without it, "none is there" would not be an answer.
+    fn names_there(&self, targets: &[Target]) -> Result<Vec<DatasetName>, ReplicateError> {
+        let mut names = Vec::with_capacity(targets.len() + 1);
+        for target in targets {
+            names.push(self.replica(&target.dataset)?);
+        }
+        names.push(self.mapping.root().clone());
+        Ok(names)
+    }
+
+    fn root_is_there(&self, all: &BTreeMap<DatasetName, Lineage>) -> Result<(), ReplicateError> {
+        let root = self.mapping.root();
+        if all.contains_key(root) {
+            return Ok(());
+        }
+        let what = format!("there is no {root}, where the replicas should be");
+        let hint = format!("`zfs create -o canmount=off {root}` on the replica's side");
+        Err(ReplicateError::new(ReplicateKind::NotFound, what).hint(hint))
+    }
+
     async fn there(
         &self,
         cx: &Context,
         targets: &[Target],
     ) -> Result<BTreeMap<DatasetName, Lineage>, ReplicateError> {
-        let mut names = Vec::with_capacity(targets.len() + 1);
-        for target in targets {
-            names.push(self.replica(&target.dataset)?);
-        }
-        // Asked along with the replicas: without it, "none is there" would not be an answer.
-        names.push(self.mapping.root().clone());
+        let names = self.names_there(targets)?;
         let lines = list::lineages::<ReplicateKind>(&self.there, cx, &names).await?;
         let all = grouped(&lines);
-        if !all.contains_key(self.mapping.root()) {
-            let what = format!(
-                "there is no {}, where the replicas should be",
-                self.mapping.root()
-            );
-            return Err(ReplicateError::new(ReplicateKind::NotFound, what).hint(format!(
-                "`zfs create -o canmount=off {}` on the replica's side",
-                self.mapping.root()
-            )));
-        }
+        self.root_is_there(&all)?;
         Ok(all)
     }
 
+    /// Both sides, in one process where one can see both.
     async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
-        let names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
+        let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
+        let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
+        let replicas = self.names_there(targets)?;
+        if self.there.is_local() && !replicas.iter().any(|name| here.contains(name)) {
+            names.extend(replicas);
+            let lines = list::lineages::<ReplicateKind>(&self.here, cx, &names).await?;
+            let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = grouped(&lines)
+                .into_iter()
+                .partition(|(name, _)| here.contains(name));
+            self.root_is_there(&there)?;
+            return Ok(Sides { here, there });
+        }
         let (here, there) = tokio::join!(
             list::lineages::<ReplicateKind>(&self.here, cx, &names),
             self.there(cx, targets)

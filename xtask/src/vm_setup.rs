@@ -52,6 +52,12 @@ const PARTS: &[Part] = &[
         backports: false,
         there: || find("ip").is_some() && find("modprobe").is_some(),
     },
+    Part {
+        packages: "sanoid",
+        what_for: "replication by the real syncoid",
+        backports: false,
+        there: || find("syncoid").is_some(),
+    },
     // The plain kernel: the one for clouds has no 9p. Its headers are what the module is built with.
     Part {
         packages: "linux-image-amd64 linux-headers-amd64",

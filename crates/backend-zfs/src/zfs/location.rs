@@ -5,7 +5,7 @@
 //! notices a connection that died.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reseed_core::exec::{Command, ExecError, quote_for_ssh};
@@ -69,6 +69,37 @@ impl Ssh {
         self.patience = patience.as_secs().max(4);
         self
     }
+
+    /// The host, and as whom.
+    pub(crate) fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    pub(crate) fn own_port(&self) -> Option<u16> {
+        self.port
+    }
+
+    pub(crate) fn own_identity(&self) -> Option<&Path> {
+        self.identity.as_deref()
+    }
+
+    /// What is passed with `-o`.
+    pub(crate) fn options(&self) -> Vec<OsString> {
+        let quarter = (self.patience / 4).max(1);
+        // ssh takes a space for the beginning of a second file, unless the name is quoted.
+        let mut known_hosts = OsString::from("UserKnownHostsFile=\"");
+        known_hosts.push(&self.known_hosts);
+        known_hosts.push("\"");
+        vec![
+            "BatchMode=yes".into(),
+            "StrictHostKeyChecking=yes".into(),
+            known_hosts,
+            "GlobalKnownHostsFile=/dev/null".into(),
+            format!("ConnectTimeout={quarter}").into(),
+            format!("ServerAliveInterval={quarter}").into(),
+            "ServerAliveCountMax=4".into(),
+        ]
+    }
 }
 
 impl Location {
@@ -79,23 +110,10 @@ impl Location {
             Self::Ssh(ssh) => ssh,
         };
         let remote = quote_for_ssh(std::iter::once(OsString::from(program)).chain(args))?;
-        // ssh takes a space for the beginning of a second file, unless the name is quoted.
-        let mut known_hosts = OsString::from("UserKnownHostsFile=\"");
-        known_hosts.push(&ssh.known_hosts);
-        known_hosts.push("\"");
-        let mut command =
-            Command::new("ssh").args(["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]);
-        let quarter = (ssh.patience / 4).max(1);
-        command = command.arg("-o").arg(known_hosts).args([
-            "-o".to_owned(),
-            "GlobalKnownHostsFile=/dev/null".to_owned(),
-            "-o".to_owned(),
-            format!("ConnectTimeout={quarter}"),
-            "-o".to_owned(),
-            format!("ServerAliveInterval={quarter}"),
-            "-o".to_owned(),
-            "ServerAliveCountMax=4".to_owned(),
-        ]);
+        let mut command = Command::new("ssh").arg("-T");
+        for option in ssh.options() {
+            command = command.arg("-o").arg(option);
+        }
         if let Some(port) = ssh.port {
             command = command.arg("-p").arg(port.to_string());
         }

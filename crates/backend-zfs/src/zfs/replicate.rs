@@ -21,6 +21,8 @@ use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{self, ReplicationPlan, ReplicationReport, ReplicationStep, ReplicatorCaps};
 use reseed_core::{Context, Replicator};
 
+use crate::syncoid::Syncoid;
+
 use super::lineage::{self, Base, Lineage};
 use super::location::Location;
 use super::mapping::Mapping;
@@ -38,6 +40,7 @@ pub struct NativeReplicator {
     there: Tool,
     mapping: Mapping,
     at_once: usize,
+    syncoid: Option<Syncoid>,
 }
 
 /// The lineages of both sides.
@@ -82,7 +85,16 @@ impl NativeReplicator {
             here: store.tool.clone(),
             mapping,
             at_once: 2,
+            syncoid: None,
         }
+    }
+
+    /// Has the real syncoid do the sending. Planning, checking, setting aside, going on with an interrupted stream, and telling
+    /// what arrived stay ours.
+    #[must_use]
+    pub fn through_syncoid(mut self, syncoid: Syncoid) -> Self {
+        self.syncoid = Some(syncoid);
+        self
     }
 
     /// Sets how many datasets are sent at once; 0 counts as 1.
@@ -283,6 +295,15 @@ impl NativeReplicator {
             return Ok(arrival);
         };
         let raw = here.encrypted;
+        if let Some(syncoid) = &self.syncoid {
+            if from.is_none() && bookmark.is_none() {
+                staging::make_parents(&self.there, cx, &replica)
+                    .await
+                    .map_err(other)?;
+            }
+            self.by_syncoid(cx, syncoid, last, &replica, raw).await?;
+            return Ok(Arrival::Unsure);
+        }
         if from.is_none() {
             let send = match &bookmark {
                 Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, raw),
@@ -302,6 +323,34 @@ impl NativeReplicator {
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
         Ok(arrival)
+    }
+
+    /// Runs syncoid, and believes only what is on the replica then: it exits with 0 also of a dataset that it skipped.
+    async fn by_syncoid(
+        &self,
+        cx: &Context,
+        syncoid: &Syncoid,
+        last: &SnapshotRef,
+        replica: &DatasetName,
+        raw: bool,
+    ) -> Result<(), ReplicateError> {
+        let dataset = &last.dataset;
+        let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
+        let command = syncoid.command(dataset, replica, self.there.location(), raw, argv::NEVER_RECEIVED);
+        let output = self.here.run_here(cx, command).await;
+        let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
+        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;
+        if there.iter().any(|copy| copy.guid == last.guid) {
+            return Ok(());
+        }
+        let words = format!("{}\n{}", output.stdout.text(), output.stderr.text());
+        Err(ReplicateError::new(
+            ReplicateKind::Io,
+            format!("{what}: it ended well, and the snapshot is not there"),
+        )
+        .said(words.trim())
+        .effect(Effect::Partial)
+        .hint("is `syncoid:sync` set on the dataset?"))
     }
 
     async fn pipe(

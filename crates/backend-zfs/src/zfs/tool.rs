@@ -116,6 +116,16 @@ impl Tool {
         self.runner.pipe(&stages, &cx.cancel).await
     }
 
+    /// Where it works.
+    pub(crate) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Runs a program of its own, here, as long as it takes. Any exit code is an answer.
+    pub(crate) async fn run_here(&self, cx: &Context, command: Command) -> Result<Output, ExecError> {
+        self.run(&cx.cancel, command).await
+    }
+
     /// Like [`error::said`], and knows that 255 is ssh's own exit code.
     pub(crate) fn failed<K: FromFault>(&self, what: &str, output: &Output) -> Error<K> {
         let words = output.stderr.text();

@@ -153,16 +153,16 @@ impl Lab {
 #[test]
 fn up_to_date_takes_one_listing() {
     block_on(async {
-        let mut lab = Lab::new(20);
+        let mut lab = Lab::new(8);
         lab.change();
         lab.send().await;
         lab.started();
         assert_eq!(lab.send().await, 0);
         assert_eq!(lab.started(), 1, "one listing, whatever the number of datasets");
         lab.change();
-        assert_eq!(lab.send().await, 20);
+        assert_eq!(lab.send().await, 8);
         // Listings to plan and before sending, a pipe each, and the bookmarks of the pool together.
-        assert_eq!(lab.started(), 1 + 1 + 2 * 20 + 1);
+        assert_eq!(lab.started(), 1 + 1 + 2 * 8 + 1);
     });
 }
 

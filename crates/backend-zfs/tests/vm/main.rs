@@ -35,3 +35,7 @@ mod vm_replica {
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
 }
+
+mod vm_syncoid {
+    reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::by_syncoid());
+}

@@ -1,5 +1,7 @@
 //! What a replication costs: processes, counted; and time against the bare commands, both measured in turn.
 
+#![allow(clippy::print_stderr, reason = "what was measured is for a person to read")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

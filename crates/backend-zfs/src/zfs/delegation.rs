@@ -44,7 +44,7 @@ pub struct Who {
     pub groups: Vec<String>,
 }
 
-/// What is asked for, and what for. Tried one by one on OpenZFS 2.3.2.
+/// What is asked for, and what for.
 const SENDING: &[(&str, &str)] = &[
     ("send", "sending"),
     (
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn plain_receive_is_too_much_and_append_takes_its_place() {
         let text = "---- Permissions on back/up -----\nLocal+Descendent permissions:\n\tuser repl \
-                    canmount,create,mount,readonly,receive,rename,userprop\n";
+                    canmount,create,mount,mountpoint,readonly,receive,rename,sharenfs,sharesmb,userprop\n";
         let found = audit(Role::Receive, "back/up", text);
         assert_eq!(
             (names(&found.missing), names(&found.too_much)),

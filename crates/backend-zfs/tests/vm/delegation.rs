@@ -68,7 +68,6 @@ fn the_audits_grants_are_enough_and_no_force_is_among_them() {
         let (svc, root) = (name(&pool, "svc"), name(&back, "svc"));
         let from = format!("{svc}/t");
         sure(["zfs", "create", &from]);
-        sure(["zfs", "set", "recordsize=64K", &from]);
         sure([
             "zfs",
             "snapshot",

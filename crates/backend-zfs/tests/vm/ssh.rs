@@ -175,7 +175,7 @@ fn a_host_that_hangs_ends_with_its_patience_or_ours() {
             .map(drop)
             .unwrap_err();
         assert_eq!(error.kind(), ReplicateKind::Unreachable, "{error}");
-        assert!(clock.monotonic().saturating_sub(began) < Duration::from_secs(20));
+        assert!(clock.monotonic().saturating_sub(began) < Duration::from_secs(60));
         // The run's time is over first.
         let patient = lab.host.location_with(Duration::from_secs(600));
         let push = NativeReplicator::new(name("nas"), &lab.pool.store, patient, lab.mapping());

@@ -118,9 +118,9 @@ impl Host {
         sure(["kill", signal, &self.pid()]);
     }
 
-    /// How it is reached, with 4 s of patience.
+    /// How it is reached, with 40 s of patience: an emulated machine may need seconds to begin a connection.
     pub(crate) fn location(&self) -> Location {
-        self.location_with(Duration::from_secs(4))
+        self.location_with(Duration::from_secs(40))
     }
 
     pub(crate) fn location_with(&self, patience: Duration) -> Location {

@@ -261,7 +261,7 @@ fn a_state_directory_that_cannot_be_written_stops_no_restore() {
     fs::write(lab.path("state/locks"), "not a directory").unwrap();
     lab.lose_data();
     let ran = lab.run(&["preseed", "app"]).expect(0);
-    assert!(ran.all().contains("all services share one lock"), "{ran:#?}");
+    assert!(ran.all().contains("another one stands in for it"), "{ran:#?}");
     lab.assert_whole();
 }
 
@@ -296,4 +296,43 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
         all.push(path);
     }
     all
+}
+
+/// A file that rots in the newest snapshot, while the live one is sound: the next snapshot must not link to it, nor the
+/// replica go without what comes after.
+#[test]
+fn what_rots_in_a_snapshot_does_not_reach_the_next_one() {
+    let lab = Lab::with("");
+    lab.run(&["init"]).expect(0);
+    // Old enough that its times alone vouch for it.
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let live = fs::File::options()
+        .write(true)
+        .open(lab.path("data/app/file"))
+        .unwrap();
+    live.set_modified(old).unwrap();
+    lab.run(&["snapshot", "app"]).expect(0);
+    // Links are trusted only of files whose ctime lay well before the snapshot.
+    lab.run(&["snapshot", "app"]).expect(0);
+    let rotten: Vec<_> = walk(&lab.path("snapshots/datasets"))
+        .into_iter()
+        .filter(|p| p.ends_with("tree/file"))
+        .collect();
+    for file in &rotten {
+        fs::write(file, "CONTENT").unwrap();
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    lab.run(&["snapshot", "app"]).expect(0);
+    lab.run(&["backup", "app"]).expect(0);
+    lab.lose_data();
+    lab.preseed(0);
+    lab.assert_whole();
+}
+
+#[test]
+fn a_name_that_is_none_is_not_made_anew() {
+    let lab = Lab::with("");
+    let ran = lab.run(&["init", "--anew", "replika"]).expect(2);
+    assert!(ran.out.contains("there are: "), "{ran:#?}");
 }

@@ -301,6 +301,10 @@ impl<'a> Wiring<'a> {
         });
         let mut sources: Vec<Arc<dyn RestoreSource>> = Vec::new();
         for name in &policy.chain {
+            // The store's own snapshots are this host's, whoever else was asked for.
+            if *name == policy.store && self.host != self.session.config.host {
+                continue;
+            }
             if let Some(place) = self.place(name) {
                 let source = if *name == policy.store {
                     DirSource::local(&place)

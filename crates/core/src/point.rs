@@ -96,6 +96,14 @@ pub struct RecoveryPoint {
     pub partial: bool,
 }
 
+impl RecoveryPoint {
+    /// It stands for something that is there and can't be read: offered as the oldest and partial, so that the answer is
+    /// complete, and of no use.
+    pub fn is_damaged(&self) -> bool {
+        self.partial && self.taken_at == Timestamp::UNIX_EPOCH
+    }
+}
+
 /// Who brought a target into the state it is in.
 ///
 /// Kept as a *local* property of the dataset and bound to its guid: a marker that came by inheritance, with a

@@ -53,6 +53,21 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Ok(session) => session,
         Err(errors) => return super::config::errors(&errors),
     };
+    let named: Vec<SourceName> = session
+        .places()
+        .into_iter()
+        .map(|(name, _)| name)
+        .chain(session.repos().into_iter().map(|(name, _)| name))
+        .collect();
+    if let Some(unknown) = args.anew.iter().find(|a| !named.iter().any(|n| n.as_str() == *a)) {
+        let names: Vec<&str> = named.iter().map(SourceName::as_str).collect();
+        let error = OpError::new(
+            OpKind::InvalidInput,
+            format!("no store or repository {unknown:?} is configured"),
+        )
+        .hint(format!("there are: {}", names.join(", ")));
+        return Answer::of_error(&ui, &error);
+    }
     let state_dir = &session.config.state_dir;
     let state = format!("state directory {}", state_dir.display());
     let result = match (args.dry_run, state_dir.is_dir()) {

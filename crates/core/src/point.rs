@@ -50,6 +50,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// It stands for one whose record can't be read: listed as the oldest, so that the list is complete, and of no use. When it
+    /// was taken is not known.
+    pub fn is_damaged(&self) -> bool {
+        self.fingerprint.is_none() && self.taken_at == Timestamp::UNIX_EPOCH
+    }
+
     /// The snapshot's address.
     pub fn reference(&self) -> SnapshotRef {
         SnapshotRef {

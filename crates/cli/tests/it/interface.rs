@@ -339,3 +339,22 @@ fn a_name_that_is_none_is_not_made_anew() {
     let ran = lab.run(&["init", "--anew", "replika"]).expect(2);
     assert!(ran.out.contains("there are: "), "{ran:#?}");
 }
+
+/// How new a snapshot with a damaged record is, nobody knows: "up to date" would be a guess.
+#[test]
+fn a_snapshot_with_a_damaged_record_is_neither_passed_over_nor_pruned() {
+    let lab = Lab::protected("");
+    lab.run(&["snapshot", "app"]).expect(0);
+    let mut records: Vec<_> = walk(&lab.path("snapshots/datasets"))
+        .into_iter()
+        .filter(|p| p.ends_with("meta.json"))
+        .collect();
+    records.sort();
+    fs::write(records.last().unwrap(), "").unwrap();
+    let ran = lab.run(&["backup", "app"]).expect(3);
+    assert!(ran.out.contains("may be newer"), "{ran:#?}");
+    let ran = lab.run(&["prune", "app", "-n"]).expect(0);
+    assert!(!ran.out.contains("1970"), "{ran:#?}");
+    lab.run(&["prune", "app"]).expect(0);
+    assert!(records.last().unwrap().exists());
+}

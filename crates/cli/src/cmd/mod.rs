@@ -82,15 +82,28 @@ async fn on_each<F>(
     which: &Services,
     operation: &str,
     wait: std::time::Duration,
+    work: F,
+) -> Result<Answer, OpError>
+where
+    F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
+{
+    on_these(session, &session.services(which)?, operation, wait, work).await
+}
+
+/// As [`on_each`], on services that are wired already.
+async fn on_these<F>(
+    session: &Session,
+    services: &[reseed_core::Service],
+    operation: &str,
+    wait: std::time::Duration,
     mut work: F,
 ) -> Result<Answer, OpError>
 where
     F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
 {
-    let services = session.services(which)?;
     let mut reports = Vec::new();
     let mut refused = None;
-    for service in &services {
+    for service in services {
         match session.lock(&service.name, operation, wait).await {
             Ok(_lock) => reports.extend(work(service).await),
             Err(error) => {

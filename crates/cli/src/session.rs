@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows which backend a configured type stands for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
+use reseed_backend_zfs::zfs::health::Pools;
 use reseed_backend_zfs::zfs::{
     DEFAULT_PLACES, LocalSource, Location, Mapping, NativeReplicator, NativeStore, ReplicaSource,
     RootDataset, SnapshotFiles, Ssh,
@@ -211,6 +213,24 @@ impl Session {
             Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
             _ => String::new(),
         }
+    }
+
+    /// How pools are.
+    pub(crate) fn pools(&self) -> Pools {
+        Pools::new(Arc::clone(&self.runner), Arc::clone(&self.clock))
+    }
+
+    /// The pools of this machine that data and copies are in.
+    pub(crate) fn pool_names(&self) -> BTreeSet<String> {
+        let config = &self.config;
+        let places = config.stores.values().chain(config.replicas.values());
+        let roots = places.filter_map(|place| match place {
+            Place::Zfs { root } | Place::ZfsReplica { root, ssh: None, .. } => Some(root),
+            _ => None,
+        });
+        let services = config.services.values();
+        let data = services.filter_map(|service| service.dataset.as_ref());
+        roots.chain(data).map(|name| name.pool().to_owned()).collect()
     }
 
     /// Reads and changes the declared datasets.

@@ -4,6 +4,7 @@
 //! - [`LocalSource`]: the [`RestoreSource`](reseed_core::RestoreSource) over a target's own snapshots
 //! - [`ReplicaSource`]: the one over its copies in a second pool, here or over ssh
 //! - [`SnapshotFiles`]: the one that copies files out of either's snapshots into a directory
+//! - [`health::Pools`]: how the pools are, and scrubbing them
 //! - [`RootDataset`]: the dataset that all of a store's or a replica's are below
 //! - [`NativeReplicator`]: the [`Replicator`](reseed_core::Replicator) to a second pool, here or over ssh
 //!
@@ -22,6 +23,7 @@
 mod argv;
 mod error;
 mod files;
+pub mod health;
 mod inspect;
 mod lineage;
 mod list;

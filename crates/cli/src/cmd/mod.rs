@@ -9,6 +9,7 @@ mod history;
 mod import;
 mod init;
 mod layout;
+mod pools;
 mod preseed;
 mod prune;
 mod replicate;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Adopt(args) => adopt::run(args, &session).await,
         Cmd::Plan => layout::plan(&session).await,
         Cmd::Apply(args) => layout::apply(args, &session).await,
+        Cmd::Scrub(args) => pools::scrub(args, &session).await,
         Cmd::Sanoid(command) => sanoid::run(command, &session).await,
         Cmd::History(args) => history::run(args, &session),
         Cmd::Init(_)

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
-use crate::zfs_lab::{ZfsLab, sure};
+use crate::zfs_lab::ZfsLab;
 
 #[test]
 fn vm_a_scrub_finds_what_status_then_tells() {
@@ -44,7 +44,7 @@ fn vm_a_scrub_finds_what_status_then_tells() {
         "{ran:?}"
     );
     // A service whose replica is damaged comes back from elsewhere, or not at all; never damaged.
-    sure(&["zfs", "destroy", "-r", &lab.dataset()]);
+    lab.lose_dataset();
     let ran = lab.run(&["--json", "preseed", "app"]);
     assert_ne!(
         ran.json()["reports"][0]["outcome"]["result"],

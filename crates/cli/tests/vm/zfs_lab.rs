@@ -146,8 +146,18 @@ impl ZfsLab {
         ])
     }
 
+    /// Destroys the dataset with its snapshots, also those that replication holds.
     pub(crate) fn lose_dataset(&self) {
-        sure(&["zfs", "destroy", "-r", &self.dataset()]);
+        let dataset = self.dataset();
+        let listed = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name,userrefs", &dataset]);
+        let held = listed.lines().filter_map(|line| line.split_once('\t'));
+        for (snapshot, _) in held.filter(|(_, holds)| *holds != "0") {
+            for hold in sure(&["zfs", "holds", "-H", snapshot]).lines() {
+                let tag = hold.split('\t').nth(1).unwrap();
+                sure(&["zfs", "release", tag, snapshot]);
+            }
+        }
+        sure(&["zfs", "destroy", "-r", &dataset]);
     }
 
     pub(crate) fn detach(&self, pool: &ScratchPool) {

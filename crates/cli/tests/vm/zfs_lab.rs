@@ -88,8 +88,10 @@ impl ZfsLab {
         fs::write(&log, "").unwrap();
         let path = std::env::var("PATH").unwrap();
         for tool in ["zfs", "zpool"] {
+            // By its whole path: dash looks up what it execs in the PATH that the script itself was found in.
+            let real = sure(&["sh", "-c", &format!("command -v {tool}")]);
             let script = format!(
-                "#!/bin/sh\necho \"{tool} $*\" >> {}\nPATH='{path}' exec {tool} \"$@\"\n",
+                "#!/bin/sh\necho \"{tool} $*\" >> {}\nexec {real} \"$@\"\n",
                 log.display()
             );
             fs::write(bin.join(tool), script).unwrap();

@@ -109,7 +109,7 @@ pub(crate) enum StoreFile {
 #[derive(Debug)]
 pub(crate) enum ReplicaFile {
     Directory(DirectoryFile),
-    Zfs(ZfsReplicaFile),
+    Zfs(Box<ZfsReplicaFile>),
 }
 
 /// The type is read first: what a key means, and whether there is one, hangs on it.
@@ -125,7 +125,7 @@ macro_rules! by_type {
             fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
                 match place_type(node, at, sink)? {
                     PlaceType::Directory => DirectoryFile::decode(node, at, sink).map(Self::Directory),
-                    PlaceType::Zfs => $zfs::decode(node, at, sink).map(Self::Zfs),
+                    PlaceType::Zfs => $zfs::decode(node, at, sink).map(|file| Self::Zfs(file.into())),
                 }
             }
         }

@@ -119,7 +119,7 @@ impl Session {
 
     /// As [`Session::services`], whose sources deliver files into any directory: for what is restored beside.
     pub(crate) fn services_as_files(&self, which: &Services) -> Result<Vec<Service>, OpError> {
-        self.named(Wiring::new(self).as_files(), &which.services, which.all)
+        self.named(Wiring::new(self).delivering_files(), &which.services, which.all)
     }
 
     /// As [`Session::services`]; without names and without `all`, every service.
@@ -354,7 +354,7 @@ impl<'a> Wiring<'a> {
         }
     }
 
-    fn as_files(mut self) -> Self {
+    fn delivering_files(mut self) -> Self {
         self.files = true;
         self
     }

@@ -66,7 +66,7 @@ fn vm_one_path_and_whole_trees_come_out_of_snapshots() {
 fn vm_every_source_is_proven_by_restoring() {
     let lab = ZfsLab::new().protected();
     let ran = lab.run(&["--json", "verify", "app"]).expect(0);
-    let text = ran.out.clone();
+    let text = &ran.out;
     for source in ["tank", "back"] {
         assert!(text.contains(source), "{text}");
     }

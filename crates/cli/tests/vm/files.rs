@@ -70,7 +70,7 @@ fn vm_every_source_is_proven_by_restoring() {
     for source in ["tank", "back"] {
         assert!(text.contains(source), "{text}");
     }
-    // A replica that lost a file since is not what was recorded: the mount alone proves nothing.
+    // Nothing of it is left on the replica.
     let snapshot = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.replica()]);
     assert_eq!(snapshot.lines().count(), 1, "{snapshot}");
 }

@@ -43,7 +43,7 @@ impl ZfsLab {
     }
 
     fn with(more: &str) -> Self {
-        let (tank, back) = (ScratchPool::new(512), ScratchPool::new(256));
+        let (tank, back) = (ScratchPool::new(512), ScratchPool::with(256, 1, &["-O", "compression=off"]));
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let lab = Self {
@@ -159,7 +159,7 @@ impl ZfsLab {
                 sure(&["zfs", "release", tag, snapshot]);
             }
         }
-        sure(&["zfs", "destroy", "-r", &dataset]);
+        sure(&["zfs", "destroy", "-R", &dataset]);
     }
 
     pub(crate) fn detach(&self, pool: &ScratchPool) {

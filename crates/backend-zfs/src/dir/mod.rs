@@ -41,6 +41,7 @@ mod job;
 mod keep;
 mod measure;
 mod members;
+mod out;
 mod place;
 mod promote;
 mod records;
@@ -60,6 +61,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use out::{check as check_scope, copy_out};
 pub use replicate::DirReplicator;
 pub use source::DirSource;
 pub use store::DirStore;

@@ -43,7 +43,16 @@ impl ReplicaSource {
         }
     }
 
-    fn replica(&self, target: &Target) -> Result<DatasetName, SourceError> {
+    pub(crate) fn store(&self) -> &NativeStore {
+        &self.store
+    }
+
+    /// The tools where the replicas are.
+    pub(crate) fn there(&self) -> &Tool {
+        &self.there
+    }
+
+    pub(crate) fn replica(&self, target: &Target) -> Result<DatasetName, SourceError> {
         self.mapping.replica(&target.dataset).map_err(|error| {
             let what = format!(
                 "{} can't have a replica below {}",

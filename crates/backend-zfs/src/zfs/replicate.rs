@@ -36,6 +36,7 @@ pub struct NativeReplicator {
     there: Tool,
     mapping: Mapping,
     at_once: usize,
+    raw: bool,
 }
 
 /// The lineages of both sides.
@@ -71,6 +72,7 @@ impl NativeReplicator {
             here: store.tool.clone(),
             mapping,
             at_once: 2,
+            raw: true,
         }
     }
 
@@ -78,6 +80,14 @@ impl NativeReplicator {
     #[must_use]
     pub fn at_once(mut self, limit: usize) -> Self {
         self.at_once = limit.max(1);
+        self
+    }
+
+    /// Whether encrypted datasets are sent as they are (they are, unless said otherwise). Otherwise their content is sent in
+    /// the clear, and the replica is encrypted only where the dataset above it is.
+    #[must_use]
+    pub fn raw(mut self, raw: bool) -> Self {
+        self.raw = raw;
         self
     }
 
@@ -251,7 +261,7 @@ impl NativeReplicator {
         ) else {
             return Ok(());
         };
-        let raw = here.encrypted;
+        let raw = here.encrypted && self.raw;
         if from.is_none() {
             let send = match &bookmark {
                 Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, raw),

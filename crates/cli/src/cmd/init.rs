@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use reseed_core::OffsiteRepo as _;
-use reseed_core::error::{OffsiteKind, OpError, OpKind, StoreKind};
+use reseed_core::error::{OffsiteKind, OpError, OpKind};
 use reseed_core::known::Known;
 use reseed_core::names::SourceName;
 use serde::Serialize;
@@ -83,18 +83,10 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Err(error) => return Answer::of_error(&ui, &error),
     };
     for (name, place) in session.places() {
-        let location = place.root().display().to_string();
-        let what = format!("{name} in {location}");
-        let found = match place.check(&session.cx).await {
-            Ok(id) => Ok(Some(id.to_string())),
-            Err(error) if error.kind() == StoreKind::PoolUnavailable => Ok(None),
-            Err(error) => Err(error.convert(OpKind::Failed)),
-        };
-        let make = async || {
-            let id = place.init(&session.cx).await;
-            id.map(|id| id.to_string()).map_err(|e| e.convert(OpKind::Failed))
-        };
-        let result = one(args, &session, &mut known, (&name, &location), found, make).await;
+        let what = format!("{name} in {}", place.location);
+        let found = place.check(&session.cx).await;
+        let make = async || place.init(&session.cx).await;
+        let result = one(args, &session, &mut known, (&name, &place.location), found, make).await;
         made.push(Made::of(what, result));
     }
     for (name, repo) in session.repos() {

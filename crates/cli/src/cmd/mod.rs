@@ -9,6 +9,7 @@ mod history;
 mod import;
 mod init;
 mod layout;
+mod pools;
 mod preseed;
 mod prune;
 mod replicate;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Adopt(args) => adopt::run(args, &session).await,
         Cmd::Plan => layout::plan(&session).await,
         Cmd::Apply(args) => layout::apply(args, &session).await,
+        Cmd::Scrub(args) => pools::scrub(args, &session).await,
         Cmd::Sanoid(command) => sanoid::run(command, &session).await,
         Cmd::History(args) => history::run(args, &session),
         Cmd::Init(_)
@@ -82,15 +84,28 @@ async fn on_each<F>(
     which: &Services,
     operation: &str,
     wait: std::time::Duration,
+    work: F,
+) -> Result<Answer, OpError>
+where
+    F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
+{
+    on_these(session, &session.services(which)?, operation, wait, work).await
+}
+
+/// As [`on_each`], on services that are wired already.
+async fn on_these<F>(
+    session: &Session,
+    services: &[reseed_core::Service],
+    operation: &str,
+    wait: std::time::Duration,
     mut work: F,
 ) -> Result<Answer, OpError>
 where
     F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
 {
-    let services = session.services(which)?;
     let mut reports = Vec::new();
     let mut refused = None;
-    for service in &services {
+    for service in services {
         match session.lock(&service.name, operation, wait).await {
             Ok(_lock) => reports.extend(work(service).await),
             Err(error) => {

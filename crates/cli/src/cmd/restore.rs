@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::ui::{self, Mood, printable};
 
 pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer, OpError> {
-    let service = session.service_of(&args.service, args.from_host.as_deref())?;
+    let service = session.service_of(&args.service, args.from_host.as_deref(), args.to.is_some())?;
     let invalid = |what: String| OpError::new(OpKind::InvalidInput, what);
     let from = args
         .from

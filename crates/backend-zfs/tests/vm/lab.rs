@@ -117,8 +117,18 @@ impl Pool {
     }
 }
 
+/// Whether a pool has stopped all its reading and writing, and with it whoever asks for it.
+pub(crate) fn is_suspended(pool: &str) -> bool {
+    let state = format!("/proc/spl/kstat/zfs/{pool}/state");
+    std::fs::read_to_string(state).is_ok_and(|state| state.trim() == "SUSPENDED")
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
+        // It would never end. The machine's end takes it.
+        if is_suspended(&self.pool) {
+            return;
+        }
         let _ = run(["zpool", "destroy", "-f", &self.pool]);
         let _ = std::fs::remove_file(self.disk());
     }

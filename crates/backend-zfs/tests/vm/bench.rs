@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reseed_backend_zfs::zfs::{NativeStore, ReplicaSource};
+use reseed_backend_zfs::zfs::ReplicaSource;
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::exec::SystemRunner;
 use reseed_core::point::Target;

@@ -19,7 +19,7 @@ use reseed_core::store::Inspection;
 use reseed_core::verify::SystemVerifier;
 use reseed_core::{Replicator as _, RestoreSource, SnapshotStore};
 use reseed_testkit::conformance::context;
-use reseed_testkit::files::{Files as _, Listing};
+use reseed_testkit::files::{Files as _, Listing, RealFiles};
 use tokio_util::sync::CancellationToken;
 
 use crate::lab::{Pool, name, run, sure};
@@ -161,10 +161,12 @@ impl Chain {
         let source = |back: usize, called: &str| -> Arc<dyn RestoreSource> {
             Arc::new(ReplicaSource::new(name(called), &store, Location::Local, self.mapping(back)))
         };
+        let called = ["second", "third"].into_iter().take(self.backs.len());
+        let sources = called.enumerate().map(|(back, called)| source(back, called)).collect();
         Service {
             name: ServiceName::new("app").unwrap(),
             targets: targets.iter().map(|target| (*target).clone()).collect(),
-            sources: vec![source(0, "second"), source(1, "third")],
+            sources,
             store: Arc::new(store),
             replicators: Vec::new(),
             offsite: Vec::new(),
@@ -229,9 +231,7 @@ impl Chain {
     }
 
     pub(crate) fn fill(&self, target: &Target, bytes: usize) {
-        self.pool.files.write(&target.mountpoint.join("noise"), &noise(bytes));
-        self.pool.files.write(&target.mountpoint.join("dir/small"), b"small");
-        self.pool.files.set_mode(&target.mountpoint, 0o751);
+        fill(&target.mountpoint, bytes);
     }
 
     /// The dataset is lost, with its snapshots.
@@ -248,6 +248,13 @@ impl Chain {
         let staged = format!("{}/svc/.reseed-stage:{}", self.pool.pool, target.dataset.leaf());
         assert!(!run(["zfs", "list", &staged]).exit.success(), "{staged} is left over");
     }
+}
+
+/// A tree of so much noise.
+pub(crate) fn fill(root: &Path, bytes: usize) {
+    RealFiles.write(&root.join("noise"), &noise(bytes));
+    RealFiles.write(&root.join("dir/small"), b"small");
+    RealFiles.set_mode(root, 0o751);
 }
 
 /// Bytes that don't compress and aren't all the same.

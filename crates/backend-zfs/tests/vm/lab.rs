@@ -94,6 +94,27 @@ impl Pool {
         }
     }
 
+    #[allow(dead_code, reason = "for the tests that cut the power")]
+    /// A pool on a disk of the machine, which outlives it: made, or imported again.
+    pub(crate) fn on_disk(pool: &str, disk: &str, first: bool) -> Self {
+        let root = PathBuf::from(format!("/tmp/{pool}"));
+        std::fs::create_dir_all(&root).unwrap();
+        if first {
+            let mountpoint = format!("mountpoint={}", root.join("live").display());
+            sure(["zpool", "create", "-O", "compression=off", "-O", &mountpoint, pool, disk]);
+            sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+        } else {
+            sure(["zpool", "import", "-d", disk, pool]);
+        }
+        let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
+        Self {
+            pool: pool.to_owned(),
+            root,
+            store,
+            files: RealFiles,
+        }
+    }
+
     pub(crate) fn disk(&self) -> PathBuf {
         self.root.join("disk")
     }

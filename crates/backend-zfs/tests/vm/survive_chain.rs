@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use reseed_backend_zfs::zfs::LocalSource;
 use reseed_core::RestoreSource;
-use reseed_core::clock::Clock as _;
 use reseed_core::error::OpKind;
 use reseed_core::lock::Locks;
 use reseed_core::ops;

@@ -136,7 +136,7 @@ impl Chain {
     /// Over pools of the test's own.
     pub(crate) fn over(pool: Pool, backs: Vec<Pool>) -> Self {
         for back in &backs {
-            sure(["zfs", "create", "-o", "canmount=off", &format!("{}/host", back.pool)]);
+            sure(["zfs", "create", "-p", "-o", "canmount=off", &format!("{}/host", back.pool)]);
         }
         let engine = engine(&pool.root);
         Self { pool, backs, engine }

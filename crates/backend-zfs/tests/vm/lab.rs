@@ -103,7 +103,7 @@ impl Pool {
             let mountpoint = format!("mountpoint={}", root.join("live").display());
             sure(["zpool", "create", "-O", "compression=off", "-O", &mountpoint, pool, disk]);
             sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
-        } else {
+        } else if !std::fs::exists(format!("/proc/spl/kstat/zfs/{pool}")).unwrap() {
             sure(["zpool", "import", "-d", disk, pool]);
         }
         let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));

@@ -174,7 +174,9 @@ fn locked(name: &DatasetName) -> SourceError {
     let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
     SourceError::new(SourceKind::Target, what)
         .effect(Effect::StagingOnly)
-        .hint(format!("load it with `zfs load-key {name}`, then run it again; what has arrived is kept"))
+        .hint(format!(
+            "load it with `zfs load-key {name}`, then run it again; what has arrived is kept"
+        ))
 }
 
 #[async_trait]
@@ -253,7 +255,11 @@ impl RestoreSource for ReplicaSource {
         let place = names::place(&self.store.places, "look", &target.dataset);
         let full = format!("{name}@{}", copy.name);
         let census = match points::census(full, place, point).await {
-            Err(error) if transfer::is_locked::<SourceKind>(here, cx, &name).await.unwrap_or(false) => {
+            Err(error)
+                if transfer::is_locked::<SourceKind>(here, cx, &name)
+                    .await
+                    .unwrap_or(false) =>
+            {
                 return Err(locked(&name).said(error));
             }
             census => census.map_err(staging_only)?,

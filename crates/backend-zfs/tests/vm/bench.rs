@@ -11,8 +11,8 @@ use reseed_core::exec::SystemRunner;
 use reseed_core::point::Target;
 use reseed_core::preseed::{Outcome, preseed};
 use reseed_core::retention::{self, Inventory, Point};
-use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
 use reseed_core::source::{RestoreRequest, Scope};
+use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
 use reseed_core::{RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
@@ -42,7 +42,10 @@ fn vm_alone_bench_zfs_replica_restore() {
         sure(["zfs", "create", target.dataset.as_str()]);
         let part = noise(16 << 20);
         for at in 0..MIB / 16 {
-            chain.pool.files.write(&target.mountpoint.join(format!("part{at}")), &part);
+            chain
+                .pool
+                .files
+                .write(&target.mountpoint.join(format!("part{at}")), &part);
         }
         // Measured, as snapshots of a service are: what was measured needn't be counted again.
         crate::source_lab::snapshot(&chain.pool, &target, "one", 1, true).await;
@@ -89,7 +92,12 @@ fn vm_alone_bench_zfs_replica_restore() {
             sure(["zpool", "sync"]);
         }
         drop(service);
-        let ratio = told("restore of 512 MiB from a replica, speed", median(theirs), median(ours), ">= 0.95");
+        let ratio = told(
+            "restore of 512 MiB from a replica, speed",
+            median(theirs),
+            median(ours),
+            ">= 0.95",
+        );
         assert!(ratio >= 0.95, "{ratio}");
     });
 }
@@ -113,7 +121,13 @@ fn vm_alone_bench_zfs_preseed_present() {
         let columns = "type,guid,mountpoint,canmount,origin,receive_resume_token,reseed:marker,reseed:stage";
         let mut line = format!("exec zfs get -Hp -o name,property,value,source {columns}");
         for target in &targets {
-            let _ = write!(line, " {0} {1}/svc/.reseed-stage:{2}", target.dataset, chain.pool.pool, target.dataset.leaf());
+            let _ = write!(
+                line,
+                " {0} {1}/svc/.reseed-stage:{2}",
+                target.dataset,
+                chain.pool.pool,
+                target.dataset.leaf()
+            );
         }
         line.push_str(" >/dev/null 2>&1");
         let (clock, mut ours, mut theirs) = (SystemClock::new(), Vec::new(), Vec::new());
@@ -122,11 +136,26 @@ fn vm_alone_bench_zfs_preseed_present() {
             let _ = run(["sh", "-c", &line]);
             theirs.push(clock.monotonic() - began);
             let began = clock.monotonic();
-            let reports = preseed(&chain.engine, &context("present"), &all, chain.engine.clock.monotonic()).await;
+            let reports = preseed(
+                &chain.engine,
+                &context("present"),
+                &all,
+                chain.engine.clock.monotonic(),
+            )
+            .await;
             ours.push(clock.monotonic() - began);
-            assert!(reports.iter().all(|report| report.outcome == Outcome::DataPresent));
+            assert!(
+                reports
+                    .iter()
+                    .all(|report| report.outcome == Outcome::DataPresent)
+            );
         }
-        let ratio = told("preseed of 50 present datasets", median(ours), median(theirs), "<= 1.3");
+        let ratio = told(
+            "preseed of 50 present datasets",
+            median(ours),
+            median(theirs),
+            "<= 1.3",
+        );
         assert!(ratio <= 1.3, "{ratio}");
     });
 }
@@ -152,7 +181,8 @@ fn vm_alone_bench_zfs_plan_retention() {
         let chain = Chain::new("1G");
         let targets = many(&chain.pool, DATASETS);
         snapshots(&chain, EACH, &targets, "autosnap_");
-        let columns = "name,guid,createtxg,creation,userrefs,referenced,reseed:taken,reseed:unseeded,reseed:digest";
+        let columns =
+            "name,guid,createtxg,creation,userrefs,referenced,reseed:taken,reseed:unseeded,reseed:digest";
         let mut line = format!("exec zfs list -Hp -t snapshot -d 1 -o {columns}");
         for target in &targets {
             let _ = write!(line, " {}", target.dataset);
@@ -176,13 +206,21 @@ fn vm_alone_bench_zfs_plan_retention() {
                     .iter()
                     .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
                     .collect();
-                let inventory = Inventory { points, ..Inventory::default() };
+                let inventory = Inventory {
+                    points,
+                    ..Inventory::default()
+                };
                 let plan = retention::plan(inventory, &policy, clock.now());
                 assert_eq!(plan.keep.len() + plan.remove.len(), EACH);
             }
             ours.push(clock.monotonic() - began);
         }
-        let ratio = told("listing and planning over 10,000 snapshots", median(ours), median(theirs), "< 1.2");
+        let ratio = told(
+            "listing and planning over 10,000 snapshots",
+            median(ours),
+            median(theirs),
+            "< 1.2",
+        );
         assert!(ratio < 1.2, "{ratio}");
     });
 }
@@ -201,7 +239,11 @@ fn vm_alone_bench_zfs_prune() {
         let mut by_process = Vec::new();
         for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
             doomed.extend(part[..3].iter().map(reseed_core::point::Snapshot::reference));
-            by_process.extend(part[3..6].iter().map(|one| format!("{}@{}", one.dataset, one.name)));
+            by_process.extend(
+                part[3..6]
+                    .iter()
+                    .map(|one| format!("{}@{}", one.dataset, one.name)),
+            );
         }
         let began = clock.monotonic();
         let pruned = chain.pool.store.prune(&cx, &doomed).await.unwrap();

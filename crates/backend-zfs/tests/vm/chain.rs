@@ -43,7 +43,10 @@ pub(crate) fn engine(dir: &Path) -> Engine {
 pub(crate) async fn wait_until(seconds: u64, what: &str, mut ready: impl FnMut() -> bool) {
     let clock = SystemClock::new();
     while !ready() {
-        assert!(clock.monotonic() < Duration::from_secs(seconds), "no {what} after {seconds} s");
+        assert!(
+            clock.monotonic() < Duration::from_secs(seconds),
+            "no {what} after {seconds} s"
+        );
         clock.sleep(Duration::from_millis(100)).await;
     }
 }
@@ -86,7 +89,11 @@ impl Meddler {
     }
 
     fn look(&self, command: &Command) {
-        let words: Vec<_> = command.arguments().iter().map(|word| word.to_string_lossy()).collect();
+        let words: Vec<_> = command
+            .arguments()
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect();
         let hook = {
             let mut before = self.before.lock().unwrap();
             let wanted = |(wanted, _): &mut (Vec<&'static str>, Hook)| {
@@ -121,7 +128,7 @@ impl Runner for Meddler {
     }
 }
 
-/// A store and two replicas of it.
+/// A store and its replicas.
 pub(crate) struct Chain {
     pub(crate) pool: Pool,
     pub(crate) backs: Vec<Pool>,
@@ -129,14 +136,27 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// With one replica: pools cost seconds where instructions are emulated.
     pub(crate) fn new(size: &str) -> Self {
+        Self::over(Pool::sized(size), vec![Pool::new()])
+    }
+
+    /// With two.
+    pub(crate) fn of_three(size: &str) -> Self {
         Self::over(Pool::sized(size), vec![Pool::new(), Pool::new()])
     }
 
     /// Over pools of the test's own.
     pub(crate) fn over(pool: Pool, backs: Vec<Pool>) -> Self {
         for back in &backs {
-            sure(["zfs", "create", "-p", "-o", "canmount=off", &format!("{}/host", back.pool)]);
+            sure([
+                "zfs",
+                "create",
+                "-p",
+                "-o",
+                "canmount=off",
+                &format!("{}/host", back.pool),
+            ]);
         }
         let engine = engine(&pool.root);
         Self { pool, backs, engine }
@@ -155,14 +175,22 @@ impl Chain {
         NativeStore::new(name("local"), runner, self.pool.store.places())
     }
 
-    /// A service over these targets that comes back from the two replicas.
+    /// A service over these targets that comes back from the replicas.
     pub(crate) fn service_with(&self, targets: &[&Target], runner: Arc<dyn Runner>) -> Service {
         let store = self.store(runner);
         let source = |back: usize, called: &str| -> Arc<dyn RestoreSource> {
-            Arc::new(ReplicaSource::new(name(called), &store, Location::Local, self.mapping(back)))
+            Arc::new(ReplicaSource::new(
+                name(called),
+                &store,
+                Location::Local,
+                self.mapping(back),
+            ))
         };
         let called = ["second", "third"].into_iter().take(self.backs.len());
-        let sources = called.enumerate().map(|(back, called)| source(back, called)).collect();
+        let sources = called
+            .enumerate()
+            .map(|(back, called)| source(back, called))
+            .collect();
         Service {
             name: ServiceName::new("app").unwrap(),
             targets: targets.iter().map(|target| (*target).clone()).collect(),
@@ -185,17 +213,29 @@ impl Chain {
     /// One run of preseed.
     pub(crate) async fn preseed(&self, run: &str, service: &Service) -> ServiceReport {
         let since = self.engine.clock.monotonic();
-        preseed(&self.engine, &context(run), &[service], since).await.remove(0)
+        preseed(&self.engine, &context(run), &[service], since)
+            .await
+            .remove(0)
     }
 
     pub(crate) async fn look(&self, target: &Target) -> Inspection {
         let one = std::slice::from_ref(target);
-        self.pool.store.inspect(&context("look"), one).await.unwrap().remove(0)
+        self.pool
+            .store
+            .inspect(&context("look"), one)
+            .await
+            .unwrap()
+            .remove(0)
     }
 
     pub(crate) fn source(&self, back: usize) -> ReplicaSource {
         let called = ["second", "third"][back];
-        ReplicaSource::new(name(called), &self.pool.store, Location::Local, self.mapping(back))
+        ReplicaSource::new(
+            name(called),
+            &self.pool.store,
+            Location::Local,
+            self.mapping(back),
+        )
     }
 
     pub(crate) fn replicator(&self, back: usize, store: &NativeStore) -> NativeReplicator {
@@ -210,7 +250,7 @@ impl Chain {
         listed.iter().map(|one| one.name.to_string()).collect()
     }
 
-    /// Brings both replicas up to date.
+    /// Brings the replicas up to date.
     pub(crate) async fn replicate(&self, targets: &[Target]) {
         for back in 0..self.backs.len() {
             let replicator = self.replicator(back, &self.pool.store);
@@ -221,7 +261,7 @@ impl Chain {
         }
     }
 
-    /// A dataset of so much noise, snapshotted, measured and replicated to both; what is in it.
+    /// A dataset of so much noise, snapshotted, measured and replicated; what is in it.
     pub(crate) async fn made(&self, target: &Target, bytes: usize) -> (Listing, Snapshot) {
         sure(["zfs", "create", target.dataset.as_str()]);
         self.fill(target, bytes);
@@ -244,9 +284,16 @@ impl Chain {
     #[track_caller]
     pub(crate) fn is_back(&self, target: &Target, expected: &Listing, report: &ServiceReport) {
         assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
-        reseed_testkit::files::assert_same(expected, &self.pool.files.list(&target.mountpoint), "what is back");
+        reseed_testkit::files::assert_same(
+            expected,
+            &self.pool.files.list(&target.mountpoint),
+            "what is back",
+        );
         let staged = format!("{}/svc/.reseed-stage:{}", self.pool.pool, target.dataset.leaf());
-        assert!(!run(["zfs", "list", &staged]).exit.success(), "{staged} is left over");
+        assert!(
+            !run(["zfs", "list", &staged]).exit.success(),
+            "{staged} is left over"
+        );
     }
 }
 

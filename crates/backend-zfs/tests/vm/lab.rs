@@ -101,7 +101,16 @@ impl Pool {
         std::fs::create_dir_all(&root).unwrap();
         if first {
             let mountpoint = format!("mountpoint={}", root.join("live").display());
-            sure(["zpool", "create", "-O", "compression=off", "-O", &mountpoint, pool, disk]);
+            sure([
+                "zpool",
+                "create",
+                "-O",
+                "compression=off",
+                "-O",
+                &mountpoint,
+                pool,
+                disk,
+            ]);
             sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
         } else if !std::fs::exists(format!("/proc/spl/kstat/zfs/{pool}")).unwrap() {
             sure(["zpool", "import", "-d", disk, pool]);

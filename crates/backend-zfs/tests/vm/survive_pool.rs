@@ -25,7 +25,11 @@ fn a_pool_that_is_not_imported_is_not_empty() {
             panic!("{}", report.summary());
         };
         assert!(why.contains("not imported"), "{why}");
-        assert_eq!(report.attempts, [], "a pool that is away is no reason to ask anybody");
+        assert_eq!(
+            report.attempts,
+            [],
+            "a pool that is away is no reason to ask anybody"
+        );
         attach(&chain.pool, true);
         let report = chain.preseed("back", &service).await;
         assert_eq!(report.outcome, Outcome::DataPresent);
@@ -36,7 +40,7 @@ fn a_pool_that_is_not_imported_is_not_empty() {
 #[test]
 fn a_replica_whose_pool_is_away_is_passed_over_and_named() {
     block_on(async {
-        let chain = Chain::new("256M");
+        let chain = Chain::of_three("256M");
         let target = chain.pool.target("t");
         let (expected, _) = chain.made(&target, 100_000).await;
         chain.lose(&target);
@@ -53,7 +57,10 @@ fn a_replica_whose_pool_is_away_is_passed_over_and_named() {
         attach(&chain.backs[1], true);
         let report = chain.preseed("one", &service).await;
         chain.is_back(&target, &expected, &report);
-        assert_eq!(report.source.as_ref().map(ToString::to_string).as_deref(), Some("third"));
+        assert_eq!(
+            report.source.as_ref().map(ToString::to_string).as_deref(),
+            Some("third")
+        );
         assert_eq!(report.attempts[0].stage, Stage::Probe);
         attach(&chain.backs[0], true);
     });
@@ -70,8 +77,25 @@ fn thin() -> Pool {
     sure(["truncate", "-s", "1G", &disk]);
     let mountpoint = format!("mountpoint={}", pool.root.join("live").display());
     let (wait, plain) = ("failmode=wait", "compression=off");
-    sure(["zpool", "create", "-o", wait, "-O", plain, "-O", &mountpoint, &pool.pool, &disk]);
-    sure(["zfs", "create", "-o", "canmount=off", &format!("{}/svc", pool.pool)]);
+    sure([
+        "zpool",
+        "create",
+        "-o",
+        wait,
+        "-O",
+        plain,
+        "-O",
+        &mountpoint,
+        &pool.pool,
+        &disk,
+    ]);
+    sure([
+        "zfs",
+        "create",
+        "-o",
+        "canmount=off",
+        &format!("{}/svc", pool.pool),
+    ]);
     pool
 }
 
@@ -148,7 +172,10 @@ fn a_replica_in_a_suspended_pool_costs_its_budget_at_most() {
         let report = chain.preseed("slow", &service).await;
         let took = clock.monotonic();
         chain.is_back(&target, &expected, &report);
-        assert_eq!(report.source.as_ref().map(ToString::to_string).as_deref(), Some("third"));
+        assert_eq!(
+            report.source.as_ref().map(ToString::to_string).as_deref(),
+            Some("third")
+        );
         assert!(took < Duration::from_secs(60), "{took:?}");
         resume(&chain.backs[0]);
     });
@@ -165,7 +192,11 @@ fn a_mountpoint_that_is_taken_stays_as_it_is() {
         chain.pool.files.write(&precious, b"a plain directory");
         let service = chain.service(&[&target]);
         let report = chain.preseed("taken", &service).await;
-        assert!(matches!(report.outcome, Outcome::Blocked { .. }), "{}", report.summary());
+        assert!(
+            matches!(report.outcome, Outcome::Blocked { .. }),
+            "{}",
+            report.summary()
+        );
         assert_eq!(chain.pool.files.read(&precious).unwrap(), b"a plain directory");
         assert!(!run(["zfs", "list", target.dataset.as_str()]).exit.success());
         // Another dataset has its place.
@@ -194,7 +225,10 @@ fn a_full_target_is_left_alone_and_filled_when_there_is_room() {
         chain.lose(&target);
         let filler = chain.pool.target("filler");
         sure(["zfs", "create", filler.dataset.as_str()]);
-        chain.pool.files.write(&filler.mountpoint.join("big"), &noise(60_000_000));
+        chain
+            .pool
+            .files
+            .write(&filler.mountpoint.join("big"), &noise(60_000_000));
         sure(["zpool", "sync", &chain.pool.pool]);
         let service = chain.service(&[&target]);
         for full in ["full", "still"] {
@@ -228,7 +262,10 @@ fn a_quota_is_kept_and_told() {
             panic!("{}", report.summary());
         };
         assert_eq!(error.kind, "no-space", "{error}");
-        assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("quota")), "{error:?}");
+        assert!(
+            error.hint.as_ref().is_some_and(|hint| hint.contains("quota")),
+            "{error:?}"
+        );
         assert_eq!(chain.look(&target).await.condition, Condition::Absent);
         sure(["zfs", "set", "quota=none", &above]);
         let report = chain.preseed("raised", &service).await;
@@ -239,11 +276,14 @@ fn a_quota_is_kept_and_told() {
 #[test]
 fn a_replica_that_rots_is_found_out_and_the_next_one_used() {
     block_on(async {
-        let chain = Chain::new("256M");
+        let chain = Chain::of_three("256M");
         let target = chain.pool.target("t");
         sure(["zfs", "create", target.dataset.as_str()]);
         chain.fill(&target, 100_000);
-        chain.pool.files.write(&target.mountpoint.join("sevens"), &vec![7; 2_000_000]);
+        chain
+            .pool
+            .files
+            .write(&target.mountpoint.join("sevens"), &vec![7; 2_000_000]);
         crate::source_lab::snapshot(&chain.pool, &target, "one", 1, true).await;
         chain.replicate(std::slice::from_ref(&target)).await;
         let expected = chain.pool.files.list(&target.mountpoint);
@@ -251,12 +291,18 @@ fn a_replica_that_rots_is_found_out_and_the_next_one_used() {
         assert!(rot(&chain.backs[0], 7) > 100, "nothing was damaged");
         let report = chain.preseed("rot", &chain.service(&[&target])).await;
         chain.is_back(&target, &expected, &report);
-        assert_eq!(report.source.as_ref().map(ToString::to_string).as_deref(), Some("third"));
+        assert_eq!(
+            report.source.as_ref().map(ToString::to_string).as_deref(),
+            Some("third")
+        );
         let first = &report.attempts[0];
         assert_eq!(first.source.as_str(), "second");
         assert!(first.error.is_some() && first.stage != Stage::Done, "{first:?}");
         // The pool itself knows of it too.
         let errors = sure(["zpool", "status", "-v", &chain.backs[0].pool]);
-        assert!(errors.contains("one:/sevens") || errors.contains("sevens"), "{errors}");
+        assert!(
+            errors.contains("one:/sevens") || errors.contains("sevens"),
+            "{errors}"
+        );
     });
 }

@@ -49,7 +49,11 @@ impl Reaching {
     }
 
     fn is_it(&self, command: &Command) -> bool {
-        let words: Vec<_> = command.arguments().iter().map(|word| word.to_string_lossy()).collect();
+        let words: Vec<_> = command
+            .arguments()
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect();
         let (_, wanted, _) = CUTS[self.at];
         // Properties come in any order behind `set`.
         !wanted.is_empty()
@@ -140,17 +144,27 @@ async fn step(at: usize) {
     }
     // All the others are as they were brought back, after all those cuts.
     for target in &targets {
-        assert_same(&expected(), &RealFiles.list(&target.mountpoint), target.dataset.as_str());
+        assert_same(
+            &expected(),
+            &RealFiles.list(&target.mountpoint),
+            target.dataset.as_str(),
+        );
     }
     std::mem::forget(chain);
 }
 
 async fn converges(chain: &Chain, target: &Target, which: &str) {
     let found = chain.look(target).await;
-    println!("{which}: {:?}, marker {:?}, leftover {:?}", found.condition, found.marker, found.leftover);
+    println!(
+        "{which}: {:?}, marker {:?}, leftover {:?}",
+        found.condition, found.marker, found.leftover
+    );
     match which {
         "receive" | "recorded" => assert_eq!(found.condition, Condition::Absent, "{which}"),
-        _ => assert!(found.leftover.as_ref().is_some_and(|l| l.promoted) || found.marker.is_some(), "{which}"),
+        _ => assert!(
+            found.leftover.as_ref().is_some_and(|l| l.promoted) || found.marker.is_some(),
+            "{which}"
+        ),
     }
     let service = chain.service(&[target]);
     let mut outcome = Outcome::Interrupted;
@@ -163,7 +177,11 @@ async fn converges(chain: &Chain, target: &Target, which: &str) {
     }
     assert_eq!(outcome, Outcome::DataPresent, "{which}");
     let found = chain.look(target).await;
-    assert_eq!((found.condition, found.leftover), (Condition::Populated, None), "{which}");
+    assert_eq!(
+        (found.condition, found.leftover),
+        (Condition::Populated, None),
+        "{which}"
+    );
     assert!(found.marker.is_some(), "{which}");
     assert_same(&expected(), &RealFiles.list(&target.mountpoint), which);
 }
@@ -172,22 +190,36 @@ async fn from_the_host() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut config = Config::new(dir.path().join("machine"));
     for disk in ["live", "back"] {
-        config.disks.push(Disk::create(dir.path().join(disk), 512).unwrap());
+        config
+            .disks
+            .push(Disk::create(dir.path().join(disk), 512).unwrap());
     }
     let me = std::env::current_exe().unwrap();
     config.shown.push(me.parent().unwrap().to_owned());
     let command = |step: &str| {
         let name = "power::vm_a_power_cut_in_a_restore_loses_nothing";
-        GuestCommand::new([me.as_os_str(), "--exact".as_ref(), name.as_ref(), "--nocapture".as_ref()])
-            .env("RESEED_GUEST_STEP", step)
-            .env("TMPDIR", "/tmp")
-            .limit(Duration::from_secs(100))
+        GuestCommand::new([
+            me.as_os_str(),
+            "--exact".as_ref(),
+            name.as_ref(),
+            "--nocapture".as_ref(),
+        ])
+        .env("RESEED_GUEST_STEP", step)
+        .env("TMPDIR", "/tmp")
+        .limit(Duration::from_secs(100))
     };
     let mut machine = Machine::boot(&config).await.unwrap();
-    machine.run(&command("prepare")).await.unwrap().require_success().unwrap();
+    machine
+        .run(&command("prepare"))
+        .await
+        .unwrap()
+        .require_success()
+        .unwrap();
     for at in 0..CUTS.len() {
         let running = machine.start(&command(&at.to_string())).await.unwrap();
-        let cut = machine.wait_for_mark(&format!("cut {at}"), Duration::from_secs(90)).await;
+        let cut = machine
+            .wait_for_mark(&format!("cut {at}"), Duration::from_secs(90))
+            .await;
         if let Err(error) = cut {
             let said = machine.finished(running).await;
             panic!("{error}\n{said:?}");

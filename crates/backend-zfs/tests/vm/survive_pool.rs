@@ -8,7 +8,7 @@ use reseed_core::store::Condition;
 use reseed_testkit::conformance::block_on;
 use reseed_testkit::files::Files as _;
 
-use crate::chain::{Chain, dir_of, noise, wait_until};
+use crate::chain::{Chain, dir_of, wait_until};
 use crate::lab::{Pool, is_suspended, run, sure};
 use crate::source_lab::{attach, rot};
 
@@ -221,14 +221,15 @@ fn a_full_target_is_left_alone_and_filled_when_there_is_room() {
     block_on(async {
         let chain = Chain::new("128M");
         let target = chain.pool.target("t");
-        let (expected, _) = chain.made(&target, 30_000_000).await;
+        let (expected, _) = chain.made(&target, 10_000_000).await;
         chain.lose(&target);
         let filler = chain.pool.target("filler");
         sure(["zfs", "create", filler.dataset.as_str()]);
-        chain
-            .pool
-            .files
-            .write(&filler.mountpoint.join("big"), &noise(60_000_000));
+        let line = format!(
+            "dd if=/dev/zero of={}/big bs=1M 2>/dev/null; sync",
+            filler.mountpoint.display()
+        );
+        let _ = run(["sh", "-c", &line]);
         sure(["zpool", "sync", &chain.pool.pool]);
         let service = chain.service(&[&target]);
         for full in ["full", "still"] {

@@ -67,7 +67,9 @@ impl Pool {
             std::env::var_os("RESEED_VM").is_some(),
             "these tests make ZFS pools, so they only run inside of the virtual machine (RESEED_VM=1)"
         );
-        let pool = format!("lab{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // All tests of a machine, also those that died and left theirs.
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pool = format!("lab{}x{nth}", std::process::id());
         let root = PathBuf::from(format!("/tmp/{pool}"));
         std::fs::create_dir_all(&root).unwrap();
         let disk = root.join("disk");

@@ -112,10 +112,14 @@ async fn suspend(pool: &Pool) {
     wait_until(100, "suspended pool", || is_suspended(&pool.pool)).await;
 }
 
-fn resume(pool: &Pool) {
+async fn resume(pool: &Pool) {
     let under = pool.root.join("under");
     sure(["mount", "-o", "remount,size=400M", under.to_str().unwrap()]);
     sure(["zpool", "clear", &pool.pool]);
+    wait_until(100, "end of what was writing", || {
+        !run(["pgrep", "-x", "dd"]).exit.success()
+    })
+    .await;
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn a_suspended_pool_blocks_its_services_and_nobody_hangs() {
         }
         assert_eq!(reports[2].outcome, Outcome::DataPresent);
 
-        resume(&thin);
+        resume(&thin).await;
         let report = chain.preseed("resumed", &services[0]).await;
         assert_eq!(report.outcome, Outcome::DataPresent, "{}", report.summary());
     });
@@ -177,7 +181,7 @@ fn a_replica_in_a_suspended_pool_costs_its_budget_at_most() {
             Some("third")
         );
         assert!(took < Duration::from_secs(60), "{took:?}");
-        resume(&chain.backs[0]);
+        resume(&chain.backs[0]).await;
     });
 }
 

@@ -99,27 +99,24 @@ fn thin() -> Pool {
     pool
 }
 
-/// Writes more than there is room for, and waits until the kernel has suspended the pool.
-async fn suspend(pool: &Pool) {
+/// Writes more than there is room for, and waits until the kernel has suspended the pool. What writes goes on when the pool
+/// does.
+async fn suspend(pool: &Pool) -> std::thread::JoinHandle<()> {
     let scratch = format!("{}/scratch", pool.pool);
     sure(["zfs", "create", &scratch]);
-    let into = pool.root.join("live/scratch/more");
-    let line = format!(
-        "setsid dd if=/dev/urandom of={} bs=1M count=64 >/dev/null 2>&1 </dev/null &",
-        into.display()
-    );
-    sure(["sh", "-c", &line]);
-    wait_until(100, "suspended pool", || is_suspended(&pool.pool)).await;
+    let into = format!("of={}", pool.root.join("live/scratch/more").display());
+    let writes = std::thread::spawn(move || {
+        sure(["dd", "if=/dev/zero", &into, "bs=1M", "count=64", "conv=fsync"]);
+    });
+    wait_until(200, "suspended pool", || is_suspended(&pool.pool)).await;
+    writes
 }
 
-async fn resume(pool: &Pool) {
+fn resume(pool: &Pool, writes: std::thread::JoinHandle<()>) {
     let under = pool.root.join("under");
     sure(["mount", "-o", "remount,size=400M", under.to_str().unwrap()]);
     sure(["zpool", "clear", &pool.pool]);
-    wait_until(100, "end of what was writing", || {
-        !run(["pgrep", "-x", "dd"]).exit.success()
-    })
-    .await;
+    writes.join().unwrap();
 }
 
 #[test]
@@ -133,7 +130,7 @@ fn a_suspended_pool_blocks_its_services_and_nobody_hangs() {
         sure(["zfs", "create", stuck.dataset.as_str()]);
         chain.pool.files.write(&stuck.mountpoint.join("data"), b"1");
         sure(["zpool", "sync", &thin.pool]);
-        suspend(&thin).await;
+        let writes = suspend(&thin).await;
 
         let services = [
             chain.service(&[&stuck]),
@@ -155,7 +152,7 @@ fn a_suspended_pool_blocks_its_services_and_nobody_hangs() {
         }
         assert_eq!(reports[2].outcome, Outcome::DataPresent);
 
-        resume(&thin).await;
+        resume(&thin, writes);
         let report = chain.preseed("resumed", &services[0]).await;
         assert_eq!(report.outcome, Outcome::DataPresent, "{}", report.summary());
     });
@@ -168,7 +165,7 @@ fn a_replica_in_a_suspended_pool_costs_its_budget_at_most() {
         let target = chain.pool.target("t");
         let (expected, _) = chain.made(&target, 100_000).await;
         chain.lose(&target);
-        suspend(&chain.backs[0]).await;
+        let writes = suspend(&chain.backs[0]).await;
         let mut service = chain.service(&[&target]);
         service.policy.source_budget = Duration::from_secs(15);
         service.policy.probe_budget = Duration::from_secs(10);
@@ -181,7 +178,7 @@ fn a_replica_in_a_suspended_pool_costs_its_budget_at_most() {
             Some("third")
         );
         assert!(took < Duration::from_secs(60), "{took:?}");
-        resume(&chain.backs[0]).await;
+        resume(&chain.backs[0], writes);
     });
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// A prompt in a machine, with this host's files; nothing that is written there stays.
     #[arg(long, conflicts_with = "filters")]
     shell: bool,
-    /// How many machines run tests at the same time.
+    /// How many machines run tests at the same time; two where there are two processors.
     #[arg(long)]
     machines: Option<usize>,
     /// Seconds that a test or the command may take.
@@ -31,6 +31,16 @@ pub(crate) struct Args {
     /// A command to run in a machine instead of tests.
     #[arg(last = true, conflicts_with_all = ["filters", "shell"])]
     command: Vec<String>,
+}
+
+impl Args {
+    /// Only the tests whose name contains this.
+    pub(crate) fn only(name: &str) -> Self {
+        Self {
+            filters: vec![name.to_owned()],
+            ..Self::default()
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Done {
@@ -145,7 +155,10 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
     command.arg(task).arg("--dir").arg(dir.join(task));
     command.arg("--built").arg(dir.parent().unwrap_or(&dir));
     for (option, value) in [
-        ("--machines", args.machines.map(|number| number.to_string())),
+        (
+            "--machines",
+            Some(args.machines.unwrap_or_else(machines).to_string()),
+        ),
         ("--limit", args.limit.map(|seconds| seconds.to_string())),
     ] {
         if let Some(value) = value {
@@ -153,6 +166,21 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
         }
     }
     Ok(Some(command))
+}
+
+/// A test inside uses one processor most of the time, and a machine's memory is the host's.
+fn machines() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(2)
+}
+
+/// The lines that measuring tests of the last run have left, whichever machine they ran in.
+pub(crate) fn ratios() -> std::io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for machine in std::fs::read_dir(work_dir()?.join("tests"))? {
+        let text = std::fs::read_to_string(machine?.path().join("share/ratios")).unwrap_or_default();
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    Ok(lines)
 }
 
 /// In cargo's target directory, which every machine sees.

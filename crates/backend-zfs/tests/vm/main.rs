@@ -4,12 +4,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod bench;
+mod chain;
 mod lab;
 mod replica_lab;
 mod smoke;
 mod source_lab;
 #[path = "crash.rs"]
 mod vm_crash;
+#[path = "survive_chain.rs"]
+mod vm_survive_chain;
+#[path = "survive_many.rs"]
+mod vm_survive_many;
+#[path = "survive_pool.rs"]
+mod vm_survive_pool;
 #[path = "traps.rs"]
 mod vm_traps;
 

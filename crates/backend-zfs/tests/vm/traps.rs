@@ -22,9 +22,9 @@ use crate::source_lab::snapshot;
 
 /// Counts what is started.
 #[derive(Debug, Default)]
-struct Counting {
+pub(crate) struct Counting {
     inner: SystemRunner,
-    started: AtomicUsize,
+    pub(crate) started: AtomicUsize,
 }
 
 #[async_trait]

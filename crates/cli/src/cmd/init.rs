@@ -53,14 +53,13 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Ok(session) => session,
         Err(errors) => return super::config::errors(&errors),
     };
-    let named: Vec<SourceName> = session
-        .places()
-        .into_iter()
-        .map(|(name, _)| name)
-        .chain(session.repos().into_iter().map(|(name, _)| name))
+    let config = &session.config;
+    let places = config.stores.keys().chain(config.replicas.keys());
+    let names: Vec<&str> = places
+        .chain(config.offsite.keys())
+        .map(SourceName::as_str)
         .collect();
-    if let Some(unknown) = args.anew.iter().find(|a| !named.iter().any(|n| n.as_str() == *a)) {
-        let names: Vec<&str> = named.iter().map(SourceName::as_str).collect();
+    if let Some(unknown) = args.anew.iter().find(|name| !names.contains(&name.as_str())) {
         let error = OpError::new(
             OpKind::InvalidInput,
             format!("no store or repository {unknown:?} is configured"),
@@ -68,7 +67,7 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         .hint(format!("there are: {}", names.join(", ")));
         return Answer::of_error(&ui, &error);
     }
-    let state_dir = &session.config.state_dir;
+    let state_dir = &config.state_dir;
     let state = format!("state directory {}", state_dir.display());
     let result = match (args.dry_run, state_dir.is_dir()) {
         (_, true) => Ok("ready"),
@@ -139,9 +138,10 @@ async fn one(
 ) -> Result<&'static str, OpError> {
     let anew = args.anew.iter().any(|n| n == name.as_str());
     let id = match found? {
-        Some(id) if anew => id,
         Some(id) => {
-            known.is_same(name, location, &id)?;
+            if !anew {
+                known.is_same(name, location, &id)?;
+            }
             id
         }
         None => {

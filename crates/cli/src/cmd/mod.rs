@@ -27,7 +27,7 @@ use crate::args::{Cli, Cmd, Services};
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::{Session, config_path};
-use crate::ui::Ui;
+use crate::ui::{Ui, printable};
 
 /// Runs the command.
 pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer {
@@ -76,6 +76,37 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         crate::complain(&format!("warning: {}; {}", warning.message, warning.hint));
     }
     answer.unwrap_or_else(|error| Answer::of_error(&ui, &error))
+}
+
+/// What a dry run says of several services.
+#[derive(Debug)]
+struct DryRun {
+    text: String,
+    plans: Vec<serde_json::Value>,
+    exit: Exit,
+}
+
+impl DryRun {
+    fn new() -> Self {
+        Self {
+            text: String::new(),
+            plans: Vec::new(),
+            exit: Exit::Ok,
+        }
+    }
+
+    /// The run itself would refuse this one.
+    fn refuse(&mut self, service: &reseed_core::Service, error: &OpError) {
+        self.exit = self.exit.max(Exit::of_error(error));
+        let line = format!("{}: {}\n", service.name, printable(&error.to_string()));
+        self.text.push_str(&line);
+        let plan = serde_json::json!({ "service": service.name, "error": error.report() });
+        self.plans.push(plan);
+    }
+
+    fn answer(self) -> Answer {
+        Answer::new(&serde_json::json!({ "plans": self.plans }), self.text, self.exit)
+    }
 }
 
 /// Runs an operation on each named service while holding its lock, and answers with all reports.

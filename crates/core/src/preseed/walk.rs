@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::probe::{Probe, probe_all};
 use super::report::{Attempt, Outcome, ServiceReport, Stage};
 use super::restore::{Slot, Tried};
-use super::{Candidate, Decision, decide, group, order};
+use super::{Candidate, Decision, decide, group, order, several};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
 use crate::error::{ErrorReport, SourceError, SourceKind};
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
         let inspections = finished.as_deref().unwrap_or(inspections);
         match decide(inspections) {
             Decision::Present => {
-                if let Some(outcome) = self.cut_off(inspections) {
+                if let Some(outcome) = several::cut_off(&self.service.name, inspections) {
                     return outcome;
                 }
                 self.cx.emit(Event::DataPresent {

@@ -3,6 +3,10 @@
 //! These tests make pools on files, so they only run inside of the machine: `cargo xtask vm`.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::print_stdout,
+    reason = "what a test drew and measured is shown when it fails"
+)]
 
 mod bench;
 mod chain;

@@ -43,7 +43,10 @@ impl ZfsLab {
     }
 
     fn with(more: &str) -> Self {
-        let (tank, back) = (ScratchPool::new(512), ScratchPool::with(256, 1, &["-O", "compression=off"]));
+        let (tank, back) = (
+            ScratchPool::new(512),
+            ScratchPool::with(256, 1, &["-O", "compression=off"]),
+        );
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let lab = Self {

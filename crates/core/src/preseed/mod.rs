@@ -85,9 +85,8 @@ pub async fn preseed(
 /// Reports on those services for which there is nothing to do, because all of their data is there, after one inspection of all
 /// of them; nothing on the others, for which [`preseed`] is to be called under their locks. Changes nothing but the journal.
 pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<Option<ServiceReport>> {
-    let clean = |list: &[Inspection]| {
-        decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none())
-    };
+    let clean =
+        |list: &[Inspection]| decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none());
     let inspections = inspect_all(engine, cx, services).await;
     let mut reports = Vec::with_capacity(services.len());
     for (service, inspected) in services.iter().zip(inspections) {

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// A prompt in a machine, with this host's files; nothing that is written there stays.
     #[arg(long, conflicts_with = "filters")]
     shell: bool,
-    /// How many machines run tests at the same time; two where there are two processors.
+    /// How many machines run tests at the same time; as many as there are processors.
     #[arg(long)]
     machines: Option<usize>,
     /// Seconds that a test or the command may take.
@@ -91,7 +91,7 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     let mut skipped = 0;
     for target in built(&messages, &["vm", "vm_host"]) {
         for (name, ignored) in listed(&target.binary)? {
-            let wanted = args.filters.is_empty()
+            let wanted = (args.filters.is_empty() && !is_benchmark(&name))
                 || args
                     .filters
                     .iter()
@@ -124,6 +124,13 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     count.failed = count.failed.max(total.saturating_sub(count.passed));
     count.skipped = skipped;
     Ok(count)
+}
+
+/// Benchmarks assert on time, so they run only by `cargo xtask bench`, or by name.
+fn is_benchmark(name: &str) -> bool {
+    name.rsplit("::")
+        .next()
+        .is_some_and(|last| last.starts_with("vm_alone_bench_"))
 }
 
 fn shell(args: &Args) -> Done {
@@ -302,6 +309,12 @@ mod tests {
             names("smoke::vm_pool: test\nhelper_works: test\nvm_bench: benchmark\n"),
             ["smoke::vm_pool"]
         );
+    }
+
+    #[test]
+    fn benchmarks_are_told_from_tests() {
+        assert!(is_benchmark("bench::vm_alone_bench_zfs_prune"));
+        assert!(!is_benchmark("vm_alone_bench::vm_other"));
     }
 
     #[test]

@@ -43,9 +43,11 @@ impl ZfsLab {
     }
 
     fn with(more: &str) -> Self {
+        // A test looks for data on the disks.
+        let plain = ["-O", "compression=off"];
         let (tank, back) = (
-            ScratchPool::new(512),
-            ScratchPool::with(256, 1, &["-O", "compression=off"]),
+            ScratchPool::with(512, 1, &plain),
+            ScratchPool::with(256, 1, &plain),
         );
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();

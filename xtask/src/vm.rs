@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// A prompt in a machine, with this host's files; nothing that is written there stays.
     #[arg(long, conflicts_with = "filters")]
     shell: bool,
-    /// How many machines run tests at the same time.
+    /// How many machines run tests at the same time; as many as there are processors.
     #[arg(long)]
     machines: Option<usize>,
     /// Seconds that a test or the command may take.
@@ -31,6 +31,16 @@ pub(crate) struct Args {
     /// A command to run in a machine instead of tests.
     #[arg(last = true, conflicts_with_all = ["filters", "shell"])]
     command: Vec<String>,
+}
+
+impl Args {
+    /// Only the tests whose name contains this.
+    pub(crate) fn only(name: &str) -> Self {
+        Self {
+            filters: vec![name.to_owned()],
+            ..Self::default()
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Done {
@@ -81,7 +91,7 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     let mut skipped = 0;
     for target in built(&messages, &["vm", "vm_host"]) {
         for (name, ignored) in listed(&target.binary)? {
-            let wanted = args.filters.is_empty()
+            let wanted = (args.filters.is_empty() && !is_benchmark(&name))
                 || args
                     .filters
                     .iter()
@@ -116,6 +126,13 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     Ok(count)
 }
 
+/// Benchmarks assert on time, so they run only by `cargo xtask bench`, or by name.
+fn is_benchmark(name: &str) -> bool {
+    name.rsplit("::")
+        .next()
+        .is_some_and(|last| last.starts_with("vm_alone_bench_"))
+}
+
 fn shell(args: &Args) -> Done {
     let Some(mut program) = program(args, "shell-argv")? else {
         return Ok(false);
@@ -145,7 +162,10 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
     command.arg(task).arg("--dir").arg(dir.join(task));
     command.arg("--built").arg(dir.parent().unwrap_or(&dir));
     for (option, value) in [
-        ("--machines", args.machines.map(|number| number.to_string())),
+        (
+            "--machines",
+            Some(args.machines.unwrap_or_else(machines).to_string()),
+        ),
         ("--limit", args.limit.map(|seconds| seconds.to_string())),
     ] {
         if let Some(value) = value {
@@ -153,6 +173,21 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
         }
     }
     Ok(Some(command))
+}
+
+/// A test inside uses one processor most of the time, and a machine's memory is the host's.
+fn machines() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(2)
+}
+
+/// The lines that measuring tests of the last run have left, whichever machine they ran in.
+pub(crate) fn ratios() -> std::io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for machine in std::fs::read_dir(work_dir()?.join("tests"))? {
+        let text = std::fs::read_to_string(machine?.path().join("share/ratios")).unwrap_or_default();
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    Ok(lines)
 }
 
 /// In cargo's target directory, which every machine sees.
@@ -274,6 +309,12 @@ mod tests {
             names("smoke::vm_pool: test\nhelper_works: test\nvm_bench: benchmark\n"),
             ["smoke::vm_pool"]
         );
+    }
+
+    #[test]
+    fn benchmarks_are_told_from_tests() {
+        assert!(is_benchmark("bench::vm_alone_bench_zfs_prune"));
+        assert!(!is_benchmark("vm_alone_bench::vm_other"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn allowed(from: Place, to: Place, dev: bool) -> bool {
     use Place::{Backend, Cli, Core, Testkit};
     match (from, to) {
         (Cli, Backend | Core) | (Backend | Testkit, Core) => true,
-        (Backend | Core, Testkit) => dev,
+        (Backend | Core | Cli, Testkit) => dev,
         _ => false,
     }
 }

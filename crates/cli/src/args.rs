@@ -77,6 +77,8 @@ pub(crate) enum Cmd {
     Plan,
     /// Create declared ZFS datasets that are missing and set properties that drifted; destroys nothing
     Apply(ApplyArgs),
+    /// Read everything on ZFS pools and compare it with its checksums
+    Scrub(ScrubArgs),
     /// Take over another tool's configuration, or a pool's
     #[command(subcommand)]
     Import(ImportCmd),
@@ -268,6 +270,19 @@ pub(crate) struct HistoryArgs {
     /// Only of one kind, such as `preseed` or `backup`
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArgs {
+    /// The pools
+    #[arg(required = true, value_name = "POOL")]
+    pub(crate) pools: Vec<String>,
+    /// Wait for its end, tell how far it is, and fail when it finds damage
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows which backend a configured type stands for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +13,24 @@ use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
+use reseed_backend_zfs::zfs::health::Pools;
+use reseed_backend_zfs::zfs::{
+    DEFAULT_PLACES, LocalSource, Location, Mapping, NativeReplicator, NativeStore, ReplicaSource,
+    RootDataset, SnapshotFiles, Ssh,
+};
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place};
+use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames};
 use reseed_core::entropy::{Entropy, SplitMix};
-use reseed_core::error::{OpError, OpKind};
+use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
 use reseed_core::exec::{Runner, SystemRunner};
 use reseed_core::journal::{Journal, SqliteJournal};
 use reseed_core::lock::{Locks, ServiceLock};
-use reseed_core::names::{RunId, ServiceName, SourceName};
+use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
 use reseed_core::retention::{self, sanoid};
 use reseed_core::service::Policy;
 use reseed_core::verify::SystemVerifier;
-use reseed_core::{Context, Engine, OffsiteRepo, RestoreSource, Service};
+use reseed_core::{Context, Engine, OffsiteRepo, Replicator, RestoreSource, Service, SnapshotStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Cli, DEFAULT_CONFIG, Services};
@@ -108,16 +114,20 @@ impl Session {
 
     /// The services that a command line names, wired, in its order.
     pub(crate) fn services(&self, which: &Services) -> Result<Vec<Service>, OpError> {
-        self.named(&which.services, which.all)
+        self.named(Wiring::new(self), &which.services, which.all)
+    }
+
+    /// As [`Session::services`], whose sources deliver files into any directory: for what is restored beside.
+    pub(crate) fn services_as_files(&self, which: &Services) -> Result<Vec<Service>, OpError> {
+        self.named(Wiring::new(self).delivering_files(), &which.services, which.all)
     }
 
     /// As [`Session::services`]; without names and without `all`, every service.
     pub(crate) fn services_or_all(&self, names: &[String]) -> Result<Vec<Service>, OpError> {
-        self.named(names, names.is_empty())
+        self.named(Wiring::new(self), names, names.is_empty())
     }
 
-    fn named(&self, names: &[String], all: bool) -> Result<Vec<Service>, OpError> {
-        let mut wiring = Wiring::new(self);
+    fn named(&self, mut wiring: Wiring<'_>, names: &[String], all: bool) -> Result<Vec<Service>, OpError> {
         if all {
             return Ok(self
                 .config
@@ -133,12 +143,19 @@ impl Session {
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<Service, OpError> {
-        self.service_of(name, None)
+        self.service_of(name, None, false)
     }
 
-    /// A service whose off-site repositories offer what another host backed up.
-    pub(crate) fn service_of(&self, name: &str, host: Option<&str>) -> Result<Service, OpError> {
+    /// A service whose off-site repositories offer what another host backed up, and whose sources deliver files into any
+    /// directory when that is asked for.
+    pub(crate) fn service_of(
+        &self,
+        name: &str,
+        host: Option<&str>,
+        as_files: bool,
+    ) -> Result<Service, OpError> {
         let mut wiring = Wiring::new(self);
+        wiring.files = as_files;
         if let Some(host) = host {
             wiring.host = host;
         }
@@ -198,6 +215,24 @@ impl Session {
         }
     }
 
+    /// How pools are.
+    pub(crate) fn pools(&self) -> Pools {
+        Pools::new(Arc::clone(&self.runner), Arc::clone(&self.clock))
+    }
+
+    /// The pools of this machine that data and copies are in.
+    pub(crate) fn pool_names(&self) -> BTreeSet<String> {
+        let config = &self.config;
+        let places = config.stores.values().chain(config.replicas.values());
+        let roots = places.filter_map(|place| match place {
+            Place::Zfs { root } | Place::ZfsReplica { root, ssh: None, .. } => Some(root),
+            _ => None,
+        });
+        let services = config.services.values();
+        let data = services.filter_map(|service| service.dataset.as_ref());
+        roots.chain(data).map(|name| name.pool().to_owned()).collect()
+    }
+
     /// Reads and changes the declared datasets.
     pub(crate) fn layout(&self) -> Layout {
         Layout::new(Arc::clone(&self.runner))
@@ -208,12 +243,12 @@ impl Session {
         SanoidDriver::new(self.config.state_dir.join("sanoid"), Arc::clone(&self.runner))
     }
 
-    /// The stores and replicas, each as a directory store.
-    pub(crate) fn places(&self) -> Vec<(SourceName, DirStore)> {
+    /// The stores and replicas, as places that are looked for and made.
+    pub(crate) fn places(&self) -> Vec<(SourceName, Root)> {
         let wiring = Wiring::new(self);
         let places = self.config.stores.iter().chain(&self.config.replicas);
         places
-            .map(|(name, place)| (name.clone(), wiring.directory(name, place)))
+            .filter_map(|(name, place)| Some((name.clone(), wiring.root(name, place)?)))
             .collect()
     }
 
@@ -229,12 +264,84 @@ impl Session {
     }
 }
 
+/// A store's or replica's place.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// Where, in words.
+    pub(crate) location: String,
+    of: RootOf,
+}
+
+#[derive(Debug)]
+enum RootOf {
+    Directory(DirStore),
+    Zfs(RootDataset),
+}
+
+impl Root {
+    /// Its own id; none when it has to be made.
+    pub(crate) async fn check(&self, cx: &Context) -> Result<Option<String>, OpError> {
+        match &self.of {
+            RootOf::Directory(store) => match store.check(cx).await {
+                Ok(id) => Ok(Some(id.to_string())),
+                Err(error) if error.kind() == StoreKind::PoolUnavailable => Ok(None),
+                Err(error) => Err(error.convert(OpKind::Failed)),
+            },
+            // A pool that isn't there is never made.
+            RootOf::Zfs(root) => match root.check(cx).await {
+                Ok(guid) => Ok(guid.map(|guid| guid.to_string())),
+                Err(error) => Err(error.convert(OpKind::Failed)),
+            },
+        }
+    }
+
+    /// Makes it where it isn't there; its id.
+    pub(crate) async fn init(&self, cx: &Context) -> Result<String, OpError> {
+        let id = match &self.of {
+            RootOf::Directory(store) => store.init(cx).await.map(|id| id.to_string()),
+            RootOf::Zfs(root) => root.init(cx).await.map(|guid| guid.to_string()),
+        };
+        id.map_err(|error| error.convert(OpKind::Failed))
+    }
+}
+
+/// The store of services.
+#[derive(Debug, Clone)]
+enum Store {
+    Directory(Arc<DirStore>),
+    Zfs(Arc<NativeStore>),
+}
+
 /// Makes each backend once, so that services share it.
 struct Wiring<'a> {
     session: &'a Session,
-    stores: Vec<(SourceName, Arc<DirStore>)>,
+    stores: Vec<(SourceName, Store)>,
     /// Whose off-site points are offered.
     host: &'a str,
+    /// Sources deliver files into any directory, also those that could deliver a dataset as a whole.
+    files: bool,
+}
+
+/// Where a replica is. The configuration was checked: its hosts and users are words that ssh takes for a destination.
+fn location(ssh: Option<&config::Ssh>) -> Option<Location> {
+    let Some(ssh) = ssh else {
+        return Some(Location::Local);
+    };
+    let mut there = Ssh::new(ssh.destination(), &ssh.known_hosts)?;
+    if let Some(port) = ssh.port {
+        there = there.port(port);
+    }
+    if let Some(key) = &ssh.key_file {
+        there = there.identity(key);
+    }
+    Some(Location::Ssh(there))
+}
+
+fn mapping(names: ReplicaNames, root: &DatasetName) -> Mapping {
+    match names {
+        ReplicaNames::WithoutPool => Mapping::without_pool(root.clone()),
+        _ => Mapping::below(root.clone()),
+    }
 }
 
 impl<'a> Wiring<'a> {
@@ -243,23 +350,128 @@ impl<'a> Wiring<'a> {
             session,
             stores: Vec::new(),
             host: &session.config.host,
+            files: false,
         }
     }
 
-    fn directory(&self, name: &SourceName, place: &Place) -> DirStore {
-        let (clock, entropy) = (Arc::clone(&self.session.clock), Arc::clone(&self.session.entropy));
-        DirStore::new(name.clone(), place.path(), clock, entropy)
+    fn delivering_files(mut self) -> Self {
+        self.files = true;
+        self
     }
 
-    fn place(&mut self, name: &SourceName) -> Option<Arc<DirStore>> {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.session.clock)
+    }
+
+    fn directory(&self, name: &SourceName, path: &Path) -> DirStore {
+        DirStore::new(
+            name.clone(),
+            path,
+            self.clock(),
+            Arc::clone(&self.session.entropy),
+        )
+    }
+
+    fn datasets(&self, name: &SourceName) -> NativeStore {
+        NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES)
+    }
+
+    fn root(&self, name: &SourceName, place: &Place) -> Option<Root> {
+        let of = match place {
+            Place::Directory { path } => RootOf::Directory(self.directory(name, path)),
+            Place::Zfs { root } => RootOf::Zfs(RootDataset::new(
+                &self.datasets(name),
+                Location::Local,
+                root.clone(),
+            )),
+            Place::ZfsReplica { root, ssh, .. } => {
+                let there = location(ssh.as_ref())?;
+                RootOf::Zfs(RootDataset::new(&self.datasets(name), there, root.clone()))
+            }
+            _ => return None,
+        };
+        let location = place.location();
+        Some(Root { location, of })
+    }
+
+    fn store(&mut self, name: &SourceName) -> Store {
         if let Some((_, store)) = self.stores.iter().find(|(known, _)| known == name) {
-            return Some(Arc::clone(store));
+            return store.clone();
         }
-        let config = &self.session.config;
-        let place = config.stores.get(name).or_else(|| config.replicas.get(name))?;
-        let store = Arc::new(self.directory(name, place));
-        self.stores.push((name.clone(), Arc::clone(&store)));
-        Some(store)
+        // The configuration was checked: every name in it stands for something.
+        let store = match self.session.config.stores.get(name) {
+            Some(Place::Zfs { .. }) => Store::Zfs(Arc::new(self.datasets(name))),
+            place => {
+                let path = place.and_then(Place::path).unwrap_or(Path::new(""));
+                Store::Directory(Arc::new(self.directory(name, path)))
+            }
+        };
+        self.stores.push((name.clone(), store.clone()));
+        store
+    }
+
+    /// A source of the chain that is a store's own snapshots.
+    fn local(&self, store: &Store) -> Arc<dyn RestoreSource> {
+        match store {
+            Store::Directory(store) => Arc::new(DirSource::local(store)),
+            Store::Zfs(store) if self.files => {
+                Arc::new(SnapshotFiles::of_local(LocalSource::new(store), self.clock()))
+            }
+            Store::Zfs(store) => Arc::new(LocalSource::new(store)),
+        }
+    }
+
+    /// A source of the chain that is a replica.
+    fn replica(&self, store: &Store, name: &SourceName) -> Option<Arc<dyn RestoreSource>> {
+        match (store, self.session.config.replicas.get(name)?) {
+            (Store::Directory(_), Place::Directory { path }) => Some(Arc::new(
+                DirSource::replica(name.clone(), path, self.clock()).of_host(self.host),
+            )),
+            (
+                Store::Zfs(store),
+                Place::ZfsReplica {
+                    root,
+                    mapping: names,
+                    ssh,
+                    ..
+                },
+            ) => {
+                // What is below this host's root is this host's.
+                if self.host != self.session.config.host {
+                    return None;
+                }
+                let there = location(ssh.as_ref())?;
+                let source = ReplicaSource::new(name.clone(), store, there, mapping(*names, root));
+                Some(match self.files {
+                    true => Arc::new(SnapshotFiles::of_replica(source, self.clock())),
+                    false => Arc::new(source),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn replicator(&self, store: &Store, name: &SourceName) -> Option<Arc<dyn Replicator>> {
+        match (store, self.session.config.replicas.get(name)?) {
+            (Store::Directory(store), Place::Directory { path }) => {
+                let replicator = DirReplicator::new(store, self.directory(name, path), self.clock());
+                Some(Arc::new(replicator.of_host(&self.session.config.host)))
+            }
+            (
+                Store::Zfs(store),
+                Place::ZfsReplica {
+                    root,
+                    mapping: names,
+                    raw,
+                    ssh,
+                },
+            ) => {
+                let there = location(ssh.as_ref())?;
+                let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
+                Some(Arc::new(replicator.raw(*raw)))
+            }
+            _ => None,
+        }
     }
 
     fn embedded(&self, name: &SourceName) -> Option<Embedded> {
@@ -289,36 +501,29 @@ impl<'a> Wiring<'a> {
 
     fn service(&mut self, declared: &config::Service) -> Service {
         let policy = &declared.policy;
-        let clock = || Arc::clone(&self.session.clock);
-        // The configuration was checked: every name in it stands for something.
-        let store = self.place(&policy.store).unwrap_or_else(|| {
-            Arc::new(DirStore::new(
-                policy.store.clone(),
-                PathBuf::new(),
-                clock(),
-                Arc::clone(&self.session.entropy),
-            ))
-        });
+        let backend = self.store(&policy.store);
         let mut sources: Vec<Arc<dyn RestoreSource>> = Vec::new();
         for name in &policy.chain {
-            if let Some(place) = self.place(name) {
-                let source = if *name == policy.store {
-                    DirSource::local(&place)
-                } else {
-                    DirSource::replica(name.clone(), place.root(), clock()).of_host(self.host)
-                };
-                sources.push(Arc::new(source));
+            // The store's own snapshots are this host's, whoever else was asked for.
+            if *name == policy.store && self.host != self.session.config.host {
+                continue;
+            }
+            if *name == policy.store {
+                sources.push(self.local(&backend));
+            } else if let Some(replica) = self.replica(&backend, name) {
+                sources.push(replica);
             } else if let Some(repo) = self.embedded(name) {
                 sources.push(Arc::new(repo));
             }
         }
-        let mut replicators: Vec<Arc<dyn reseed_core::Replicator>> = Vec::new();
-        for name in &policy.replicas {
-            if let Some(replica) = self.place(name) {
-                let replicator = DirReplicator::new(&store, replica.as_ref().clone(), clock());
-                replicators.push(Arc::new(replicator.of_host(&self.session.config.host)));
-            }
-        }
+        let replicators = policy.replicas.iter();
+        let replicators = replicators
+            .filter_map(|name| self.replicator(&backend, name))
+            .collect();
+        let store: Arc<dyn SnapshotStore> = match backend {
+            Store::Directory(store) => store,
+            Store::Zfs(store) => store,
+        };
         let mut offsite: Vec<Arc<dyn OffsiteRepo>> = Vec::new();
         for name in &policy.offsite {
             if let Some(repo) = self.embedded(name) {

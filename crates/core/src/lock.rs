@@ -73,11 +73,11 @@ impl Locks {
         let file = match self.open(&path) {
             Ok(file) => Arc::new(file),
             // A state directory that can't be written must not keep lost data from coming back.
-            Err(error) => match self.whole() {
+            Err(error) => match self.readable(&path).or_else(|| self.whole()) {
                 Some(dir) => {
                     cx.emit(Event::Warning {
                         service: Some(service.clone()),
-                        message: format!("all services share one lock meanwhile: {error}"),
+                        message: format!("no lock could be made, so another one stands in for it: {error}"),
                         hint: error.what_to_do().map(str::to_owned),
                     });
                     dir
@@ -116,14 +116,22 @@ impl Locks {
         Ok(ServiceLock { file })
     }
 
-    /// The directory of the locks itself, or the one it would be in: a lock needs no writing.
+    /// The lock's file, where it is there: somebody may hold it since before the disk became full or read-only.
+    fn readable(&self, path: &Path) -> Option<Arc<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        options.open(path).ok().map(Arc::new)
+    }
+
+    /// The directory of the locks itself, or the nearest one above it that is there: a lock needs no writing.
     fn whole(&self) -> Option<Arc<File>> {
         let mut shared = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = shared.upgrade() {
             return Some(held);
         }
         let exists = |dir: &&Path| dir.is_dir();
-        let opened = Arc::new(File::open(self.dir.ancestors().take(2).find(exists)?).ok()?);
+        let opened = Arc::new(File::open(self.dir.ancestors().find(exists)?).ok()?);
         *shared = Arc::downgrade(&opened);
         Some(opened)
     }

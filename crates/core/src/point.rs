@@ -50,6 +50,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// It stands for one whose record can't be read: listed as the oldest, so that the list is complete, and of no use. When it
+    /// was taken is not known.
+    pub fn is_damaged(&self) -> bool {
+        self.fingerprint.is_none() && self.taken_at == Timestamp::UNIX_EPOCH
+    }
+
     /// The snapshot's address.
     pub fn reference(&self) -> SnapshotRef {
         SnapshotRef {
@@ -94,6 +100,14 @@ pub struct RecoveryPoint {
     pub unseeded: bool,
     /// Something was unreadable when it was taken.
     pub partial: bool,
+}
+
+impl RecoveryPoint {
+    /// It stands for something that is there and can't be read: offered as the oldest and partial, so that the answer is
+    /// complete, and of no use.
+    pub fn is_damaged(&self) -> bool {
+        self.partial && self.taken_at == Timestamp::UNIX_EPOCH
+    }
 }
 
 /// Who brought a target into the state it is in.

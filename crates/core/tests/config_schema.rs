@@ -9,6 +9,7 @@ use reseed_core::config::{self, Format};
 use serde_json::{Value, json};
 
 const EXAMPLE: &str = include_str!("../../../examples/reseed.toml");
+const ZFS_EXAMPLE: &str = include_str!("../../../examples/zfs.toml");
 const DOCS: &str = include_str!("../../../docs/configuration.md");
 
 fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
@@ -113,6 +114,7 @@ fn json(toml: &str) -> Value {
 #[test]
 fn the_example_and_the_documentation_fit_the_schema() {
     by_schema(&json(EXAMPLE)).unwrap();
+    by_schema(&json(ZFS_EXAMPLE)).unwrap();
     for snippet in DOCS.split("```toml\n").skip(1) {
         by_schema(&json(snippet.split("```").next().unwrap())).unwrap();
     }
@@ -120,16 +122,18 @@ fn the_example_and_the_documentation_fit_the_schema() {
 
 #[test]
 fn what_is_shown_fits_the_schema() {
-    let config = config::parse(EXAMPLE, Format::Toml, "f").unwrap().config;
-    by_schema(&serde_json::to_value(&config).unwrap()).unwrap();
-    by_schema(&json(&config::to_toml(&config))).unwrap();
+    for example in [EXAMPLE, ZFS_EXAMPLE] {
+        let config = config::parse(example, Format::Toml, "f").unwrap().config;
+        by_schema(&serde_json::to_value(&config).unwrap()).unwrap();
+        by_schema(&json(&config::to_toml(&config))).unwrap();
+    }
 }
 
 /// Mistakes in the shape of a document, each of which both have to see.
 #[test]
 fn schema_and_reader_refuse_the_same() {
     let sound = json(EXAMPLE);
-    let mistakes: [(&str, Value); 16] = [
+    let mistakes: [(&str, Value); 19] = [
         ("/whatever", json!(1)),
         ("/services/sonarr/whatever", json!(1)),
         ("/services/sonarr/path", json!(1)),
@@ -148,6 +152,15 @@ fn schema_and_reader_refuse_the_same() {
         ("/services/postgresql/retention/daily", json!(-1)),
         ("/services/postgresql/retention/fortnightly", json!(1)),
         ("/stores/local", json!({ "type": "directory" })),
+        ("/stores/local", json!({ "type": "zfs", "path": "/srv/reseed" })),
+        (
+            "/replicas/usb",
+            json!({ "type": "zfs", "root": "usb", "ssh": { "host": "nas" } }),
+        ),
+        (
+            "/replicas/usb",
+            json!({ "type": "zfs", "root": "usb", "mapping": "whole" }),
+        ),
         ("/offsite/nas/type", json!("embeded")),
     ];
     for (pointer, value) in mistakes {

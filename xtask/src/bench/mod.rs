@@ -9,6 +9,7 @@ mod measure;
 mod present;
 mod restore;
 mod simulator;
+mod zfs;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,13 +44,16 @@ enum Name {
     Sim,
     /// Off-site restore of 1 GiB in 20,000 files, against the installed restic.
     OffsiteRestore,
+    /// Restore from a replica, preseed, planning and pruning on real ZFS in a virtual machine, against the bare commands.
+    Zfs,
 }
 
-const ALL: [Name; 4] = [
+const ALL: [Name; 5] = [
     Name::PreseedPresent,
     Name::Digest,
     Name::Sim,
     Name::OffsiteRestore,
+    Name::Zfs,
 ];
 
 /// What a benchmark gets.
@@ -84,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Done {
         match name {
             Name::Digest => needs.push(setup::B3SUM),
             Name::OffsiteRestore => needs.push(setup::RESTIC),
-            Name::PreseedPresent | Name::Sim => {}
+            Name::PreseedPresent | Name::Sim | Name::Zfs => {}
         }
     }
     setup::ensure(&needs, args.yes)?;
@@ -101,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Done {
             Name::Digest => digest::run(&bench),
             Name::Sim => simulator::run(&bench),
             Name::OffsiteRestore => restore::run(&bench),
+            Name::Zfs => zfs::run(args.yes),
         };
         match result {
             Ok(more) => rows.extend(more),

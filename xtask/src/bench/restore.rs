@@ -43,7 +43,7 @@ pub(super) fn run(bench: &Bench) -> Rows {
         restic
     };
     prepare(restic().arg("init"))?;
-    prepare(restic().arg("backup").arg(&tree))?;
+    prepare(restic().args(["backup", "--host", "bench"]).arg(&tree))?;
 
     let config = format!(
         "{}\n[offsite.offsite]\ntype = \"embedded\"\nrepository = {repo:?}\npassword_file = {password:?}\n\n\

@@ -224,7 +224,10 @@ fn copy_one(
     // The filesystem's own clock, as the times of the live files are of one.
     let born = sys::facts_of_fd(&tree).during(what)?;
     job.step("made a place for the snapshot");
-    let before = one.before.as_ref().and_then(|member| open_before(one, member));
+    let before = match &one.before {
+        Some(member) if is_sound(job, member)? => open_before(one, member),
+        _ => None,
+    };
     let outcome = tree::copy(
         &Copying {
             job,
@@ -274,6 +277,34 @@ fn snapshot_path(one: &Taking<'_>) -> std::path::PathBuf {
         .path
         .join("snapshots")
         .join(one.new.to_string_lossy().as_ref())
+}
+
+/// Whether the snapshot to link from is still what it was. What rotted in it would be linked into the new one, and be
+/// measured there as the truth, while the live file is sound.
+fn is_sound(job: &Job, member: &Member) -> Done<bool> {
+    let Ok(SnapshotRecord {
+        fingerprint: Some(taken),
+        ..
+    }) = &member.record
+    else {
+        // Nobody measured it, so nobody can tell.
+        return Ok(member.record.is_ok());
+    };
+    let found = super::measure::measure(job, &member.path.join("tree"));
+    match found {
+        Ok(found) if found == *taken => Ok(true),
+        Err(fail) if fail.kind() == Common::Cancelled => Err(fail),
+        _ => {
+            job.warn(
+                format!(
+                    "snapshot {}@{} is damaged; nothing of it is used for the new one",
+                    member.snapshot.dataset, member.snapshot.name
+                ),
+                Some("the disk may be failing: see `dmesg` and `smartctl`"),
+            );
+            Ok(false)
+        }
+    }
 }
 
 fn open_before(one: &Taking<'_>, member: &Member) -> Option<(OwnedFd, Index)> {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::fault::{Copied, OnSide, Writing, read_fault, trouble};
+use super::fault::{Copied, OnSide, Side, Writing, read_fault, trouble};
 use super::index::Seen;
 use super::remove;
 use super::sys::{self, During, Facts};
@@ -51,7 +51,7 @@ pub(super) fn copy(
         FileType::Directory => return Ok(Became::Directory),
         FileType::Socket => {
             if !node.fresh {
-                remove::remove(shared.what.job, &node.dst, name).on_to()?;
+                remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
             }
             return Ok(Became::Nothing);
         }
@@ -120,7 +120,7 @@ fn link_to_first(
         if same {
             return Ok(Became::Copied);
         }
-        remove::remove(shared.what.job, &node.dst, name).on_to()?;
+        remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
     }
     rustix::fs::linkat(
         from,
@@ -252,7 +252,7 @@ fn link_unchanged(
         return Ok(false);
     }
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name).on_to()?;
+        remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
     }
     match rustix::fs::linkat(
         prev,
@@ -289,12 +289,12 @@ fn compares(
         return Ok(false);
     };
     let what = || format!("can't compare {} with the snapshot before", node.show(name));
-    let before = sys::facts_of_fd(&new).during(what).on_from()?;
+    let before = sys::facts_of_fd(&new).during(what).on(Side::From)?;
     let old_facts = sys::facts_of_fd(&old).writing(what)?;
     if !before.unchanged_since(facts)
         || !attrs::equal(&new, &before, &old, &old_facts)
             .during(what)
-            .on_from()?
+            .on(Side::From)?
     {
         return Ok(false);
     }
@@ -302,7 +302,7 @@ fn compares(
     if !same.map_err(|why| trouble(shared, &node.show(name), &why))? {
         return Ok(false);
     }
-    let after = sys::facts_of_fd(&new).during(what).on_from()?;
+    let after = sys::facts_of_fd(&new).during(what).on(Side::From)?;
     Ok(after.unchanged_since(&before))
 }
 
@@ -333,7 +333,7 @@ fn keep(
             .map_err(|why| trouble(shared, &node.show(name), &why))?;
         return Ok(true);
     }
-    remove::remove(shared.what.job, &node.dst, name).on_to()?;
+    remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
     Ok(false)
 }
 
@@ -345,7 +345,7 @@ fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> C
     };
     let what = || format!("can't make the link {} in the copy", node.show(name));
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name).on_to()?;
+        remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
     }
     rustix::fs::symlinkat(target.as_c_str(), &node.dst, name.as_c_str()).writing(what)?;
     attrs::apply_at(&node.src, &node.dst, name, facts, &shared.unset, || {
@@ -358,7 +358,7 @@ fn symlink(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> C
 fn special(shared: &Shared<'_>, node: &Node, name: &CString, facts: &Facts) -> Copied<Became> {
     let what = || format!("can't make the special file {} in the copy", node.show(name));
     if !node.fresh {
-        remove::remove(shared.what.job, &node.dst, name).on_to()?;
+        remove::remove(shared.what.job, &node.dst, name).on(Side::To)?;
     }
     let device = rustix::fs::makedev(facts.rdev.0, facts.rdev.1);
     match rustix::fs::mknodat(

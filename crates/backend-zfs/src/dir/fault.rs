@@ -9,7 +9,7 @@ use reseed_core::error::Common;
 use rustix::io::Errno;
 
 use super::data::Trouble;
-use super::sys::{self, Fail};
+use super::sys::{self, During, Fail};
 use super::tree::Shared;
 
 /// A copy that failed.
@@ -35,31 +35,12 @@ pub(super) type Copied<T> = Result<T, Fault>;
 
 /// Says of a failed call on which side it was.
 pub(super) trait OnSide<T> {
-    /// It read what is copied.
-    fn on_from(self) -> Copied<T>;
-    /// It was on what is copied to.
-    fn on_to(self) -> Copied<T>;
-    /// It was about neither.
-    fn neither(self) -> Copied<T>;
+    fn on(self, side: Side) -> Copied<T>;
 }
 
 impl<T> OnSide<T> for Result<T, Fail> {
-    fn on_from(self) -> Copied<T> {
-        self.map_err(|fail| Fault {
-            side: Side::From,
-            fail,
-        })
-    }
-
-    fn on_to(self) -> Copied<T> {
-        self.map_err(|fail| Fault { side: Side::To, fail })
-    }
-
-    fn neither(self) -> Copied<T> {
-        self.map_err(|fail| Fault {
-            side: Side::Neither,
-            fail,
-        })
+    fn on(self, side: Side) -> Copied<T> {
+        self.map_err(|fail| Fault { side, fail })
     }
 }
 
@@ -70,10 +51,7 @@ pub(super) trait Writing<T> {
 
 impl<T, E: Into<io::Error>> Writing<T> for Result<T, E> {
     fn writing(self, what: impl FnOnce() -> String) -> Copied<T> {
-        self.map_err(|error| Fault {
-            side: Side::To,
-            fail: sys::os_fail(what(), error),
-        })
+        self.during(what).on(Side::To)
     }
 }
 

@@ -21,6 +21,8 @@
 //!   snapshot's record and told as a warning. [`StoreCaps::atomic_group`](reseed_core::store::StoreCaps::atomic_group)
 //!   says that several targets have a snapshot all or none; not that it is of the same moment. For databases: a dump, a
 //!   stopped service, or ZFS.
+//! - **A snapshot reads every byte three times at the most**: the snapshot before, which is measured before anything is linked
+//!   from it (what rotted there must not become the truth), what changed in the live tree, and the new snapshot.
 //! - Sockets are left out (they belong to running processes), as are filesystems mounted below a target (with a
 //!   warning), file attributes of `chattr`, and, at a target's root, `.zfs` and `lost+found`.
 //! - A target that is a mount point itself can't be restored: it can't be renamed. Let the service use a directory
@@ -41,6 +43,7 @@ mod job;
 mod keep;
 mod measure;
 mod members;
+mod out;
 mod place;
 mod promote;
 mod records;
@@ -60,6 +63,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use out::{check as check_scope, copy_out};
 pub use replicate::DirReplicator;
 pub use source::DirSource;
 pub use store::DirStore;

@@ -76,46 +76,52 @@ pub(super) fn send(
     let record = member.intact()?;
     let new = joined(NEW, format!("recv-{}", wanted.guid).as_bytes());
     members::sweep(job, into, Some(&new))?;
-    let dir = sys::ensure_dir(&into.snapshots, &new).during(what)?;
-    let tree = sys::ensure_dir(&dir, TREE).during(what)?;
-    job.step("made a place for the copy");
-    let from = members::open_tree(source, member)?;
-    let reuse = match nearest(both, wanted) {
-        Some((here, there)) => Some((
-            members::open_tree(into, there)?,
-            members::open_tree(source, here)?,
-        )),
-        None => None,
-    };
-    let copying = Copying {
-        job,
-        dataset: &wanted.dataset,
-        total: Some(record.bytes),
-        live: false,
-        resume: true,
-        only: Vec::new(),
-        reuse: reuse.as_ref().map(|(root, twin)| Reuse {
-            root,
-            vouch: Vouch::Twin(twin),
-        }),
-    };
-    let copied = tree::copy(&copying, from, tree);
-    // A snapshot is renamed before it is removed. If it is where it was, nothing was missing while it was read.
-    still_there(source, record)?;
-    let outcome = copied.map_err(|fault| fault.fail)?;
     let path = into
         .path
         .join("snapshots")
         .join(new.to_string_lossy().as_ref())
         .join("tree");
-    let wrong = arrived(job, member, record, &outcome, &path)?;
-    if let Some(fail) = wrong {
+    let mut base = nearest(both, wanted);
+    loop {
+        let dir = sys::ensure_dir(&into.snapshots, &new).during(what)?;
+        let tree = sys::ensure_dir(&dir, TREE).during(what)?;
+        job.step("made a place for the copy");
+        let from = members::open_tree(source, member)?;
+        let reuse = match base {
+            Some((here, there)) => Some((
+                members::open_tree(into, there)?,
+                members::open_tree(source, here)?,
+            )),
+            None => None,
+        };
+        let copying = Copying {
+            job,
+            dataset: &wanted.dataset,
+            total: Some(record.bytes),
+            live: false,
+            resume: true,
+            only: Vec::new(),
+            reuse: reuse.as_ref().map(|(root, twin)| Reuse {
+                root,
+                vouch: Vouch::Twin(twin),
+            }),
+        };
+        let copied = tree::copy(&copying, from, tree);
+        // A snapshot is renamed before it is removed. If it is where it was, nothing was missing while it was read.
+        still_there(source, record)?;
+        let outcome = copied.map_err(|fault| fault.fail)?;
+        let Some(fail) = arrived(job, member, record, &outcome, &path)? else {
+            put_in_place(job, into, &dir, &new, record)?;
+            return Ok(outcome.copied);
+        };
         // Of no use to the next run, which would find it as wrong as this one did.
         super::remove::remove(&job.cleaning_up(), &into.snapshots, &new)?;
-        return Err(fail);
+        if base.is_none() || fail.kind() != Common::Corrupt {
+            return Err(fail);
+        }
+        // What is on the replica may have rotted there, and was linked. The original may be sound.
+        base = None;
     }
-    put_in_place(job, into, &dir, &new, record)?;
-    Ok(outcome.copied)
 }
 
 fn still_there(source: &Dataset, record: &SnapshotRecord) -> Done<()> {

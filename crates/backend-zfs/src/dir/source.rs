@@ -21,15 +21,15 @@ use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
 use reseed_core::store::{Delivery, StageState, Staging};
 use reseed_core::{Context, RestoreSource};
-use rustix::io::Errno;
 
 use super::errors::Outward;
 use super::fault::{Fault, Side};
 use super::job::{Job, Jobs};
 use super::members::{self, Member};
+use super::out::open_staging;
 use super::root::{self, Dataset, Root};
 use super::store::DirStore;
-use super::sys::{self, During, joined};
+use super::sys::{During, joined};
 use super::tree::{self, Copying};
 
 /// The recovery points in a directory store.
@@ -182,7 +182,7 @@ fn locate(root: &Root, point: &RecoveryPoint) -> Result<(Dataset, Member), Sourc
 }
 
 /// The names of a path inside of a tree.
-fn components(scope: &Scope) -> Result<Vec<CString>, SourceError> {
+pub(super) fn components(scope: &Scope) -> Result<Vec<CString>, SourceError> {
     let Scope::Path(path) = scope else {
         return Ok(Vec::new());
     };
@@ -261,20 +261,7 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
     let root = open(root)?;
     let (place, member) = locate(&root, point)?;
     let tree = members::open_tree(&place, &member).source(Effect::None)?;
-    let into = sys::open_dir_path(&staging.path).map_err(|error| match error {
-        Errno::LOOP | Errno::NOTDIR | Errno::NOENT => SourceError::new(
-            SourceKind::StalePlan,
-            format!("the staging directory {:?} is not there", staging.path),
-        )
-        .said(error),
-        error => {
-            let fail = sys::os_fail(
-                format!("can't open the staging directory {:?}", staging.path),
-                error,
-            );
-            fail.convert(SourceKind::Target)
-        }
-    })?;
+    let into = open_staging(&staging.path)?;
     let whole = only.is_empty();
     let copying = Copying {
         job,

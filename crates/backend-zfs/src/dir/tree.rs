@@ -17,7 +17,7 @@ use reseed_core::names::DatasetName;
 use super::attrs::{self, Unset};
 use super::data::Abilities;
 use super::entry;
-use super::fault::{Copied, OnSide, Writing};
+use super::fault::{Copied, OnSide, Side, Writing};
 use super::index::{Index, Seen};
 use super::job::Job;
 use super::sys::{self, During, Facts, shown};
@@ -190,7 +190,7 @@ pub(super) struct Worker {
 pub(super) fn copy(what: &Copying<'_>, src: OwnedFd, dst: OwnedFd) -> Copied<Outcome> {
     let facts = sys::facts_of_fd(&src)
         .during(|| "can't look at the tree's root".to_owned())
-        .on_from()?;
+        .on(Side::From)?;
     let shared = Shared {
         what,
         able: Abilities::default(),
@@ -279,10 +279,15 @@ fn work(shared: &Shared<'_>) -> Vec<Seen> {
     let _guard = StopOnPanic(shared);
     let mut worker = Worker::default();
     while let Some(task) = shared.queue.pop() {
-        let result = shared.what.job.check().neither().and_then(|()| match task {
-            Task::Directory(parent, name) => walk::directory(shared, &parent, name),
-            Task::Batch(node, names) => batch(shared, &mut worker, &node, &names),
-        });
+        let result = shared
+            .what
+            .job
+            .check()
+            .on(Side::Neither)
+            .and_then(|()| match task {
+                Task::Directory(parent, name) => walk::directory(shared, &parent, name),
+                Task::Batch(node, names) => batch(shared, &mut worker, &node, &names),
+            });
         if let Err(fault) = result {
             shared.queue.fail(fault);
             shared.links.stop();
@@ -305,7 +310,7 @@ impl Drop for StopOnPanic<'_> {
 
 fn batch(shared: &Shared<'_>, worker: &mut Worker, node: &Arc<Node>, names: &[CString]) -> Copied<()> {
     for name in names {
-        shared.what.job.check().neither()?;
+        shared.what.job.check().on(Side::Neither)?;
         match entry::copy(shared, worker, node, name)? {
             entry::Became::Copied => {
                 if node.depth + 1 >= shared.what.only.len() {

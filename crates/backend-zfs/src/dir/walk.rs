@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::attrs;
-use super::fault::{Copied, OnSide, Writing, read_fault, trouble};
+use super::fault::{Copied, OnSide, Side, Writing, read_fault, trouble};
 use super::remove;
 use super::sys::{self, Fail};
 use super::tree::{BATCH, Node, Place, Shared, Task};
@@ -99,7 +99,7 @@ fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Co
                     parent.show(name)
                 );
                 let hint = "unmount it first: `findmnt` shows what it is";
-                return Err(Fail::new(Common::Busy, what).hint(hint)).on_to();
+                return Err(Fail::new(Common::Busy, what).hint(hint)).on(Side::To);
             }
             rustix::fs::fchmod(&dst, rustix::fs::Mode::RWXU).writing(what)?;
             attrs::disinherit(&dst).writing(what)?;
@@ -107,7 +107,7 @@ fn make_directory(shared: &Shared<'_>, parent: &Arc<Node>, name: &CString) -> Co
         }
         Err(_) => {
             // A file, a link, or a directory that may not be read: not what the source has there.
-            remove::remove(shared.what.job, &parent.dst, name).on_to()?;
+            remove::remove(shared.what.job, &parent.dst, name).on(Side::To)?;
             make().writing(what)?;
             Ok((sys::open_dir(&parent.dst, name).writing(what)?, true))
         }
@@ -168,7 +168,7 @@ fn clear(shared: &Shared<'_>, node: &Node, keep: &HashSet<CString>) -> Copied<()
     }
     let present = sys::entries(&node.dst).writing(|| format!("can't list {} in the copy", node.place))?;
     for entry in present.iter().filter(|entry| !keep.contains(&entry.name)) {
-        remove::remove(shared.what.job, &node.dst, &entry.name).on_to()?;
+        remove::remove(shared.what.job, &node.dst, &entry.name).on(Side::To)?;
     }
     Ok(())
 }

@@ -411,6 +411,11 @@ pub(crate) fn allowed(dataset: &DatasetName) -> Args {
     args(["allow", dataset.as_str()])
 }
 
+/// Whether a dataset's encryption key is loaded.
+pub(crate) fn get_keystatus(dataset: &DatasetName) -> Args {
+    args(["get", "-Hp", "-o", "value", "keystatus", dataset.as_str()])
+}
+
 /// Every imported pool with its health.
 pub(crate) fn list_pools() -> Args {
     args(["list", "-Hp", "-o", "name,health"])
@@ -547,6 +552,7 @@ pub(crate) mod tests {
             (bookmark(&b, &at, &snap("m")), "bookmark tank/c@one two tank/c#m"),
             (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
             (get_encryption(&b), "get -Hp -o value encryption tank/c"),
+            (get_keystatus(&b), "get -Hp -o value keystatus tank/c"),
             (list_pools(), "list -Hp -o name,health"),
             (version(), "version"),
         ];

@@ -34,6 +34,10 @@ impl LocalSource {
             store: store.clone(),
         }
     }
+
+    pub(crate) fn store(&self) -> &NativeStore {
+        &self.store
+    }
 }
 
 #[async_trait]

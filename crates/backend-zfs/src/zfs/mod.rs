@@ -3,6 +3,9 @@
 //! - [`NativeStore`]: the [`SnapshotStore`](reseed_core::SnapshotStore) over the datasets of this machine's pools
 //! - [`LocalSource`]: the [`RestoreSource`](reseed_core::RestoreSource) over a target's own snapshots
 //! - [`ReplicaSource`]: the one over its copies in a second pool, here or over ssh
+//! - [`SnapshotFiles`]: the one that copies files out of either's snapshots into a directory
+//! - [`health::Pools`]: how the pools are, and scrubbing them
+//! - [`RootDataset`]: the dataset that all of a store's or a replica's are below
 //! - [`NativeReplicator`]: the [`Replicator`](reseed_core::Replicator) to a second pool, here or over ssh
 //!
 //! # What it promises
@@ -20,6 +23,8 @@
 mod argv;
 pub mod delegation;
 mod error;
+mod files;
+pub mod health;
 mod inspect;
 mod lineage;
 mod list;
@@ -35,6 +40,7 @@ mod promote;
 mod record;
 mod replica;
 mod replicate;
+mod root;
 mod settle;
 mod snapshots;
 mod staging;
@@ -44,10 +50,12 @@ mod transfer;
 mod version;
 mod work;
 
+pub use files::SnapshotFiles;
 pub use local::LocalSource;
 pub use location::{Location, Ssh};
 pub use mapping::Mapping;
 pub use replica::ReplicaSource;
 pub use replicate::NativeReplicator;
+pub use root::RootDataset;
 pub use store::{DEFAULT_PLACES, NativeStore};
 pub use version::{Installed, LEAST, Version};

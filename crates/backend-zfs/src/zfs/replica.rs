@@ -43,7 +43,16 @@ impl ReplicaSource {
         }
     }
 
-    fn replica(&self, target: &Target) -> Result<DatasetName, SourceError> {
+    pub(crate) fn store(&self) -> &NativeStore {
+        &self.store
+    }
+
+    /// The tools where the replicas are.
+    pub(crate) fn there(&self) -> &Tool {
+        &self.there
+    }
+
+    pub(crate) fn replica(&self, target: &Target) -> Result<DatasetName, SourceError> {
         self.mapping.replica(&target.dataset).map_err(|error| {
             let what = format!(
                 "{} can't have a replica below {}",
@@ -168,6 +177,17 @@ impl ReplicaSource {
     }
 }
 
+/// What arrived is encrypted, and only an operator has its key: no other source's copy would open without it either, and
+/// a start without data would be wrong.
+fn locked(name: &DatasetName) -> SourceError {
+    let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
+    SourceError::new(SourceKind::Target, what)
+        .effect(Effect::StagingOnly)
+        .hint(format!(
+            "load it with `zfs load-key {name}`, then run it again; what has arrived is kept"
+        ))
+}
+
 #[async_trait]
 impl RestoreSource for ReplicaSource {
     fn name(&self) -> &SourceName {
@@ -243,7 +263,16 @@ impl RestoreSource for ReplicaSource {
             .map_err(staging_only)?;
         let place = names::place(&self.store.places, "look", &target.dataset);
         let full = format!("{name}@{}", copy.name);
-        let census = points::census(full, place, point).await.map_err(staging_only)?;
+        let census = match points::census(full, place, point).await {
+            Err(error)
+                if transfer::is_locked::<SourceKind>(here, cx, &name)
+                    .await
+                    .unwrap_or(false) =>
+            {
+                return Err(locked(&name).said(error));
+            }
+            census => census.map_err(staging_only)?,
+        };
         Ok(Restored {
             bytes: census.bytes,
             files: census.files,

@@ -41,6 +41,7 @@ pub struct NativeReplicator {
     mapping: Mapping,
     at_once: usize,
     syncoid: Option<Syncoid>,
+    raw: bool,
 }
 
 /// The lineages of both sides.
@@ -86,6 +87,7 @@ impl NativeReplicator {
             mapping,
             at_once: 2,
             syncoid: None,
+            raw: true,
         }
     }
 
@@ -101,6 +103,14 @@ impl NativeReplicator {
     #[must_use]
     pub fn at_once(mut self, limit: usize) -> Self {
         self.at_once = limit.max(1);
+        self
+    }
+
+    /// Whether encrypted datasets are sent as they are (they are, unless said otherwise). Otherwise their content is sent in
+    /// the clear, and the replica is encrypted only where the dataset above it is.
+    #[must_use]
+    pub fn raw(mut self, raw: bool) -> Self {
+        self.raw = raw;
         self
     }
 
@@ -294,7 +304,7 @@ impl NativeReplicator {
         ) else {
             return Ok(arrival);
         };
-        let raw = here.encrypted;
+        let raw = here.encrypted && self.raw;
         if let Some(syncoid) = &self.syncoid {
             if from.is_none() && bookmark.is_none() {
                 staging::make_parents(&self.there, cx, &replica)

@@ -124,6 +124,18 @@ pub(crate) async fn is_encrypted<K: FromFault>(
     Ok(is_cipher(output.stdout.text().trim_end()))
 }
 
+/// Whether a dataset is encrypted and its key isn't loaded, so that nobody can look into it.
+pub(crate) async fn is_locked<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<bool, Error<K>> {
+    let what = format!("can't tell whether the key of {dataset} is loaded");
+    let output = tool.ask(cx, argv::get_keystatus(dataset)).await;
+    let output = error::succeeded(output, what, Effect::None)?;
+    Ok(output.stdout.text().trim_end() == "unavailable")
+}
+
 /// Whether a value of `encryption` names a cipher.
 pub(crate) fn is_cipher(value: &str) -> bool {
     !matches!(value, "off" | "-" | "")

@@ -91,7 +91,9 @@ impl Pool {
             std::env::var_os("RESEED_VM").is_some(),
             "these tests make ZFS pools, so they only run inside of the virtual machine (RESEED_VM=1)"
         );
-        let pool = format!("lab{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // All tests of a machine, also those that died and left theirs.
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pool = format!("lab{}x{nth}", std::process::id());
         let root = PathBuf::from(format!("/tmp/{pool}"));
         std::fs::create_dir_all(&root).unwrap();
         let disk = root.join("disk");
@@ -112,6 +114,36 @@ impl Pool {
         let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
         Self {
             pool,
+            root,
+            store,
+            files: RealFiles,
+        }
+    }
+
+    #[allow(dead_code, reason = "for the tests that cut the power")]
+    /// A pool on a disk of the machine, which outlives it: made, or imported again.
+    pub(crate) fn on_disk(pool: &str, disk: &str, first: bool) -> Self {
+        let root = PathBuf::from(format!("/tmp/{pool}"));
+        std::fs::create_dir_all(&root).unwrap();
+        if first {
+            let mountpoint = format!("mountpoint={}", root.join("live").display());
+            sure([
+                "zpool",
+                "create",
+                "-O",
+                "compression=off",
+                "-O",
+                &mountpoint,
+                pool,
+                disk,
+            ]);
+            sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+        } else if !std::fs::exists(format!("/proc/spl/kstat/zfs/{pool}")).unwrap() {
+            sure(["zpool", "import", "-d", disk, pool]);
+        }
+        let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
+        Self {
+            pool: pool.to_owned(),
             root,
             store,
             files: RealFiles,
@@ -141,8 +173,18 @@ impl Pool {
     }
 }
 
+/// Whether a pool has stopped all its reading and writing, and with it whoever asks for it.
+pub(crate) fn is_suspended(pool: &str) -> bool {
+    let state = format!("/proc/spl/kstat/zfs/{pool}/state");
+    std::fs::read_to_string(state).is_ok_and(|state| state.trim() == "SUSPENDED")
+}
+
 impl Drop for Pool {
     fn drop(&mut self) {
+        // It would never end. The machine's end takes it.
+        if is_suspended(&self.pool) {
+            return;
+        }
         let _ = run(["zpool", "destroy", "-f", &self.pool]);
         let _ = std::fs::remove_file(self.disk());
     }

@@ -3,7 +3,13 @@
 //! These tests make pools on files, so they only run inside of the machine: `cargo xtask vm`.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::print_stdout,
+    reason = "what a test drew and measured is shown when it fails"
+)]
 
+mod bench;
+mod chain;
 mod lab;
 mod replica_lab;
 mod smoke;
@@ -17,6 +23,12 @@ mod vm_crash;
 mod vm_delegation;
 #[path = "ssh.rs"]
 mod vm_ssh;
+#[path = "survive_chain.rs"]
+mod vm_survive_chain;
+#[path = "survive_many.rs"]
+mod vm_survive_many;
+#[path = "survive_pool.rs"]
+mod vm_survive_pool;
 #[path = "traps.rs"]
 mod vm_traps;
 

@@ -79,6 +79,9 @@ impl ReplicaLab for Replica {
         sure(["zfs", "create", target.dataset.as_str()]);
         target
     }
+    fn interruptions(&self) -> Vec<usize> {
+        vec![1, 2, 3, 4, 6, 9, 13, 19]
+    }
     async fn copies(&self, target: &Target) -> Vec<Copied> {
         // The replica's pool seen as a store of its own: what it lists is what is there.
         let there = NativeStore::new(

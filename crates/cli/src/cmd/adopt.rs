@@ -4,36 +4,32 @@ use reseed_core::error::OpError;
 use reseed_core::ops;
 use serde_json::json;
 
-use super::on_each;
+use super::{DryRun, on_each};
 use crate::args::Change;
-use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
 use crate::ui::printable;
 
 pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        let mut dry = DryRun::new();
         for service in session.services(&args.which)? {
             match ops::adopt_plan(&session.engine, &session.cx, &service).await {
                 Ok(targets) => {
                     for target in &targets {
-                        text.push_str(&format!(
+                        dry.text.push_str(&format!(
                             "{}: would mark what is in {} as its data\n",
                             service.name,
                             printable(&target.target.mountpoint.display().to_string())
                         ));
                     }
-                    plans.push(json!({ "service": service.name, "targets": targets }));
+                    dry.plans
+                        .push(json!({ "service": service.name, "targets": targets }));
                 }
-                Err(error) => {
-                    exit = exit.max(Exit::of_error(&error));
-                    text.push_str(&format!("{}: {}\n", service.name, printable(&error.to_string())));
-                    plans.push(json!({ "service": service.name, "error": error.report() }));
-                }
+                Err(error) => dry.refuse(&service, &error),
             }
         }
-        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
+        return Ok(dry.answer());
     }
     on_each(session, &args.which, "adopt", args.how.wait, async |service| {
         vec![ops::adopt(&session.engine, &session.cx, service).await]

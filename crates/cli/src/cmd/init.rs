@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use reseed_core::OffsiteRepo as _;
-use reseed_core::error::{OffsiteKind, OpError, OpKind, StoreKind};
+use reseed_core::error::{OffsiteKind, OpError, OpKind};
 use reseed_core::known::Known;
 use reseed_core::names::SourceName;
 use serde::Serialize;
@@ -53,7 +53,21 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Ok(session) => session,
         Err(errors) => return super::config::errors(&errors),
     };
-    let state_dir = &session.config.state_dir;
+    let config = &session.config;
+    let places = config.stores.keys().chain(config.replicas.keys());
+    let names: Vec<&str> = places
+        .chain(config.offsite.keys())
+        .map(SourceName::as_str)
+        .collect();
+    if let Some(unknown) = args.anew.iter().find(|name| !names.contains(&name.as_str())) {
+        let error = OpError::new(
+            OpKind::InvalidInput,
+            format!("no store or repository {unknown:?} is configured"),
+        )
+        .hint(format!("there are: {}", names.join(", ")));
+        return Answer::of_error(&ui, &error);
+    }
+    let state_dir = &config.state_dir;
     let state = format!("state directory {}", state_dir.display());
     let result = match (args.dry_run, state_dir.is_dir()) {
         (_, true) => Ok("ready"),
@@ -68,18 +82,10 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
         Err(error) => return Answer::of_error(&ui, &error),
     };
     for (name, place) in session.places() {
-        let location = place.root().display().to_string();
-        let what = format!("{name} in {location}");
-        let found = match place.check(&session.cx).await {
-            Ok(id) => Ok(Some(id.to_string())),
-            Err(error) if error.kind() == StoreKind::PoolUnavailable => Ok(None),
-            Err(error) => Err(error.convert(OpKind::Failed)),
-        };
-        let make = async || {
-            let id = place.init(&session.cx).await;
-            id.map(|id| id.to_string()).map_err(|e| e.convert(OpKind::Failed))
-        };
-        let result = one(args, &session, &mut known, (&name, &location), found, make).await;
+        let what = format!("{name} in {}", place.location);
+        let found = place.check(&session.cx).await;
+        let make = async || place.init(&session.cx).await;
+        let result = one(args, &session, &mut known, (&name, &place.location), found, make).await;
         made.push(Made::of(what, result));
     }
     for (name, repo) in session.repos() {
@@ -132,9 +138,10 @@ async fn one(
 ) -> Result<&'static str, OpError> {
     let anew = args.anew.iter().any(|n| n == name.as_str());
     let id = match found? {
-        Some(id) if anew => id,
         Some(id) => {
-            known.is_same(name, location, &id)?;
+            if !anew {
+                known.is_same(name, location, &id)?;
+            }
             id
         }
         None => {

@@ -10,6 +10,7 @@ mod history;
 mod import;
 mod init;
 mod layout;
+mod pools;
 mod preseed;
 mod prune;
 mod replicate;
@@ -27,7 +28,7 @@ use crate::args::{Cli, Cmd, Services};
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::{Session, config_path};
-use crate::ui::Ui;
+use crate::ui::{Ui, printable};
 
 /// Runs the command.
 pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer {
@@ -62,6 +63,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Adopt(args) => adopt::run(args, &session).await,
         Cmd::Plan => layout::plan(&session).await,
         Cmd::Apply(args) => layout::apply(args, &session).await,
+        Cmd::Scrub(args) => pools::scrub(args, &session).await,
         Cmd::Sanoid(command) => sanoid::run(command, &session).await,
         Cmd::History(args) => history::run(args, &session),
         Cmd::Init(_)
@@ -79,10 +81,55 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
     answer.unwrap_or_else(|error| Answer::of_error(&ui, &error))
 }
 
+/// What a dry run says of several services.
+#[derive(Debug)]
+struct DryRun {
+    text: String,
+    plans: Vec<serde_json::Value>,
+    exit: Exit,
+}
+
+impl DryRun {
+    fn new() -> Self {
+        Self {
+            text: String::new(),
+            plans: Vec::new(),
+            exit: Exit::Ok,
+        }
+    }
+
+    /// The run itself would refuse this one.
+    fn refuse(&mut self, service: &reseed_core::Service, error: &OpError) {
+        self.exit = self.exit.max(Exit::of_error(error));
+        let line = format!("{}: {}\n", service.name, printable(&error.to_string()));
+        self.text.push_str(&line);
+        let plan = serde_json::json!({ "service": service.name, "error": error.report() });
+        self.plans.push(plan);
+    }
+
+    fn answer(self) -> Answer {
+        Answer::new(&serde_json::json!({ "plans": self.plans }), self.text, self.exit)
+    }
+}
+
 /// Runs an operation on each named service while holding its lock, and answers with all reports.
 async fn on_each<F>(
     session: &Session,
     which: &Services,
+    operation: &str,
+    wait: std::time::Duration,
+    work: F,
+) -> Result<Answer, OpError>
+where
+    F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
+{
+    on_these(session, &session.services(which)?, operation, wait, work).await
+}
+
+/// As [`on_each`], on services that are wired already.
+async fn on_these<F>(
+    session: &Session,
+    services: &[reseed_core::Service],
     operation: &str,
     wait: std::time::Duration,
     mut work: F,
@@ -90,10 +137,9 @@ async fn on_each<F>(
 where
     F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
 {
-    let services = session.services(which)?;
     let mut reports = Vec::new();
     let mut refused = None;
-    for service in &services {
+    for service in services {
         match session.lock(&service.name, operation, wait).await {
             Ok(_lock) => reports.extend(work(service).await),
             Err(error) => {

@@ -24,8 +24,8 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     let since = engine.clock.monotonic();
     // A service whose data is there needs no lock, and must not wait for a backup of it to end.
     let all: Vec<_> = services.iter().collect();
-    let needed = preseed::needed(engine, cx, &all).await;
-    let mut todo: Vec<usize> = (0..all.len()).filter(|n| needed[*n]).collect();
+    let mut reports = preseed::present(engine, cx, &all).await;
+    let mut todo: Vec<usize> = (0..all.len()).filter(|n| reports[*n].is_none()).collect();
     // Always in the same order, so that two runs can't wait for each other.
     todo.sort_by(|a, b| all[*a].name.cmp(&all[*b].name));
     let (mut locks, mut refused) = (Vec::new(), Vec::new());
@@ -35,14 +35,18 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
             Err(error) => refused.push((index, error)),
         }
     }
-    let ready: Vec<&Service> = all
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| refused.iter().all(|(r, _)| r != n))
-        .map(|(_, s)| *s)
+    let ready: Vec<usize> = (0..all.len())
+        .filter(|n| reports[*n].is_none() && refused.iter().all(|(r, _)| r != n))
         .collect();
     // Inspected again under the locks: nobody changes what is acted upon.
-    let reports = preseed::preseed(engine, cx, &ready, since).await;
+    let services: Vec<&Service> = ready.iter().map(|n| all[*n]).collect();
+    if !services.is_empty() {
+        let done = preseed::preseed(engine, cx, &services, since).await;
+        for (index, report) in ready.into_iter().zip(done) {
+            reports[index] = Some(report);
+        }
+    }
+    let reports: Vec<_> = reports.into_iter().flatten().collect();
     drop(locks);
     let mut answer = Answer::of_preseeds(&session.ui, &reports);
     if let Some((_, first)) = refused.first() {

@@ -4,32 +4,27 @@ use reseed_core::error::OpError;
 use reseed_core::ops;
 use serde_json::json;
 
-use super::on_each;
+use super::{DryRun, on_each};
 use crate::args::Change;
-use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
 
 pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        let mut dry = DryRun::new();
         for service in session.services(&args.which)? {
             let policy = session.retention_policy(&service.name);
             match ops::prune_plan(&session.engine, &session.cx, &service, &policy).await {
                 Ok(plan) => {
                     for (dataset, decided) in &plan.datasets {
-                        text.push_str(&format!("{dataset}:\n{decided:#}\n"));
+                        dry.text.push_str(&format!("{dataset}:\n{decided:#}\n"));
                     }
-                    plans.push(json!({ "service": service.name, "plan": plan }));
+                    dry.plans.push(json!({ "service": service.name, "plan": plan }));
                 }
-                Err(error) => {
-                    exit = exit.max(Exit::of_error(&error));
-                    text.push_str(&format!("{}: {error}\n", service.name));
-                    plans.push(json!({ "service": service.name, "error": error.report() }));
-                }
+                Err(error) => dry.refuse(&service, &error),
             }
         }
-        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
+        return Ok(dry.answer());
     }
     on_each(session, &args.which, "prune", args.how.wait, async |service| {
         let policy = session.retention_policy(&service.name);

@@ -9,7 +9,7 @@ use crate::args::Change;
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
-use crate::ui;
+use crate::ui::{self, printable};
 
 pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
@@ -18,7 +18,15 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
             for plan in ops::replicate_plan(&session.engine, &session.cx, &service).await {
                 match plan {
                     Ok(plan) => {
-                        if plan.steps.is_empty() {
+                        for (_, why) in &plan.left_out {
+                            exit = exit.max(Exit::Partial);
+                            text.push_str(&format!(
+                                "{}: can't be sent: {}\n",
+                                service.name,
+                                printable(&why.to_string())
+                            ));
+                        }
+                        if plan.steps.is_empty() && plan.left_out.is_empty() {
                             text.push_str(&format!("{}: {} is up to date\n", service.name, plan.replica));
                         }
                         for step in &plan.steps {

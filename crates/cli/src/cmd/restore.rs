@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::ui::{self, Mood, printable};
 
 pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer, OpError> {
-    let service = session.service_of(&args.service, args.from_host.as_deref())?;
+    let service = session.service_of(&args.service, args.from_host.as_deref(), args.to.is_some())?;
     let invalid = |what: String| OpError::new(OpKind::InvalidInput, what);
     let from = args
         .from
@@ -35,6 +35,14 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         None => Scope::Whole,
         Some(path) => Scope::Path(relative(path)?),
     };
+    let to = args.to.as_deref().map(std::path::absolute).transpose();
+    let to = to.map_err(|e| OpError::io("`--to` names no path", &e))?;
+    if let Some(to) = &to
+        && let Some(place) = session.config.place_near(to)
+    {
+        return Err(OpError::new(OpKind::InvalidInput, format!("{} is not a place beside: {place}", to.display()))
+            .hint("restore into a directory of its own; without `--to` a missing service is put back in place, verified first"));
+    }
     if args.how.dry_run {
         let preview = ops::restore_plan(
             &session.engine,
@@ -42,7 +50,7 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
             &service,
             &options,
             &scope,
-            args.to.is_none(),
+            to.is_none(),
         )
         .await?;
         let mut text = String::new();
@@ -63,15 +71,10 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         return Ok(Answer::new(&preview, text, Exit::Ok));
     }
     let _lock = session.lock(&service.name, "restore", args.how.wait).await?;
-    let Some(to) = &args.to else {
+    let Some(to) = to else {
         let report = ops::restore(&session.engine, &session.cx, &service, &options).await?;
         return Ok(Answer::of_preseeds(&session.ui, &[report]));
     };
-    let to = std::path::absolute(to).map_err(|e| OpError::io(format!("{} is no path", to.display()), &e))?;
-    if let Some(place) = session.config.place_near(&to) {
-        return Err(OpError::new(OpKind::InvalidInput, format!("{} is not a place beside: {place}", to.display()))
-            .hint("restore into a directory of its own; without `--to` a missing service is put back in place, verified first"));
-    }
     let restored = ops::restore_to(&session.engine, &session.cx, &service, &options, &scope, &to).await?;
     let mut text = String::new();
     let mut exit = Exit::Ok;

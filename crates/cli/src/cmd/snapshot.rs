@@ -7,16 +7,14 @@ use reseed_core::retention::sanoid::Kind;
 use reseed_core::{Service, names::SnapshotName};
 use serde_json::json;
 
-use super::on_each;
+use super::{DryRun, on_each};
 use crate::args::SnapshotArgs;
-use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
-use crate::ui::printable;
 
 pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer, OpError> {
     if args.how.dry_run {
-        let (mut text, mut plans, mut exit) = (String::new(), Vec::new(), Exit::Ok);
+        let mut dry = DryRun::new();
         for service in session.services(&args.which)? {
             let planned = match ops::snapshot_plan(&session.engine, &session.cx, &service).await {
                 Ok(()) => names(args, session, &service).await,
@@ -25,26 +23,26 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
             let names = match planned {
                 Ok(names) => names,
                 Err(error) => {
-                    exit = exit.max(Exit::of_error(&error));
-                    text.push_str(&format!("{}: {}\n", service.name, printable(&error.to_string())));
-                    plans.push(json!({ "service": service.name, "error": error.report() }));
+                    dry.refuse(&service, &error);
                     continue;
                 }
             };
             for target in &service.targets {
                 for name in &names {
-                    text.push_str(&format!(
+                    dry.text.push_str(&format!(
                         "{}: would take {}@{name}\n",
                         service.name, target.dataset
                     ));
                 }
             }
             if names.is_empty() {
-                text.push_str(&format!("{}: no snapshot is due\n", service.name));
+                dry.text
+                    .push_str(&format!("{}: no snapshot is due\n", service.name));
             }
-            plans.push(json!({ "service": service.name, "snapshots": names }));
+            dry.plans
+                .push(json!({ "service": service.name, "snapshots": names }));
         }
-        return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
+        return Ok(dry.answer());
     }
     on_each(session, &args.which, "snapshot", args.how.wait, async |service| {
         let names = match names(args, session, service).await {

@@ -6,6 +6,7 @@ use reseed_core::preseed::{self, PlannedSource, ServicePlan};
 use reseed_core::store::{Condition, Inspection};
 use serde_json::json;
 
+use super::pools;
 use crate::args::StatusArgs;
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -70,22 +71,36 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
         }
     }
+    let pools = pools::health(session).await;
+    let (shown, sick) = match &pools {
+        Ok(pools) => (
+            pools::shown(session, pools),
+            pools.iter().any(|pool| !pool.is_well()),
+        ),
+        Err(error) => (
+            format!("\nthe pools can't be asked: {}\n", printable(&error.to_string())),
+            true,
+        ),
+    };
+    let mut answer = json!({ "services": plans });
+    if !session.pool_names().is_empty() {
+        answer["pools"] = match &pools {
+            Ok(pools) => json!(pools),
+            Err(error) => json!({ "error": error }),
+        };
+    }
     // Not knowing is not fine, nor is a service that could not come back, or that started without its data.
     let wanting = |plan: &ServicePlan| {
         plan.sources.iter().any(|s| s.error.is_some()) || plan.order.is_empty() || is_unseeded(plan)
     };
     let exit = if plans.iter().any(|p| p.action == "blocked") {
         Exit::Blocked
-    } else if plans.iter().any(wanting) {
+    } else if sick || plans.iter().any(wanting) {
         Exit::Partial
     } else {
         Exit::Ok
     };
-    Ok(Answer::new(
-        &json!({ "services": plans }),
-        format!("{table}{notes}"),
-        exit,
-    ))
+    Ok(Answer::new(&answer, format!("{table}{notes}{shown}"), exit))
 }
 
 fn is_unseeded(plan: &ServicePlan) -> bool {

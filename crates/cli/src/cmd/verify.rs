@@ -7,7 +7,7 @@ use reseed_core::ops;
 use reseed_core::verify::ScratchDir;
 use serde_json::json;
 
-use super::on_each;
+use super::on_these;
 use crate::args::{Services, VerifyArgs};
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
     if args.how.dry_run {
         let mut text = String::new();
         let mut plans = Vec::new();
-        for service in session.services(&which)? {
+        for service in session.services_as_files(&which)? {
             for source in service
                 .sources
                 .iter()
@@ -49,7 +49,8 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
         return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
     }
     let scratch = ScratchDir::new(&scratch)?;
-    on_each(session, &which, "verify", args.how.wait, async |service| {
+    let services = session.services_as_files(&which)?;
+    on_these(session, &services, "verify", args.how.wait, async |service| {
         ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await
     })
     .await

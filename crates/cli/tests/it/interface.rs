@@ -261,7 +261,7 @@ fn a_state_directory_that_cannot_be_written_stops_no_restore() {
     fs::write(lab.path("state/locks"), "not a directory").unwrap();
     lab.lose_data();
     let ran = lab.run(&["preseed", "app"]).expect(0);
-    assert!(ran.all().contains("all services share one lock"), "{ran:#?}");
+    assert!(ran.all().contains("another one stands in for it"), "{ran:#?}");
     lab.assert_whole();
 }
 
@@ -296,4 +296,65 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
         all.push(path);
     }
     all
+}
+
+/// A file that rots in the newest snapshot, while the live one is sound: what the next snapshot would link to is not believed.
+#[test]
+fn what_rots_in_a_snapshot_does_not_reach_the_next_one() {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = Lab::with("");
+    lab.run(&["init"]).expect(0);
+    let inodes = || -> std::collections::BTreeSet<u64> {
+        let all = walk(&lab.path("snapshots/datasets")).into_iter();
+        all.filter(|p| p.ends_with("tree/sub/other"))
+            .map(|p| fs::metadata(p).unwrap().ino())
+            .collect()
+    };
+    lab.run(&["snapshot", "app"]).expect(0);
+    lab.run(&["snapshot", "app"]).expect(0);
+    assert_eq!(inodes().len(), 1, "what is unchanged is linked");
+    for file in walk(&lab.path("snapshots/datasets")) {
+        if file.ends_with("tree/file") {
+            let time = fs::metadata(&file).unwrap().modified().unwrap();
+            fs::write(&file, "CONTENT").unwrap();
+            let file = fs::File::options().write(true).open(&file).unwrap();
+            file.set_modified(time).unwrap();
+        }
+    }
+    let ran = lab.run(&["snapshot", "app"]).expect(0);
+    assert!(
+        ran.all().contains("is damaged; nothing of it is used"),
+        "{ran:#?}"
+    );
+    assert_eq!(inodes().len(), 2, "and nothing was linked from it");
+    lab.run(&["backup", "app"]).expect(0);
+    lab.lose_data();
+    lab.preseed(0);
+    lab.assert_whole();
+}
+
+#[test]
+fn a_name_that_is_none_is_not_made_anew() {
+    let lab = Lab::with("");
+    let ran = lab.run(&["init", "--anew", "replika"]).expect(2);
+    assert!(ran.out.contains("there are: "), "{ran:#?}");
+}
+
+/// How new a snapshot with a damaged record is, nobody knows: "up to date" would be a guess.
+#[test]
+fn a_snapshot_with_a_damaged_record_is_neither_passed_over_nor_pruned() {
+    let lab = Lab::protected("");
+    lab.run(&["snapshot", "app"]).expect(0);
+    let mut records: Vec<_> = walk(&lab.path("snapshots/datasets"))
+        .into_iter()
+        .filter(|p| p.ends_with("meta.json"))
+        .collect();
+    records.sort();
+    fs::write(records.last().unwrap(), "").unwrap();
+    let ran = lab.run(&["backup", "app"]).expect(3);
+    assert!(ran.out.contains("may be newer"), "{ran:#?}");
+    let ran = lab.run(&["prune", "app", "-n"]).expect(0);
+    assert!(!ran.out.contains("1970"), "{ran:#?}");
+    lab.run(&["prune", "app"]).expect(0);
+    assert!(records.last().unwrap().exists());
 }

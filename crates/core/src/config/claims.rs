@@ -7,6 +7,7 @@ use super::diagnostic::{Extra, Sink};
 use super::file::{ConfigFile, ServiceFile};
 use super::model::DEFAULT_STATE_DIR;
 use super::overlap::{self, Claim, Role};
+use super::place_file::{ReplicaFile, StoreFile};
 use super::places::Places;
 use super::text::Span;
 use crate::names::ServiceName;
@@ -47,18 +48,22 @@ fn claim<'a>(path: &'a Path, role: Role, at: &At<'_>, span: &Span) -> Claim<'a> 
 }
 
 fn of_places<'a>(places: &Places<'a>, root: &At<'_>, claims: &mut Vec<Claim<'a>>) {
-    for (kind, entries) in [("stores", places.stores), ("replicas", places.replicas)] {
-        let at = root.key(kind, root.span);
-        for entry in entries {
-            let path = entry.value.as_ref().and_then(|(place, _)| place.path.0.as_ref());
-            if let Some((path, span)) = path {
-                claims.push(claim(
-                    &path.0,
-                    Role::Root,
-                    &at.key(entry.name.as_str(), span),
-                    span,
-                ));
-            }
+    let at = root.key("stores", root.span);
+    for entry in places.stores {
+        if let Some((StoreFile::Directory(file), _)) = &entry.value
+            && let Some((path, span)) = &file.path.0
+        {
+            let at = at.key(entry.name.as_str(), span);
+            claims.push(claim(&path.0, Role::Root, &at, span));
+        }
+    }
+    let at = root.key("replicas", root.span);
+    for entry in places.replicas {
+        if let Some((ReplicaFile::Directory(file), _)) = &entry.value
+            && let Some((path, span)) = &file.path.0
+        {
+            let at = at.key(entry.name.as_str(), span);
+            claims.push(claim(&path.0, Role::Root, &at, span));
         }
     }
     let at = root.key("offsite", root.span);

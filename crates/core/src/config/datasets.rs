@@ -5,31 +5,82 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decode::{At, List, Maybe};
 use super::diagnostic::{Extra, Sink, suggest};
 use super::file::{ServiceFile, Validators};
+use super::places::{Places, Technique};
 use super::text::Span;
 use super::values::DatasetKey;
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::point::Target;
 use crate::verify::Validator;
 
-/// The datasets of a service, sorted. `None` when there are errors; then the sink has them.
-pub(crate) fn datasets(
+/// What the datasets of a service are called after.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) name: DatasetName,
+    pub(crate) is_zfs: bool,
+}
+
+/// On ZFS the dataset that is named, or `ROOT/SERVICE`; elsewhere `STORE/SERVICE`. `None` when there are errors; then the
+/// sink has them.
+pub(crate) fn base(
     service: &ServiceName,
     file: &ServiceFile,
     store: Option<&SourceName>,
+    places: &Places<'_>,
+    at: &At<'_>,
+    sink: &mut Sink<'_>,
+) -> Option<Base> {
+    let store = store?;
+    let root = match places.technique(store)? {
+        Technique::Directory => None,
+        Technique::Zfs => Some(places.store_root(store)?),
+    };
+    let is_zfs = root.is_some();
+    let (name, span) = match (&file.dataset, root) {
+        (Maybe::Broken, _) => return None,
+        (Maybe::Given(_, span), None) => {
+            let message = format!("`{at}` names a dataset, and its store `{store}` is a directory");
+            let hint = "take it out, or name a store with `type = \"zfs\"`";
+            sink.error(at.key("dataset", span), span, message, Extra::hint(hint));
+            return None;
+        }
+        (Maybe::Given(own, span), Some(_)) => {
+            if !own.0.as_str().contains('/') {
+                let message = format!("{} is a pool, and a pool can't be put back by a rename", own.0);
+                let hint = format!("use a dataset in it, as in \"{}/{service}\"", own.0);
+                sink.error(at.key("dataset", span), span, message, Extra::hint(hint));
+                return None;
+            }
+            (Ok(own.0.clone()), span)
+        }
+        (Maybe::Absent, Some(root)) => (root.child(service.as_str()), at.span),
+        (Maybe::Absent, None) => (DatasetName::new(format!("{store}/{service}")), at.span),
+    };
+    match name {
+        Ok(name) => Some(Base { name, is_zfs }),
+        Err(error) => {
+            sink.error(at, span, error.to_string(), Extra::default());
+            None
+        }
+    }
+}
+
+/// The datasets of a service, sorted. `None` when there are errors; then the sink has them.
+pub(crate) fn datasets(
+    file: &ServiceFile,
+    base: Option<&Base>,
     at: &At<'_>,
     sink: &mut Sink<'_>,
 ) -> Option<Vec<Target>> {
-    let name =
-        |tail: &str, span: &Span, sink: &mut Sink<'_>| match DatasetName::new(format!("{}/{tail}", store?)) {
-            Ok(name) => Some(name),
-            Err(error) => {
-                sink.error(at, span, error.to_string(), Extra::default());
-                None
-            }
-        };
+    let child = |key: &str, span: &Span, sink: &mut Sink<'_>| match base?.name.child(key) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            sink.error(at, span, error.to_string(), Extra::default());
+            None
+        }
+    };
     match (&file.path, &file.datasets) {
         (Maybe::Given(path, _), Maybe::Absent) => Some(vec![Target {
-            dataset: name(service.as_str(), at.span, sink)?,
+            dataset: base?.name.clone(),
             mountpoint: path.0.clone(),
         }]),
         (Maybe::Absent, Maybe::Given(datasets, span)) => {
@@ -51,7 +102,7 @@ pub(crate) fn datasets(
             for entry in &datasets.entries {
                 let (path, _) = entry.value.as_ref()?;
                 targets.push(Target {
-                    dataset: name(&format!("{service}/{}", entry.name.0), &entry.span, sink)?,
+                    dataset: child(&entry.name.0, &entry.span, sink)?,
                     mountpoint: path.0.clone(),
                 });
             }

@@ -251,7 +251,7 @@ impl Decode for PropertyValue {
 
 /// Yes or no.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flag(bool);
+pub(crate) struct Flag(pub(crate) bool);
 
 impl Decode for Flag {
     fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {

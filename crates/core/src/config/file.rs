@@ -10,10 +10,11 @@ use super::declared::DatasetFile;
 use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table};
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
+use super::place_file::{ReplicaFile, StoreFile};
 use super::text::quoted;
 use super::values::{
-    AbsPath, Argument, Count, DatasetKey, HostName, Lasting, Reference, RelPath, Repository, SecretPath,
-    Tries, UnitName,
+    AbsPath, Argument, Count, DatasetKey, DatasetRef, HostName, Lasting, Reference, RelPath, Repository,
+    SecretPath, Tries, UnitName,
 };
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::verify::Validator;
@@ -26,9 +27,9 @@ record! {
         /// Where journal, locks and caches are. Default: `/var/lib/reseed`.
         state_dir: Maybe<AbsPath> = "state_dir",
         /// Where live data's snapshots are.
-        stores: Maybe<Named<SourceName, PlaceFile>> = "stores",
+        stores: Maybe<Named<SourceName, StoreFile>> = "stores",
         /// Where second copies of the snapshots are.
-        replicas: Maybe<Named<SourceName, PlaceFile>> = "replicas",
+        replicas: Maybe<Named<SourceName, ReplicaFile>> = "replicas",
         /// Repositories of backups.
         offsite: Maybe<Named<SourceName, OffsiteFile>> = "offsite",
         /// What holds for every service that doesn't say otherwise.
@@ -37,24 +38,6 @@ record! {
         datasets: Maybe<Named<DatasetName, DatasetFile>> = "datasets",
         /// The services whose data is kept.
         services: Maybe<Named<ServiceName, ServiceFile>> = "services",
-    }
-}
-
-choice! {
-    /// What a store or a replica is.
-    pub(crate) PlaceType ("store type") {
-        /// A plain directory; needs nothing installed.
-        Directory = "directory",
-    }
-}
-
-record! {
-    /// A place for snapshots.
-    PlaceFile {
-        /// What it is.
-        kind: Must<PlaceType> = "type",
-        /// Its directory.
-        path: Must<AbsPath> = "path",
     }
 }
 
@@ -191,6 +174,8 @@ policy_record! {
         path: Maybe<AbsPath> = "path",
         /// Directories that are snapshotted together, by name.
         datasets: Maybe<Named<DatasetKey, AbsPath>> = "datasets",
+        /// On a ZFS store: the dataset that the data is in or, with `datasets`, that they are below. Default: `ROOT/SERVICE`.
+        dataset: Maybe<DatasetRef> = "dataset",
         /// The systemd unit that uses the data.
         unit: Maybe<UnitName> = "unit",
         /// Checks of restored data: a list, or, with `datasets`, a list for each dataset.

@@ -6,7 +6,7 @@
 //!
 //! The way: `text` and `read_toml` or `read_json` give a tree of `node`s that know their places; `decode`
 //! reads it into the `file`'s shape; `resolve` fills in defaults, looks up `places` and compares directories
-//! (`overlap`). See docs/configuration.md for what can be configured.
+//! (`overlap`) and datasets (`lineages`). See docs/configuration.md for what can be configured.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -17,10 +17,12 @@ mod declared;
 mod decode;
 mod diagnostic;
 mod file;
+mod lineages;
 mod model;
 mod node;
 mod origin;
 mod overlap;
+mod place_file;
 mod places;
 mod policy;
 mod read_json;
@@ -37,7 +39,8 @@ mod values;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{
-    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, Retention, Service, Verify, WhenExhausted,
+    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Service, Ssh, Verify,
+    WhenExhausted,
 };
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

@@ -17,6 +17,7 @@ use crate::source::SourceClass;
 use crate::verify::Validator;
 
 pub use super::file::{Prefer, Verify, WhenExhausted};
+pub use super::place_file::ReplicaNames;
 
 /// The state directory unless the configuration names another.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/reseed";
@@ -90,7 +91,7 @@ impl Config {
             .stores
             .iter()
             .chain(&self.replicas)
-            .map(|(name, place)| (name, place.path()));
+            .filter_map(|(name, place)| Some((name, place.path()?)));
         if let Some((name, place)) = places.find(|(_, place)| near(place)) {
             return Some(format!("{name} is in {}", place.display()));
         }
@@ -134,13 +135,71 @@ pub enum Place {
         /// Absolute.
         path: PathBuf,
     },
+    /// The snapshots of ZFS datasets of this machine, in the datasets themselves.
+    Zfs {
+        /// The services' datasets are below it, unless they name another.
+        root: DatasetName,
+    },
+    /// Copies of ZFS datasets in another pool.
+    #[serde(rename = "zfs")]
+    ZfsReplica {
+        /// All copies are below it.
+        root: DatasetName,
+        /// How they are named.
+        mapping: ReplicaNames,
+        /// Encrypted datasets are sent as they are.
+        raw: bool,
+        /// Where the pool is; on this machine without.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ssh: Option<Ssh>,
+    },
+}
+
+/// How another machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ssh {
+    /// Its name or address.
+    pub host: String,
+    /// Who to log in as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Absolute.
+    pub known_hosts: PathBuf,
+}
+
+impl Ssh {
+    /// As ssh takes it: `user@host`.
+    pub fn destination(&self) -> String {
+        match &self.user {
+            Some(user) => format!("{user}@{}", self.host),
+            None => self.host.clone(),
+        }
+    }
 }
 
 impl Place {
-    /// Its directory.
-    pub fn path(&self) -> &Path {
+    /// Its directory, if it is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Directory { path } => path,
+            Self::Directory { path } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Where it is, in words.
+    pub fn location(&self) -> String {
+        match self {
+            Self::Directory { path } => path.display().to_string(),
+            Self::Zfs { root } | Self::ZfsReplica { root, ssh: None, .. } => root.to_string(),
+            Self::ZfsReplica {
+                root, ssh: Some(ssh), ..
+            } => format!("{root} on {}", ssh.destination()),
         }
     }
 }
@@ -166,6 +225,8 @@ pub struct Service {
     pub name: ServiceName,
     /// The systemd unit that uses the data.
     pub unit: Option<String>,
+    /// On a ZFS store: the dataset that its data is in, or that its datasets are below.
+    pub dataset: Option<DatasetName>,
     /// Its datasets, sorted, at least one. They are snapshotted together.
     pub datasets: Vec<Target>,
     /// Checks of restored data, by dataset. See [`Service::validators_of`].
@@ -255,15 +316,16 @@ impl Service {
 
     /// Its one directory, when it was declared by `path`: then the dataset is called after the service itself.
     fn only_path(&self) -> Option<&Path> {
-        match self.datasets.as_slice() {
-            [only]
-                if only.dataset.leaf() == self.name.as_str()
-                    && only.dataset.as_str().matches('/').count() == 1 =>
-            {
-                Some(&only.mountpoint)
+        let [only] = self.datasets.as_slice() else {
+            return None;
+        };
+        let by_path = match &self.dataset {
+            Some(own) => only.dataset == *own,
+            None => {
+                only.dataset.leaf() == self.name.as_str() && only.dataset.as_str().matches('/').count() == 1
             }
-            _ => None,
-        }
+        };
+        by_path.then_some(&only.mountpoint)
     }
 
     /// The service in the shape of the file, in the order in which a person reads it.
@@ -271,6 +333,9 @@ impl Service {
         use serde_json::{Map, Value, json};
         let policy = &self.policy;
         let mut rows = vec![("store", json!(policy.store))];
+        if let Some(dataset) = &self.dataset {
+            rows.push(("dataset", json!(dataset)));
+        }
         if let Some(path) = self.only_path() {
             rows.push(("path", json!(path)));
             if let Some(validators) = self.validators.values().next() {

@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::decode::{At, List, Maybe, Named, NamedEntry};
 use super::diagnostic::{Extra, Sink, closest, suggest};
-use super::file::{ConfigFile, OffsiteFile, PlaceFile};
+use super::file::{ConfigFile, OffsiteFile};
 use super::model::Policy;
+use super::place_file::{ReplicaFile, StoreFile};
 use super::text::{Span, quoted};
 use super::values::Reference;
-use crate::names::SourceName;
+use crate::names::{DatasetName, SourceName};
 
 /// Places of one kind. A chain of more could not be walked in any budget, and each service refers to all of them.
 const MOST: usize = 100;
@@ -61,11 +62,27 @@ impl Kind {
     }
 }
 
+/// What a store and its replicas are made of, which has to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Technique {
+    Directory,
+    Zfs,
+}
+
+impl Technique {
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Directory => "a directory",
+            Self::Zfs => "ZFS",
+        }
+    }
+}
+
 /// All places of a configuration.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
-    pub(crate) stores: &'a [NamedEntry<SourceName, PlaceFile>],
-    pub(crate) replicas: &'a [NamedEntry<SourceName, PlaceFile>],
+    pub(crate) stores: &'a [NamedEntry<SourceName, StoreFile>],
+    pub(crate) replicas: &'a [NamedEntry<SourceName, ReplicaFile>],
     pub(crate) offsite: &'a [NamedEntry<SourceName, OffsiteFile>],
     kinds: HashMap<&'a str, (Kind, Span)>,
     /// Some could not be read, so an unknown name may be one of those.
@@ -176,6 +193,36 @@ impl<'a> Places<'a> {
 
     pub(crate) fn kind(&self, name: &str) -> Option<Kind> {
         self.kinds.get(name).map(|(kind, _)| *kind)
+    }
+
+    /// What a store or replica is made of; none of what could not be read.
+    pub(crate) fn technique(&self, name: &SourceName) -> Option<Technique> {
+        let store = self.stores.iter().take(MOST).find(|entry| entry.name == *name);
+        let store = store.and_then(|entry| entry.value.as_ref()).map(|(file, _)| file);
+        if let Some(file) = store {
+            return Some(match file {
+                StoreFile::Directory(_) => Technique::Directory,
+                StoreFile::Zfs(_) => Technique::Zfs,
+            });
+        }
+        let replica = self
+            .replicas
+            .iter()
+            .take(MOST)
+            .find(|entry| entry.name == *name)?;
+        Some(match &replica.value.as_ref()?.0 {
+            ReplicaFile::Directory(_) => Technique::Directory,
+            ReplicaFile::Zfs(_) => Technique::Zfs,
+        })
+    }
+
+    /// The dataset that the services of a store are below.
+    pub(crate) fn store_root(&self, name: &SourceName) -> Option<&DatasetName> {
+        let entry = self.stores.iter().take(MOST).find(|entry| entry.name == *name)?;
+        match &entry.value.as_ref()?.0 {
+            StoreFile::Zfs(file) => Some(&file.root.0.as_ref()?.0.0),
+            StoreFile::Directory(_) => None,
+        }
     }
 
     fn names(&self, wanted: Kind) -> Vec<&'a str> {

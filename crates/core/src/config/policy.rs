@@ -85,6 +85,7 @@ impl<'a> Policies<'a> {
         let retention = self.retention(own.retention, at, sink);
         let (budget, source_budget) = self.budgets(own, at, sink);
         let (store, replicas, offsite) = (store?, replicas?, offsite?);
+        let replicas = self.fitting(&store, replicas, own.replicas, at, sink)?;
         let chain = self.chain(own.chain, (&store, &replicas, &offsite), at, sink)?;
         Some(Policy {
             chain,
@@ -137,6 +138,44 @@ impl<'a> Policies<'a> {
             (Maybe::Absent, Maybe::Absent) => Some(self.places.all(kind)),
             _ => None,
         }
+    }
+
+    /// The places, for those who look further into them.
+    pub(crate) fn places(&self) -> &'a Places<'a> {
+        self.places
+    }
+
+    /// The replicas that can take what this store has: ZFS sends to ZFS, directories to directories. One that the service
+    /// names itself has to; others are left out for it.
+    fn fitting(
+        &self,
+        store: &SourceName,
+        mut replicas: Vec<SourceName>,
+        own: &Maybe<List<Reference>>,
+        at: &At<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Option<Vec<SourceName>> {
+        let Some(technique) = self.places.technique(store) else {
+            return Some(replicas);
+        };
+        let fits = |name: &SourceName| self.places.technique(name).is_none_or(|other| other == technique);
+        let Some((list, _)) = own.given() else {
+            replicas.retain(fits);
+            return Some(replicas);
+        };
+        let mut complete = true;
+        for (name, (_, span)) in replicas.iter().zip(&list.0).filter(|(name, _)| !fits(name)) {
+            complete = false;
+            let other = self.places.technique(name).unwrap_or(technique);
+            let message = format!(
+                "the replica `{name}` is {}, and the store `{store}` is {}",
+                other.what(),
+                technique.what()
+            );
+            let hint = "snapshots of ZFS are sent to ZFS, those of a directory to a directory";
+            sink.error(at.key("replicas", span), span, message, Extra::hint(hint));
+        }
+        complete.then_some(replicas)
     }
 
     fn chain(

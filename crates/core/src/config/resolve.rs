@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::claims;
-use super::datasets::{datasets, validators};
+use super::datasets::{base, datasets, validators};
 use super::declared::declared;
 use super::decode::{At, Maybe, Named, NamedEntry};
 use super::diagnostic::{Extra, Sink};
-use super::file::{ConfigFile, OffsiteFile, OffsiteType, PlaceFile, PlaceType, PolicyFile, ServiceFile};
-use super::model::{Config, DEFAULT_STATE_DIR, Offsite, Place, Service};
+use super::file::{ConfigFile, OffsiteFile, OffsiteType, PolicyFile, ServiceFile};
+use super::lineages;
+use super::model::{Config, DEFAULT_STATE_DIR, Offsite, Place, Service, Ssh};
 use super::origin::Origins;
+use super::place_file::{DirectoryFile, ReplicaFile, ReplicaNames, SshFile, StoreFile};
 use super::places::Places;
 use super::policy::Policies;
 use super::values::HostName;
@@ -55,6 +57,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
     }
 
     claims::check(file, &places, services_file, &root, sink);
+    lineages::check(&places, &services, services_file, &root, sink);
     if !sink.has_errors() {
         places.warn_of_unused(services.values().map(|service| &service.policy), sink);
     }
@@ -68,12 +71,12 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
         stores: places
             .stores
             .iter()
-            .filter_map(|entry| Some((entry.name.clone(), place(entry)?)))
+            .filter_map(|entry| Some((entry.name.clone(), store(entry)?)))
             .collect(),
         replicas: places
             .replicas
             .iter()
-            .filter_map(|entry| Some((entry.name.clone(), place(entry)?)))
+            .filter_map(|entry| Some((entry.name.clone(), replica(entry)?)))
             .collect(),
         offsite: places
             .offsite
@@ -94,13 +97,9 @@ fn service(
 ) -> Option<Service> {
     let (file, _) = entry.value.as_ref()?;
     let policy = policies.policy(file.policy(), at, sink);
-    let datasets = datasets(
-        &entry.name,
-        file,
-        policy.as_ref().map(|policy| &policy.store),
-        at,
-        sink,
-    );
+    let store = policy.as_ref().map(|policy| &policy.store);
+    let base = base(&entry.name, file, store, policies.places(), at, sink);
+    let datasets = datasets(file, base.as_ref(), at, sink);
     let validators = validators(file, datasets.as_deref(), at, sink);
     let (policy, datasets, validators) = (policy?, datasets?, validators?);
     if policy.replicas.is_empty() && policy.offsite.is_empty() {
@@ -114,6 +113,7 @@ fn service(
     Some(Service {
         name: entry.name.clone(),
         unit: file.unit.value().map(|unit| unit.0.clone()),
+        dataset: base.filter(|base| base.is_zfs).map(|base| base.name),
         datasets,
         validators,
         policy,
@@ -140,11 +140,49 @@ fn host(file: &ConfigFile, machine: Option<&str>, root: &At<'_>, sink: &mut Sink
     }
 }
 
-fn place(entry: &NamedEntry<SourceName, PlaceFile>) -> Option<Place> {
-    let (place, _) = entry.value.as_ref()?;
-    match (place.kind.0.as_ref()?.0, place.path.0.as_ref()?) {
-        (PlaceType::Directory, (path, _)) => Some(Place::Directory { path: path.0.clone() }),
+fn directory(file: &DirectoryFile) -> Option<Place> {
+    file.kind.0.as_ref()?;
+    let path = file.path.0.as_ref()?.0.0.clone();
+    Some(Place::Directory { path })
+}
+
+fn store(entry: &NamedEntry<SourceName, StoreFile>) -> Option<Place> {
+    match &entry.value.as_ref()?.0 {
+        StoreFile::Directory(file) => directory(file),
+        StoreFile::Zfs(file) => {
+            file.kind.0.as_ref()?;
+            let root = file.root.0.as_ref()?.0.0.clone();
+            Some(Place::Zfs { root })
+        }
     }
+}
+
+fn replica(entry: &NamedEntry<SourceName, ReplicaFile>) -> Option<Place> {
+    let file = match &entry.value.as_ref()?.0 {
+        ReplicaFile::Directory(file) => return directory(file),
+        ReplicaFile::Zfs(file) => file,
+    };
+    file.kind.0.as_ref()?;
+    let ssh = match file.ssh.value() {
+        Some(file) => Some(ssh(file)?),
+        None => None,
+    };
+    Some(Place::ZfsReplica {
+        root: file.root.0.as_ref()?.0.0.clone(),
+        mapping: file.mapping.value().copied().unwrap_or(ReplicaNames::WithPool),
+        raw: file.raw.value().is_none_or(|flag| flag.0),
+        ssh,
+    })
+}
+
+fn ssh(file: &SshFile) -> Option<Ssh> {
+    Some(Ssh {
+        host: file.host.0.as_ref()?.0.0.clone(),
+        user: file.user.value().map(|user| user.0.clone()),
+        port: file.port.value().map(|port| port.0),
+        key_file: file.key_file.value().map(|path| path.0.clone()),
+        known_hosts: file.known_hosts.0.as_ref()?.0.0.clone(),
+    })
 }
 
 fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Offsite> {

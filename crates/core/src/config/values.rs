@@ -473,3 +473,81 @@ impl Key for DatasetKey {
         }
     }
 }
+
+/// The name of a pool or dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DatasetRef(pub(crate) DatasetName);
+value_schema!(DatasetRef, { "type": "string", "pattern": DatasetName::PATTERN });
+
+impl Decode for DatasetRef {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"tank/services\"")?;
+        if text.starts_with('/') {
+            let hint = match text.trim_matches('/') {
+                "" => "name a pool or a dataset, as `zfs list` does".to_owned(),
+                name => format!("a dataset's name begins with its pool: did you mean {name:?}?"),
+            };
+            let message = format!("{} is a path, not the name of a dataset", quoted(text));
+            return bad(node, at, sink, message, hint);
+        }
+        match DatasetName::new(text) {
+            Ok(name) => Some(Self(name)),
+            Err(error) => bad(node, at, sink, error.to_string(), "write it as `zfs list` does"),
+        }
+    }
+}
+
+/// A host's name, address, or alias of ssh's configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct SshHost(pub(crate) String);
+value_schema!(SshHost, { "type": "string", "pattern": "^[A-Za-z0-9_.:%\\[\\]][A-Za-z0-9_.:%\\[\\]-]{0,254}$" });
+
+/// A user's name on another machine.
+#[derive(Debug, Clone)]
+pub(crate) struct SshUser(pub(crate) String);
+value_schema!(SshUser, { "type": "string", "pattern": "^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,254}$" });
+
+/// What ssh could take for an option, or a shell for more than a word, is none.
+fn ssh_word(text: &str, more: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+    !text.is_empty() && text.len() <= 255 && !text.starts_with('-') && text.chars().all(plain)
+}
+
+impl Decode for SshHost {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"nas.lan\"")?;
+        if ssh_word(text, "_.-:%[]") {
+            return Some(Self(text.to_owned()));
+        }
+        let hint = match text.split_once('@') {
+            Some((user, host)) if ssh_word(user, "_.-") && ssh_word(host, "_.-:%[]") => {
+                format!("write `host = {host:?}, user = {user:?}`")
+            }
+            _ => "the name or address that ssh connects to, as in \"nas.lan\"".to_owned(),
+        };
+        bad(node, at, sink, format!("{} is not a host", quoted(text)), hint)
+    }
+}
+
+impl Decode for SshUser {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"backup\"")?;
+        if ssh_word(text, "_.-") {
+            return Some(Self(text.to_owned()));
+        }
+        let message = format!("{} is not a user's name", quoted(text));
+        bad(node, at, sink, message, "letters, digits, `.`, `-` and `_`")
+    }
+}
+
+/// A TCP port.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Port(pub(crate) u16);
+value_schema!(Port, { "type": "integer", "minimum": 1, "maximum": 65535 });
+
+impl Decode for Port {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let number = number(node, at, sink, 1, 65535)?;
+        u16::try_from(number).ok().map(Self)
+    }
+}

@@ -36,6 +36,9 @@ const LOG_WORTH_IT: u64 = 256 * 1024;
 /// A log of this size, which each opening reads, is copied in any run.
 const LONGEST_LOG: u64 = 2 * 1024 * 1024;
 
+/// No reseed has had this many versions of the journal: what claims a newer one is damaged.
+const LATEST_PLAUSIBLE: i64 = 10_000;
+
 /// A [`Journal`] in one SQLite file, which may be missing, broken, locked, newer or unwritable.
 #[derive(Debug)]
 pub struct SqliteJournal {
@@ -80,6 +83,8 @@ enum Trouble {
     Unwritable(String),
     /// The disk says no at the moment: full, or failing.
     Later(String),
+    /// There is no memory, or damage made SQLite ask for two gigabytes of it.
+    NoMemory(String),
 }
 
 impl SqliteJournal {
@@ -136,6 +141,12 @@ impl SqliteJournal {
                     Err(trouble) => Err(trouble),
                 },
             };
+            let done = done.map_err(|trouble| match trouble {
+                Trouble::NoMemory(_) if is_damaged(&self.path) => {
+                    Trouble::Broken("it claims records larger than itself".to_owned())
+                }
+                other => other,
+            });
             match done {
                 Ok(value) => {
                     state.was_locked = false;
@@ -266,6 +277,7 @@ impl SqliteJournal {
                 (why, format!("check owner, mode and file system of {path}"), true)
             }
             Trouble::Later(why) => (why, format!("check the disk that holds {path}"), false),
+            Trouble::NoMemory(why) => (why, "give it more memory".to_owned(), false),
         };
         if for_good {
             state.read_only = Some(why.clone());
@@ -295,9 +307,10 @@ impl SqliteJournal {
                     found,
                     known: newest(),
                 },
-                Trouble::Broken(why) | Trouble::Unwritable(why) | Trouble::Later(why) => {
-                    JournalError::Unreadable { why }
-                }
+                Trouble::Broken(why)
+                | Trouble::Unwritable(why)
+                | Trouble::Later(why)
+                | Trouble::NoMemory(why) => JournalError::Unreadable { why },
             })
     }
 }
@@ -463,6 +476,9 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     match schema::look(&conn)? {
         Found::Version(version) if version == newest() => {}
+        Found::Version(version) if version > LATEST_PLAUSIBLE => {
+            return Err(Trouble::Broken(format!("it claims the version {version}")));
+        }
         Found::Version(version) if version > newest() => return Err(Trouble::Newer(version)),
         Found::Version(_) => schema::migrate(&mut conn, MIGRATIONS)?,
         Found::Empty => {
@@ -474,6 +490,19 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
     // A power cut may cost the last rows, never the file; a run does not wait for the disk.
     conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
     Ok(conn)
+}
+
+/// Whether SQLite itself finds something wrong with the file.
+fn is_damaged(path: &Path) -> bool {
+    let said = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .and_then(|conn| {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    });
+    said.is_ok_and(|said| said != "ok")
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -494,9 +523,8 @@ impl From<rusqlite::Error> for Trouble {
             | ErrorCode::PermissionDenied
             | ErrorCode::AuthorizationForStatementDenied => Self::Unwritable(why),
             ErrorCode::SystemIoFailure if code.extended_code != IOERR_SHORT_READ => Self::Later(why),
-            ErrorCode::DiskFull | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
-                Self::Later(why)
-            }
+            ErrorCode::DiskFull | ErrorCode::OperationInterrupted => Self::Later(why),
+            ErrorCode::OutOfMemory => Self::NoMemory(why),
             // Corrupt, no database at all, or tables that are not what the version promises.
             _ => Self::Broken(why),
         }

@@ -33,7 +33,10 @@ pub struct PlannedBackup {
 
 /// Backs up the newest state of a service to each of its repositories. Takes a snapshot first when there is none.
 pub async fn backup(engine: &Engine, cx: &Context, service: &Service) -> Vec<OpReport> {
-    let newest = newest_state(engine, cx, service).await;
+    let (newest, damaged) = match newest_state(engine, cx, service).await {
+        Ok((newest, damaged)) => (Ok(newest), damaged),
+        Err(error) => (Err(error), None),
+    };
     let newest = match newest {
         Ok(None) => match snapshot_name(None, &engine.clock.now().to_zoned(jiff::tz::TimeZone::UTC)) {
             Ok(name) => take(engine, cx, service, &name).await,
@@ -46,7 +49,7 @@ pub async fn backup(engine: &Engine, cx: &Context, service: &Service) -> Vec<OpR
     for repo in &service.offsite {
         let doing = Doing::begin(engine, cx, service, "backup", Some(repo.name()));
         reports.push(match &newest {
-            Ok(state) => one(doing, engine, cx, service, repo.as_ref(), state).await,
+            Ok(state) => one(doing, engine, cx, service, repo.as_ref(), state, damaged.as_ref()).await,
             Err(error) if error.kind() == OpKind::Guarded => {
                 doing.end_with(OpOutcome::Skipped, Some(error.report()))
             }
@@ -63,8 +66,8 @@ pub async fn backup_plan(engine: &Engine, cx: &Context, service: &Service) -> Ve
     for repo in &service.offsite {
         let (snapshots, error) = match &newest {
             Err(error) => (Vec::new(), Some(error.report())),
-            Ok(None) => (vec!["a new snapshot of every dataset".to_owned()], None),
-            Ok(Some(state)) => match stored(engine, cx, repo.as_ref()).await {
+            Ok((None, _)) => (vec!["a new snapshot of every dataset".to_owned()], None),
+            Ok((Some(state), _)) => match stored(engine, cx, repo.as_ref()).await {
                 Ok(stored) => (
                     state
                         .iter()
@@ -85,19 +88,21 @@ pub async fn backup_plan(engine: &Engine, cx: &Context, service: &Service) -> Ve
     plans
 }
 
-/// The newest snapshot that all datasets of the service have.
+/// The newest snapshot that all datasets of the service have, and one that is damaged, which may have been newer.
 async fn newest_state(
     engine: &Engine,
     cx: &Context,
     service: &Service,
-) -> Result<Option<Vec<Snapshot>>, OpError> {
+) -> Result<(Option<Vec<Snapshot>>, Option<Snapshot>), OpError> {
     let store = &service.store;
     let list = engine.within(cx, BUDGET, "listing snapshots", |cx| async move {
         store.list(&cx, &service.targets).await
     });
-    let snapshots = list.await.map_err(|e| e.convert(OpKind::Blocked))?;
+    let mut snapshots = list.await.map_err(|e| e.convert(OpKind::Blocked))?;
+    let damaged = snapshots.iter().find(|s| s.is_damaged()).cloned();
+    snapshots.retain(|s| !s.is_damaged());
     let Some(first) = service.targets.first() else {
-        return Ok(None);
+        return Ok((None, damaged));
     };
     // One that is dated in the future, by a clock that was wrong then, must not hide all that come after it.
     let now = engine.clock.now();
@@ -115,10 +120,10 @@ async fn newest_state(
             .map(|t| same(t.dataset.clone()).cloned())
             .collect();
         if let Some(state) = state {
-            return Ok(Some(state));
+            return Ok((Some(state), damaged));
         }
     }
-    Ok(None)
+    Ok((None, damaged))
 }
 
 async fn stored(
@@ -140,12 +145,24 @@ async fn one(
     service: &Service,
     repo: &dyn OffsiteRepo,
     state: &[Snapshot],
+    damaged: Option<&Snapshot>,
 ) -> OpReport {
     let stored = match stored(engine, cx, repo).await {
         Ok(stored) => stored,
         Err(error) => return doing.fail(error),
     };
-    let mut partial = None;
+    let mut partial = damaged.map(|damaged| {
+        let what = format!(
+            "the record of {}@{} is damaged: it may be newer than what is backed up",
+            damaged.dataset, damaged.name
+        );
+        OpError::new(OpKind::Failed, what)
+            .hint(format!(
+                "take a new one with `reseed snapshot {}`, then remove the damaged one",
+                service.name
+            ))
+            .report()
+    });
     let mut worked = false;
     for (target, snapshot) in service.targets.iter().zip(state) {
         if stored.contains(&snapshot.guid.into()) {

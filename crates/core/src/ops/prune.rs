@@ -56,7 +56,9 @@ pub async fn prune_plan(
         remove: Vec::new(),
     };
     for target in &service.targets {
-        let mine: Vec<&Snapshot> = snapshots.iter().filter(|s| s.dataset == target.dataset).collect();
+        // How old a damaged one is, nobody knows.
+        let is_mine = |s: &&Snapshot| s.dataset == target.dataset && !s.is_damaged();
+        let mine: Vec<&Snapshot> = snapshots.iter().filter(is_mine).collect();
         let inventory = Inventory {
             points: points(&mine),
             ..Inventory::default()

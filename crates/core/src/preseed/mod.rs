@@ -82,16 +82,25 @@ pub async fn preseed(
     reports.into_iter().map(|(_, report)| report).collect()
 }
 
-/// Whether each service has something for a preseed to do. Changes nothing; a service that can't be inspected has.
-pub async fn needed(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<bool> {
-    let clean = |list: &Vec<Inspection>| {
-        decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none())
-    };
+/// Reports on those services for which there is nothing to do, because all of their data is there, after one inspection of all
+/// of them; nothing on the others, for which [`preseed`] is to be called under their locks. Changes nothing but the journal.
+pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<Option<ServiceReport>> {
+    let clean =
+        |list: &[Inspection]| decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none());
     let inspections = inspect_all(engine, cx, services).await;
-    inspections
-        .iter()
-        .map(|answer| !answer.as_ref().is_ok_and(clean))
-        .collect()
+    let mut reports = Vec::with_capacity(services.len());
+    for (service, inspected) in services.iter().zip(inspections) {
+        reports.push(match inspected {
+            Ok(list) if clean(&list) => {
+                let walk = Walk::begin(engine, cx, service, engine.clock.monotonic());
+                Some(walk.preseed(Ok(list)).await)
+            }
+            _ => None,
+        });
+    }
+    let quick: Vec<ServiceReport> = reports.iter().flatten().cloned().collect();
+    record(engine, &quick, RunKind::Preseed);
+    reports
 }
 
 /// Says that a run has begun, so that one that never ends is known.

@@ -108,14 +108,10 @@ impl Walk<'_> {
             ),
         }
     }
-
-    /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
-    pub(super) fn cut_off(&self, inspections: &[Inspection]) -> Option<Outcome> {
-        cut_off(&self.service.name, inspections)
-    }
 }
 
-fn cut_off(service: &ServiceName, inspections: &[Inspection]) -> Option<Outcome> {
+/// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
+pub(super) fn cut_off(service: &ServiceName, inspections: &[Inspection]) -> Option<Outcome> {
     let left = inspections.iter().find_map(|inspection| {
         let leftover = inspection.leftover.as_ref().filter(|l| !l.promoted)?;
         let state = (leftover.source.clone(), leftover.point.taken_at);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::probe::{Probe, probe_all};
 use super::report::{Attempt, Outcome, ServiceReport, Stage};
 use super::restore::{Slot, Tried};
-use super::{Candidate, Decision, decide, group, order};
+use super::{Candidate, Decision, decide, group, order, several};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
 use crate::error::{ErrorReport, SourceError, SourceKind};
@@ -18,7 +18,7 @@ use crate::names::{PointId, SourceName};
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
 use crate::service::{Prefer, Service};
-use crate::store::{Inspection, Leftover, Replace, Settle};
+use crate::store::{Condition, Inspection, Leftover, Replace, Settle};
 
 /// One service's preseed while it runs.
 #[derive(Debug)]
@@ -75,9 +75,11 @@ impl<'a> Walk<'a> {
 
     async fn run(&mut self, inspections: &[Inspection]) -> Outcome {
         self.finish_promotions(inspections).await;
+        let finished = self.look_at_finished(inspections).await;
+        let inspections = finished.as_deref().unwrap_or(inspections);
         match decide(inspections) {
             Decision::Present => {
-                if let Some(outcome) = self.cut_off(inspections) {
+                if let Some(outcome) = several::cut_off(&self.service.name, inspections) {
                     return outcome;
                 }
                 self.cx.emit(Event::DataPresent {
@@ -251,6 +253,37 @@ impl<'a> Walk<'a> {
             Tried::Restored => Some(Outcome::Restored),
             Tried::Failed => None,
             Tried::Stop(outcome) => Some(outcome),
+        }
+    }
+
+    /// What a promotion that was cut off before its data could be seen (renamed, not mounted yet) looks like once it is
+    /// finished. None when nothing of the kind was there: what was seen before still holds.
+    async fn look_at_finished(&mut self, inspections: &[Inspection]) -> Option<Vec<Inspection>> {
+        let unseen = |i: &Inspection| {
+            i.condition != Condition::Populated && i.leftover.as_ref().is_some_and(|l| l.promoted)
+        };
+        if !inspections.iter().any(unseen) {
+            return None;
+        }
+        let store = &self.service.store;
+        let targets: Vec<Target> = inspections.iter().map(|i| i.target.clone()).collect();
+        let ask = &targets;
+        let looked = self
+            .engine
+            .within(
+                self.cx,
+                self.left_to_end(),
+                "inspecting the store",
+                |cx| async move { store.inspect(&cx, ask).await },
+            )
+            .await;
+        match looked {
+            Ok(list) if list.len() == targets.len() => Some(list),
+            Ok(_) => None,
+            Err(error) => {
+                self.warn(format!("what was finished could not be looked at: {error}"), None);
+                None
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::ErrorReport;
 use crate::names::{PointId, ServiceName, SourceName};
-use crate::point::Target;
+use crate::point::{RecoveryPoint, Target};
 use crate::service::Service;
 use crate::store::Inspection;
 
@@ -64,11 +64,18 @@ pub(crate) async fn plan_one(
     let probes = probe_all(engine, cx, service, &targets, service.policy.probe_budget).await;
     let mut sources = Vec::with_capacity(probes.len());
     let mut groups = Vec::with_capacity(probes.len());
+    let mut damaged = false;
     for (index, probe) in probes.iter().enumerate() {
         let (candidates, error) = match &probe.answer {
             Ok(points) => (group(index, &targets, points), None),
             Err(error) => (Vec::new(), Some(error.clone())),
         };
+        let all = candidates.len();
+        let candidates: Vec<Candidate> = candidates
+            .into_iter()
+            .filter(|c| !c.points.iter().any(RecoveryPoint::is_damaged))
+            .collect();
+        damaged |= candidates.len() < all;
         let best = candidates.first();
         sources.push(PlannedSource {
             source: service.sources[index].name().clone(),
@@ -90,6 +97,7 @@ pub(crate) async fn plan_one(
     }
     let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
         (false, _) => ("restore", None),
+        (true, _) if damaged => ("exhausted", Some("what the sources hold is damaged".to_owned())),
         (true, true) => ("first-start", None),
         (true, false) => (
             "exhausted",

@@ -257,14 +257,13 @@ fn sqlite(
     } else {
         rusqlite::Connection::open(&opened).map_err(sql)?
     };
-    let cancelled = || OpError::new(OpKind::Cancelled, "the check was cancelled");
     let flag = Arc::clone(stop);
     connection
         .progress_handler(STEPS, Some(move || flag.load(Ordering::Relaxed)))
         .map_err(sql)?;
     let answer = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
     if stop.load(Ordering::Relaxed) {
-        return Err(cancelled());
+        return Err(OpError::new(OpKind::Cancelled, "the check was cancelled"));
     }
     let answer: String = answer.map_err(sql)?;
     if answer == "ok" {

@@ -48,6 +48,10 @@ pub trait ReplicaLab: Send + Sync {
     async fn diverge(&self, target: &Target);
     /// Takes the replica away, or brings it back.
     fn set_reachable(&self, reachable: bool);
+    /// After how many polls a transfer is cancelled, one transfer each, rising. A lab where everything is slow names fewer.
+    fn interruptions(&self) -> Vec<usize> {
+        (1..20).collect()
+    }
     /// What went wrong besides: asserted to be nothing when a test ends.
     fn violations(&self) -> Vec<String> {
         Vec::new()
@@ -239,13 +243,13 @@ pub async fn p04_an_interrupted_transfer_leaves_nothing_that_looks_complete(lab:
     let mut expected: Vec<(Snapshot, Listing)> = Vec::new();
     let target = lab.target("t");
     write_odd_tree(lab.files(), &target.mountpoint);
-    for polls in 1..20 {
-        let made = change(lab, &cx, &target, &format!("s{polls}"), polls).await;
+    let mut before = lab.copies(&target).await;
+    for polls in lab.interruptions() {
+        let minutes = i64::try_from(polls).expect("a small number");
+        let made = change(lab, &cx, &target, &format!("s{polls}"), minutes).await;
         expected.push((made, lab.files().list(&target.mountpoint)));
         let next = plan(lab, &cx, &[&target]).await;
-        let before = lab.copies(&target).await;
         let stop = context("p04");
-        let polls = usize::try_from(polls).expect("a small number");
         let result = cancelled_after(&stop, polls, lab.replicator().execute(&stop, &next)).await;
         let after = lab.copies(&target).await;
         all_kept(&before, &after);
@@ -259,6 +263,7 @@ pub async fn p04_an_interrupted_transfer_leaves_nothing_that_looks_complete(lab:
         if let Err(error) = result {
             failed::<(), _>(Err(error), &[ReplicateKind::Cancelled]);
         }
+        before = after;
     }
     let last = plan(lab, &cx, &[&target]).await;
     if !last.steps.is_empty() {

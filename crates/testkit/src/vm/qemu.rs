@@ -60,7 +60,7 @@ pub struct Config {
     pub dir: PathBuf,
     /// Memory; half of it is what the guest can have in `/tmp`. The host gives it as it is used.
     pub memory_mib: u32,
-    /// Virtual processors.
+    /// Virtual processors. Where instructions are emulated, two machines with one each do twice the work of one with two.
     pub cpus: u32,
     /// Disks, in order.
     pub disks: Vec<Disk>,
@@ -75,12 +75,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// A machine with 4 GiB, two processors and no disk, whose files are in `dir`.
+    /// A machine with 4 GiB, one processor and no disk, whose files are in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             memory_mib: 4096,
-            cpus: 2,
+            cpus: 1,
             disks: Vec::new(),
             init: Init::Script,
             units: Vec::new(),
@@ -292,7 +292,7 @@ mod tests {
         config.init = Init::Systemd;
         assert_eq!(
             words(&config, Accel::Emulated, Console::File),
-            "-accel tcg,thread=multi -cpu Westmere,+rdrand -m 4096M -smp 2 -display none -monitor none -nic none \
+            "-accel tcg,thread=multi -cpu Westmere,+rdrand -m 4096M -smp 1 -display none -monitor none -nic none \
              -kernel /boot/vmlinuz-1 -initrd /c/initrd -pidfile /d,1/qemu.pid \
              -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
              -virtfs local,path=/d,,1/share,mount_tag=share,security_model=none \

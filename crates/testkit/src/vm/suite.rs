@@ -106,15 +106,15 @@ pub async fn run(plan: &Plan, seen: &(dyn Fn(Event) + Send + Sync)) {
         worker.work(&inside).await;
         worker
     };
-    let others = async {
-        join_all((1..plan.machines).map(async |number| machine(number).await.end().await)).await;
-    };
-    let host = async {
+    // More machines than processors take longer than one after the other; those of the host's tests count.
+    let first = async {
         while let Some(test) = next(&here) {
             seen(Event::Ended(on_host(&test, plan.limit).await));
         }
+        machine(0).await
     };
-    let (mut first, (), ()) = tokio::join!(machine(0), others, host);
+    let others = join_all((1..plan.machines).map(async |number| machine(number).await.end().await));
+    let (mut first, _) = tokio::join!(first, others);
     first.work(&inside_alone).await;
     first.end().await;
     while let Some(test) = next(&here_alone) {

@@ -82,7 +82,7 @@ impl Lab {
     pub(super) async fn protect(&self) -> Result<(), OpError> {
         let s = &self.session;
         for (_, place) in s.places() {
-            place.init(&s.cx).await.map_err(|e| e.convert(OpKind::Failed))?;
+            place.init(&s.cx).await?;
         }
         for (_, repo) in s.repos() {
             if repo.open(&s.cx).await.is_err() {

@@ -1,0 +1,179 @@
+//! [`SnapshotFiles`]: the files of a ZFS snapshot, all or a part of them, copied into a directory.
+//!
+//! The other two sources bring back a dataset as a whole, which is what a service needs. This one is for those who want
+//! one path back, or a tree beside the live one, or proof that it can be read: the snapshot is mounted read-only in a
+//! place of ours and copied by the directory store's copier. Every block that is read is checked by ZFS.
+//!
+//! Not over ssh: there is nothing to mount here.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reseed_core::clock::Clock;
+use reseed_core::error::{Effect, SourceError, SourceKind};
+use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
+use reseed_core::store::{Delivery, Staging};
+use reseed_core::{Context, RestoreSource};
+
+use super::local::LocalSource;
+use super::replica::ReplicaSource;
+use super::store::NativeStore;
+use super::tool::{Tool, not_cancelled};
+use super::{names, points, work};
+use crate::dir::{check_scope, copy_out};
+
+/// Restores files out of snapshots.
+#[derive(Debug, Clone)]
+pub struct SnapshotFiles {
+    of: Of,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Clone)]
+enum Of {
+    Local(LocalSource),
+    Replica(ReplicaSource),
+}
+
+impl SnapshotFiles {
+    /// Out of a store's own snapshots.
+    pub fn of_local(source: LocalSource, clock: Arc<dyn Clock>) -> Self {
+        let of = Of::Local(source);
+        Self { of, clock }
+    }
+
+    /// Out of a replica's.
+    pub fn of_replica(source: ReplicaSource, clock: Arc<dyn Clock>) -> Self {
+        let of = Of::Replica(source);
+        Self { of, clock }
+    }
+
+    fn source(&self) -> &dyn RestoreSource {
+        match &self.of {
+            Of::Local(source) => source,
+            Of::Replica(source) => source,
+        }
+    }
+
+    /// Where the points are, and what they are called there.
+    fn place(&self, target: &Target) -> Result<(&NativeStore, &Tool, DatasetName), SourceError> {
+        match &self.of {
+            Of::Local(source) => {
+                let store = source.store();
+                Ok((store, &store.tool, target.dataset.clone()))
+            }
+            Of::Replica(source) => Ok((source.store(), source.there(), source.replica(target)?)),
+        }
+    }
+
+    fn here_only(&self, tool: &Tool) -> Result<(), SourceError> {
+        if tool.is_local() {
+            return Ok(());
+        }
+        let name = self.name();
+        let what =
+            format!("{name} is on another machine, so its snapshots can't be mounted to copy files out of");
+        Err(SourceError::new(SourceKind::Unsupported, what).hint(format!(
+            "restore from another source with `--from`; or copy the files there, out of `.zfs/snapshot` of a clone; \
+             a whole service comes back from {name} as ever"
+        )))
+    }
+}
+
+#[async_trait]
+impl RestoreSource for SnapshotFiles {
+    fn name(&self) -> &SourceName {
+        self.source().name()
+    }
+
+    fn caps(&self) -> SourceCaps {
+        SourceCaps {
+            kind: match &self.of {
+                Of::Local(_) => SourceClass::Local,
+                Of::Replica(_) => SourceClass::Replica,
+            },
+            delivery: Delivery::Files,
+            partial: true,
+            verifies: true,
+        }
+    }
+
+    async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
+        self.source().points(cx, target).await
+    }
+
+    async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        check_scope(&request.scope)?;
+        let (_, tool, lineage) = self.place(&request.target)?;
+        self.here_only(tool)?;
+        let original = points::exact(tool, cx, &request.point, &lineage).await?;
+        let (what, bytes) = match &request.scope {
+            Scope::Whole => ("its files".to_owned(), Some(original.referenced)),
+            Scope::Path(path) => (format!("{path:?}"), None),
+        };
+        Ok(RestorePlan {
+            request: request.clone(),
+            bytes,
+            steps: vec![
+                format!(
+                    "mount {} read-only in a place of reseed's own",
+                    request.point.locator
+                ),
+                format!("copy {what} out of it, and unmount it"),
+            ],
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        let (request, point) = (&plan.request, &plan.request.point);
+        let (store, tool, lineage) = self.place(&request.target)?;
+        self.here_only(tool)?;
+        let original = points::exact(tool, cx, point, &lineage).await?;
+        let full = format!("{}@{}", original.dataset, original.name);
+        // One place for a dataset: what a run that was killed left mounted is taken over by the next.
+        let place = names::place(&store.places, "files", &original.dataset);
+        work::mount::<SourceKind>(full.clone(), place.clone(), true).await?;
+        let copied = copy_out(
+            cx,
+            Arc::clone(&self.clock),
+            place.clone(),
+            request.target.dataset.clone(),
+            &request.scope,
+            staging,
+        )
+        .await;
+        // What was copied is no less there when the place can't be unmounted; the next run does it.
+        let unmounted = work::unmount::<SourceKind>(place).await;
+        let mut copied = copied?;
+        if let Err(error) = unmounted {
+            copied.warnings.push(error.to_string());
+        }
+        if copied.entries == 0 {
+            let what = match &request.scope {
+                Scope::Whole => format!("recovery point {} of {} is empty", point.id, point.dataset),
+                Scope::Path(path) => format!(
+                    "there is no {path:?} in recovery point {} of {}",
+                    point.id, point.dataset
+                ),
+            };
+            let error = SourceError::new(SourceKind::NothingRestored, what);
+            return Err(error.effect(Effect::StagingOnly));
+        }
+        Ok(Restored {
+            bytes: copied.bytes,
+            files: copied.files,
+            reused: copied.reused,
+            checked: vec![format!("ZFS checked every block that was read of {full}")],
+            warnings: copied.warnings,
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! What is to be reached, as ratios against the bare commands in the same run. Each leaves a line for `cargo xtask bench zfs`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reseed_backend_zfs::zfs::ReplicaSource;
+use reseed_core::clock::{Clock as _, SystemClock};
+use reseed_core::exec::SystemRunner;
+use reseed_core::point::Target;
+use reseed_core::preseed::{Outcome, preseed};
+use reseed_core::retention::{self, Inventory, Point};
+use reseed_core::source::{RestoreRequest, Scope};
+use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
+use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
+use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::files::Files as _;
+use reseed_testkit::vm::guest;
+
+use crate::chain::{Chain, noise};
+use crate::lab::{run, sure};
+use crate::vm_survive_many::many;
+
+fn median(mut all: Vec<Duration>) -> f64 {
+    all.sort();
+    all[all.len() / 2].as_secs_f64()
+}
+
+/// What a ratio must be.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// Leaves the line that `cargo xtask bench` reads; whether the goal is reached.
+fn reached(name: &str, (ours, reference): (f64, f64), ratio: f64, goal: Goal) -> bool {
+    let (well, goal) = match goal {
+        Goal::AtLeast(least) => (ratio >= least, format!(">= {least}")),
+        Goal::AtMost(most) => (ratio <= most, format!("<= {most}")),
+    };
+    let line = format!("{name}\t{ours:.3} s\t{reference:.3} s\t{ratio:.3}\t{goal}\t{well}\n");
+    print!("ratio\t{line}");
+    let file = std::path::Path::new(guest::SHARE).join("ratios");
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)
+        .unwrap();
+    std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    well
+}
+
+#[test]
+fn vm_alone_bench_zfs_replica_restore() {
+    block_on(async {
+        const MIB: usize = 512;
+        let chain = Chain::new("2G");
+        let target = chain.pool.target("t");
+        sure(["zfs", "create", target.dataset.as_str()]);
+        let part = noise(16 << 20);
+        for at in 0..MIB / 16 {
+            chain
+                .pool
+                .files
+                .write(&target.mountpoint.join(format!("part{at}")), &part);
+        }
+        // Measured, as snapshots of a service are: what was measured needn't be counted again.
+        crate::source_lab::snapshot(&chain.pool, &target, "one", 1, true).await;
+        let replicator = chain.replicator(0, &chain.pool.store);
+        let cx = context("bench");
+        let plan = replicator.plan(&cx, std::slice::from_ref(&target)).await.unwrap();
+        replicator.execute(&cx, &plan).await.unwrap();
+        chain.lose(&target);
+        sure(["zpool", "sync"]);
+        let replica = format!("{}@one", chain.replica(0, &target));
+        let bare = format!("{}/svc/bare", chain.pool.pool);
+        let line = format!("zfs send -p -L -c -e '{replica}' | zfs receive -u -x mountpoint '{bare}'");
+        let service = chain.service(&[&target]);
+        let source: &ReplicaSource = &chain.source(0);
+        let store = &chain.pool.store;
+        let (clock, mut ours, mut theirs) = (SystemClock::new(), Vec::new(), Vec::new());
+        let points = source.points(&cx, &target).await.unwrap();
+        let request = RestoreRequest {
+            target: target.clone(),
+            point: points[0].clone(),
+            scope: Scope::Whole,
+        };
+        let stage = StageRequest {
+            target: target.clone(),
+            purpose: StagePurpose::Restore {
+                point: points[0].clone(),
+                delivery: Delivery::Native,
+            },
+        };
+        for _ in 0..3 {
+            let began = clock.monotonic();
+            sure(["sh", "-c", &line]);
+            theirs.push(clock.monotonic() - began);
+            sure(["zfs", "destroy", "-r", &bare]);
+            sure(["zpool", "sync"]);
+            // From asking what there is to the dataset that is ready to be verified.
+            let began = clock.monotonic();
+            let plan = source.plan(&cx, &request).await.unwrap();
+            let staging = store.stage(&cx, &stage).await.unwrap();
+            source.execute(&cx, &plan, &staging).await.unwrap();
+            ours.push(clock.monotonic() - began);
+            store.settle(&cx, &Settle::Discard { staging }).await.unwrap();
+            sure(["zpool", "sync"]);
+        }
+        drop(service);
+        let (ours, theirs) = (median(ours), median(theirs));
+        let what = "zfs: restore of 512 MiB from a replica (speed)";
+        assert!(reached(what, (ours, theirs), theirs / ours, Goal::AtLeast(0.95)));
+    });
+}
+
+#[test]
+fn vm_alone_bench_zfs_preseed_present() {
+    block_on(async {
+        let chain = Chain::new("1G");
+        let targets = many(&chain.pool, 50);
+        let runner = Arc::new(SystemRunner::new());
+        let store = Arc::new(chain.store(runner));
+        let services: Vec<_> = targets
+            .iter()
+            .map(|target| {
+                let mut service = chain.service(&[target]);
+                service.store = store.clone();
+                service
+            })
+            .collect();
+        let all: Vec<_> = services.iter().collect();
+        let columns = "type,guid,mountpoint,canmount,origin,receive_resume_token,reseed:marker,reseed:stage";
+        let mut line = format!("exec zfs get -Hp -o name,property,value,source {columns}");
+        for target in &targets {
+            let _ = write!(
+                line,
+                " {0} {1}/svc/.reseed-stage:{2}",
+                target.dataset,
+                chain.pool.pool,
+                target.dataset.leaf()
+            );
+        }
+        line.push_str(" >/dev/null 2>&1");
+        let (clock, mut ours, mut theirs) = (SystemClock::new(), Vec::new(), Vec::new());
+        for _ in 0..7 {
+            let began = clock.monotonic();
+            let _ = run(["sh", "-c", &line]);
+            theirs.push(clock.monotonic() - began);
+            let began = clock.monotonic();
+            let reports = preseed(
+                &chain.engine,
+                &context("present"),
+                &all,
+                chain.engine.clock.monotonic(),
+            )
+            .await;
+            ours.push(clock.monotonic() - began);
+            assert!(
+                reports
+                    .iter()
+                    .all(|report| report.outcome == Outcome::DataPresent)
+            );
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let what = "zfs: preseed of 50 present datasets";
+        assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.3)));
+    });
+}
+
+/// So many snapshots of each, one of all datasets at a time: a channel program takes no two of one dataset.
+fn snapshots(per: usize, targets: &[Target], prefix: &str) {
+    let mut line = format!("set -e; for i in $(seq {per}); do zfs snapshot");
+    for target in targets {
+        let _ = write!(line, " {}@{prefix}$i''_hourly", target.dataset);
+    }
+    line.push_str("; done");
+    sure(["sh", "-c", &line]);
+}
+
+#[test]
+fn vm_alone_bench_zfs_plan_retention() {
+    block_on(async {
+        // A tenth of the goal's number: making them is what takes the time, and both sides are linear.
+        const DATASETS: usize = 50;
+        const EACH: usize = 200;
+        let chain = Chain::new("1G");
+        let targets = many(&chain.pool, DATASETS);
+        snapshots(EACH, &targets, "autosnap_");
+        let columns =
+            "name,guid,createtxg,creation,userrefs,referenced,reseed:taken,reseed:unseeded,reseed:digest";
+        let mut line = format!("exec zfs list -Hp -t snapshot -d 1 -o {columns}");
+        for target in &targets {
+            let _ = write!(line, " {}", target.dataset);
+        }
+        line.push_str(" >/dev/null");
+        let policy = retention::Policy::Sanoid(retention::sanoid::Policy {
+            hourly: Some(24),
+            ..Default::default()
+        });
+        let (clock, cx) = (SystemClock::new(), context("plan"));
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let began = clock.monotonic();
+            sure(["sh", "-c", &line]);
+            theirs.push(clock.monotonic() - began);
+            let began = clock.monotonic();
+            let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
+            assert_eq!(listed.len(), DATASETS * EACH);
+            for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
+                let points = part
+                    .iter()
+                    .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
+                    .collect();
+                let inventory = Inventory {
+                    points,
+                    ..Inventory::default()
+                };
+                let plan = retention::plan(inventory, &policy, clock.now());
+                assert_eq!(plan.keep.len() + plan.remove.len(), EACH);
+            }
+            ours.push(clock.monotonic() - began);
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        let what = "zfs: listing and planning over 10,000 snapshots";
+        assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.2)));
+    });
+}
+
+#[test]
+fn vm_alone_bench_zfs_prune() {
+    block_on(async {
+        let chain = Chain::new("1G");
+        let targets = many(&chain.pool, 20);
+        snapshots(100, &targets, "autosnap_");
+        let (clock, cx) = (SystemClock::new(), context("prune"));
+        let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
+        assert_eq!(listed.len(), 2000);
+        // Three of each.
+        let mut doomed = Vec::new();
+        let mut by_process = Vec::new();
+        for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
+            doomed.extend(part[..3].iter().map(reseed_core::point::Snapshot::reference));
+            by_process.extend(
+                part[3..6]
+                    .iter()
+                    .map(|one| format!("{}@{}", one.dataset, one.name)),
+            );
+        }
+        let began = clock.monotonic();
+        let pruned = chain.pool.store.prune(&cx, &doomed).await.unwrap();
+        let ours = clock.monotonic() - began;
+        assert!(pruned.len() == 60 && pruned.iter().all(|one| one.kept.is_none()));
+        // As sanoid does it, without its listings: a process each.
+        let began = clock.monotonic();
+        for one in &by_process {
+            sure(["zfs", "destroy", one]);
+        }
+        let theirs = clock.monotonic() - began;
+        let (ours, theirs) = (ours.as_secs_f64(), theirs.as_secs_f64());
+        let what = "zfs: pruning 60 of 2,000, against 60 times `zfs destroy`";
+        assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(0.67)));
+        let left = chain.pool.store.list(&cx, &targets).await.unwrap();
+        assert_eq!(left.len(), 1880);
+    });
+}

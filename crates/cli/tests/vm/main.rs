@@ -1,0 +1,14 @@
+//! The command on real ZFS: protect, break and heal, inside of the virtual machine (`cargo xtask vm`).
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+mod files;
+mod heal;
+#[path = "../it/lab.rs"]
+#[allow(
+    dead_code,
+    reason = "the lab of directories is of no use here, only how the program is run"
+)]
+mod lab;
+mod pools;
+mod zfs_lab;

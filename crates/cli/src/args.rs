@@ -60,7 +60,7 @@ pub(crate) enum Cmd {
     /// Take a snapshot
     Snapshot(SnapshotArgs),
     /// Send snapshots to the replicas
-    Replicate(Change),
+    Replicate(ReplicateArgs),
     /// Back up to the off-site repositories
     Backup(Change),
     /// Put missing data back before a service starts; data that is there is never touched
@@ -118,6 +118,16 @@ pub(crate) struct Services {
     /// Every service
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplicateArgs {
+    #[command(flatten)]
+    pub(crate) change: Change,
+
+    /// At once. It always does; for those who want to say so beside a timer
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 #[derive(Debug, Args)]

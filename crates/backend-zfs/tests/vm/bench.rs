@@ -21,20 +21,20 @@ use crate::chain::{Chain, noise};
 use crate::lab::{run, sure};
 use crate::vm_survive_many::many;
 
-fn median(mut all: Vec<Duration>) -> f64 {
+pub(crate) fn median(mut all: Vec<Duration>) -> f64 {
     all.sort();
     all[all.len() / 2].as_secs_f64()
 }
 
 /// What a ratio must be.
 #[derive(Debug, Clone, Copy)]
-enum Goal {
+pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
 }
 
 /// Leaves the line that `cargo xtask bench` reads; whether the goal is reached.
-fn reached(name: &str, (ours, reference): (f64, f64), ratio: f64, goal: Goal) -> bool {
+pub(crate) fn reached(name: &str, (ours, reference): (f64, f64), ratio: f64, goal: Goal) -> bool {
     let (well, goal) = match goal {
         Goal::AtLeast(least) => (ratio >= least, format!(">= {least}")),
         Goal::AtMost(most) => (ratio <= most, format!("<= {most}")),
@@ -170,7 +170,7 @@ fn vm_alone_bench_zfs_preseed_present() {
 }
 
 /// So many snapshots of each, one of all datasets at a time: a channel program takes no two of one dataset.
-fn snapshots(per: usize, targets: &[Target], prefix: &str) {
+pub(crate) fn snapshots(per: usize, targets: &[Target], prefix: &str) {
     let mut line = format!("set -e; for i in $(seq {per}); do zfs snapshot");
     for target in targets {
         let _ = write!(line, " {}@{prefix}$i''_hourly", target.dataset);
@@ -225,43 +225,5 @@ fn vm_alone_bench_zfs_plan_retention() {
         let (ours, theirs) = (median(ours), median(theirs));
         let what = "zfs: listing and planning over 10,000 snapshots";
         assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.2)));
-    });
-}
-
-#[test]
-fn vm_alone_bench_zfs_prune() {
-    block_on(async {
-        let chain = Chain::new("1G");
-        let targets = many(&chain.pool, 20);
-        snapshots(100, &targets, "autosnap_");
-        let (clock, cx) = (SystemClock::new(), context("prune"));
-        let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
-        assert_eq!(listed.len(), 2000);
-        // Three of each.
-        let mut doomed = Vec::new();
-        let mut by_process = Vec::new();
-        for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
-            doomed.extend(part[..3].iter().map(reseed_core::point::Snapshot::reference));
-            by_process.extend(
-                part[3..6]
-                    .iter()
-                    .map(|one| format!("{}@{}", one.dataset, one.name)),
-            );
-        }
-        let began = clock.monotonic();
-        let pruned = chain.pool.store.prune(&cx, &doomed).await.unwrap();
-        let ours = clock.monotonic() - began;
-        assert!(pruned.len() == 60 && pruned.iter().all(|one| one.kept.is_none()));
-        // As sanoid does it, without its listings: a process each.
-        let began = clock.monotonic();
-        for one in &by_process {
-            sure(["zfs", "destroy", one]);
-        }
-        let theirs = clock.monotonic() - began;
-        let (ours, theirs) = (ours.as_secs_f64(), theirs.as_secs_f64());
-        let what = "zfs: pruning 60 of 2,000, against 60 times `zfs destroy`";
-        assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(0.67)));
-        let left = chain.pool.store.list(&cx, &targets).await.unwrap();
-        assert_eq!(left.len(), 1880);
     });
 }

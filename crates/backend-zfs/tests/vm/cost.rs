@@ -1,14 +1,10 @@
-//! What a replication costs: processes, counted; and time against the bare commands, both measured in turn.
-
-#![allow(clippy::print_stderr, reason = "what was measured is for a person to read")]
+//! What a replication costs: processes, counted. What it takes is in `bench_replicate`, in the same lab.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
 use reseed_core::Replicator;
-use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::exec::{Command, Runner as _, SystemRunner};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
@@ -19,24 +15,24 @@ use tokio_util::sync::CancellationToken;
 use crate::lab::{Counting, Pool, name, sure};
 
 /// A store with datasets, and two replicas of it in a second pool: ours, and one that bare commands feed.
-struct Lab {
-    pool: Pool,
-    back: Pool,
-    targets: Vec<Target>,
+pub(crate) struct Lab {
+    pub(crate) pool: Pool,
+    pub(crate) back: Pool,
+    pub(crate) targets: Vec<Target>,
     counting: Arc<Counting>,
     ours: NativeReplicator,
     round: u32,
 }
 
 impl Lab {
-    fn new(datasets: usize) -> Self {
+    pub(crate) fn new(datasets: usize) -> Self {
         let (pool, back) = (Pool::new(), Pool::new());
         let targets: Vec<Target> = (0..datasets).map(|at| pool.target(&format!("t{at}"))).collect();
         for target in &targets {
             sure(["zfs", "create", target.dataset.as_str()]);
             pool.files.write(&target.mountpoint.join("data"), &[7; 50_000]);
         }
-        for root in ["ours", "bare"] {
+        for root in ["ours", "bare", "syncoid"] {
             sure([
                 "zfs",
                 "create",
@@ -60,7 +56,7 @@ impl Lab {
     }
 
     /// Something new in every dataset, with a snapshot.
-    fn change(&mut self) {
+    pub(crate) fn change(&mut self) {
         self.round += 1;
         for target in &self.targets {
             let data = self.round.to_le_bytes().repeat(10_000);
@@ -79,7 +75,7 @@ impl Lab {
         sure(["zpool", "sync", &self.pool.pool, &self.back.pool]);
     }
 
-    async fn send(&self) -> usize {
+    pub(crate) async fn send(&self) -> usize {
         let cx = context("cost");
         let plan = self.ours.plan(&cx, &self.targets).await.unwrap();
         let report = self.ours.execute(&cx, &plan).await.unwrap();
@@ -92,7 +88,7 @@ impl Lab {
     }
 
     /// The same by hand: for each dataset a pipe, one after the other.
-    async fn pipes(&self) {
+    pub(crate) async fn pipes(&self) {
         let (runner, never) = (SystemRunner::new(), CancellationToken::new());
         for target in &self.targets {
             let leaf = target.dataset.as_str().rsplit('/').next().unwrap();
@@ -126,7 +122,7 @@ impl Lab {
     }
 
     /// What has to be asked before a pipe can be typed: what is there, and what is here.
-    async fn lists(&self) {
+    pub(crate) async fn lists(&self) {
         let (runner, never) = (SystemRunner::new(), CancellationToken::new());
         for of in [
             format!("{}/svc", self.pool.pool),
@@ -178,71 +174,5 @@ fn one_increment_takes_its_pipe_two_listings_and_a_bookmark() {
         lab.started();
         assert_eq!(lab.send().await, 1);
         assert_eq!(lab.started(), 1 + 1 + 2 + 1);
-    });
-}
-
-fn median(mut of: Vec<Duration>) -> f64 {
-    of.sort();
-    of[of.len() / 2].as_secs_f64()
-}
-
-/// Medians of rounds in turn: ours, the bare pipes, and the listings before them.
-async fn measured(datasets: usize, rounds: u32) -> (f64, f64, f64) {
-    let mut lab = Lab::new(datasets);
-    let clock = SystemClock::new();
-    let (mut ours, mut pipes, mut lists) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=rounds {
-        lab.change();
-        // Who is first alternates.
-        for who in [round % 2, (round + 1) % 2] {
-            let began = clock.monotonic();
-            if who == 0 {
-                assert_eq!(lab.send().await, datasets);
-                ours.push(clock.monotonic().saturating_sub(began));
-            } else {
-                lab.lists().await;
-                lists.push(clock.monotonic().saturating_sub(began));
-                let began = clock.monotonic();
-                lab.pipes().await;
-                pipes.push(clock.monotonic().saturating_sub(began));
-            }
-        }
-    }
-    // The first round was in full.
-    for all in [&mut ours, &mut pipes, &mut lists] {
-        all.remove(0);
-    }
-    (median(ours), median(pipes), median(lists))
-}
-
-#[test]
-fn vm_alone_bench_one_increment() {
-    block_on(async {
-        let (ours, pipe, lists) = measured(1, 9).await;
-        let one = ours / (pipe + lists);
-        eprintln!(
-            "one increment: ours {ours:.3} s, bare pipe {pipe:.3} s, with two listings {:.3} s: {one:.2}x of the bare commands, \
-             {:.2}x of the pipe alone",
-            pipe + lists,
-            ours / pipe
-        );
-        assert!(one <= 1.3, "one increment: {one:.2}x of its bare commands");
-    });
-}
-
-#[test]
-fn vm_alone_bench_twenty_increments() {
-    block_on(async {
-        let (ours, pipes, lists) = measured(20, 3).await;
-        let twenty = ours / pipes;
-        eprintln!(
-            "20 increments: ours {ours:.3} s, a serial loop of bare pipes {pipes:.3} s: {twenty:.2}x; with two listings {:.3} s: {:.2}x",
-            pipes + lists,
-            ours / (pipes + lists)
-        );
-        assert!(
-            twenty <= 1.0,
-            "20 increments: {twenty:.2}x of a serial loop of bare pipes"
-        );
     });
 }

@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod bench_replicate;
 mod chain;
 mod lab;
 mod replica_lab;

@@ -54,7 +54,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
     let answer = match &cli.command {
         Cmd::Status(args) => status::run(args, &session).await,
         Cmd::Snapshot(args) => snapshot::run(args, &session).await,
-        Cmd::Replicate(args) => replicate::run(args, &session).await,
+        Cmd::Replicate(args) => replicate::run(&args.change, &session).await,
         Cmd::Backup(args) => backup::run(args, &session).await,
         Cmd::Preseed(args) => preseed::run(args, &session).await,
         Cmd::Restore(args) => restore::run(args, &session).await,

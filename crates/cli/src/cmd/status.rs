@@ -1,9 +1,13 @@
 //! `reseed status`
 
+use jiff::Timestamp;
 use reseed_core::error::OpError;
+use reseed_core::names::{ServiceName, SourceName};
 use reseed_core::point::Marker;
 use reseed_core::preseed::{self, PlannedSource, ServicePlan};
+use reseed_core::service::Service;
 use reseed_core::store::{Condition, Inspection};
+use serde::Serialize;
 use serde_json::json;
 
 use super::pools;
@@ -12,6 +16,18 @@ use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
 use crate::ui::{self, Mood, Table, printable};
+
+/// Seconds that a replica's newest snapshot may be old. Replication is meant to run at least daily.
+const MOST_LAG: i64 = 24 * 3600;
+
+/// A replica that is behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Lagging {
+    service: ServiceName,
+    replica: SourceName,
+    /// Seconds since what it has at the newest was taken.
+    lag: i64,
+}
 
 pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, OpError> {
     let services = session.services_or_all(&args.services)?;
@@ -71,6 +87,16 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
         }
     }
+    let lagging = lagging(&services, &plans, now);
+    for behind in &lagging {
+        notes.push_str(&format!(
+            "{}: its newest snapshot on {} is {} old\n  hint: `reseed replicate --now {}` sends what is missing\n",
+            behind.service,
+            behind.replica,
+            ui::span(behind.lag),
+            behind.service,
+        ));
+    }
     let pools = pools::health(session).await;
     let (shown, sick) = match &pools {
         Ok(pools) => (
@@ -82,7 +108,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             true,
         ),
     };
-    let mut answer = json!({ "services": plans });
+    let mut answer = json!({ "services": plans, "lagging": lagging });
     if !session.pool_names().is_empty() {
         answer["pools"] = match &pools {
             Ok(pools) => json!(pools),
@@ -95,12 +121,35 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     };
     let exit = if plans.iter().any(|p| p.action == "blocked") {
         Exit::Blocked
-    } else if sick || plans.iter().any(wanting) {
+    } else if sick || !lagging.is_empty() || plans.iter().any(wanting) {
         Exit::Partial
     } else {
         Exit::Ok
     };
     Ok(Answer::new(&answer, format!("{table}{notes}{shown}"), exit))
+}
+
+fn lagging(services: &[&Service], plans: &[ServicePlan], now: Timestamp) -> Vec<Lagging> {
+    let mut all = Vec::new();
+    for plan in plans {
+        let service = services.iter().find(|service| service.name == plan.service);
+        let is_replica =
+            |name: &SourceName| service.is_some_and(|s| s.replicators.iter().any(|r| r.name() == name));
+        let replicas = plan.sources.iter().filter(|s| is_replica(&s.source));
+        all.extend(replicas.filter_map(|source| {
+            Some(Lagging {
+                service: plan.service.clone(),
+                replica: source.source.clone(),
+                lag: too_old(source.taken_at?, now)?,
+            })
+        }));
+    }
+    all
+}
+
+/// The age of what was taken then, in seconds, when that is more than a replica may be behind.
+fn too_old(taken_at: Timestamp, now: Timestamp) -> Option<i64> {
+    Some(now.as_second() - taken_at.as_second()).filter(|lag| *lag > MOST_LAG)
 }
 
 fn is_unseeded(plan: &ServicePlan) -> bool {
@@ -129,4 +178,21 @@ fn source(session: &Session, source: &PlannedSource) -> String {
         (None, states) => (Mood::Good, states.to_string()),
     };
     session.ui.paint(mood, &format!("{}:{words}", source.source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_may_be_a_day_behind() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (taken_at, lag) in [
+            ("2026-11-23T13:00:00Z", None),
+            ("2026-11-22T12:00:00Z", None),
+            ("2026-11-22T11:59:59Z", Some(86_401)),
+        ] {
+            assert_eq!(too_old(taken_at.parse().unwrap(), now), lag, "{taken_at}");
+        }
+    }
 }

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use reseed_core::SnapshotStore as _;
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::ops;
 use reseed_core::retention::sanoid::{Kind, Policy};
 use reseed_core::retention::{self, Inventory, Point};
-use reseed_core::{Replicator as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 
 use crate::bench::{Goal, median, reached, snapshots};
@@ -174,7 +174,8 @@ fn vm_alone_bench_zfs_snapshots_due() {
         let began = clock.monotonic();
         let due = ops::due(&chain.engine, &cx, &service, &policy).await.unwrap();
         assert_eq!(due, [Kind::Hourly]);
-        let name = ops::snapshot_name(Some(Kind::Hourly), &jiff::Zoned::now()).unwrap();
+        let name =
+            ops::snapshot_name(Some(Kind::Hourly), &clock.now().to_zoned(jiff::tz::TimeZone::UTC)).unwrap();
         let report = ops::snapshot(&chain.engine, &cx, &service, &name).await;
         let ours = clock.monotonic() - began;
         assert_eq!(report.outcome, ops::OpOutcome::Ok, "{report:?}");
@@ -191,7 +192,7 @@ fn vm_alone_bench_zfs_prune() {
         let targets = many(&chain.pool, 20);
         snapshots(100, &targets, "autosnap_2020-01-01_00:00:");
         // Both keep all but the three oldest of each; a month from now, when all of them are old enough.
-        let then = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 30);
+        let then = clock.now() + jiff::SignedDuration::from_hours(24 * 30);
         let policy = retention::Policy::Sanoid(Policy {
             hourly: Some(97),
             ..Policy::default()

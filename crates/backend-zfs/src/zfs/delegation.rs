@@ -48,6 +48,10 @@ pub struct Who {
 const SENDING: &[(&str, &str)] = &[
     ("send", "sending"),
     (
+        "hold",
+        "sending several snapshots at once: `zfs send -I` holds what it reads",
+    ),
+    (
         "bookmark",
         "keeping the base of the next increment when its snapshot is pruned",
     ),
@@ -68,6 +72,9 @@ const RECEIVING: &[(&str, &str)] = &[
         "keeping replicas from being mounted (`canmount=noauto`)",
     ),
     ("readonly", "keeping replicas from being written to"),
+    ("mountpoint", "leaving out the sender's (`-x mountpoint`)"),
+    ("sharenfs", "leaving out the sender's (`-x sharenfs`)"),
+    ("sharesmb", "leaving out the sender's (`-x sharesmb`)"),
     (
         "userprop",
         "what reseed notes on each snapshot: when it was taken, and its digest",
@@ -208,8 +215,8 @@ mod tests {
     #[test]
     fn nothing_granted_is_all_missing_with_one_command() {
         let found = audit(Role::Send, "tank/svc", "");
-        assert_eq!(names(&found.missing), ["send", "bookmark"]);
-        assert_eq!(found.commands, ["zfs allow -u repl send,bookmark tank/svc"]);
+        assert_eq!(names(&found.missing), ["send", "hold", "bookmark"]);
+        assert_eq!(found.commands, ["zfs allow -u repl send,hold,bookmark tank/svc"]);
         let found = audit(Role::Receive, "back/up", "");
         assert_eq!(found.missing.len(), RECEIVING.len());
         assert!(!found.is_fine());
@@ -237,10 +244,10 @@ mod tests {
 
     #[test]
     fn what_is_granted_here_alone_is_not_granted_below() {
-        let here = "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,send\n";
-        assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 2);
+        let here = "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,hold,send\n";
+        assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 3);
         let above =
-            "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,send\n";
+            "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,hold,send\n";
         assert!(audit(Role::Send, "tank/svc", above).is_fine());
     }
 }

@@ -231,7 +231,7 @@ fn a_changed_host_key_ends_it_before_anything_is_sent() {
 fn a_cable_that_is_pulled_in_the_middle_is_gone_on_with() {
     block_on(async {
         let (lab, cx) = (Pair::new(), context("cut"));
-        let target = lab.target("t", 32).await;
+        let target = lab.target("t", 24).await;
         let (push, targets) = (lab.push(), [target.clone()]);
         let plan = push.plan(&cx, &targets).await.unwrap();
         let token = async || {
@@ -247,14 +247,10 @@ fn a_cable_that_is_pulled_in_the_middle_is_gone_on_with() {
             run(words).stdout.text().trim().to_owned()
         };
         let (ended, ()) = tokio::join!(push.execute(&cx, &plan), async {
-            // Once some of it has arrived, and long before all of it has.
-            for _ in 0..600 {
-                SystemClock::new().sleep(Duration::from_millis(50)).await;
-                let used = run(["zfs", "list", "-Hp", "-o", "used", &lab.replica(&target)]);
-                let bytes = used.stdout.text().trim().parse().unwrap_or(0_u64);
-                if bytes > 1 << 20 {
-                    break;
-                }
+            // Once some of it is on its way, and long before all of it is.
+            let before = lab.host.sent();
+            while lab.host.sent() < before + (4 << 20) {
+                SystemClock::new().sleep(Duration::from_millis(20)).await;
             }
             lab.host.cable(false);
         });

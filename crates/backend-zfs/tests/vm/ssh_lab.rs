@@ -60,7 +60,7 @@ impl Host {
         fs::create_dir_all("/run/sshd").unwrap();
         let config = format!(
             "ListenAddress {THERE}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nPidFile {dir}/pid\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin yes\nClientAliveInterval 1\nClientAliveCountMax 3\n",
+             StrictModes no\nKexAlgorithms curve25519-sha256\nUseDNS no\nPermitRootLogin yes\nClientAliveInterval 1\nClientAliveCountMax 3\n",
             dir = host.dir.display()
         );
         fs::write(host.dir.join("config"), config).unwrap();
@@ -104,6 +104,13 @@ impl Host {
     /// Plugs the cable in, or pulls it.
     pub(crate) fn cable(&self, up: bool) {
         sure(["ip", "link", "set", "cable", if up { "up" } else { "down" }]);
+    }
+
+    /// Bytes that have left through the cable.
+    pub(crate) fn sent(&self) -> u64 {
+        let found = sure(["ip", "-s", "-j", "link", "show", "cable"]);
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        found[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
     }
 
     fn pid(&self) -> String {

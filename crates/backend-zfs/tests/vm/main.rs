@@ -30,6 +30,8 @@ mod vm_survive_chain;
 mod vm_survive_many;
 #[path = "survive_pool.rs"]
 mod vm_survive_pool;
+#[path = "syncoid.rs"]
+mod vm_syncoid;
 #[path = "traps.rs"]
 mod vm_traps;
 
@@ -47,8 +49,4 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
-}
-
-mod vm_syncoid {
-    reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::by_syncoid());
 }

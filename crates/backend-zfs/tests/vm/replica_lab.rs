@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use reseed_backend_zfs::syncoid::Syncoid;
 use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
 use reseed_core::exec::SystemRunner;
 use reseed_core::names::DatasetName;
@@ -34,13 +33,6 @@ impl Replica {
             back,
             replicator,
         }
-    }
-
-    /// The same with the real syncoid between them.
-    pub(crate) fn by_syncoid() -> Self {
-        let mut lab = Self::new();
-        lab.replicator = lab.replicator.through_syncoid(Syncoid::default());
-        lab
     }
 
     pub(crate) fn replica_of(&self, target: &Target) -> DatasetName {

@@ -347,6 +347,12 @@ pub(crate) struct DemoArgs {
     /// Where to make the lab [default: a new temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// On real ZFS: two pools on files in the lab; needs root and ZFS
+    #[arg(long)]
+    pub(crate) zfs: bool,
+    /// On real ZFS in a virtual machine; in a checkout of reseed, which sets the machine up
+    #[arg(long, conflicts_with_all = ["zfs", "dir"])]
+    pub(crate) vm: bool,
     /// Say what it would do, and do nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,

@@ -1,4 +1,5 @@
-//! The demo's lab: one service, a store, a replica and an off-site repository, all in one directory.
+//! The demo's lab: one service, a store, a replica and an off-site repository, all in one directory, or with pools on files in
+//! it for the first two.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use reseed_core::preseed::{self, ServiceReport};
 use reseed_core::{OffsiteRepo as _, Service};
 use tokio_util::sync::CancellationToken;
 
+use super::pools::{Pools, sector_of};
 use super::{SERVICE, data};
 use crate::session::Session;
 use crate::ui::{Lines, Ui};
@@ -21,7 +23,15 @@ pub(super) struct Lab {
     session: Session,
     service: Service,
     round: std::cell::Cell<u32>,
+    /// With ZFS.
+    pools: Option<Pools>,
+    /// With ZFS: what is looked for on the disk when the replica is to be spoiled.
+    sector: std::cell::RefCell<Option<Vec<u8>>>,
+    corrupted: std::cell::Cell<bool>,
 }
+
+/// The file that a bit flips in.
+const SPOILED: &str = "video-2.mkv";
 
 /// How a preseed that was to be killed ended.
 pub(super) struct Crashed {
@@ -34,7 +44,11 @@ fn io(what: &str) -> impl Fn(std::io::Error) -> OpError + '_ {
 }
 
 impl Lab {
-    pub(super) fn make(dir: Option<PathBuf>, cancel: CancellationToken) -> Result<Self, OpError> {
+    pub(super) async fn make(
+        dir: Option<PathBuf>,
+        zfs: bool,
+        cancel: CancellationToken,
+    ) -> Result<Self, OpError> {
         let dir = match dir {
             Some(dir) => {
                 let dir = std::path::absolute(&dir).map_err(io("the lab's directory is no path"))?;
@@ -58,8 +72,12 @@ impl Lab {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(&password, fs::Permissions::from_mode(0o600))
             .map_err(io("can't protect the lab's password"))?;
+        let pools = match zfs {
+            true => Some(Pools::make(&dir, cancel.clone()).await?),
+            false => None,
+        };
         let path = dir.join("reseed.toml");
-        fs::write(&path, config(&dir)).map_err(io("can't write the lab's configuration"))?;
+        fs::write(&path, config(&dir, pools.as_ref())).map_err(io("can't write the lab's configuration"))?;
         let ui = Ui::silent();
         let log = fs::File::create(dir.join("events.log")).map_err(io("can't write the lab's log"))?;
         let session = Session::open(&path, ui, std::sync::Arc::new(Lines::to(log)), cancel)
@@ -70,6 +88,9 @@ impl Lab {
             session,
             service,
             round: std::cell::Cell::new(0),
+            pools,
+            sector: std::cell::RefCell::default(),
+            corrupted: std::cell::Cell::default(),
         })
     }
 
@@ -156,11 +177,23 @@ impl Lab {
         }
     }
 
-    pub(super) fn destroy_data(&self) -> Result<(), OpError> {
+    /// Whether there is anything where the data should be.
+    pub(super) fn is_live(&self) -> bool {
+        fs::read_dir(self.live()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    pub(super) async fn destroy_data(&self) -> Result<(), OpError> {
+        if let Some(pools) = &self.pools {
+            *self.sector.borrow_mut() = Some(sector_of(&self.live().join(SPOILED))?);
+            return pools.destroy_data().await;
+        }
         fs::remove_dir_all(self.live()).map_err(io("can't destroy the lab's data"))
     }
 
-    pub(super) fn lose_replica(&self) -> Result<(), OpError> {
+    pub(super) async fn lose_replica(&self) -> Result<(), OpError> {
+        if let Some(pools) = &self.pools {
+            return pools.lose_replica().await;
+        }
         fs::rename(self.dir.join("replica"), self.dir.join("replica.gone"))
             .map_err(io("can't take the lab's replica away"))
     }
@@ -171,14 +204,20 @@ impl Lab {
     }
 
     /// Flips a bit of the newest copy of a large file on the replica.
-    pub(super) fn corrupt_replica(&self) -> Result<String, OpError> {
+    pub(super) async fn corrupt_replica(&self) -> Result<String, OpError> {
+        self.corrupted.set(true);
+        if let Some(pools) = &self.pools {
+            let sector = self.sector.borrow().clone().unwrap_or_default();
+            pools.corrupt(&sector).await?;
+            return Ok(SPOILED.to_owned());
+        }
         let mut found = Vec::new();
-        find(&self.dir.join("replica"), "video-2.mkv", &mut found)
+        find(&self.dir.join("replica"), SPOILED, &mut found)
             .map_err(io("can't look through the lab's replica"))?;
         // All snapshots share the file, so one flip reaches every one of them, as bad blocks do.
         let path = found
             .first()
-            .ok_or_else(|| OpError::new(OpKind::Failed, "the replica holds no video-2.mkv"))?;
+            .ok_or_else(|| OpError::new(OpKind::Failed, format!("the replica holds no {SPOILED}")))?;
         let time = fs::metadata(path)
             .and_then(|m| m.modified())
             .map_err(io("can't read the replica's file"))?;
@@ -197,21 +236,27 @@ impl Lab {
         // Silent, as bit rot is.
         file.set_modified(time)
             .map_err(io("can't write the replica's file"))?;
-        Ok("video-2.mkv".to_owned())
+        Ok(SPOILED.to_owned())
     }
 
     /// Brings back what a scenario took away, so that the next one begins with everything protected.
-    pub(super) async fn mend(&self, started_empty: bool, report: &ServiceReport) -> Result<(), OpError> {
+    pub(super) async fn mend(&self, started_empty: bool) -> Result<(), OpError> {
+        if let Some(pools) = &self.pools {
+            pools.find_replica().await?;
+        }
         for name in ["replica", "offsite"] {
             let gone = self.dir.join(format!("{name}.gone"));
             if gone.exists() {
                 fs::rename(&gone, self.dir.join(name)).map_err(io("can't bring the lab's copy back"))?;
             }
         }
-        if report.warnings.iter().any(|w| w.contains("failed verification")) {
-            // A replica that failed verification is replaced by hand: reseed destroys nothing there.
-            fs::rename(self.dir.join("replica"), self.dir.join("replica.corrupt"))
-                .map_err(io("can't set the corrupt replica aside"))?;
+        if self.corrupted.take() {
+            // A replica that is damaged is replaced by hand: reseed destroys nothing there.
+            match &self.pools {
+                Some(pools) => pools.set_replica_aside().await?,
+                None => fs::rename(self.dir.join("replica"), self.dir.join("replica.corrupt"))
+                    .map_err(io("can't set the corrupt replica aside"))?,
+            }
         }
         if started_empty {
             // The sources are back: an empty target is restored by the very same command.
@@ -250,21 +295,23 @@ fn find(dir: &Path, name: &str, found: &mut Vec<PathBuf>) -> std::io::Result<()>
 }
 
 /// The local store is no source here: its snapshots are on the same disk, and the demo is about losing that.
-fn config(dir: &Path) -> String {
+fn config(dir: &Path, pools: Option<&Pools>) -> String {
     let lab = dir.display();
+    let places = pools.map_or_else(
+        || {
+            format!(
+                "[stores.local]\ntype = \"directory\"\npath = \"{lab}/snapshots\"\n\n\
+                 [replicas.replica]\ntype = \"directory\"\npath = \"{lab}/replica\"\n"
+            )
+        },
+        Pools::config,
+    );
     format!(
         r#"# The lab of `reseed demo`.
 host = "demo"
 state_dir = "{lab}/state"
 
-[stores.local]
-type = "directory"
-path = "{lab}/snapshots"
-
-[replicas.replica]
-type = "directory"
-path = "{lab}/replica"
-
+{places}
 [offsite.offsite]
 type = "embedded"
 repository = "{lab}/offsite"

@@ -1,10 +1,13 @@
 //! `reseed demo`: protect, break, heal, on real files in a directory of its own.
 //!
 //! Everything goes through the same session, operations and backends as the other commands; the crash is a real one, of
-//! a child process.
+//! a child process. With `--zfs` the service's data and its replica are on ZFS; with `--vm` that happens in a virtual machine,
+//! which the workspace's own harness boots.
 
 mod data;
 mod lab;
+mod pools;
+mod vm;
 
 use std::path::PathBuf;
 
@@ -54,6 +57,11 @@ pub(crate) async fn run(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> A
         );
         return Answer::new(&json!({ "would": text.trim() }), text, Exit::Ok);
     }
+    if args.vm {
+        return vm::run(ui, &cancel)
+            .await
+            .unwrap_or_else(|error| Answer::of_error(&ui, &error));
+    }
     match walk(args, ui, cancel).await {
         Ok(answer) => answer,
         Err(error) => Answer::of_error(&ui, &error),
@@ -61,7 +69,7 @@ pub(crate) async fn run(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> A
 }
 
 async fn walk(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> Result<Answer, OpError> {
-    let lab = Lab::make(args.dir.clone(), cancel)?;
+    let lab = Lab::make(args.dir.clone(), args.zfs, cancel).await?;
     let say = |line: &str| {
         if !ui.json {
             crate::complain(line);
@@ -110,26 +118,26 @@ impl Step {
 
     async fn walk(self, lab: &Lab) -> Result<Scenario, OpError> {
         let before = lab.digest().await?;
-        lab.destroy_data()?;
+        lab.destroy_data().await?;
         // From here on the chain is what the scenario leaves of: replica, then off-site.
         let (report, story) = match self {
             Self::DatasetGone => (lab.preseed().await?, "the data was deleted".to_owned()),
             Self::ReplicaGone => {
-                lab.lose_replica()?;
+                lab.lose_replica().await?;
                 (
                     lab.preseed().await?,
                     "the data was deleted, and the replica's disk is gone".to_owned(),
                 )
             }
             Self::ReplicaCorrupt => {
-                let file = lab.corrupt_replica()?;
+                let file = lab.corrupt_replica().await?;
                 (
                     lab.preseed().await?,
                     format!("the data was deleted, and a bit flipped in the replica's {file}"),
                 )
             }
             Self::AllUnreachable => {
-                lab.lose_replica()?;
+                lab.lose_replica().await?;
                 lab.lose_offsite()?;
                 (
                     lab.preseed().await?,
@@ -147,7 +155,7 @@ impl Step {
                         ),
                     ));
                 }
-                if lab.live().exists() {
+                if lab.is_live() {
                     return Err(OpError::new(OpKind::Failed, "a half restored tree became live"));
                 }
                 (
@@ -157,7 +165,7 @@ impl Step {
             }
         };
         let scenario = self.judge(lab, &report, before, story).await?;
-        lab.mend(self == Self::AllUnreachable, &report).await?;
+        lab.mend(self == Self::AllUnreachable).await?;
         Ok(scenario)
     }
 

@@ -252,6 +252,14 @@ pub(crate) fn unmount(dataset: &DatasetName) -> Args {
     args(["unmount", dataset.as_str()])
 }
 
+/// How much was written to a dataset since one of its snapshots.
+pub(crate) fn get_written(dataset: &DatasetName, snapshot: &SnapshotName) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "value"]);
+    out.push(format!("written@{snapshot}").into());
+    out.push(dataset.as_str().into());
+    out
+}
+
 /// The columns that [`list_lineages`] asks for, in this order.
 pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     "name",
@@ -553,6 +561,10 @@ pub(crate) mod tests {
             (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
             (get_encryption(&b), "get -Hp -o value encryption tank/c"),
             (get_keystatus(&b), "get -Hp -o value keystatus tank/c"),
+            (
+                get_written(&b, &at),
+                "get -Hp -o value written@one two tank/c",
+            ),
             (list_pools(), "list -Hp -o name,health"),
             (version(), "version"),
         ];

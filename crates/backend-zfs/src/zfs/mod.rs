@@ -42,6 +42,7 @@ mod replica;
 mod replicate;
 mod root;
 mod settle;
+mod since;
 mod snapshots;
 mod staging;
 mod store;

@@ -20,6 +20,7 @@ use reseed_core::names::DatasetName;
 pub enum Op {
     StoreInspect,
     StoreList,
+    StoreSince,
     StoreCreate,
     StoreHold,
     StorePrune,

@@ -561,10 +561,7 @@ pub(crate) mod tests {
             (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
             (get_encryption(&b), "get -Hp -o value encryption tank/c"),
             (get_keystatus(&b), "get -Hp -o value keystatus tank/c"),
-            (
-                get_written(&b, &at),
-                "get -Hp -o value written@one two tank/c",
-            ),
+            (get_written(&b, &at), "get -Hp -o value written@one two tank/c"),
             (list_pools(), "list -Hp -o name,health"),
             (version(), "version"),
         ];

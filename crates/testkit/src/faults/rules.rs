@@ -50,6 +50,7 @@ impl Op {
         match self {
             Self::StoreInspect
             | Self::StoreList
+            | Self::StoreSince
             | Self::SourcePoints
             | Self::SourcePlan
             | Self::ReplicaPlan

@@ -290,10 +290,15 @@ pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetNa
     out
 }
 
+/// What is said of a stream while it is made, on standard error, exactly and in a form for programs
+/// ([`progress`](super::progress)).
+const FOLLOWED: [&str; 3] = ["send", "-P", "-v"];
+
 /// What a stream is made with. The same for each of a pair's streams: one without large blocks after one with them is
 /// refused (TRAPS).
 fn sending(raw: bool) -> Args {
-    let mut out = args(["send", "-p", "-L", "-c", "-e"]);
+    let mut out = args(FOLLOWED);
+    out.extend(args(["-p", "-L", "-c", "-e"]));
     if raw {
         out.push("-w".into());
     }
@@ -333,7 +338,9 @@ pub(crate) fn send_since_bookmark(
 
 /// The rest of an interrupted stream.
 pub(crate) fn send_rest(token: &str) -> Args {
-    args(["send", "-t", token])
+    let mut out = args(FOLLOWED);
+    out.extend(args(["-t", token]));
+    out
 }
 
 /// What the rest of an interrupted stream is of.
@@ -538,16 +545,16 @@ pub(crate) mod tests {
                 bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
                 "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",
             ),
-            (send_full(&b, &at, false), "send -p -L -c -e tank/c@one two"),
+            (send_full(&b, &at, false), "send -P -v -p -L -c -e tank/c@one two"),
             (
                 send_since(&b, &at, &snap("x"), true),
-                "send -p -L -c -e -w -I @one two tank/c@x",
+                "send -P -v -p -L -c -e -w -I @one two tank/c@x",
             ),
             (
                 send_since_bookmark(&b, &snap("m"), &at, false),
-                "send -p -L -c -e -i tank/c#m tank/c@one two",
+                "send -P -v -p -L -c -e -i tank/c#m tank/c@one two",
             ),
-            (send_rest("1-ab"), "send -t 1-ab"),
+            (send_rest("1-ab"), "send -P -v -t 1-ab"),
             (decode_token("1-ab"), "send -nvPt 1-ab"),
             (
                 receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),

@@ -475,12 +475,14 @@ impl<'a> Wiring<'a> {
                     root,
                     mapping: names,
                     raw,
+                    bandwidth,
                     ssh,
                 },
             ) => {
                 let there = location(ssh.as_ref())?;
                 let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
-                Some(Arc::new(replicator.raw(*raw)))
+                let limit = bandwidth.map(config::Bandwidth::bytes_per_second);
+                Some(Arc::new(replicator.raw(*raw).limit(limit)))
             }
             _ => None,
         }

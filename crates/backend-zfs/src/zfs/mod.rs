@@ -51,6 +51,8 @@ mod store;
 mod tool;
 mod transfer;
 mod version;
+#[cfg(test)]
+mod versions;
 mod work;
 
 pub use files::SnapshotFiles;

@@ -139,6 +139,31 @@ mod tests {
         assert_eq!(other, Vec::<String>::new());
     }
 
+    /// Recorded from 2.1.11 on the module of 2.3.2, into a pipe that was held back.
+    #[test]
+    fn what_2_1_tells_is_understood() {
+        let slow = include_str!("fixtures/send-slow-2.1.11.stderr");
+        let (told, other) = moved(slow);
+        let all = Some(42_029_680);
+        assert_eq!(
+            told,
+            [(0, all), (14_717_880, all), (26_674_624, all), (40_995_792, all)]
+        );
+        assert_eq!(other, Vec::<String>::new());
+        let (told, _) = moved(include_str!("fixtures/send-since-2.1.11.stderr"));
+        assert_eq!(told, [(0, Some(21_016_544))]);
+        // The rest of a stream: what is in the token is no progress, and says nothing of an error.
+        let (told, other) = moved(include_str!("fixtures/send-rest-2.1.11.stderr"));
+        let rest = Some(27_049_344);
+        assert_eq!(told, [(0, rest), (13_403_176, rest), (25_490_504, rest)]);
+        let words = other.join("\n");
+        assert!(words.starts_with("resume token contents:"), "{words}");
+        assert_eq!(
+            super::super::error::classify(&words),
+            super::super::error::Fault::Other
+        );
+    }
+
     #[test]
     fn how_far_an_estimate_is_is_no_progress() {
         // From a bookmark without its sizes: the estimate reads, and says so with the same lines.

@@ -54,6 +54,8 @@ mod tests {
 
     #[test]
     fn a_size_is_a_number_in_a_whole_line() {
+        let recorded = include_bytes!("fixtures/written-2.1.11.stdout");
+        assert_eq!(written(recorded).unwrap(), 21_000_192);
         assert_eq!(written(b"0\n").unwrap(), 0);
         assert_eq!(written(b"18446744073709551615\n").unwrap(), u64::MAX);
         for bad in [&b""[..], b"-\n", b"1.2M\n", b"12", b"-1\n"] {

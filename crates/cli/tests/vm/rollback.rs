@@ -132,3 +132,35 @@ fn vm_a_rollback_says_what_it_sets_aside_and_destroys_nothing() {
     assert_eq!(fs::read_to_string(lab.live().join("file")).unwrap(), "second");
     assert!(before.is_subset(&all(&lab)));
 }
+
+#[test]
+fn vm_an_old_zfs_without_json_is_enough() {
+    let lab = ZfsLab::new().protected();
+    fs::write(lab.live().join("file"), "second").unwrap();
+    let mut asked = Vec::new();
+    let mut run = |args: &[&str]| {
+        let (ran, started) = lab.run_counted(args);
+        let ran = ran.expect(0);
+        assert!(!started.is_empty(), "{args:?} asks ZFS");
+        asked.extend(started);
+        ran
+    };
+    let ran = run(&["--json", "snapshot", "app", "--kind", "daily"]);
+    let taken = name_of(ran.json()["reports"][0]["done"][0].as_str().unwrap());
+    run(&["replicate", "app"]);
+    run(&["status"]);
+    run(&["plan"]);
+    run(&["prune", "app"]);
+    run(&["verify", "app"]);
+    run(&["scrub", lab.tank.name()]);
+    run(&["rollback", "app", &taken, "--yes"]);
+    run(&["init"]);
+    lab.lose_dataset();
+    run(&["preseed", "app"]);
+    for line in &asked {
+        let json = line
+            .split(' ')
+            .any(|word| word.starts_with("-j") || word.starts_with("--json"));
+        assert!(!json, "{line}");
+    }
+}

@@ -149,7 +149,6 @@ fn vm_an_old_zfs_without_json_is_enough() {
     let taken = name_of(ran.json()["reports"][0]["done"][0].as_str().unwrap());
     run(&["replicate", "app"]);
     run(&["status"]);
-    run(&["plan"]);
     run(&["prune", "app"]);
     run(&["verify", "app"]);
     run(&["scrub", lab.tank.name()]);

@@ -11,7 +11,9 @@ const LONGEST: usize = 64 * 1024;
 ///
 /// It is called from where the output is read, so it must not block. Secrets are not removed from what it hears.
 #[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+pub struct Listener(Arc<Hear>);
+
+type Hear = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl Listener {
     /// Of a function that says whether it takes the line: then the line isn't kept with the rest of the words.

@@ -246,8 +246,7 @@ mod tests {
     fn what_is_granted_here_alone_is_not_granted_below() {
         let here = "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,hold,send\n";
         assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 3);
-        let above =
-            "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,hold,send\n";
+        let above = "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,hold,send\n";
         assert!(audit(Role::Send, "tank/svc", above).is_fine());
     }
 }

@@ -47,6 +47,12 @@ const PARTS: &[Part] = &[
         there: || find("ssh").is_some() && find("ssh-keygen").is_some(),
     },
     Part {
+        packages: "pv",
+        what_for: "streams with a limit in the machine",
+        backports: false,
+        there: || find("pv").is_some(),
+    },
+    Part {
         packages: "iproute2 kmod",
         what_for: "networks inside of the machine",
         backports: false,

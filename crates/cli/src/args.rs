@@ -67,6 +67,8 @@ pub(crate) enum Cmd {
     Preseed(PreseedArgs),
     /// Restore a service, or a part of it, of a chosen moment and from a chosen source
     Restore(RestoreArgs),
+    /// Go back to a snapshot: says first what that would discard, and keeps it under another name
+    Rollback(RollbackArgs),
     /// Prove that recovery points are whole, by restoring them into a scratch directory
     Verify(VerifyArgs),
     /// Remove snapshots that the retention policy no longer wants
@@ -242,6 +244,19 @@ pub(crate) struct RestoreArgs {
     /// In place although data is there: keep that under another name. Stop the service first
     #[arg(long)]
     pub(crate) set_aside: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The service. Stop it first
+    pub(crate) service: String,
+    /// The snapshot, by its whole name or its guid; `reseed restore` takes a moment
+    pub(crate) snapshot: String,
+    /// Don't ask; needed where nobody can answer
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) how: How,
 }

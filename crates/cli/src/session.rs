@@ -23,7 +23,7 @@ use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNam
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
-use reseed_core::exec::{Runner, SystemRunner};
+use reseed_core::exec::{Command, Runner, SystemRunner};
 use reseed_core::journal::{Journal, SqliteJournal};
 use reseed_core::lock::{Locks, ServiceLock};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
@@ -213,6 +213,18 @@ impl Session {
             Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
             _ => String::new(),
         }
+    }
+
+    /// What systemd says of a unit: `active`, `inactive`, … None where it can't be asked.
+    pub(crate) async fn unit_state(&self, unit: &str) -> Option<String> {
+        let command = Command::new("systemctl")
+            .args(["is-active", "--", unit])
+            .time_limit(Duration::from_secs(10));
+        // Its exit code is 3 for what isn't active, and 4 or 1 where it doesn't know.
+        let answer = self.runner.run(&command, &self.cx.cancel).await.ok()?;
+        let state = answer.stdout.text().trim().to_owned();
+        let known = matches!(answer.exit.code(), Some(0 | 3)) && !state.is_empty();
+        known.then_some(state)
     }
 
     /// How pools are.
@@ -463,12 +475,14 @@ impl<'a> Wiring<'a> {
                     root,
                     mapping: names,
                     raw,
+                    bandwidth,
                     ssh,
                 },
             ) => {
                 let there = location(ssh.as_ref())?;
                 let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
-                Some(Arc::new(replicator.raw(*raw)))
+                let limit = bandwidth.map(config::Bandwidth::bytes_per_second);
+                Some(Arc::new(replicator.raw(*raw).limit(limit)))
             }
             _ => None,
         }

@@ -37,6 +37,8 @@
 //!   take its place.
 //! - **S14 what is not supported says so.** Everything that `caps` doesn't promise answers `Unsupported` and does nothing.
 //! - **S15 cancelled means ended.** After `Cancelled` nothing of the call runs on, and calling again works.
+//! - **S16 since tells, and changes nothing.** The name it gives is the one that setting the target aside in the same run keeps
+//!   it under. A snapshot that is gone, or is another one of that name, is `NotFound`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,6 +76,13 @@ pub trait SnapshotStore: Send + Sync + fmt::Debug {
     /// `AlreadyExists`, `NotFound` (a target is not there), `NoSpace`, and `Unsupported` for several targets where
     /// [`StoreCaps::atomic_group`] is false.
     async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Tells what lies between one of a target's snapshots and what is live: what would be set aside if that came back.
+    ///
+    /// # Errors
+    /// `NotFound` when the snapshot is not there under its guid.
+    async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef)
+    -> Result<Since, StoreError>;
 
     /// Adds or takes away a hold on each of the snapshots.
     ///
@@ -196,6 +205,15 @@ pub struct CreateSnapshots {
     pub measure: bool,
     /// The service is unseeded now; keep that with the snapshot.
     pub unseeded: bool,
+}
+
+/// What lies between a snapshot and what is live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// Bytes that were written since, and are on disk by now; none where the store doesn't count them.
+    pub written: Option<u64>,
+    /// Under which name this run would keep what is live, if it set it aside.
+    pub kept_as: String,
 }
 
 /// What to do with a hold.

@@ -14,6 +14,7 @@ root = "tank/services"
 type = "zfs"
 root = "usb/nas"
 mapping = "without-pool"
+bandwidth = "10240KiB/s"
 
 [replicas.far]
 type = "zfs"
@@ -59,12 +60,17 @@ fn datasets_are_below_the_store_s_root_or_where_they_are_said_to_be() {
         ["tank/services/pg/data", "tank/services/pg/wal"]
     );
     let Place::ZfsReplica {
-        mapping, raw, ssh, ..
+        mapping,
+        raw,
+        ssh,
+        bandwidth: Some(bandwidth),
+        ..
     } = &config.replicas[&SourceName::new("usb").unwrap()]
     else {
         panic!("{config:?}");
     };
     assert_eq!((*mapping, *raw, ssh), (ReplicaNames::WithoutPool, true, &None));
+    assert_eq!(bandwidth.bytes_per_second().get(), 10 << 20);
     let far = &config.replicas[&SourceName::new("far").unwrap()];
     assert_eq!(far.location(), "backup/nas on backup@far.lan");
     let Place::ZfsReplica {
@@ -129,6 +135,11 @@ fn places_that_are_wrong() {
         store("type = \"directory\"\nroot = \"tank\""),
         replica("root = \"b\"\nmapping = \"with-pol\""),
         replica("root = \"b\"\nraw = \"yes\""),
+        replica("root = \"b\"\nbandwidth = 10"),
+        replica("root = \"b\"\nbandwidth = \"10\""),
+        replica("root = \"b\"\nbandwidth = \"100Mbit/s\""),
+        replica("root = \"b\"\nbandwidth = \"10mib/s\""),
+        with("[replicas.b]\ntype = \"directory\"\npath = \"/b\"\nbandwidth = \"10MiB/s\""),
         replica("root = \"b\"\nssh = \"me@nas\""),
         replica("root = \"b\"\nssh = { host = \"nas\" }"),
         replica("root = \"b\"\nssh = { host = \"me@nas\", known_hosts = \"/k\" }"),

@@ -6,13 +6,17 @@ use std::path::Path;
 use reseed_core::error::{Effect, Error, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, HoldTag};
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
-use reseed_core::store::{HoldChange, Pruned};
+use reseed_core::store::{HoldChange, Pruned, Since};
 
 use super::create::{lock, undo_groups};
 use super::errors::Outward;
 use super::job::Job;
 use super::members::{self, Member};
+use super::place::Place;
+use super::promote::free_aside;
 use super::root::{self, Dataset, Lock, Root};
+use super::settle::shown_path;
+use super::sys::During;
 
 fn open(root: &Path) -> Result<Root, StoreError> {
     root::open(root).map_err(|no| no.into(StoreKind::PoolUnavailable))
@@ -82,6 +86,30 @@ fn missing(wanted: &SnapshotRef) -> StoreError {
         StoreKind::NotFound,
         format!("there is no snapshot {}@{}", wanted.dataset, wanted.name),
     )
+}
+
+/// Where what is live would be kept. How much was written since, a directory doesn't know.
+pub(super) fn since(
+    job: &Job,
+    root: &Path,
+    target: &Target,
+    snapshot: &SnapshotRef,
+) -> Result<Since, StoreError> {
+    let root = open(root)?;
+    if snapshot.dataset != target.dataset {
+        return Err(missing(snapshot));
+    }
+    find(&root.members(&target.dataset).store()?, snapshot)?;
+    let place = Place::of(target).store()?;
+    let parent = place
+        .open_parent()
+        .during(|| format!("can't look beside {:?}", place.path))
+        .store()?;
+    let name = free_aside(&place, &parent, &job.cx.run)?;
+    Ok(Since {
+        written: None,
+        kept_as: shown_path(&place, &name),
+    })
 }
 
 /// Adds or takes away a hold on all of them, or on none.

@@ -5,9 +5,10 @@
 //! no exchange, what stands there is renamed aside first: for a moment nothing is there, and nothing is lost.
 
 use std::ffi::CString;
+use std::os::fd::AsFd;
 
 use reseed_core::error::{Effect, StoreError};
-use reseed_core::names::Guid;
+use reseed_core::names::{Guid, RunId};
 use reseed_core::store::Replace;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -135,7 +136,7 @@ fn without_exchange(
     replace: Replace,
 ) -> Result<(), StoreError> {
     let what = || format!("can't put the staged tree at {:?}", place.path);
-    let aside = free_aside(place, stage, record)?;
+    let aside = free_aside(place, &stage.parent, &record.run)?;
     match sys::rename_dir(&stage.parent, &place.leaf, &stage.parent, &aside) {
         Err(Errno::BUSY | Errno::XDEV) => return Err(staging::mount_point(place)),
         renamed => renamed.during(what).store()?,
@@ -160,16 +161,16 @@ fn without_exchange(
 }
 
 /// The first free name to rename something aside to.
-pub(super) fn free_aside(place: &Place, stage: &Stage, record: &StageRecord) -> Result<CString, StoreError> {
+pub(super) fn free_aside(place: &Place, parent: impl AsFd, run: &RunId) -> Result<CString, StoreError> {
     let mut at = 1;
     loop {
         let run = if at == 1 {
-            record.run.to_string()
+            run.to_string()
         } else {
-            format!("{}-{at}", record.run)
+            format!("{run}-{at}")
         };
         let name = place.aside(&run);
-        match sys::facts_at(&stage.parent, &name) {
+        match sys::facts_at(&parent, &name) {
             Err(Errno::NOENT) => return Ok(name),
             Ok(_) => at += 1,
             Err(error) => {

@@ -217,13 +217,13 @@ fn finish(
     })
 }
 
-fn shown_path(place: &Place, name: &CString) -> String {
+pub(super) fn shown_path(place: &Place, name: &CString) -> String {
     place.sibling(name).to_string_lossy().into_owned()
 }
 
 /// Renames what came out of an exchange aside.
 fn put_aside(place: &Place, stage: &Stage, record: &StageRecord) -> Result<CString, StoreError> {
-    let name = free_aside(place, stage, record)?;
+    let name = free_aside(place, &stage.parent, &record.run)?;
     let what = || format!("can't rename what stood at {:?} aside", place.path);
     sys::rename_dir(&stage.fd, TREE, &stage.parent, &name)
         .during(what)

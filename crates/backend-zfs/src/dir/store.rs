@@ -11,7 +11,7 @@ use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::names::{Guid, HoldTag, SourceName};
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
-    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, StageRequest, Staging, StoreCaps,
+    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, Since, StageRequest, Staging, StoreCaps,
 };
 use reseed_core::{Context, SnapshotStore};
 
@@ -120,6 +120,18 @@ impl SnapshotStore for DirStore {
         let (root, entropy, request) = (self.root.clone(), Arc::clone(&self.entropy), request.clone());
         self.jobs
             .run_locked(cx, move |job| create::create(job, &root, &*entropy, &request))
+            .await
+    }
+
+    async fn since(
+        &self,
+        cx: &Context,
+        target: &Target,
+        snapshot: &SnapshotRef,
+    ) -> Result<Since, StoreError> {
+        let (root, target, snapshot) = (self.root.clone(), target.clone(), snapshot.clone());
+        self.jobs
+            .run(cx, move |job| keep::since(job, &root, &target, &snapshot))
             .await
     }
 

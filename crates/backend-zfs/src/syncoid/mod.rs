@@ -6,6 +6,7 @@
 //! that is for the caller to check: it exits with 0 when a property told it to skip a dataset.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 
 use reseed_core::exec::Command;
 use reseed_core::names::DatasetName;
@@ -48,6 +49,7 @@ impl Syncoid {
         to: &DatasetName,
         at: &Location,
         raw: bool,
+        limit: Option<NonZeroU64>,
         never: &[&str],
     ) -> Command {
         let mut send = "p L c e".to_owned();
@@ -67,6 +69,9 @@ impl Syncoid {
             .arg(format!("--sendoptions={send}"))
             .arg(format!("--recvoptions={receive}"))
             .install_hint("install the package `sanoid`, which has syncoid, or let reseed send by itself");
+        if let Some(limit) = limit {
+            command = command.arg(format!("--source-bwlimit={limit}"));
+        }
         let to = match at {
             Location::Local => to.to_string(),
             Location::Ssh(ssh) => {
@@ -123,10 +128,11 @@ mod tests {
                     &ds("b/a"),
                     &at,
                     raw,
+                    NonZeroU64::new(5),
                     &["mountpoint", "readonly"],
                 );
                 let words = words(&command);
-                for wanted in ["--no-sync-snap", "--no-rollback"] {
+                for wanted in ["--no-sync-snap", "--no-rollback", "--source-bwlimit=5"] {
                     assert!(words.iter().any(|word| word == wanted), "{words:?}");
                 }
                 for bad in [
@@ -158,7 +164,8 @@ mod tests {
             .unwrap()
             .port(2222)
             .identity("/k");
-        let command = Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Ssh(ssh), false, &[]);
+        let command =
+            Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Ssh(ssh), false, None, &[]);
         let words = words(&command);
         for wanted in [
             "--sshoption=BatchMode=yes",

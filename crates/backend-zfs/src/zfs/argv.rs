@@ -252,6 +252,14 @@ pub(crate) fn unmount(dataset: &DatasetName) -> Args {
     args(["unmount", dataset.as_str()])
 }
 
+/// How much was written to a dataset since one of its snapshots.
+pub(crate) fn get_written(dataset: &DatasetName, snapshot: &SnapshotName) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "value"]);
+    out.push(format!("written@{snapshot}").into());
+    out.push(dataset.as_str().into());
+    out
+}
+
 /// The columns that [`list_lineages`] asks for, in this order.
 pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     "name",
@@ -282,10 +290,15 @@ pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetNa
     out
 }
 
+/// What is said of a stream while it is made, on standard error, exactly and in a form for programs
+/// ([`progress`](super::progress)).
+const FOLLOWED: [&str; 3] = ["send", "-P", "-v"];
+
 /// What a stream is made with. The same for each of a pair's streams: one without large blocks after one with them is
 /// refused (TRAPS).
 fn sending(raw: bool) -> Args {
-    let mut out = args(["send", "-p", "-L", "-c", "-e"]);
+    let mut out = args(FOLLOWED);
+    out.extend(args(["-p", "-L", "-c", "-e"]));
     if raw {
         out.push("-w".into());
     }
@@ -325,7 +338,9 @@ pub(crate) fn send_since_bookmark(
 
 /// The rest of an interrupted stream.
 pub(crate) fn send_rest(token: &str) -> Args {
-    args(["send", "-t", token])
+    let mut out = args(FOLLOWED);
+    out.extend(args(["-t", token]));
+    out
 }
 
 /// What the rest of an interrupted stream is of.
@@ -530,16 +545,16 @@ pub(crate) mod tests {
                 bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
                 "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",
             ),
-            (send_full(&b, &at, false), "send -p -L -c -e tank/c@one two"),
+            (send_full(&b, &at, false), "send -P -v -p -L -c -e tank/c@one two"),
             (
                 send_since(&b, &at, &snap("x"), true),
-                "send -p -L -c -e -w -I @one two tank/c@x",
+                "send -P -v -p -L -c -e -w -I @one two tank/c@x",
             ),
             (
                 send_since_bookmark(&b, &snap("m"), &at, false),
-                "send -p -L -c -e -i tank/c#m tank/c@one two",
+                "send -P -v -p -L -c -e -i tank/c#m tank/c@one two",
             ),
-            (send_rest("1-ab"), "send -t 1-ab"),
+            (send_rest("1-ab"), "send -P -v -t 1-ab"),
             (decode_token("1-ab"), "send -nvPt 1-ab"),
             (
                 receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
@@ -553,6 +568,7 @@ pub(crate) mod tests {
             (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
             (get_encryption(&b), "get -Hp -o value encryption tank/c"),
             (get_keystatus(&b), "get -Hp -o value keystatus tank/c"),
+            (get_written(&b, &at), "get -Hp -o value written@one two tank/c"),
             (list_pools(), "list -Hp -o name,health"),
             (version(), "version"),
         ];

@@ -219,6 +219,22 @@ async fn find_aside(
     Ok(found.map(|(name, _)| name))
 }
 
+/// The first free name to set a target aside under in this run.
+pub(crate) async fn free_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+) -> Result<DatasetName, StoreError> {
+    let mut nth = 1;
+    loop {
+        let name = names::aside(&target.dataset, &cx.run, nth)?;
+        if known(tool, cx, &name).await?.is_none() {
+            return Ok(name);
+        }
+        nth += 1;
+    }
+}
+
 /// Renames what stands at the target, looks again, and unmounts it.
 async fn set_aside(
     tool: &Tool,
@@ -227,14 +243,7 @@ async fn set_aside(
     live: &Facts,
     replace: Replace,
 ) -> Result<DatasetName, StoreError> {
-    let mut nth = 1;
-    let aside = loop {
-        let name = names::aside(&target.dataset, &cx.run, nth)?;
-        if known(tool, cx, &name).await?.is_none() {
-            break name;
-        }
-        nth += 1;
-    };
+    let aside = free_aside(tool, cx, target).await?;
     let what = format!("can't set {} aside as {aside}", target.dataset);
     tool.change::<StoreKind>(
         cx,

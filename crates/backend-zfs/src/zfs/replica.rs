@@ -19,7 +19,7 @@ use super::mapping::Mapping;
 use super::parse::{Facts, Listed, Said};
 use super::record::StageRecord;
 use super::store::NativeStore;
-use super::tool::{Tool, not_cancelled};
+use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer::{self, Own};
 use super::{argv, error, list, names, points, staging};
 
@@ -108,9 +108,10 @@ impl ReplicaSource {
         let raw = transfer::is_encrypted::<SourceKind>(&self.there, cx, &original.dataset).await?;
         let send = argv::send_full(&original.dataset, &original.name, raw);
         let receive = argv::receive(name, &[("canmount", "noauto"), (argv::STAGE, &record)]);
+        let stream = followed(plan);
         let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
         error::piped(
-            self.there.send(cx, send, here, receive).await,
+            self.there.send(cx, send, here, receive, stream).await,
             what,
             Effect::StagingOnly,
         )?;
@@ -164,16 +165,25 @@ impl ReplicaSource {
             return Ok(None);
         };
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(name));
+        let stream = followed(plan);
         let what = format!(
             "can't bring the rest of {} into {name}",
             plan.request.point.locator
         );
         error::piped(
-            self.there.send(cx, send, here, receive).await,
+            self.there.send(cx, send, here, receive, stream).await,
             what,
             Effect::StagingOnly,
         )?;
         Ok(Some(decoded.bytes))
+    }
+}
+
+/// A restore is told of as what it restores, and is never slowed down.
+fn followed(plan: &RestorePlan) -> Stream<'_> {
+    Stream {
+        of: &plan.request.target.dataset,
+        limit: None,
     }
 }
 

@@ -6,11 +6,13 @@
 //!
 //! A bookmark of the newest snapshot is left on the store's side, so that the next increment has a base whatever is pruned
 //! ([`keep`]). Bytes are ZFS's own figure for what was written between
-//! the snapshots: a pipe that nobody reads along can't be counted.
+//! the snapshots. How far a stream is, `zfs send` tells ([`progress`](super::progress)); the pipe itself is the kernel's, and is
+//! read along only where a limit has to be kept ([`limit`](super::limit)).
 
 mod keep;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -28,7 +30,7 @@ use super::location::Location;
 use super::mapping::Mapping;
 use super::parse::Line;
 use super::store::NativeStore;
-use super::tool::{Tool, not_cancelled};
+use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer;
 use super::{argv, error, list, snapshots, staging};
 
@@ -42,6 +44,7 @@ pub struct NativeReplicator {
     at_once: usize,
     syncoid: Option<Syncoid>,
     raw: bool,
+    limit: Option<NonZeroU64>,
 }
 
 /// The lineages of both sides.
@@ -88,6 +91,7 @@ impl NativeReplicator {
             at_once: 2,
             syncoid: None,
             raw: true,
+            limit: None,
         }
     }
 
@@ -112,6 +116,20 @@ impl NativeReplicator {
     pub fn raw(mut self, raw: bool) -> Self {
         self.raw = raw;
         self
+    }
+
+    /// Sets how many bytes a second each stream may have at the most. It takes `pv`, or `mbuffer` where syncoid does the sending.
+    #[must_use]
+    pub fn limit(mut self, bytes_per_second: Option<NonZeroU64>) -> Self {
+        self.limit = bytes_per_second;
+        self
+    }
+
+    fn stream<'a>(&self, dataset: &'a DatasetName) -> Stream<'a> {
+        Stream {
+            of: dataset,
+            limit: self.limit,
+        }
     }
 
     fn replica(&self, dataset: &DatasetName) -> Result<DatasetName, ReplicateError> {
@@ -346,7 +364,8 @@ impl NativeReplicator {
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
-        let command = syncoid.command(dataset, replica, self.there.location(), raw, argv::NEVER_RECEIVED);
+        let at = self.there.location();
+        let command = syncoid.command(dataset, replica, at, raw, self.limit, argv::NEVER_RECEIVED);
         let output = self.here.run_here(cx, command).await;
         let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
         let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;
@@ -372,7 +391,8 @@ impl NativeReplicator {
         receive: argv::Args,
     ) -> Result<(), ReplicateError> {
         let what = format!("can't send {dataset}@{last} to {}", self.name);
-        let sent = self.here.send(cx, send, &self.there, receive).await;
+        let stream = self.stream(dataset);
+        let sent = self.here.send(cx, send, &self.there, receive, stream).await;
         error::piped(sent, what, Effect::Partial).map(drop)
     }
 
@@ -404,7 +424,9 @@ impl NativeReplicator {
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(replica));
         let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);
         error::piped::<ReplicateKind>(
-            self.here.send(cx, send, &self.there, receive).await,
+            self.here
+                .send(cx, send, &self.there, receive, self.stream(dataset))
+                .await,
             what,
             Effect::Partial,
         )?;

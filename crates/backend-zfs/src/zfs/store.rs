@@ -9,14 +9,14 @@ use reseed_core::exec::Runner;
 use reseed_core::names::{HoldTag, SourceName};
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
-    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, StageRequest, Staging, StoreCaps,
+    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, Since, StageRequest, Staging, StoreCaps,
 };
 use reseed_core::{Context, SnapshotStore};
 
 use super::location::Location;
 use super::tool::{Tool, not_cancelled};
 use super::version::{Installed, LEAST};
-use super::{inspect, settle, snapshots, staging};
+use super::{inspect, settle, since, snapshots, staging};
 
 /// Where staged datasets and opened snapshots are mounted, unless it is said otherwise.
 pub const DEFAULT_PLACES: &str = "/run/reseed/zfs";
@@ -91,6 +91,16 @@ impl SnapshotStore for NativeStore {
     async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
         snapshots::create(&self.tool, cx, &self.places, request).await
+    }
+
+    async fn since(
+        &self,
+        cx: &Context,
+        target: &Target,
+        snapshot: &SnapshotRef,
+    ) -> Result<Since, StoreError> {
+        not_cancelled::<StoreKind>(cx)?;
+        since::since(&self.tool, cx, target, snapshot).await
     }
 
     async fn hold(

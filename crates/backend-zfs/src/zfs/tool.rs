@@ -1,12 +1,14 @@
 //! Running `zfs` and `zpool`: how long they may take, how much they may answer, what becomes of their failures. Knows
 //! no request ([`argv`](super::argv)) and no answer ([`parse`](super::parse)).
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error};
 use reseed_core::exec::{Command, ExecError, Keep, Output, PipeOutput, Runner, Stdin};
+use reseed_core::names::DatasetName;
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, Args};
@@ -14,6 +16,7 @@ use super::error::{self, Fault, FromFault};
 use super::location::Location;
 use super::parse::BadOutput;
 use super::version::{self, Installed};
+use super::{limit, progress};
 
 /// How long a command that only asks may take. One that hangs (a suspended pool) is told as such.
 const ASKING: Duration = Duration::from_secs(60);
@@ -22,6 +25,15 @@ const ASKING: Duration = Duration::from_secs(60);
 const CHANGING: Duration = Duration::from_secs(300);
 /// The most that a listing may be: a million snapshots.
 const MOST_OUTPUT: usize = 512 << 20;
+
+/// What a stream is to whoever follows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream<'a> {
+    /// Of which dataset it is.
+    pub(crate) of: &'a DatasetName,
+    /// How many bytes a second it may have at the most.
+    pub(crate) limit: Option<NonZeroU64>,
+}
 
 /// The tools on one machine.
 #[derive(Debug, Clone)]
@@ -104,16 +116,21 @@ impl Tool {
         error::succeeded(result, what, effect)
     }
 
-    /// Sends from here to `to`, the one's output being the other's input, as long as it takes.
+    /// Sends from here to `to`, the one's output being the other's input, as long as it takes; tells the run how far it is.
     pub(crate) async fn send(
         &self,
         cx: &Context,
         send: Args,
         to: &Self,
         receive: Args,
+        stream: Stream<'_>,
     ) -> Result<PipeOutput, ExecError> {
-        let stages = [self.command("zfs", send)?, to.command("zfs", receive)?];
-        self.runner.pipe(&stages, &cx.cancel).await
+        let listener = progress::listener(cx, stream.of);
+        let mut stages = vec![self.command("zfs", send)?.heard_by(listener)];
+        stages.extend(stream.limit.map(limit::command));
+        stages.push(to.command("zfs", receive)?);
+        let output = self.runner.pipe(&stages, &cx.cancel).await?;
+        Ok(limit::without_the_innocent(output))
     }
 
     /// Where it works.

@@ -22,6 +22,8 @@ mod vm_cost;
 mod vm_crash;
 #[path = "delegation.rs"]
 mod vm_delegation;
+#[path = "follow.rs"]
+mod vm_follow;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]

@@ -15,6 +15,7 @@ mod preseed;
 mod prune;
 mod replicate;
 mod restore;
+mod rollback;
 mod sanoid;
 mod snapshot;
 mod status;
@@ -58,6 +59,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Backup(args) => backup::run(args, &session).await,
         Cmd::Preseed(args) => preseed::run(args, &session).await,
         Cmd::Restore(args) => restore::run(args, &session).await,
+        Cmd::Rollback(args) => rollback::run(args, &session).await,
         Cmd::Verify(args) => verify::run(args, &session).await,
         Cmd::Prune(args) => prune::run(args, &session).await,
         Cmd::Adopt(args) => adopt::run(args, &session).await,

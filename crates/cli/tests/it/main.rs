@@ -8,3 +8,4 @@ mod demo;
 mod heal;
 mod interface;
 mod lab;
+mod rollback;

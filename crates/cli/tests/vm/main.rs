@@ -11,4 +11,5 @@ mod heal;
 )]
 mod lab;
 mod pools;
+mod rollback;
 mod zfs_lab;

@@ -11,6 +11,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+mod bandwidth;
 mod claims;
 mod datasets;
 mod declared;
@@ -36,6 +37,7 @@ mod text;
 mod units;
 mod values;
 
+pub use bandwidth::Bandwidth;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::bandwidth::Bandwidth;
 use super::declared::Declared;
 use super::origin::Origins;
 use super::units::format_duration;
@@ -149,6 +150,9 @@ pub enum Place {
         mapping: ReplicaNames,
         /// Encrypted datasets are sent as they are.
         raw: bool,
+        /// The most that each stream to it may have.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bandwidth: Option<Bandwidth>,
         /// Where the pool is; on this machine without.
         #[serde(skip_serializing_if = "Option::is_none")]
         ssh: Option<Ssh>,

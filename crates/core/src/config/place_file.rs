@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::bandwidth::Bandwidth;
 use super::declared::Flag;
 use super::decode::{At, Decode, Field as _, Maybe, Must, choice, record, table};
 use super::diagnostic::Sink;
@@ -77,6 +78,8 @@ record! {
         mapping: Maybe<ReplicaNames> = "mapping",
         /// Send encrypted datasets as they are, so that the replica needs no key. Default: true.
         raw: Maybe<Flag> = "raw",
+        /// The most that each stream to it may have. Needs `pv`. Default: no limit.
+        bandwidth: Maybe<Bandwidth> = "bandwidth",
         /// The machine that the pool is on. Default: this one.
         ssh: Maybe<SshFile> = "ssh",
     }

@@ -171,6 +171,7 @@ fn replica(entry: &NamedEntry<SourceName, ReplicaFile>) -> Option<Place> {
         root: file.root.0.as_ref()?.0.0.clone(),
         mapping: file.mapping.value().copied().unwrap_or(ReplicaNames::WithPool),
         raw: file.raw.value().is_none_or(|flag| flag.0),
+        bandwidth: file.bandwidth.value().copied(),
         ssh,
     })
 }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::heard::Listener;
 use super::quote::push_quoted;
 use super::secret::{REDACTED, Redactor, Secret};
 
@@ -91,6 +92,7 @@ pub struct Command {
     keep_stdout: Keep,
     keep_stderr: Keep,
     install_hint: Option<String>,
+    listener: Option<Listener>,
 }
 
 impl Command {
@@ -110,6 +112,7 @@ impl Command {
             keep_stdout: Keep::ends(1024),
             keep_stderr: Keep::ends(32),
             install_hint: None,
+            listener: None,
         }
     }
 
@@ -215,6 +218,13 @@ impl Command {
         self
     }
 
+    /// Has the lines of the standard error heard while it runs.
+    #[must_use]
+    pub fn heard_by(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
     /// Sets what to tell an operator when the program is not installed.
     #[must_use]
     pub fn install_hint(mut self, hint: impl Into<String>) -> Self {
@@ -291,6 +301,11 @@ impl Command {
 
     pub(super) fn kept(&self) -> (Keep, Keep) {
         (self.keep_stdout, self.keep_stderr)
+    }
+
+    /// Who hears its standard error; for fakes.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     pub(super) fn hint(&self) -> Option<&str> {

@@ -16,12 +16,15 @@
 //! 6. **Nothing is lost in a pipe.** Stages are connected by the kernel, without copying through
 //!    us; every stage's exit and words are in the answer.
 //! 7. **Exit code, signal, not installed, timed out, interrupted** are told apart.
+//! 8. **Heard, not lost.** A [`Listener`] hears each whole line of a command's standard error while it runs; what it doesn't
+//!    take is kept as if nobody had listened.
 //!
 //! A child runs in a background process group: one that asks for a password on the terminal is
 //! stopped by the kernel until its time limit. Callers switch prompts off (`ssh -o BatchMode=yes`).
 
 mod command;
 mod error;
+mod heard;
 mod output;
 mod quote;
 mod secret;
@@ -37,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use command::{Command, Keep, PASSED_THROUGH, Stdin};
 pub use error::ExecError;
+pub use heard::Listener;
 pub use output::{Captured, Exit, Output, PipeOutput, Stage};
 pub use quote::quote_for_ssh;
 pub use secret::{REDACTED, Redactor, Secret};

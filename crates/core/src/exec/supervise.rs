@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::heard::Sieve;
 use super::output::Captured;
 use super::spawn::Group;
 use super::stream::Line;
@@ -76,6 +77,24 @@ impl Plumbing {
         self.readers.spawn(read_all(from, sink, None, progress));
     }
 
+    /// Reads `from` to its end; what its listener doesn't take goes into `sink`.
+    pub(super) fn sieve(
+        &mut self,
+        mut from: impl AsyncRead + Send + Unpin + 'static,
+        sink: Sink,
+        mut sieve: Sieve,
+    ) {
+        let progress = Arc::clone(&self.progress);
+        self.readers.spawn(async move {
+            let mut buffer = vec![0_u8; 16 * 1024];
+            while let Some(read) = read_some(&mut from, &mut buffer, &progress).await {
+                let kept = sieve.push(&buffer[..read]);
+                push(&sink, &kept);
+            }
+            push(&sink, &sieve.finish());
+        });
+    }
+
     /// Reads `from` to its end and sends it on line by line; `sink` only counts. When nobody
     /// listens any more it goes on reading: restic leaves a lock behind when it gets SIGPIPE.
     pub(super) fn lines(
@@ -117,17 +136,8 @@ async fn read_all(
 ) {
     let mut buffer = vec![0_u8; 64 * 1024];
     let mut splitter = LineSplitter::default();
-    loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => break,
-        };
-        progress.reads.fetch_add(1, Ordering::Relaxed);
-        sink.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(&buffer[..read]);
+    while let Some(read) = read_some(&mut from, &mut buffer, &progress).await {
+        push(&sink, &buffer[..read]);
         if let Some(to) = &lines {
             let mut gone = false;
             for line in splitter.push(&buffer[..read]) {
@@ -141,6 +151,29 @@ async fn read_all(
     if let (Some(to), Some(line)) = (&lines, splitter.finish()) {
         deliver(to, line, &progress).await;
     }
+}
+
+/// The next bytes; none at the end.
+async fn read_some(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    progress: &Progress,
+) -> Option<usize> {
+    loop {
+        match from.read(buffer).await {
+            Ok(0) => return None,
+            Ok(read) => {
+                progress.reads.fetch_add(1, Ordering::Relaxed);
+                return Some(read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn push(sink: &Sink, bytes: &[u8]) {
+    sink.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
 }
 
 /// Whether somebody took the line.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::command::display_pipe;
+use super::heard::Sieve;
 use super::spawn::{self, Ends, Group};
 use super::supervise::{Ending, Limits, Plumbing, Sink, supervise};
 use super::{
@@ -145,7 +146,11 @@ fn connect(ends: Ends, stages: &[Command], talk: Talk) -> std::io::Result<(Plumb
     let mut stderrs = Vec::with_capacity(stages.len());
     for (stage, stderr) in stages.iter().zip(ends.stderrs) {
         let kept = sink(stage.kept().1);
-        plumbing.capture(ChildStderr::from_std(stderr)?, Arc::clone(&kept));
+        let from = ChildStderr::from_std(stderr)?;
+        match stage.listener() {
+            Some(listener) => plumbing.sieve(from, Arc::clone(&kept), Sieve::new(listener.clone())),
+            None => plumbing.capture(from, Arc::clone(&kept)),
+        }
         stderrs.push(kept);
     }
     let from = ChildStdout::from_std(ends.stdout)?;

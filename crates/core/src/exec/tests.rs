@@ -467,6 +467,62 @@ async fn exec_7_not_executable_and_nul_are_told_apart() {
 }
 
 #[tokio::test]
+async fn exec_8_each_stage_is_heard_while_it_runs_and_the_rest_is_kept() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let heard = |who: &'static str| {
+        let send = send.clone();
+        Listener::new(move |line| {
+            let text = String::from_utf8_lossy(line).into_owned();
+            let taken = text.starts_with('+');
+            if taken {
+                send.send(format!("{who}{text}")).unwrap();
+            }
+            taken
+        })
+    };
+    // The first stage ends only once its line was heard: it was heard while it ran.
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    let script = format!(
+        "echo +1 >&2; while [ ! -e {0} ]; do sleep 0.01; done; echo words >&2; printf +2 >&2; exit 3",
+        gate.display()
+    );
+    let stages = [
+        sh(&script).heard_by(heard("a")),
+        sh("echo +3 >&2; cat; echo more >&2; exit 4").heard_by(heard("b")),
+        sh("cat; echo +4 >&2"),
+    ];
+    let runner = runner();
+    let cancel = never();
+    let run = runner.pipe(&stages, &cancel);
+    let open = async {
+        let all = tokio::task::spawn_blocking(move || [receive.recv().unwrap(), receive.recv().unwrap()]);
+        let mut all = all.await.unwrap();
+        all.sort();
+        std::fs::write(&gate, "").unwrap();
+        all
+    };
+    let (output, all) = tokio::join!(run, open);
+    assert_eq!(all, ["a+1", "b+3"]);
+    let output = output.unwrap();
+    let words: Vec<_> = output
+        .stages
+        .iter()
+        .map(|stage| stage.stderr.text().into_owned())
+        .collect();
+    assert_eq!(words, ["words\n+2", "more\n", "+4\n"]);
+    assert_eq!(output.stages[0].exit, Exit::Code(3));
+}
+
+#[tokio::test]
+async fn exec_8_what_is_taken_leaves_room_for_what_is_not() {
+    let script = "i=0; while [ $i -lt 20000 ]; do echo +progress >&2; i=$((i+1)); done; echo why >&2; exit 1";
+    let command = sh(script).heard_by(Listener::new(|line| line.starts_with(b"+")));
+    let output = run(&command.keep_stderr(Keep::ends(1))).await.unwrap();
+    assert_eq!((output.stderr.text(), output.stderr.total()), ("why\n".into(), 4));
+}
+
+#[tokio::test]
 async fn stream_talks_both_ways() {
     let worker =
         sh("while read -r line; do echo \"{\\\"got\\\":$line}\"; done; echo bye; exit 4").stdin(Stdin::Piped);

@@ -1,4 +1,4 @@
-//! The operations beside preseed: protect (snapshot, replicate, back up), restore on request, verify, prune, adopt, status.
+//! The operations beside preseed: protect (snapshot, replicate, back up), restore on request, roll back, verify, prune, adopt, status.
 //!
 //! Each takes the engine, a context and services, and returns plain reports. None of them prints, and none of them knows a
 //! backend.
@@ -9,6 +9,7 @@ mod guard;
 mod prune;
 mod replicate;
 mod restore;
+mod rollback;
 mod snapshot;
 mod verify;
 
@@ -18,6 +19,7 @@ pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{replicate, replicate_plan};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
+pub use rollback::{NewerSnapshot, RollbackPreview, RollbackStep, rollback, rollback_plan};
 pub use snapshot::{due, snapshot, snapshot_name, snapshot_plan};
 pub use verify::{RepoCheck, check_repo, verify};
 

@@ -332,7 +332,11 @@ async fn one_to(
     Ok(reports)
 }
 
-async fn inspect(engine: &Engine, cx: &Context, service: &Service) -> Result<Vec<Inspection>, OpError> {
+pub(super) async fn inspect(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+) -> Result<Vec<Inspection>, OpError> {
     let store = &service.store;
     let inspect = engine.within(cx, BUDGET, "inspecting", |cx| async move {
         store.inspect(&cx, &service.targets).await
@@ -340,7 +344,7 @@ async fn inspect(engine: &Engine, cx: &Context, service: &Service) -> Result<Vec
     inspect.await.map_err(|e| e.convert(OpKind::Blocked))
 }
 
-fn slot(service: &Service, inspection: &Inspection, set_aside: bool) -> Result<Slot, OpError> {
+pub(super) fn slot(service: &Service, inspection: &Inspection, set_aside: bool) -> Result<Slot, OpError> {
     let dataset = &inspection.target.dataset;
     let blocked = |why: String| OpError::new(OpKind::Blocked, why);
     let replace = match (&inspection.condition, inspection.guid) {
@@ -375,7 +379,7 @@ fn slot(service: &Service, inspection: &Inspection, set_aside: bool) -> Result<S
 }
 
 /// The candidates that fit, best first. Never empty.
-async fn choose(
+pub(super) async fn choose(
     engine: &Engine,
     cx: &Context,
     service: &Service,

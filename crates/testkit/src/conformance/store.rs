@@ -1,4 +1,4 @@
-//! The suite of [`SnapshotStore`]: clauses S1 to S15. The tests are in the files below it.
+//! The suite of [`SnapshotStore`]: clauses S1 to S16. The tests are in the files below it.
 
 mod settling;
 mod snapshots;
@@ -76,6 +76,7 @@ suite! { $ conformance_store, store, StoreLab:
     s13_an_empty_target_is_kept_too
     s14_what_is_not_supported_says_so_and_does_nothing
     s15_a_cancelled_call_ends_and_calling_again_works
+    s16_since_tells_where_what_is_live_would_be_kept
 }
 
 /// The state of one target.

@@ -20,6 +20,7 @@ use reseed_core::names::DatasetName;
 pub enum Op {
     StoreInspect,
     StoreList,
+    StoreSince,
     StoreCreate,
     StoreHold,
     StorePrune,
@@ -49,6 +50,7 @@ impl Op {
         match self {
             Self::StoreInspect
             | Self::StoreList
+            | Self::StoreSince
             | Self::SourcePoints
             | Self::SourcePlan
             | Self::ReplicaPlan

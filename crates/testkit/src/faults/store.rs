@@ -5,7 +5,7 @@ use reseed_core::error::StoreError;
 use reseed_core::names::HoldTag;
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
-    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, StageRequest, Staging, StoreCaps,
+    CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, Since, StageRequest, Staging, StoreCaps,
 };
 use reseed_core::{Context, SnapshotStore};
 
@@ -36,6 +36,17 @@ impl SnapshotStore for Faulty<dyn SnapshotStore> {
     async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError> {
         let (op, inner_cx) = (Op::StoreCreate, cx.child());
         let call = self.inner.create(&inner_cx, request);
+        self.run(cx, &inner_cx, op, self.strike(op), call).await
+    }
+
+    async fn since(
+        &self,
+        cx: &Context,
+        target: &Target,
+        snapshot: &SnapshotRef,
+    ) -> Result<Since, StoreError> {
+        let (op, inner_cx) = (Op::StoreSince, cx.child());
+        let call = self.inner.since(&inner_cx, target, snapshot);
         self.run(cx, &inner_cx, op, self.strike(op), call).await
     }
 

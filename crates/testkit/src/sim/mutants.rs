@@ -13,8 +13,8 @@ use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Targ
 use reseed_core::replicate::{Lineage, ReplicationPlan, ReplicationReport, ReplicatorCaps};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps};
 use reseed_core::store::{
-    Condition, CreateSnapshots, HoldChange, Inspection, Pruned, Replace, Settle, Settled, StageRequest,
-    Staging, StoreCaps,
+    Condition, CreateSnapshots, HoldChange, Inspection, Pruned, Replace, Settle, Settled, Since,
+    StageRequest, Staging, StoreCaps,
 };
 use reseed_core::verify::Validator;
 use reseed_core::{Context, Replicator, RestoreSource, SnapshotStore, Verifier};
@@ -139,6 +139,15 @@ impl SnapshotStore for BrokenStore {
 
     async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError> {
         self.inner.create(cx, request).await
+    }
+
+    async fn since(
+        &self,
+        cx: &Context,
+        target: &Target,
+        snapshot: &SnapshotRef,
+    ) -> Result<Since, StoreError> {
+        self.inner.since(cx, target, snapshot).await
     }
 
     async fn hold(

@@ -383,7 +383,7 @@ fn rename_into_place(state: &mut State, staging: &Staging, replace: Replace) -> 
         ));
     }
     let set_aside = state.datasets.remove(&target.dataset).map(|old| {
-        let name = format!("{}.set-aside-{}", target.dataset, old.guid);
+        let name = super::store::aside(target, old.guid);
         state.aside.insert(name.clone(), old);
         name
     });

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, StoreError, StoreKind};
-use reseed_core::names::{HoldTag, RunId};
+use reseed_core::names::{Guid, HoldTag, RunId};
 use reseed_core::point::{RecoveryPoint, Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
-    Condition, CreateSnapshots, HoldChange, Inspection, Leftover, Pruned, Settle, Settled, StageRequest,
-    Staging, StoreCaps,
+    Condition, CreateSnapshots, HoldChange, Inspection, Leftover, Pruned, Settle, Settled, Since,
+    StageRequest, Staging, StoreCaps,
 };
 use reseed_core::{Context, SnapshotStore};
 
@@ -66,6 +66,11 @@ pub(super) fn check_pool(state: &State, target: &Target, write: bool) -> Result<
         return Err(StoreError::new(StoreKind::ReadOnly, what));
     }
     Ok(())
+}
+
+/// What a dataset is called once it is set aside.
+pub(super) fn aside(target: &Target, guid: Guid) -> String {
+    format!("{}.set-aside-{guid}", target.dataset)
 }
 
 pub(super) fn condition(state: &State, target: &Target) -> Condition {
@@ -215,6 +220,32 @@ impl SnapshotStore for MemStore {
                 });
         }
         Ok(made)
+    }
+
+    async fn since(
+        &self,
+        cx: &Context,
+        target: &Target,
+        snapshot: &SnapshotRef,
+    ) -> Result<Since, StoreError> {
+        self.world.step(cx, Effect::None).await?;
+        let mut state = self.world.lock();
+        check_pool(&state, target, false)?;
+        let gone = || {
+            let what = format!("{}@{} is not there", snapshot.dataset, snapshot.name);
+            StoreError::new(StoreKind::NotFound, what)
+        };
+        let live = state.datasets.get(&target.dataset).map(|live| live.guid);
+        let found = find(&mut state, snapshot).filter(|_| snapshot.dataset == target.dataset);
+        found.and(live).map_or_else(
+            || Err(gone()),
+            |guid| {
+                Ok(Since {
+                    written: None,
+                    kept_as: aside(target, guid),
+                })
+            },
+        )
     }
 
     async fn hold(

@@ -33,7 +33,7 @@ pub(super) fn list(stdout: &[u8]) -> Result<Vec<PoolHealth>, BadOutput> {
         }
         let mut pool = PoolHealth::not_imported(name);
         state.clone_into(&mut pool.state);
-        // `-` of a pool that is suspended, and of fragmentation where it isn't known. 2.1 puts a % behind it, -p or not.
+        // `-` of a pool that is suspended, and of fragmentation where it isn't known. A % behind it, as without `-p`, does no harm.
         pool.size = size.parse().ok();
         pool.allocated = allocated.parse().ok();
         pool.free = free.parse().ok();

@@ -1,4 +1,4 @@
-//! Clauses S11 to S15: promoting, marking, cancelling.
+//! Clauses S11 to S16: promoting, marking, cancelling, and what setting aside would keep.
 
 use reseed_core::error::{Effect, StoreKind};
 use reseed_core::names::Guid;
@@ -436,5 +436,36 @@ pub async fn s15_a_cancelled_call_ends_and_calling_again_works(lab: &impl StoreL
         assert_same(&expected, &lab.files().list(&target.mountpoint), "calling again");
     }
     assert_same(&live, &lab.files().list(&target.mountpoint), "another target");
+    no_violations(lab);
+}
+
+/// S16: of the right snapshot, under the name that it then gets.
+pub async fn s16_since_tells_where_what_is_live_would_be_kept(lab: &impl StoreLab) {
+    let (store, cx) = (lab.store(), context("s16"));
+    if !store.caps().set_aside {
+        return;
+    }
+    let target = lab.absent("since");
+    lab.make(&target);
+    write_odd_tree(lab.files(), &target.mountpoint);
+    let one = snapshot(&*store, &cx, &target, "one", 1).await.reference();
+    lab.files().write(&target.mountpoint.join("later"), b"later");
+    let before = lab.files().list(&target.mountpoint);
+    let told = worked(store.since(&cx, &target, &one).await);
+    let again = worked(store.since(&cx, &target, &one).await);
+    assert_eq!(told.kept_as, again.kept_as, "nothing took the name");
+    assert_same(&before, &lab.files().list(&target.mountpoint), "live data");
+    let mut gone = one.clone();
+    gone.guid = Guid(one.guid.0 ^ 1);
+    refused(store.since(&cx, &target, &gone).await, &[StoreKind::NotFound]);
+    let elsewhere = lab.absent("elsewhere");
+    lab.make(&elsewhere);
+    refused(store.since(&cx, &elsewhere, &one).await, &[StoreKind::NotFound]);
+    let guid = inspect(&*store, &cx, &target).await.guid.expect("a guid");
+    let staging = staged(lab, &*store, &cx, &target, "p1").await;
+    let request = promote(&staging, "p1", "s16", Replace::SetAside { guid });
+    let settled = worked(store.settle(&cx, &request).await);
+    assert_eq!(settled.set_aside.as_deref(), Some(told.kept_as.as_str()));
+    assert_same(&before, &lab.kept(&told.kept_as), "what was set aside");
     no_violations(lab);
 }

@@ -45,7 +45,7 @@ fn numbers_are_exact() {
     );
     assert!(list(b"tank\tONLINE\n").is_err());
     assert!(list(b"\tONLINE\t1\t1\t1\t1\t1\n").is_err());
-    // A suspended pool has no numbers; 2.1 writes the percents with their sign.
+    // A suspended pool has no numbers; without -p the percents have their sign.
     let odd = list(b"a\tSUSPENDED\t-\t-\t-\t-\t-\nb\tONLINE\t9\t1\t8\t3%\t11%\n").unwrap();
     assert_eq!((odd[0].size, odd[0].capacity), (None, None));
     assert_eq!((odd[1].fragmentation, odd[1].capacity), (Some(3), Some(11)));
@@ -135,6 +135,79 @@ fn damage_and_troubled_devices_are_found() {
         .map(|device| device.state.as_str())
         .collect();
     assert_eq!(states, ["DEGRADED", "DEGRADED", "OFFLINE"]);
+}
+
+/// Recorded from Debian's zpool 2.1.11, on the module of 2.3.2.
+macro_rules! of_2_1 {
+    ($name:literal) => {
+        include_bytes!(concat!("../../fixtures/zpool-", $name, "-2.1.11.stdout"))
+    };
+}
+
+#[test]
+fn pools_are_told_by_2_1_as_well() {
+    let new = pools(of_2_1!("list"), of_2_1!("status-new"), &["lone", "tank"]);
+    assert!(
+        new.iter().all(|pool| pool.scan.is_none() && pool.is_well()),
+        "{new:?}"
+    );
+    assert_eq!(
+        (new[1].size, new[1].fragmentation, new[1].capacity),
+        (Some(184_549_376), Some(13), Some(22))
+    );
+    let of = |words| pools(of_2_1!("list"), words, &["tank"]).remove(0).scan.unwrap();
+    let running = of(of_2_1!("status-running"));
+    assert_eq!(
+        (running.state, running.percent),
+        (ScanState::Running, Some(31.65))
+    );
+    let paused = of(of_2_1!("status-paused"));
+    assert_eq!((paused.state, paused.percent), (ScanState::Paused, Some(99.49)));
+    let clean = of(of_2_1!("status-clean"));
+    assert_eq!((clean.state, clean.errors), (ScanState::Finished, Some(0)));
+    assert!([running, paused, clean].iter().all(|scan| scan.at.is_some()));
+    let degraded = pools(of_2_1!("list-degraded"), of_2_1!("status-degraded"), &["tank"]).remove(0);
+    assert_eq!(
+        (degraded.state.as_str(), degraded.troubled.len()),
+        ("DEGRADED", 3)
+    );
+    assert!(degraded.status.unwrap().contains("taken offline"));
+}
+
+/// Composed by hand after zpool_main.c of 2.2.7 and, of the resilver, 2.1.11: of 2.2 nothing could be run.
+#[test]
+fn what_2_2_would_tell_of_a_scan_is_understood() {
+    let words = |scan: &str| {
+        format!(
+            "  pool: tank\n state: ONLINE\n  scan: {scan}config:\n\n\tNAME        STATE     READ WRITE CKSUM\n\
+             \ttank        ONLINE       0     0     0\n\t  mirror-0  ONLINE       0     0     0\n\
+             \t    /tmp/a  ONLINE       0     0     0\n\t    /tmp/b  ONLINE       0     0     0  (resilvering)\n\n\
+             errors: No known data errors\n"
+        )
+    };
+    let scrub = words(
+        "scrub in progress since Sun Nov 22 20:00:00 2026\n\t9.50G / 10.0G scanned at 1.19G/s, 5.10G / 10.0G issued at \
+         652M/s\n\t0B repaired, 51.00% done, 00:00:07 to go\n",
+    );
+    let resilver = words(
+        "resilver in progress since Sun Nov 22 20:00:00 2026\n\t9.50G scanned at 1.19G/s, 5.10G issued at 652M/s, 10.0G \
+         total\n\t5.05G resilvered, 50.50% done, 00:00:07 to go\n",
+    );
+    let (scrub, resilver) = (tank(scrub.as_bytes()), tank(resilver.as_bytes()));
+    let of = |pool: &PoolHealth| {
+        pool.scan
+            .clone()
+            .map(|scan| (scan.function, scan.state, scan.percent))
+    };
+    assert_eq!(
+        of(&scrub),
+        Some((ScanFunction::Scrub, ScanState::Running, Some(51.0)))
+    );
+    assert_eq!(
+        of(&resilver),
+        Some((ScanFunction::Resilver, ScanState::Running, Some(50.5)))
+    );
+    assert_eq!(scrub.troubled, []);
 }
 
 #[test]

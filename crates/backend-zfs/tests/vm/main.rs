@@ -12,6 +12,8 @@ mod bench;
 mod bench_replicate;
 mod chain;
 mod lab;
+#[cfg(feature = "libzetta")]
+mod lzc_bench;
 mod replica_lab;
 mod smoke;
 mod source_lab;
@@ -22,6 +24,9 @@ mod vm_cost;
 mod vm_crash;
 #[path = "delegation.rs"]
 mod vm_delegation;
+#[cfg(feature = "libzetta")]
+#[path = "lzc.rs"]
+mod vm_lzc;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]
@@ -49,4 +54,19 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}
+
+#[cfg(feature = "libzetta")]
+mod vm_lzc_store {
+    reseed_testkit::conformance_store!(crate::lab::Pool::in_process());
+}
+
+#[cfg(feature = "libzetta")]
+mod vm_lzc_replicator {
+    reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::of(crate::lab::Pool::in_process()));
+}
+
+#[cfg(feature = "libzetta")]
+mod vm_lzc_replica {
+    reseed_testkit::conformance_source!(crate::source_lab::Source::beside(crate::lab::Pool::in_process()));
 }

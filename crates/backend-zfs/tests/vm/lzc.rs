@@ -96,6 +96,10 @@ fn snapshots_of_many_datasets_and_removing_them_take_no_process() {
             );
         }
         made.extend(lab.lzc.create(&cx, &request(&lab.targets, "2")).await.unwrap());
+        // Nobody has typed a command; what was done is on the record nevertheless.
+        let history = |more| sure(["zpool", "history", more, &lab.pool.pool]);
+        assert!(history("-i").contains("snapshot") && history("-i").contains("a b:1"));
+        assert!(!history("-l").contains("zfs snapshot"));
         lab.started();
         let doomed: Vec<_> = made.iter().map(Snapshot::reference).collect();
         let pruned = lab.lzc.prune(&cx, &doomed).await.unwrap();

@@ -173,6 +173,15 @@ fn vm_alone_bench_lzc_send() {
                 library.send_full(full.as_str(), sink, flags).unwrap();
                 times.lzc.push(clock.monotonic() - began);
             }
+            if bytes > 1 << 20 {
+                // The one way to end it from outside: whoever reads goes away.
+                let (reader, writer) = std::io::pipe().unwrap();
+                let (library, full) = (library.clone(), full.clone());
+                let sending = std::thread::spawn(move || library.send_full(full.as_str(), writer, flags));
+                std::io::Read::read_exact(&mut &reader, &mut [0; 4096]).unwrap();
+                drop(reader);
+                assert!(sending.join().unwrap().is_err());
+            }
             // No goal: it is measured to know what isn't taken.
             times.told(&format!("a stream of {what} to a descriptor"));
         }

@@ -2,7 +2,17 @@
 //!
 //! Runs all steps even when one fails, and names those that did.
 
-use crate::{Done, contracts, setup, sh};
+use crate::{Done, contracts, setup, sh, vm_setup};
+
+/// What has code of its own with the feature.
+const LIBZETTA: [&str; 6] = [
+    "-p",
+    "reseed-backend-zfs",
+    "-p",
+    "reseed",
+    "--features",
+    "reseed/libzetta",
+];
 
 pub(crate) fn run(yes: bool) -> Done {
     let mut failed = Vec::new();
@@ -32,6 +42,23 @@ pub(crate) fn run(yes: bool) -> Done {
     step("clippy", cargo(&clippy, &[]));
     let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
     step("documentation", cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")]));
+    // A lint installs nothing beside a compiler; `cargo xtask vm` brings the package, and builds the feature in any case.
+    if vm_setup::has_libzfs_core() {
+        let with: Vec<&str> = ["clippy", "--quiet"]
+            .into_iter()
+            .chain(LIBZETTA)
+            .chain(["--all-targets", "--", "-D", "warnings"])
+            .collect();
+        step("clippy with libzetta", cargo(&with, &[]));
+        let with: Vec<&str> = ["doc", "--quiet", "--no-deps"]
+            .into_iter()
+            .chain(LIBZETTA)
+            .collect();
+        let strict = [("RUSTDOCFLAGS", "-D warnings")];
+        step("documentation with libzetta", cargo(&with, &strict));
+    } else {
+        println!("lints: not looked at: the feature `libzetta`, for libzfslinux-dev is not installed");
+    }
     step("dependencies", deny(yes));
     if failed.is_empty() {
         println!("lints: all well");

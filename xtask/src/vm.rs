@@ -3,6 +3,7 @@
 //! That program is an example of `reseed-testkit`. Tests inside are those named `vm_*` of test targets named `vm`; those of
 //! targets named `vm_host` run here and drive machines themselves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -69,28 +70,28 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
         failed: 1,
         skipped: 0,
     };
-    // Both in the workspace's own features, so that nothing is built twice.
-    let mut build = sh::cargo();
-    build.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--test",
-        "vm",
-        "--test",
-        "vm_host",
-    ]);
-    build.arg("--message-format=json-render-diagnostics");
-    let Some(messages) = sh::stdout(&mut build)? else {
+    // All in the workspace's own features, so that nothing is built twice.
+    let Some(mut targets) = build(&["--workspace", "--test", "vm", "--test", "vm_host"])? else {
         return Ok(BROKEN);
     };
+    if with_libzetta(&args.filters) {
+        let Some(more) = build(LIBZETTA)? else {
+            return Ok(BROKEN);
+        };
+        targets.extend(more);
+    }
     let Some(mut program) = program(args, "tests")? else {
         return Ok(BROKEN);
     };
     let mut list = String::new();
     let mut skipped = 0;
-    for target in built(&messages, &["vm", "vm_host"]) {
+    let mut known = BTreeSet::new();
+    for target in targets {
         for (name, ignored) in listed(&target.binary)? {
+            // The build with the feature has all the tests of the one without.
+            if !known.insert((target.suite(), name.clone())) {
+                continue;
+            }
             let wanted = (args.filters.is_empty() && !is_benchmark(&name))
                 || args
                     .filters
@@ -124,6 +125,31 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     count.failed = count.failed.max(total.saturating_sub(count.passed));
     count.skipped = skipped;
     Ok(count)
+}
+
+/// The tests that are only there with the feature `libzetta`, for they are about it. Without the command-line program, whose
+/// own tests run the one that was built last.
+const LIBZETTA: &[&str] = &[
+    "--workspace",
+    "--exclude",
+    "reseed",
+    "--features",
+    "reseed-backend-zfs/libzetta",
+    "--test",
+    "vm",
+];
+
+/// Whether tests of the feature are asked for. Their names have `lzc` in them.
+fn with_libzetta(filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| filter.contains("lzc"))
+}
+
+/// Test targets, as cargo builds them with these arguments.
+fn build(args: &[&str]) -> std::io::Result<Option<Vec<Target>>> {
+    let mut build = sh::cargo();
+    build.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    let messages = sh::stdout(build.args(args))?;
+    Ok(messages.map(|messages| built(&messages, &["vm", "vm_host"])))
 }
 
 /// Benchmarks assert on time, so they run only by `cargo xtask bench`, or by name.
@@ -309,6 +335,16 @@ mod tests {
             names("smoke::vm_pool: test\nhelper_works: test\nvm_bench: benchmark\n"),
             ["smoke::vm_pool"]
         );
+    }
+
+    #[test]
+    fn the_feature_is_built_for_its_own_tests_and_for_all() {
+        let with = |filters: &[&str]| {
+            let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+            with_libzetta(&filters)
+        };
+        assert!(with(&[]) && with(&["smoke", "vm_lzc_store"]) && with(&["vm_alone_bench_lzc"]));
+        assert!(!with(&["smoke"]) && !with(&["vm_alone_bench_zfs"]));
     }
 
     #[test]

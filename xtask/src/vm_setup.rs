@@ -84,6 +84,18 @@ const PARTS: &[Part] = &[
         there: || find("zpool").is_some() && find("zfs").is_some(),
     },
     Part {
+        packages: "pkg-config",
+        what_for: "finding libzfs_core",
+        backports: false,
+        there: || find("pkg-config").is_some(),
+    },
+    Part {
+        packages: "libzfslinux-dev",
+        what_for: "the tests of the feature `libzetta`",
+        backports: true,
+        there: has_libzfs_core,
+    },
+    Part {
         packages: "qemu-system-x86",
         what_for: "the machine itself",
         backports: true,
@@ -166,6 +178,15 @@ fn compile_if_needed() -> Result<(), String> {
             .map_err(|error| format!("dkms does not run: {error}"))?;
     }
     Ok(())
+}
+
+/// Whether programs can be linked with libzfs_core.
+pub(crate) fn has_libzfs_core() -> bool {
+    let description = format!(
+        "/usr/lib/{}-linux-gnu/pkgconfig/libzfs_core.pc",
+        std::env::consts::ARCH
+    );
+    Path::new(&description).exists()
 }
 
 /// A program, also where users who aren't root don't look.

@@ -385,7 +385,13 @@ impl<'a> Wiring<'a> {
     }
 
     fn datasets(&self, name: &SourceName) -> NativeStore {
-        NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES)
+        let store = NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES);
+        // Where it can't be opened, `zfs` is asked, and tells why.
+        #[cfg(feature = "libzetta")]
+        if let Ok(lzc) = reseed_backend_zfs::zfs::Lzc::open() {
+            return store.in_process(lzc);
+        }
+        store
     }
 
     fn root(&self, name: &SourceName, place: &Place) -> Option<Root> {

@@ -204,9 +204,13 @@ pub(crate) fn said<K: FromFault>(
     }
 }
 
-/// The last words, in one line.
+/// The last words, in one line. How the command is used, which `zfs` may tell after what is wrong, is of no use here.
 fn last_lines(words: &str) -> String {
-    let lines: Vec<&str> = words
+    let said = match words.split_once("\nusage:") {
+        Some((said, _)) if !said.trim().is_empty() => said,
+        _ => words,
+    };
+    let lines: Vec<&str> = said
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -297,6 +301,17 @@ mod tests {
         ] {
             assert_eq!(classify(words), fault, "{words:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_not_the_usage() {
+        let words =
+            "cannot open 'tank/nope': dataset does not exist\nusage:\n\tsnapshot [-r]\n\n\ta\n\tb\n\tc\n";
+        let error: StoreError = said("x", Fault::NotFound, words, Effect::None);
+        assert_eq!(
+            error.tool_said(),
+            Some("cannot open 'tank/nope': dataset does not exist")
+        );
     }
 
     #[test]

@@ -15,6 +15,8 @@
 //! - One `zfs` process tells the state of any number of targets, another lists the snapshots of any number.
 //! - A crash at any moment leaves nothing half done that looks done, and the same command again goes on.
 //!
+//! With the feature `libzetta`, `NativeStore::in_process` has libzfs_core take some requests instead of a process.
+//!
 //! # What it can't
 //! - A pool's root dataset can't be restored: it can't be renamed. Nor can a dataset that has others below it, as long as it
 //!   stands there: a rename would take them along.
@@ -22,6 +24,7 @@
 
 mod argv;
 pub mod delegation;
+mod engine;
 mod error;
 mod files;
 pub mod health;
@@ -31,6 +34,8 @@ mod lineage;
 mod list;
 mod local;
 mod location;
+#[cfg_attr(not(feature = "libzetta"), path = "lzc_none.rs")]
+mod lzc;
 mod mapping;
 mod mounts;
 mod names;
@@ -58,6 +63,8 @@ mod work;
 pub use files::SnapshotFiles;
 pub use local::LocalSource;
 pub use location::{Location, Ssh};
+#[cfg(feature = "libzetta")]
+pub use lzc::Lzc;
 pub use mapping::Mapping;
 pub use replica::ReplicaSource;
 pub use replicate::NativeReplicator;

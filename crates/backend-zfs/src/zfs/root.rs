@@ -14,7 +14,7 @@ use super::tool::Tool;
 use super::version::{Installed, LEAST};
 use super::{argv, list, staging};
 
-/// See the [module](self).
+/// The dataset that all of a store's or a replica's are below: looked for, and made where it is missing.
 #[derive(Debug, Clone)]
 pub struct RootDataset {
     tool: Tool,

@@ -16,7 +16,7 @@ use reseed_core::store::{CreateSnapshots, HoldChange, Pruned};
 use super::error::Fault;
 use super::parse::Listed;
 use super::tool::Tool;
-use super::{argv, error, list, names, record, work};
+use super::{argv, engine, error, list, names, record, work};
 
 /// Names in one `zfs destroy`: an argument may be 128 KiB long.
 const AT_ONCE: usize = 400;
@@ -51,8 +51,8 @@ pub(crate) async fn create(
         properties.push((argv::UNSEEDED, "on"));
     }
     let what = format!("can't take snapshot {} of {}", request.name, joined(&datasets));
-    let args = argv::snapshot(&datasets, &request.name, &properties);
-    if let Err(error) = tool.change::<StoreKind>(cx, args, what, Effect::Unknown).await {
+    let taken = engine::snapshot(tool, cx, &datasets, &request.name, &properties, what).await;
+    if let Err(error) = taken {
         return Err(refused(tool, cx, &datasets, error).await);
     }
     let mut made = list::these(tool, cx, datasets.iter().map(|d| (d, &request.name)))
@@ -228,12 +228,13 @@ pub(crate) async fn prune(
         .iter()
         .filter(|one| there.get(*one).is_some_and(|listed| listed.userrefs == 0))
         .collect();
+    let together = engine::destroy_together(tool, cx, &free).await;
     let mut by_dataset: BTreeMap<&DatasetName, Vec<&SnapshotName>> = BTreeMap::new();
-    for one in &free {
+    for one in free.iter().filter(|one| !together.contains(**one)) {
         by_dataset.entry(&one.dataset).or_default().push(&one.name);
     }
     let mut refusals: BTreeMap<(&DatasetName, &SnapshotName), StoreError> = BTreeMap::new();
-    let mut tried = false;
+    let mut tried = !together.is_empty();
     for (dataset, names) in by_dataset {
         for part in names.chunks(AT_ONCE) {
             let result = destroy(tool, cx, dataset, part).await;

@@ -19,7 +19,7 @@ use super::mounts::{self, Standing};
 use super::parse::{Facts, Said};
 use super::record::StageRecord;
 use super::tool::Tool;
-use super::{argv, list, names, work};
+use super::{argv, engine, list, names, work};
 
 /// Makes, opens or exposes.
 pub(crate) async fn stage(
@@ -184,6 +184,9 @@ pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetNam
     while let Some(name) = next {
         next = names::parent(&name);
         above.push(name);
+    }
+    if engine::surely_there(tool, cx, &above).await {
+        return Ok(());
     }
     above.reverse();
     let said = list::facts::<StoreKind>(tool, cx, &above).await?;

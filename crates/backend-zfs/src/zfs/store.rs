@@ -41,6 +41,16 @@ impl NativeStore {
         }
     }
 
+    /// Has libzfs_core take what it takes better than a process: snapshots of several datasets, removing snapshots of
+    /// several datasets, and whether a dataset is there. Outcomes and errors stay the same; `zpool history` shows no
+    /// command for them. Replicators and sources made from this store do the same, except over ssh.
+    #[cfg(feature = "libzetta")]
+    #[must_use]
+    pub fn in_process(mut self, lzc: super::Lzc) -> Self {
+        self.tool = self.tool.with(lzc);
+        self
+    }
+
     /// What it is called in the configuration.
     pub fn name(&self) -> &SourceName {
         &self.name

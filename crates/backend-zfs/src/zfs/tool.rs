@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::location::Location;
+use super::lzc::Lzc;
 use super::parse::BadOutput;
 use super::version::{self, Installed};
 use super::{limit, progress};
 
 /// How long a command that only asks may take. One that hangs (a suspended pool) is told as such.
-const ASKING: Duration = Duration::from_secs(60);
+pub(crate) const ASKING: Duration = Duration::from_secs(60);
 /// How long a command that changes something may take: unmounting and renaming wait for a transaction group, and those
 /// for a busy disk.
-const CHANGING: Duration = Duration::from_secs(300);
+pub(crate) const CHANGING: Duration = Duration::from_secs(300);
 /// The most that a listing may be: a million snapshots.
 const MOST_OUTPUT: usize = 512 << 20;
 
@@ -40,16 +41,36 @@ pub(crate) struct Stream<'a> {
 pub(crate) struct Tool {
     runner: Arc<dyn Runner>,
     location: Location,
+    lzc: Option<Lzc>,
 }
 
 impl Tool {
     pub(crate) fn new(runner: Arc<dyn Runner>, location: Location) -> Self {
-        Self { runner, location }
+        Self {
+            runner,
+            location,
+            lzc: None,
+        }
+    }
+
+    /// The same, with libzfs_core beside it.
+    #[cfg(feature = "libzetta")]
+    pub(crate) fn with(mut self, lzc: Lzc) -> Self {
+        self.lzc = Some(lzc);
+        self
+    }
+
+    /// libzfs_core, if it was given, and this is the machine that it works on.
+    pub(crate) fn lzc(&self) -> Option<&Lzc> {
+        self.lzc.as_ref().filter(|_| self.is_local())
     }
 
     /// The same runner, elsewhere.
     pub(crate) fn at(&self, location: Location) -> Self {
-        Self::new(Arc::clone(&self.runner), location)
+        Self {
+            location,
+            ..self.clone()
+        }
     }
 
     /// Whether it works on this machine's pools.

@@ -120,6 +120,15 @@ impl Pool {
         }
     }
 
+    /// One whose store has libzfs_core take what it can.
+    #[cfg(feature = "libzetta")]
+    pub(crate) fn in_process() -> Self {
+        let mut pool = Self::new();
+        let lzc = reseed_backend_zfs::zfs::Lzc::open().unwrap();
+        pool.store = pool.store.clone().in_process(lzc);
+        pool
+    }
+
     #[allow(dead_code, reason = "for the tests that cut the power")]
     /// A pool on a disk of the machine, which outlives it: made, or imported again.
     pub(crate) fn on_disk(pool: &str, disk: &str, first: bool) -> Self {

@@ -12,6 +12,8 @@ mod bench;
 mod bench_replicate;
 mod chain;
 mod lab;
+#[cfg(feature = "libzetta")]
+mod lzc_bench;
 mod replica_lab;
 mod smoke;
 mod source_lab;
@@ -24,6 +26,9 @@ mod vm_crash;
 mod vm_delegation;
 #[path = "follow.rs"]
 mod vm_follow;
+#[cfg(feature = "libzetta")]
+#[path = "lzc.rs"]
+mod vm_lzc;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]
@@ -51,4 +56,9 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}
+
+#[cfg(feature = "libzetta")]
+mod vm_lzc_store {
+    reseed_testkit::conformance_store!(crate::lab::Pool::in_process());
 }

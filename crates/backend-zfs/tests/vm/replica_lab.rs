@@ -25,7 +25,12 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new() -> Self {
-        let (pool, back) = (Pool::new(), Pool::new());
+        Self::of(Pool::new())
+    }
+
+    /// Of the store of this pool.
+    pub(crate) fn of(pool: Pool) -> Self {
+        let back = Pool::new();
         let below = Mapping::below(DatasetName::new(format!("{}/svc", back.pool)).unwrap());
         let replicator = NativeReplicator::new(name("second"), &pool.store, Location::Local, below);
         Self {

@@ -116,7 +116,12 @@ impl Source {
     }
 
     pub(crate) fn replica() -> Self {
-        let (pool, back) = (Pool::new(), Pool::sized("256M"));
+        Self::beside(Pool::new())
+    }
+
+    /// A replica of this pool.
+    pub(crate) fn beside(pool: Pool) -> Self {
+        let back = Pool::sized("256M");
         sure(["zfs", "create", &format!("{}/scratch", pool.pool)]);
         let root = DatasetName::new(format!("{}/svc", back.pool)).unwrap();
         let below = Mapping::below(root);

@@ -67,7 +67,7 @@ fn a_replica_whose_pool_is_away_is_passed_over_and_named() {
 }
 
 /// A pool on a file in a filesystem of its own, which is smaller than the pool believes: it is suspended when that is full.
-fn thin() -> Pool {
+pub(crate) fn thin() -> Pool {
     let pool = Pool::new();
     let under = dir_of(&pool, "under");
     let under = under.to_str().unwrap();
@@ -101,7 +101,7 @@ fn thin() -> Pool {
 
 /// Writes more than there is room for, and waits until the kernel has suspended the pool. What writes goes on when the pool
 /// does.
-async fn suspend(pool: &Pool) -> std::thread::JoinHandle<()> {
+pub(crate) async fn suspend(pool: &Pool) -> std::thread::JoinHandle<()> {
     let scratch = format!("{}/scratch", pool.pool);
     sure(["zfs", "create", &scratch]);
     let into = format!("of={}", pool.root.join("live/scratch/more").display());
@@ -112,7 +112,7 @@ async fn suspend(pool: &Pool) -> std::thread::JoinHandle<()> {
     writes
 }
 
-fn resume(pool: &Pool, writes: std::thread::JoinHandle<()>) {
+pub(crate) fn resume(pool: &Pool, writes: std::thread::JoinHandle<()>) {
     let under = pool.root.join("under");
     sure(["mount", "-o", "remount,size=400M", under.to_str().unwrap()]);
     sure(["zpool", "clear", &pool.pool]);

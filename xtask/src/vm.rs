@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Seconds that a test or the command may take.
     #[arg(long)]
     limit: Option<u64>,
+    /// Built for speed; what is measured is meant to be.
+    #[arg(long)]
+    release: bool,
     /// Install what is missing without asking.
     #[arg(long)]
     yes: bool,
@@ -35,10 +38,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Only the tests whose name contains this.
-    pub(crate) fn only(name: &str) -> Self {
+    /// Only the benchmarks whose name contains this, built for speed.
+    pub(crate) fn benchmarks(name: &str) -> Self {
         Self {
             filters: vec![name.to_owned()],
+            release: true,
             ..Self::default()
         }
     }
@@ -71,6 +75,7 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
         skipped: 0,
     };
     // All in the workspace's own features, so that nothing is built twice.
+    let build = |words: &[&str]| build(words, args.release);
     let Some(mut targets) = build(&["--workspace", "--test", "vm", "--test", "vm_host"])? else {
         return Ok(BROKEN);
     };
@@ -145,9 +150,12 @@ fn with_libzetta(filters: &[String]) -> bool {
 }
 
 /// Test targets, as cargo builds them with these arguments.
-fn build(args: &[&str]) -> std::io::Result<Option<Vec<Target>>> {
+fn build(args: &[&str], release: bool) -> std::io::Result<Option<Vec<Target>>> {
     let mut build = sh::cargo();
     build.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    if release {
+        build.arg("--release");
+    }
     let messages = sh::stdout(build.args(args))?;
     Ok(messages.map(|messages| built(&messages, &["vm", "vm_host"])))
 }

@@ -426,6 +426,20 @@ pub(crate) fn allowed(dataset: &DatasetName) -> Args {
     args(["allow", dataset.as_str()])
 }
 
+/// What is set on a dataset itself, or came with it.
+pub(crate) fn get_own(dataset: &DatasetName) -> Args {
+    args([
+        "get",
+        "-Hp",
+        "-s",
+        "local,received",
+        "-o",
+        "name,property,value,source",
+        "all",
+        dataset.as_str(),
+    ])
+}
+
 /// Whether a dataset's encryption key is loaded.
 pub(crate) fn get_keystatus(dataset: &DatasetName) -> Args {
     args(["get", "-Hp", "-o", "value", "keystatus", dataset.as_str()])

@@ -17,7 +17,7 @@ use super::parse::Said;
 use super::record::StageRecord;
 use super::store::NativeStore;
 use super::tool::not_cancelled;
-use super::{argv, list, names, points};
+use super::{argv, list, names, points, settings};
 
 /// The snapshots in the pool of the live data.
 #[derive(Debug, Clone)]
@@ -91,14 +91,29 @@ impl RestoreSource for LocalSource {
         let place = names::place(&self.store.places, "look", &plan.request.target.dataset);
         let census = points::census(full.clone(), place, point).await?;
         not_cancelled::<SourceKind>(cx)?;
+        let mut warnings = Vec::new();
         let reused = match list::fact::<SourceKind>(tool, cx, &name).await? {
             Said::NotThere => {
                 let record = points::begun(cx, plan)?;
-                let properties = [("canmount", "noauto"), (argv::STAGE, record.as_str())];
-                let args = argv::clone((&origin.dataset, &origin.name), &name, &properties);
-                let what = format!("can't clone {full}");
-                tool.change::<SourceKind>(cx, args, what, Effect::StagingOnly)
-                    .await?;
+                let ours = [("canmount", "noauto"), (argv::STAGE, record.as_str())];
+                let own = settings::own::<SourceKind>(tool, cx, &origin.dataset).await?;
+                let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let all: Vec<_> = own.chain(ours).collect();
+                let clone = async |properties: &[(&str, &str)]| {
+                    let args = argv::clone((&origin.dataset, &origin.name), &name, properties);
+                    let what = format!("can't clone {full}");
+                    tool.change::<SourceKind>(cx, args, what, Effect::StagingOnly)
+                        .await
+                };
+                if let Err(error) = clone(&all).await {
+                    // Something that can't be set on a clone must not keep the data away.
+                    not_cancelled::<SourceKind>(cx)?;
+                    clone(&ours).await?;
+                    warnings.push(format!(
+                        "what is set on {} itself, such as recordsize or quota, is not set on what comes back: {error}",
+                        origin.dataset
+                    ));
+                }
                 0
             }
             Said::Facts(facts)
@@ -121,7 +136,7 @@ impl RestoreSource for LocalSource {
             files: census.files,
             reused,
             checked: vec![format!("it is a clone of {full}, guid {}", origin.guid)],
-            warnings: Vec::new(),
+            warnings,
         })
     }
 }

@@ -95,6 +95,11 @@ impl Ssh {
             "StrictHostKeyChecking=yes".into(),
             known_hosts,
             "GlobalKnownHostsFile=/dev/null".into(),
+            // Nothing else vouches for a host, and no connection is used that was made under other rules.
+            "VerifyHostKeyDNS=no".into(),
+            "UpdateHostKeys=no".into(),
+            "ControlPath=none".into(),
+            "ClearAllForwardings=yes".into(),
             format!("ConnectTimeout={quarter}").into(),
             format!("ServerAliveInterval={quarter}").into(),
             "ServerAliveCountMax=4".into(),

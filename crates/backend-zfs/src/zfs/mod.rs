@@ -48,6 +48,7 @@ mod record;
 mod replica;
 mod replicate;
 mod root;
+mod settings;
 mod settle;
 mod since;
 mod snapshots;

@@ -39,6 +39,15 @@ pub(crate) fn parse_token(output: &str) -> Result<Token, BadOutput> {
     }
 }
 
+/// What `zfs send -nvt` says of a token that no stream can be made of (lib/libzfs/libzfs_sendrecv.c, 2.1 to 2.3).
+const USELESS: &[&str] = &[
+    "no longer exists",
+    "no longer the same snapshot",
+    "resume token is corrupt",
+    "unsupported version",
+    "unsupported feature",
+];
+
 /// What a token is of, as far as the sending side can still make it: none when it can't (the snapshot is gone, or the
 /// token is of another version).
 pub(crate) async fn decode<K: FromFault>(
@@ -53,14 +62,11 @@ pub(crate) async fn decode<K: FromFault>(
         .map_err(|error| error.into_error(what, Effect::None))?;
     if !output.exit.success() {
         let words = output.stderr.text();
-        return match error::classify(&words) {
-            // Not an answer about the token.
-            fault @ (error::Fault::Unreachable
-            | error::Fault::Auth
-            | error::Fault::HostKey
-            | error::Fault::Pool) => Err(error::said(what, fault, &words, Effect::None)),
-            _ => Ok(None),
-        };
+        // Only what says that this stream can't be made any more; what has arrived of it is thrown away then.
+        if USELESS.iter().any(|words_of_it| words.contains(words_of_it)) {
+            return Ok(None);
+        }
+        return Err(error::said(what, error::classify(&words), &words, Effect::None));
     }
     // 2.3 tells it on standard error, with the size on standard output; both are looked at.
     let text = format!("{}\n{}", output.stdout.text(), output.stderr.text());

@@ -372,6 +372,51 @@ fn somebody_elses_clone_survives_a_restore_from_local_snapshots() {
 }
 
 #[test]
+fn what_is_set_on_a_dataset_is_set_on_what_comes_back() {
+    const SET: [(&str, &str); 6] = [
+        ("recordsize", "16384"),
+        ("compression", "lz4"),
+        ("acltype", "posix"),
+        ("atime", "off"),
+        ("quota", "104857600"),
+        ("lab:note", "a b\tc"),
+    ];
+    block_on(async {
+        let chain = Chain::new("256M");
+        let target = chain.pool.target("t");
+        let (one, _) = chain.made(&target, 100_000).await;
+        for (name, value) in SET {
+            sure(["zfs", "set", &format!("{name}={value}"), target.dataset.as_str()]);
+        }
+        sure(["zfs", "set", "reservation=1M", target.dataset.as_str()]);
+        chain.pool.files.write(&target.mountpoint.join("later"), b"2");
+        let mut service = chain.service(&[&target]);
+        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store)) as Arc<dyn RestoreSource>];
+        let options = ops::RestoreOptions {
+            from: None,
+            at: ops::At::Point("one".to_owned()),
+            set_aside: true,
+        };
+        let report = ops::restore(&chain.engine, &context("set"), &service, &options)
+            .await
+            .unwrap();
+        chain.is_back(&target, &one, &report);
+        for (name, value) in SET {
+            let found = sure([
+                "zfs",
+                "get",
+                "-Hp",
+                "-o",
+                "value,source",
+                name,
+                target.dataset.as_str(),
+            ]);
+            assert_eq!(found, format!("{value}\tlocal"), "{name}");
+        }
+    });
+}
+
+#[test]
 fn names_with_spaces_and_colons_are_names() {
     block_on(async {
         let chain = Chain::new("256M");

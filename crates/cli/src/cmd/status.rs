@@ -1,7 +1,7 @@
 //! `reseed status`
 
 use jiff::Timestamp;
-use reseed_core::error::OpError;
+use reseed_core::error::{ErrorReport, OpError};
 use reseed_core::names::{ServiceName, SourceName};
 use reseed_core::point::Marker;
 use reseed_core::preseed::{self, PlannedSource, ServicePlan};
@@ -25,8 +25,18 @@ const MOST_LAG: i64 = 24 * 3600;
 struct Lagging {
     service: ServiceName,
     replica: SourceName,
-    /// Seconds since what it has at the newest was taken.
+    /// Seconds since what it has at the newest was taken, or, where it has nothing, since the oldest snapshot it could have.
     lag: i64,
+    /// Whether it has nothing at all.
+    nothing: bool,
+}
+
+/// A replica that can't be asked.
+#[derive(Debug, Serialize)]
+struct Silent {
+    service: ServiceName,
+    replica: SourceName,
+    error: ErrorReport,
 }
 
 pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, OpError> {
@@ -87,14 +97,35 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
         }
     }
-    let lagging = lagging(&services, &plans, now);
+    let (mut lagging, mut silent) = (Vec::new(), Vec::new());
+    for service in &services {
+        replicas(session, service, now, &mut lagging, &mut silent).await;
+    }
     for behind in &lagging {
+        let (service, replica, lag) = (&behind.service, &behind.replica, ui::span(behind.lag));
+        let what = if behind.nothing {
+            format!("{replica} has nothing of it, and there were snapshots to send for {lag}")
+        } else {
+            format!("its newest snapshot on {replica} is {lag} old")
+        };
         notes.push_str(&format!(
-            "{}: its newest snapshot on {} is {} old\n  hint: `reseed replicate --now {}` sends what is missing\n",
-            behind.service,
-            behind.replica,
-            ui::span(behind.lag),
-            behind.service,
+            "{service}: {what}\n  hint: `reseed replicate --now {service}` sends what is missing\n"
+        ));
+    }
+    // A replica that is also a source has been told above.
+    let told = |one: &Silent| {
+        plans
+            .iter()
+            .filter(|plan| plan.service == one.service)
+            .flat_map(|plan| &plan.sources)
+            .any(|source| source.source == one.replica && source.error.is_some())
+    };
+    silent.retain(|one| !told(one));
+    for one in &silent {
+        let why = printable(&one.error.to_string());
+        notes.push_str(&format!(
+            "{}: {} can't be asked: {why}\n",
+            one.service, one.replica
         ));
     }
     let pools = pools::health(session).await;
@@ -108,7 +139,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             true,
         ),
     };
-    let mut answer = json!({ "services": plans, "lagging": lagging });
+    let mut answer = json!({ "services": plans, "lagging": lagging, "silent": silent });
     if !session.pool_names().is_empty() {
         answer["pools"] = match &pools {
             Ok(pools) => json!(pools),
@@ -121,7 +152,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     };
     let exit = if plans.iter().any(|p| p.action == "blocked") {
         Exit::Blocked
-    } else if sick || !lagging.is_empty() || plans.iter().any(wanting) {
+    } else if sick || !lagging.is_empty() || !silent.is_empty() || plans.iter().any(wanting) {
         Exit::Partial
     } else {
         Exit::Ok
@@ -129,22 +160,43 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     Ok(Answer::new(&answer, format!("{table}{notes}{shown}"), exit))
 }
 
-fn lagging(services: &[&Service], plans: &[ServicePlan], now: Timestamp) -> Vec<Lagging> {
-    let mut all = Vec::new();
-    for plan in plans {
-        let service = services.iter().find(|service| service.name == plan.service);
-        let is_replica =
-            |name: &SourceName| service.is_some_and(|s| s.replicators.iter().any(|r| r.name() == name));
-        let replicas = plan.sources.iter().filter(|s| is_replica(&s.source));
-        all.extend(replicas.filter_map(|source| {
-            Some(Lagging {
-                service: plan.service.clone(),
-                replica: source.source.clone(),
-                lag: too_old(source.taken_at?, now)?,
-            })
-        }));
+/// Asks all replicas of a service how far they are, also those that it isn't restored from.
+async fn replicas(
+    session: &Session,
+    service: &Service,
+    now: Timestamp,
+    lagging: &mut Vec<Lagging>,
+    silent: &mut Vec<Silent>,
+) {
+    for replicator in &service.replicators {
+        let replica = replicator.name().clone();
+        match replicator.lineage(&session.cx, &service.targets).await {
+            Ok(lineages) => {
+                let behind = if lineages.iter().any(|lineage| lineage.newest.is_none()) {
+                    let could = service.store.list(&session.cx, &service.targets).await;
+                    // Without the store there is nothing to compare with, and that has been told.
+                    let oldest = could
+                        .ok()
+                        .and_then(|all| all.iter().map(|one| one.taken_at).min());
+                    oldest.and_then(|at| too_old(at, now)).map(|lag| (lag, true))
+                } else {
+                    let oldest = lineages.iter().filter_map(|lineage| lineage.newest).min();
+                    oldest.and_then(|at| too_old(at, now)).map(|lag| (lag, false))
+                };
+                lagging.extend(behind.map(|(lag, nothing)| Lagging {
+                    service: service.name.clone(),
+                    replica,
+                    lag,
+                    nothing,
+                }));
+            }
+            Err(error) => silent.push(Silent {
+                service: service.name.clone(),
+                replica,
+                error: error.report(),
+            }),
+        }
     }
-    all
 }
 
 /// The age of what was taken then, in seconds, when that is more than a replica may be behind.

@@ -177,6 +177,16 @@ impl Lab {
         }
     }
 
+    /// With ZFS: the command that loses the service's data.
+    pub(super) fn how_to_lose(&self) -> Option<String> {
+        self.pools.as_ref().map(Pools::how_to_lose)
+    }
+
+    /// With ZFS: the command that removes what the lab made.
+    pub(super) fn how_to_end(&self) -> Option<String> {
+        self.pools.as_ref().map(Pools::how_to_end)
+    }
+
     /// Whether there is anything where the data should be.
     pub(super) fn is_live(&self) -> bool {
         fs::read_dir(self.live()).is_ok_and(|mut entries| entries.next().is_some())

@@ -9,7 +9,6 @@ mod lab;
 mod pools;
 mod vm;
 
-use std::path::PathBuf;
 
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::preseed::{Outcome, ServiceReport};
@@ -93,7 +92,7 @@ async fn walk(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> Result<Answ
         say(&format!("{}: {}", scenario.name, scenario.story));
         scenarios.push(scenario);
     }
-    Ok(answer(&lab.dir, &scenarios, ui))
+    Ok(answer(&lab, &scenarios, ui))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -212,7 +211,8 @@ impl PartialEq for Step {
     }
 }
 
-fn answer(dir: &PathBuf, scenarios: &[Scenario], ui: Ui) -> Answer {
+fn answer(lab: &Lab, scenarios: &[Scenario], ui: Ui) -> Answer {
+    let dir = &lab.dir;
     let mut table = Table::new(&["failure", "source", "outcome", "time", "bytes", "verification"]);
     for s in scenarios {
         let verified = match s.digest_matches {
@@ -239,10 +239,16 @@ fn answer(dir: &PathBuf, scenarios: &[Scenario], ui: Ui) -> Answer {
     let config = dir.join("reseed.toml");
     let config = config.display();
     let program = std::env::current_exe().map_or("reseed".to_owned(), |p| p.display().to_string());
-    let text = format!(
-        "{table}\n{verdict}\n\nThe lab is yours. Try next:\n  {program} -c {config} status\n  {program} -c {config} history\n  rm -r {dir}/data/{SERVICE} && {program} -c {config} preseed {SERVICE}\n  {program} -c {config} restore {SERVICE} --from offsite --to {dir}/elsewhere\n  {program} -c {config} verify {SERVICE}\n",
+    let lose = lab
+        .how_to_lose()
+        .unwrap_or_else(|| format!("rm -r {}/data/{SERVICE}", dir.display()));
+    let mut text = format!(
+        "{table}\n{verdict}\n\nThe lab is yours. Try next:\n  {program} -c {config} status\n  {program} -c {config} history\n  {lose} && {program} -c {config} preseed {SERVICE}\n  {program} -c {config} restore {SERVICE} --from offsite --to {dir}/elsewhere\n  {program} -c {config} verify {SERVICE}\n",
         dir = dir.display()
     );
+    if let Some(end) = lab.how_to_end() {
+        text.push_str(&format!("Its pools stay until `{end}`\n"));
+    }
     Answer::new(
         &json!({ "lab": dir, "scenarios": scenarios }),
         text,

@@ -122,6 +122,16 @@ impl Pools {
         self.zfs(&["destroy", "-R", &self.dataset()]).await.map(drop)
     }
 
+    /// The command that loses it without destroying anything.
+    pub(super) fn how_to_lose(&self) -> String {
+        format!("zfs unmount {0} && zfs rename {0} {0}-lost", self.dataset())
+    }
+
+    /// The command that removes both pools.
+    pub(super) fn how_to_end(&self) -> String {
+        format!("zpool destroy {}; zpool destroy {}", self.live, self.back)
+    }
+
     /// Takes the copies' disk away.
     pub(super) async fn lose_replica(&self) -> Result<(), OpError> {
         self.zpool(&["export", &self.back]).await.map(drop)

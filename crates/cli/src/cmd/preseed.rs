@@ -102,7 +102,8 @@ async fn plan(session: &Session, which: &Services) -> Answer {
     )
 }
 
-/// For the demo and tests: ends the process as a power cut would, once so many bytes are restored.
+/// For the demo and tests: ends the process as a power cut would, once so many bytes are restored; at the latest when all is
+/// staged and nothing is in place, for who copies nothing may have nothing to tell of it.
 #[derive(Debug)]
 struct CrashAfter {
     bytes: u64,
@@ -111,9 +112,12 @@ struct CrashAfter {
 
 impl EventSink for CrashAfter {
     fn emit(&self, run: &RunId, event: Event) {
-        if let Event::Progress { bytes, .. } = &event
-            && *bytes >= self.bytes
-        {
+        let now = match &event {
+            Event::Progress { bytes, .. } => *bytes >= self.bytes,
+            Event::Step { step, .. } => step == "staged",
+            _ => false,
+        };
+        if now {
             // No clean-up of any kind runs after this.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }

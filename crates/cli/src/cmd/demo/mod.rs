@@ -9,7 +9,6 @@ mod lab;
 mod pools;
 mod vm;
 
-
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::preseed::{Outcome, ServiceReport};
 use serde::Serialize;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reseed_backend_zfs::zfs::ReplicaSource;
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::exec::SystemRunner;
-use reseed_core::point::Target;
+use reseed_core::point::{Snapshot, Target};
 use reseed_core::preseed::{Outcome, preseed};
 use reseed_core::retention::{self, Inventory, Point};
 use reseed_core::source::{RestoreRequest, Scope};
@@ -179,6 +179,19 @@ pub(crate) fn snapshots(per: usize, targets: &[Target], prefix: &str) {
     sure(["sh", "-c", &line]);
 }
 
+/// What a policy wants of a dataset's snapshots.
+pub(crate) fn planned(of: &[Snapshot], policy: &retention::Policy, now: jiff::Timestamp) -> retention::Plan {
+    let points = of
+        .iter()
+        .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
+        .collect();
+    let inventory = Inventory {
+        points,
+        ..Inventory::default()
+    };
+    retention::plan(inventory, policy, now)
+}
+
 #[test]
 fn vm_alone_bench_zfs_plan_retention() {
     block_on(async {
@@ -209,15 +222,7 @@ fn vm_alone_bench_zfs_plan_retention() {
             let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
             assert_eq!(listed.len(), DATASETS * EACH);
             for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
-                let points = part
-                    .iter()
-                    .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
-                    .collect();
-                let inventory = Inventory {
-                    points,
-                    ..Inventory::default()
-                };
-                let plan = retention::plan(inventory, &policy, clock.now());
+                let plan = planned(part, &policy, clock.now());
                 assert_eq!(plan.keep.len() + plan.remove.len(), EACH);
             }
             ours.push(clock.monotonic() - began);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use reseed_core::SnapshotStore as _;
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::ops;
+use reseed_core::retention;
 use reseed_core::retention::sanoid::{Kind, Policy};
-use reseed_core::retention::{self, Inventory, Point};
 use reseed_testkit::conformance::{block_on, context};
 
-use crate::bench::{Goal, median, reached, snapshots};
+use crate::bench::{Goal, median, planned, reached, snapshots};
 use crate::chain::Chain;
 use crate::lab::{Pool, sure};
 use crate::vm_cost::Lab;
@@ -202,15 +202,7 @@ fn vm_alone_bench_zfs_prune() {
         assert_eq!(listed.len(), 2000);
         let mut doomed = Vec::new();
         for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
-            let points = part
-                .iter()
-                .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
-                .collect();
-            let inventory = Inventory {
-                points,
-                ..Inventory::default()
-            };
-            let plan = retention::plan(inventory, &policy, then);
+            let plan = planned(part, &policy, then);
             let gone = |one: &&reseed_core::point::Snapshot| {
                 plan.remove
                     .iter()

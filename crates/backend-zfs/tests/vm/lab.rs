@@ -72,6 +72,22 @@ impl Runner for Counting {
     }
 }
 
+/// A pool on a disk or file, and the dataset that all targets are below.
+fn create(pool: &str, root: &Path, disk: &str) {
+    let mountpoint = format!("mountpoint={}", root.join("live").display());
+    sure([
+        "zpool",
+        "create",
+        "-O",
+        "compression=off",
+        "-O",
+        &mountpoint,
+        pool,
+        disk,
+    ]);
+    sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+}
+
 /// A pool on a file, with a store.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -99,18 +115,12 @@ impl Pool {
         let disk = root.join("disk");
         let disk = disk.to_str().unwrap();
         sure(["truncate", "-s", size, disk]);
-        let mountpoint = format!("mountpoint={}", root.join("live").display());
-        sure([
-            "zpool",
-            "create",
-            "-O",
-            "compression=off",
-            "-O",
-            &mountpoint,
-            &pool,
-            disk,
-        ]);
-        sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+        create(&pool, &root, disk);
+        Self::of(pool, root)
+    }
+
+    /// A pool that is there.
+    fn of(pool: String, root: PathBuf) -> Self {
         let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
         Self {
             pool,
@@ -135,28 +145,11 @@ impl Pool {
         let root = PathBuf::from(format!("/tmp/{pool}"));
         std::fs::create_dir_all(&root).unwrap();
         if first {
-            let mountpoint = format!("mountpoint={}", root.join("live").display());
-            sure([
-                "zpool",
-                "create",
-                "-O",
-                "compression=off",
-                "-O",
-                &mountpoint,
-                pool,
-                disk,
-            ]);
-            sure(["zfs", "create", "-o", "canmount=off", &format!("{pool}/svc")]);
+            create(pool, &root, disk);
         } else if !std::fs::exists(format!("/proc/spl/kstat/zfs/{pool}")).unwrap() {
             sure(["zpool", "import", "-d", disk, pool]);
         }
-        let store = NativeStore::new(name("local"), Arc::new(SystemRunner::new()), root.join("places"));
-        Self {
-            pool: pool.to_owned(),
-            root,
-            store,
-            files: RealFiles,
-        }
+        Self::of(pool.to_owned(), root)
     }
 
     pub(crate) fn disk(&self) -> PathBuf {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_backend_zfs::zfs::LocalSource;
-use reseed_core::RestoreSource;
 use reseed_core::error::OpKind;
 use reseed_core::lock::Locks;
 use reseed_core::ops;
-use reseed_core::point::MarkerState;
-use reseed_core::preseed::Outcome;
+use reseed_core::point::{MarkerState, Target};
+use reseed_core::preseed::{Outcome, ServiceReport};
 use reseed_core::service::WhenExhausted;
 use reseed_core::store::Condition;
+use reseed_core::{RestoreSource, Service};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::{Files as _, assert_same};
 
@@ -25,6 +25,24 @@ fn is_marked_restored(found: &reseed_core::store::Inspection) -> bool {
 
 fn from(report: &reseed_core::preseed::ServiceReport) -> &str {
     report.source.as_ref().map_or("nowhere", |source| source.as_str())
+}
+
+/// What an operator does who wants another state than what is there, which is set aside.
+async fn put_back(chain: &Chain, run: &str, service: &Service, at: ops::At) -> ServiceReport {
+    let options = ops::RestoreOptions {
+        from: None,
+        at,
+        set_aside: true,
+    };
+    ops::restore(&chain.engine, &context(run), service, &options)
+        .await
+        .unwrap()
+}
+
+fn from_its_own_snapshots(chain: &Chain, target: &Target) -> Service {
+    let mut service = chain.service(&[target]);
+    service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store)) as Arc<dyn RestoreSource>];
+    service
 }
 
 #[test]
@@ -185,19 +203,7 @@ fn what_comes_to_stand_at_a_target_meanwhile_is_left_alone() {
         assert_eq!(report.outcome, Outcome::DataPresent);
         assert_eq!(chain.pool.files.read(&young).unwrap(), b"written by the service");
         // And an operator who wants the other state gets it, with this one beside.
-        let options = ops::RestoreOptions {
-            from: None,
-            at: ops::At::Newest,
-            set_aside: true,
-        };
-        let report = ops::restore(
-            &chain.engine,
-            &context("wanted"),
-            &chain.service(&[&target]),
-            &options,
-        )
-        .await
-        .unwrap();
+        let report = put_back(&chain, "wanted", &chain.service(&[&target]), ops::At::Newest).await;
         chain.is_back(&target, &expected, &report);
         let aside = report.datasets[0].set_aside.clone().unwrap();
         assert!(chain.pool.read(&aside).keys().any(|path| path.ends_with("young")));
@@ -282,19 +288,7 @@ fn nested_datasets_come_back_from_the_outside_in_and_are_never_taken_along() {
         // As a listing sees it with the child mounted inside.
         let whole = chain.pool.files.list(&outer.mountpoint);
         // A rename would take the child along: refused, and nothing has changed.
-        let options = ops::RestoreOptions {
-            from: None,
-            at: ops::At::Newest,
-            set_aside: true,
-        };
-        let report = ops::restore(
-            &chain.engine,
-            &context("aside"),
-            &chain.service(&[&outer]),
-            &options,
-        )
-        .await
-        .unwrap();
+        let report = put_back(&chain, "aside", &chain.service(&[&outer]), ops::At::Newest).await;
         assert!(report.summary().contains("p/c below it"), "{}", report.summary());
         assert_same(
             &whole,
@@ -346,16 +340,8 @@ fn somebody_elses_clone_survives_a_restore_from_local_snapshots() {
                 &format!("{clone}-{name}"),
             ]);
         }
-        let mut service = chain.service(&[&target]);
-        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store)) as Arc<dyn RestoreSource>];
-        let options = ops::RestoreOptions {
-            from: None,
-            at: ops::At::Point("one".to_owned()),
-            set_aside: true,
-        };
-        let report = ops::restore(&chain.engine, &context("back"), &service, &options)
-            .await
-            .unwrap();
+        let service = from_its_own_snapshots(&chain, &target);
+        let report = put_back(&chain, "back", &service, ops::At::Point("one".to_owned())).await;
         chain.is_back(&target, &one, &report);
         for name in ["old", "new"] {
             let found = chain
@@ -390,16 +376,8 @@ fn what_is_set_on_a_dataset_is_set_on_what_comes_back() {
         }
         sure(["zfs", "set", "reservation=1M", target.dataset.as_str()]);
         chain.pool.files.write(&target.mountpoint.join("later"), b"2");
-        let mut service = chain.service(&[&target]);
-        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store)) as Arc<dyn RestoreSource>];
-        let options = ops::RestoreOptions {
-            from: None,
-            at: ops::At::Point("one".to_owned()),
-            set_aside: true,
-        };
-        let report = ops::restore(&chain.engine, &context("set"), &service, &options)
-            .await
-            .unwrap();
+        let service = from_its_own_snapshots(&chain, &target);
+        let report = put_back(&chain, "set", &service, ops::At::Point("one".to_owned())).await;
         chain.is_back(&target, &one, &report);
         for (name, value) in SET {
             let found = sure([
@@ -437,16 +415,8 @@ fn names_with_spaces_and_colons_are_names() {
         let report = chain.preseed("odd", &service).await;
         chain.is_back(&target, &expected, &report);
         // Set aside, and restored again, from its own snapshot this time.
-        let mut local = chain.service(&[&target]);
-        local.sources = vec![Arc::new(LocalSource::new(&chain.pool.store)) as Arc<dyn RestoreSource>];
-        let options = ops::RestoreOptions {
-            from: None,
-            at: ops::At::Newest,
-            set_aside: true,
-        };
-        let report = ops::restore(&chain.engine, &context("aside"), &local, &options)
-            .await
-            .unwrap();
+        let local = from_its_own_snapshots(&chain, &target);
+        let report = put_back(&chain, "aside", &local, ops::At::Newest).await;
         chain.is_back(&target, &expected, &report);
         let listed = chain.snapshots(&target).await;
         assert_eq!(listed, ["at 12:30 - daily"]);

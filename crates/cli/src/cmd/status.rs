@@ -1,6 +1,7 @@
 //! `reseed status`
 
 use jiff::Timestamp;
+use reseed_core::Replicator;
 use reseed_core::error::{ErrorReport, OpError};
 use reseed_core::names::{ServiceName, SourceName};
 use reseed_core::point::Marker;
@@ -82,16 +83,12 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             lost,
             sources.join(" "),
         ]);
-        for failed in plan.sources.iter().filter_map(|s| Some((s, s.error.as_ref()?))) {
-            notes.push_str(&format!(
-                "{}: {} can't be asked: {}\n",
-                plan.service,
-                failed.0.source,
-                printable(&failed.1.to_string())
-            ));
-            if let Some(hint) = &failed.1.hint {
-                notes.push_str(&format!("  hint: {}\n", printable(hint)));
-            }
+        for (source, error) in plan
+            .sources
+            .iter()
+            .filter_map(|s| Some((&s.source, s.error.as_ref()?)))
+        {
+            notes.push_str(&cannot_be_asked(&plan.service, source, error));
         }
         if let Some(why) = &plan.why {
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
@@ -99,7 +96,23 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     }
     let (mut lagging, mut silent) = (Vec::new(), Vec::new());
     for service in &services {
-        replicas(session, service, now, &mut lagging, &mut silent).await;
+        for replicator in &service.replicators {
+            // One that did not answer as a source has been waited for, and told, already.
+            let silent_source =
+                |source: &PlannedSource| source.source == *replicator.name() && source.error.is_some();
+            let plan = plans.iter().find(|plan| plan.service == service.name);
+            if plan.is_some_and(|plan| plan.sources.iter().any(silent_source)) {
+                continue;
+            }
+            match behind(session, service, replicator.as_ref(), now).await {
+                Ok(found) => lagging.extend(found),
+                Err(error) => silent.push(Silent {
+                    service: service.name.clone(),
+                    replica: replicator.name().clone(),
+                    error,
+                }),
+            }
+        }
     }
     for behind in &lagging {
         let (service, replica, lag) = (&behind.service, &behind.replica, ui::span(behind.lag));
@@ -112,21 +125,8 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             "{service}: {what}\n  hint: `reseed replicate --now {service}` sends what is missing\n"
         ));
     }
-    // A replica that is also a source has been told above.
-    let told = |one: &Silent| {
-        plans
-            .iter()
-            .filter(|plan| plan.service == one.service)
-            .flat_map(|plan| &plan.sources)
-            .any(|source| source.source == one.replica && source.error.is_some())
-    };
-    silent.retain(|one| !told(one));
     for one in &silent {
-        let why = printable(&one.error.to_string());
-        notes.push_str(&format!(
-            "{}: {} can't be asked: {why}\n",
-            one.service, one.replica
-        ));
+        notes.push_str(&cannot_be_asked(&one.service, &one.replica, &one.error));
     }
     let pools = pools::health(session).await;
     let (shown, sick) = match &pools {
@@ -160,43 +160,43 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     Ok(Answer::new(&answer, format!("{table}{notes}{shown}"), exit))
 }
 
-/// Asks all replicas of a service how far they are, also those that it isn't restored from.
-async fn replicas(
+fn cannot_be_asked(service: &ServiceName, who: &SourceName, error: &ErrorReport) -> String {
+    let mut text = format!(
+        "{service}: {who} can't be asked: {}\n",
+        printable(&error.to_string())
+    );
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("  hint: {}\n", printable(hint)));
+    }
+    text
+}
+
+/// Asks a replica of a service how far it is, also one that the service isn't restored from.
+async fn behind(
     session: &Session,
     service: &Service,
+    replicator: &dyn Replicator,
     now: Timestamp,
-    lagging: &mut Vec<Lagging>,
-    silent: &mut Vec<Silent>,
-) {
-    for replicator in &service.replicators {
-        let replica = replicator.name().clone();
-        match replicator.lineage(&session.cx, &service.targets).await {
-            Ok(lineages) => {
-                let behind = if lineages.iter().any(|lineage| lineage.newest.is_none()) {
-                    let could = service.store.list(&session.cx, &service.targets).await;
-                    // Without the store there is nothing to compare with, and that has been told.
-                    let oldest = could
-                        .ok()
-                        .and_then(|all| all.iter().map(|one| one.taken_at).min());
-                    oldest.and_then(|at| too_old(at, now)).map(|lag| (lag, true))
-                } else {
-                    let oldest = lineages.iter().filter_map(|lineage| lineage.newest).min();
-                    oldest.and_then(|at| too_old(at, now)).map(|lag| (lag, false))
-                };
-                lagging.extend(behind.map(|(lag, nothing)| Lagging {
-                    service: service.name.clone(),
-                    replica,
-                    lag,
-                    nothing,
-                }));
-            }
-            Err(error) => silent.push(Silent {
-                service: service.name.clone(),
-                replica,
-                error: error.report(),
-            }),
-        }
-    }
+) -> Result<Option<Lagging>, ErrorReport> {
+    let lineages = replicator.lineage(&session.cx, &service.targets).await;
+    let lineages = lineages.map_err(|error| error.report())?;
+    let nothing = lineages.iter().any(|lineage| lineage.newest.is_none());
+    let oldest = if nothing {
+        let could = service.store.list(&session.cx, &service.targets).await;
+        // Without the store there is nothing to compare with, and that has been told.
+        could
+            .ok()
+            .and_then(|all| all.iter().map(|one| one.taken_at).min())
+    } else {
+        lineages.iter().filter_map(|lineage| lineage.newest).min()
+    };
+    let lag = oldest.and_then(|at| too_old(at, now));
+    Ok(lag.map(|lag| Lagging {
+        service: service.name.clone(),
+        replica: replicator.name().clone(),
+        lag,
+        nothing,
+    }))
 }
 
 /// The age of what was taken then, in seconds, when that is more than a replica may be behind.

@@ -94,7 +94,7 @@ async fn walk(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> Result<Answ
     Ok(answer(&lab, &scenarios, ui))
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     DatasetGone,
     ReplicaGone,
@@ -201,12 +201,6 @@ impl Step {
             as_expected,
             story: format!("{story}; {}", printable(&report.summary())),
         })
-    }
-}
-
-impl PartialEq for Step {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What virtual machines need from Debian: a kernel with 9p, OpenZFS for it, qemu.
 //!
 //! Says what it will install and which sources it will add before it does, and asks first when there is somebody to ask.
-//! On a machine that has all of it, it reads a few files and does nothing.
+//! On a machine that has all of it, it reads a few files and does nothing. The one package that it may remove is another ZFS.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,89 +16,101 @@ const SOURCES: &str = "/etc/apt/sources.list.d/reseed-vm.sources";
 struct Part {
     packages: &'static str,
     what_for: &'static str,
-    /// From backports: the stable release has an OpenZFS that is years older.
-    backports: bool,
+    from: From,
     there: fn() -> bool,
 }
+
+/// Where a part comes from, in the order in which they are installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Stable,
+    /// The stable release has an OpenZFS that is years older.
+    Backports,
+    /// Needs some ZFS, and brings an old one ([`RIVAL`]) when it has nothing to choose from.
+    StableAfterZfs,
+}
+
+/// Another ZFS, which Debian's sanoid brings to a machine without `contrib`. It can't be installed beside OpenZFS's own tools.
+const RIVAL: &str = "zfs-fuse";
 
 const PARTS: &[Part] = &[
     Part {
         packages: "busybox-static",
         what_for: "the machine's first program",
-        backports: false,
+        from: From::Stable,
         there: static_busybox,
     },
     Part {
         packages: "systemd",
         what_for: "machines with systemd as their init",
-        backports: false,
+        from: From::Stable,
         there: || Path::new("/lib/systemd/systemd").exists(),
     },
     Part {
         packages: "openssh-server",
         what_for: "replication to another host in the machine",
-        backports: false,
+        from: From::Stable,
         there: || find("sshd").is_some(),
     },
     Part {
         packages: "openssh-client",
         what_for: "replication to another host in the machine",
-        backports: false,
+        from: From::Stable,
         there: || find("ssh").is_some() && find("ssh-keygen").is_some(),
     },
     Part {
         packages: "pv",
         what_for: "streams with a limit in the machine",
-        backports: false,
+        from: From::Stable,
         there: || find("pv").is_some(),
     },
     Part {
         packages: "iproute2 kmod",
         what_for: "networks inside of the machine",
-        backports: false,
+        from: From::Stable,
         there: || find("ip").is_some() && find("modprobe").is_some(),
     },
     Part {
         packages: "sanoid",
         what_for: "replication by the real syncoid",
-        backports: false,
+        from: From::StableAfterZfs,
         there: || find("syncoid").is_some(),
     },
     // The plain kernel: the one for clouds has no 9p. Its headers are what the module is built with.
     Part {
         packages: "linux-image-amd64 linux-headers-amd64",
         what_for: "the machine's kernel, and building OpenZFS for it",
-        backports: false,
+        from: From::Stable,
         there: || !kernels("9p.ko").is_empty(),
     },
     Part {
         packages: "zfs-dkms",
         what_for: "OpenZFS in the machine's kernel; it is compiled, which takes some minutes",
-        backports: true,
+        from: From::Backports,
         there: || usable_kernel().is_some(),
     },
     Part {
         packages: "zfsutils-linux",
         what_for: "the commands zfs and zpool",
-        backports: true,
-        there: || find("zpool").is_some() && find("zfs").is_some(),
+        from: From::Backports,
+        there: || find("zpool").is_some() && find("zfs").is_some() && find(RIVAL).is_none(),
     },
     Part {
         packages: "pkg-config",
         what_for: "finding libzfs_core",
-        backports: false,
+        from: From::Stable,
         there: || find("pkg-config").is_some(),
     },
     Part {
         packages: "libzfslinux-dev",
         what_for: "the tests of the feature `libzetta`",
-        backports: true,
+        from: From::Backports,
         there: has_libzfs_core,
     },
     Part {
         packages: "qemu-system-x86",
         what_for: "the machine itself",
-        backports: true,
+        from: From::Backports,
         there: || find("qemu-system-x86_64").is_some(),
     },
 ];
@@ -126,6 +138,9 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
             eprintln!("  {line}");
         }
     }
+    if find(RIVAL).is_some() {
+        eprintln!("{RIVAL} will be removed: OpenZFS's own tools can't be installed beside it.");
+    }
     if !setup::is_root() {
         return Err(format!("{first} is missing and only root can install it"));
     }
@@ -139,18 +154,23 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
     }
     setup::apt_get(&["update"])?;
     let backports = format!("{codename}-backports");
-    for (from_backports, target) in [(false, None), (true, Some(backports.as_str()))] {
+    for (from, target) in [
+        (From::Stable, None),
+        (From::Backports, Some(backports.as_str())),
+        (From::StableAfterZfs, None),
+    ] {
         let packages: Vec<&str> = missing
             .iter()
-            .filter(|part| part.backports == from_backports)
+            .filter(|part| part.from == from)
             .flat_map(|part| part.packages.split(' '))
             .collect();
         if packages.is_empty() {
             continue;
         }
-        let mut install = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
+        let mut install = vec!["install", "--yes", "--no-install-recommends"];
         install.extend(target.iter().flat_map(|target| ["-t", *target]));
         install.extend(&packages);
+        only_the_rival_goes(&install)?;
         if !setup::apt_get(&install)? {
             return Err(format!(
                 "apt-get install {} failed, see above",
@@ -166,6 +186,27 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// Asks apt what it would remove.
+fn only_the_rival_goes(install: &[&str]) -> Result<(), String> {
+    let mut command = sh::command("apt-get");
+    let said = sh::output(command.args(["-q", "--simulate"]).args(install))
+        .map_err(|error| format!("apt-get does not run: {error}"))?;
+    match removed(&said.stdout).find(|package| *package != RIVAL) {
+        Some(package) => Err(format!(
+            "apt would remove {package} for it; run `apt-get {}` yourself if that is right",
+            install.join(" ")
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The packages that a simulated run of apt-get removes.
+fn removed(simulated: &str) -> impl Iterator<Item = &str> {
+    simulated
+        .lines()
+        .filter_map(|line| line.strip_prefix("Remv ")?.split_whitespace().next())
 }
 
 /// Where zfs-dkms was there before the kernel's headers, nobody has compiled for that kernel.
@@ -286,6 +327,14 @@ mod tests {
         assert_eq!(codename(debian).as_deref(), Some("bookworm"));
         assert_eq!(codename("ID=nixos\nVERSION_CODENAME=x\n"), None);
         assert_eq!(codename(""), None);
+    }
+
+    #[test]
+    fn what_apt_would_remove_is_read_from_its_simulation() {
+        let said = "The following packages will be REMOVED:\n  zfs-fuse\n\
+                    Remv zfs-fuse [0.7.0-25+b1] [sanoid:amd64 ]\nInst libnvpair3linux (2.3.2-2~bpo12+2 Debian)\n";
+        assert_eq!(removed(said).collect::<Vec<_>>(), ["zfs-fuse"]);
+        assert_eq!(removed("Inst pv (1.6.20-1)\n").count(), 0);
     }
 
     #[test]

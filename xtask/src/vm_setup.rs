@@ -11,6 +11,12 @@ use crate::{apt, setup, sh};
 /// The file for sources that the machine doesn't have yet.
 const SOURCES: &str = "/etc/apt/sources.list.d/reseed-vm.sources";
 
+const SANOID: &str = "sanoid";
+
+/// What is installed together, one after the other: whether from backports, and whether it is sanoid. That comes last,
+/// because it would bring zfs-fuse along where no tools of ZFS are there, and those conflict with OpenZFS's own.
+const STEPS: [(bool, bool); 3] = [(false, false), (true, false), (false, true)];
+
 /// A part that may be missing.
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -59,7 +65,7 @@ const PARTS: &[Part] = &[
         there: || find("ip").is_some() && find("modprobe").is_some(),
     },
     Part {
-        packages: "sanoid",
+        packages: SANOID,
         what_for: "replication by the real syncoid",
         backports: false,
         there: || find("syncoid").is_some(),
@@ -81,7 +87,7 @@ const PARTS: &[Part] = &[
         packages: "zfsutils-linux",
         what_for: "the commands zfs and zpool",
         backports: true,
-        there: || find("zpool").is_some() && find("zfs").is_some(),
+        there: || find("zpool").is_some() && find("zfs").is_some() && !has_zfs_fuse(),
     },
     Part {
         packages: "pkg-config",
@@ -120,6 +126,9 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
     for part in &missing {
         eprintln!("  {}, for {}", part.packages, part.what_for);
     }
+    if has_zfs_fuse() {
+        eprintln!("zfs-fuse will be removed: zfsutils-linux takes its place.");
+    }
     if let Some(text) = &more {
         eprintln!("These sources will be added in {SOURCES}:");
         for line in text.lines().filter(|line| !line.is_empty()) {
@@ -139,17 +148,22 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
     }
     setup::apt_get(&["update"])?;
     let backports = format!("{codename}-backports");
-    for (from_backports, target) in [(false, None), (true, Some(backports.as_str()))] {
+    for (from_backports, sanoid) in STEPS {
         let packages: Vec<&str> = missing
             .iter()
-            .filter(|part| part.backports == from_backports)
+            .filter(|part| part.backports == from_backports && (part.packages == SANOID) == sanoid)
             .flat_map(|part| part.packages.split(' '))
             .collect();
         if packages.is_empty() {
             continue;
         }
-        let mut install = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
-        install.extend(target.iter().flat_map(|target| ["-t", *target]));
+        let mut install = vec!["install", "--yes", "--no-install-recommends"];
+        if !(from_backports && has_zfs_fuse()) {
+            install.push("--no-remove");
+        }
+        if from_backports {
+            install.extend(["-t", &backports]);
+        }
         install.extend(&packages);
         if !setup::apt_get(&install)? {
             return Err(format!(
@@ -187,6 +201,11 @@ pub(crate) fn has_libzfs_core() -> bool {
         std::env::consts::ARCH
     );
     Path::new(&description).exists()
+}
+
+/// The `zfs` of another, dead implementation, which sanoid's dependencies prefer. It conflicts with zfsutils-linux.
+fn has_zfs_fuse() -> bool {
+    find("zfs-fuse").is_some()
 }
 
 /// A program, also where users who aren't root don't look.

@@ -43,6 +43,8 @@ impl Args {
         Self {
             filters: vec![name.to_owned()],
             release: true,
+            // Rounds of what takes a peer half a minute, and what is made for them.
+            limit: Some(1800),
             ..Self::default()
         }
     }

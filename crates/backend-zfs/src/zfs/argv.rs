@@ -2,7 +2,7 @@
 //! tools answer ([`parse`](super::parse)).
 //!
 //! Promises that no vector made here can destroy more than it names: `destroy` takes exact names and never `-r`, `-R`,
-//! `-d` or `-f`; `receive` never takes `-F`; there is no `rollback` at all. Names come in as checked types, so none of
+//! `-d` or `-f` (the channel programs are in [`program`](super::program)); `receive` never takes `-F`; there is no `rollback` at all. Names come in as checked types, so none of
 //! them can be an option, a pattern or a list. A test holds every vector against that.
 
 use std::ffi::OsString;

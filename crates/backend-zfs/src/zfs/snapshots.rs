@@ -1,4 +1,4 @@
-//! Listing, taking, holding and pruning snapshots (S4 to S9).
+//! Listing, taking and holding snapshots (S4 to S9 without [pruning](super::prune)).
 //!
 //! `zfs` addresses snapshots by name, and names are reused. So every change begins with a listing of exactly what it
 //! names, right before, and what has another guid is left out of it.
@@ -10,16 +10,16 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, HoldTag, SnapshotName};
-use reseed_core::point::{Snapshot, SnapshotRef, Target};
-use reseed_core::store::{CreateSnapshots, HoldChange, Pruned};
+use reseed_core::point::{Fingerprint, Snapshot, SnapshotRef, Target};
+use reseed_core::store::{CreateSnapshots, HoldChange};
 
-use super::error::Fault;
 use super::parse::Listed;
+use super::program::{self, Valued};
 use super::tool::Tool;
-use super::{argv, engine, error, list, names, record, work};
+use super::{argv, engine, list, names, record, work};
 
 /// Names in one `zfs destroy`: an argument may be 128 KiB long.
-const AT_ONCE: usize = 400;
+pub(super) const AT_ONCE: usize = 400;
 
 /// Every snapshot of exactly these targets.
 pub(crate) async fn list(tool: &Tool, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError> {
@@ -59,9 +59,7 @@ pub(crate) async fn create(
         .await
         .map_err(|error: StoreError| error.effect(Effect::Partial))?;
     if request.measure {
-        for one in &mut made {
-            measured(tool, cx, places, one).await?;
-        }
+        measure(tool, cx, places, &mut made).await?;
     }
     let made = list::in_order(&datasets, made, &HashMap::new());
     if made.len() != datasets.len() {
@@ -115,46 +113,73 @@ fn joined(datasets: &[DatasetName]) -> String {
     names.join(", ")
 }
 
-/// Measures a snapshot's tree and writes the fingerprint on it. One that can't be measured is a snapshot nevertheless.
-async fn measured(tool: &Tool, cx: &Context, places: &Path, one: &mut Listed) -> Result<(), StoreError> {
-    let full = format!("{}@{}", one.dataset, one.name);
-    let place = names::place(places, "measure", &one.dataset);
-    let found = match work::mount::<StoreKind>(full.clone(), place.clone(), true).await {
-        Ok(()) => {
-            let found = work::measure::<StoreKind>(cx, &place).await;
-            work::unmount::<StoreKind>(place).await.and(found)
-        }
-        Err(error) => Err(error),
-    };
-    let written = match found {
-        Ok(found) => {
-            let text = record::write_fingerprint(one.guid, &found);
-            let args = argv::set_on_snapshot(&one.dataset, &one.name, &[(argv::DIGEST, &text)]);
-            let what = format!("can't write the fingerprint on {full}");
-            one.digest = Some(text);
-            tool.change::<StoreKind>(cx, args, what, Effect::Partial)
-                .await
-                .map(drop)
-        }
-        Err(error) => Err(error),
-    };
-    match written {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == StoreKind::Cancelled => Err(error.effect(Effect::Partial)),
-        Err(error) => {
-            one.digest = None;
-            cx.emit(Event::Warning {
-                service: None,
-                message: format!("{full} was taken and not measured: {error}"),
-                hint: error.what_to_do().map(str::to_owned),
-            });
-            Ok(())
+/// Measures the trees of snapshots and writes each one's fingerprint on it. One that can't be measured is a snapshot
+/// nevertheless. What was measured until a run was cancelled is written.
+async fn measure(tool: &Tool, cx: &Context, places: &Path, made: &mut [Listed]) -> Result<(), StoreError> {
+    let mut found: Vec<Valued> = Vec::with_capacity(made.len());
+    let mut result = Ok(());
+    for one in made.iter() {
+        match measured(cx, places, one).await {
+            Ok(print) => {
+                let text = record::write_fingerprint(one.guid, &print);
+                found.push((one.dataset.clone(), one.name.clone(), text));
+            }
+            Err(error) if error.kind() == StoreKind::Cancelled => {
+                result = Err(error.effect(Effect::Partial));
+                break;
+            }
+            Err(error) => not_measured(cx, one, &error),
         }
     }
+    let writing = if result.is_ok() { cx.clone() } else { calm(cx) };
+    let together = program::set(tool, &writing, argv::DIGEST, &found).await;
+    for one in made {
+        let Some((dataset, name, text)) = found
+            .iter()
+            .find(|(dataset, name, _)| (dataset, name) == (&one.dataset, &one.name))
+        else {
+            continue;
+        };
+        if !together {
+            let args = argv::set_on_snapshot(dataset, name, &[(argv::DIGEST, text)]);
+            let what = format!("can't write the fingerprint on {dataset}@{name}");
+            let written = tool
+                .change::<StoreKind>(&writing, args, what, Effect::Partial)
+                .await;
+            match written {
+                Ok(_) => {}
+                Err(error) if error.kind() == StoreKind::Cancelled => {
+                    return Err(error.effect(Effect::Partial));
+                }
+                Err(error) => {
+                    not_measured(cx, one, &error);
+                    continue;
+                }
+            }
+        }
+        one.digest = Some(text.clone());
+    }
+    result
+}
+
+async fn measured(cx: &Context, places: &Path, one: &Listed) -> Result<Fingerprint, StoreError> {
+    let full = format!("{}@{}", one.dataset, one.name);
+    let place = names::place(places, "measure", &one.dataset);
+    work::mount::<StoreKind>(full, place.clone(), true).await?;
+    let found = work::measure::<StoreKind>(cx, &place).await;
+    work::unmount::<StoreKind>(place).await.and(found)
+}
+
+fn not_measured(cx: &Context, one: &Listed, error: &StoreError) {
+    cx.emit(Event::Warning {
+        service: None,
+        message: format!("{}@{} was taken and not measured: {error}", one.dataset, one.name),
+        hint: error.what_to_do().map(str::to_owned),
+    });
 }
 
 /// Those of these that are there under their guids.
-async fn exact(
+pub(super) async fn exact(
     tool: &Tool,
     cx: &Context,
     wanted: &[SnapshotRef],
@@ -214,101 +239,6 @@ pub(crate) async fn hold(
         ),
     };
     tool.change(cx, args, what, Effect::Partial).await.map(drop)
-}
-
-/// Removes exactly these. What is still there afterwards, by its guid, was kept.
-pub(crate) async fn prune(
-    tool: &Tool,
-    cx: &Context,
-    wanted: &[SnapshotRef],
-) -> Result<Vec<Pruned>, StoreError> {
-    let there = exact(tool, cx, wanted).await?;
-    // A held one in a call keeps the whole call from doing anything (OpenZFS 2.3.2).
-    let free: BTreeSet<&SnapshotRef> = wanted
-        .iter()
-        .filter(|one| there.get(*one).is_some_and(|listed| listed.userrefs == 0))
-        .collect();
-    let together = engine::destroy_together(tool, cx, &free).await;
-    let mut by_dataset: BTreeMap<&DatasetName, Vec<&SnapshotName>> = BTreeMap::new();
-    for one in free.iter().filter(|one| !together.contains(**one)) {
-        by_dataset.entry(&one.dataset).or_default().push(&one.name);
-    }
-    let mut refusals: BTreeMap<(&DatasetName, &SnapshotName), StoreError> = BTreeMap::new();
-    let mut tried = !together.is_empty();
-    for (dataset, names) in by_dataset {
-        for part in names.chunks(AT_ONCE) {
-            let result = destroy(tool, cx, dataset, part).await;
-            match result {
-                Ok(()) => {}
-                Err(error) if !tried && error.kind() == StoreKind::Cancelled => return Err(error),
-                Err(_) if part.len() > 1 && !cx.cancel.is_cancelled() => {
-                    // One that can't go kept the others.
-                    for name in part {
-                        if let Err(error) = destroy(tool, cx, dataset, &[name]).await {
-                            refusals.insert((dataset, name), error);
-                        }
-                    }
-                }
-                Err(error) => refusals.extend(part.iter().map(|name| ((dataset, *name), error.clone()))),
-            }
-            tried = true;
-        }
-    }
-    let after = match free.is_empty() {
-        true => BTreeMap::new(),
-        false => {
-            // The listing is what tells what became of them, also when the run was cancelled meanwhile.
-            let calm = calm(cx);
-            let still: Vec<SnapshotRef> = free.iter().map(|one| (*one).clone()).collect();
-            exact(tool, &calm, &still)
-                .await
-                .map_err(|error| error.effect(Effect::Unknown))?
-        }
-    };
-    let report = |one: &SnapshotRef| Pruned {
-        snapshot: one.clone(),
-        kept: why_kept(one, &there, &after, &refusals).map(|error| error.report()),
-    };
-    Ok(wanted.iter().map(report).collect())
-}
-
-fn why_kept(
-    one: &SnapshotRef,
-    before: &BTreeMap<SnapshotRef, Listed>,
-    after: &BTreeMap<SnapshotRef, Listed>,
-    refusals: &BTreeMap<(&DatasetName, &SnapshotName), StoreError>,
-) -> Option<StoreError> {
-    let name = format!("{}@{}", one.dataset, one.name);
-    match before.get(one) {
-        None => Some(list::not_found(format!(
-            "there is no snapshot {name} with guid {}",
-            one.guid
-        ))),
-        Some(listed) if listed.userrefs > 0 => Some(error::said(
-            format!("{name} is held"),
-            Fault::Held,
-            "",
-            Effect::None,
-        )),
-        Some(_) if after.contains_key(one) => Some(
-            refusals
-                .get(&(&one.dataset, &one.name))
-                .cloned()
-                .unwrap_or_else(|| StoreError::new(StoreKind::Io, format!("{name} is still there"))),
-        ),
-        Some(_) => None,
-    }
-}
-
-async fn destroy(
-    tool: &Tool,
-    cx: &Context,
-    dataset: &DatasetName,
-    names: &[&SnapshotName],
-) -> Result<(), StoreError> {
-    let args = argv::destroy_snapshots(dataset, names.iter().copied());
-    let what = format!("can't remove {} snapshots of {dataset}", names.len());
-    tool.change(cx, args, what, Effect::Unknown).await.map(drop)
 }
 
 /// The same run, not to be interrupted: between two moments is no place to stop.

@@ -16,7 +16,7 @@ use reseed_core::{Context, SnapshotStore};
 use super::location::Location;
 use super::tool::{Tool, not_cancelled};
 use super::version::{Installed, LEAST};
-use super::{inspect, settle, since, snapshots, staging};
+use super::{inspect, prune, settle, since, snapshots, staging};
 
 /// Where staged datasets and opened snapshots are mounted, unless it is said otherwise.
 pub const DEFAULT_PLACES: &str = "/run/reseed/zfs";
@@ -126,7 +126,7 @@ impl SnapshotStore for NativeStore {
 
     async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
-        snapshots::prune(&self.tool, cx, snapshots).await
+        prune::prune(&self.tool, cx, snapshots).await
     }
 
     async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError> {

@@ -1,12 +1,10 @@
-//! What is to be reached, as ratios against the bare commands in the same run. Each leaves a line for `cargo xtask bench zfs`.
+//! Restoring, preseed and planning against the bare commands, each in one run and in turn.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use reseed_backend_zfs::zfs::ReplicaSource;
 use reseed_core::clock::{Clock as _, SystemClock};
-use reseed_core::exec::SystemRunner;
 use reseed_core::point::{Snapshot, Target};
 use reseed_core::preseed::{Outcome, preseed};
 use reseed_core::retention::{self, Inventory, Point};
@@ -15,41 +13,11 @@ use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
-use reseed_testkit::vm::guest;
 
+use crate::bench_measure::{Goal, counted, in_turn, reached, started, timed};
 use crate::chain::{Chain, noise};
-use crate::lab::{run, sure};
+use crate::lab::{Counting, run, sure};
 use crate::vm_survive_many::many;
-
-pub(crate) fn median(mut all: Vec<Duration>) -> f64 {
-    all.sort();
-    all[all.len() / 2].as_secs_f64()
-}
-
-/// What a ratio must be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Goal {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-/// Leaves the line that `cargo xtask bench` reads; whether the goal is reached.
-pub(crate) fn reached(name: &str, (ours, reference): (f64, f64), ratio: f64, goal: Goal) -> bool {
-    let (well, goal) = match goal {
-        Goal::AtLeast(least) => (ratio >= least, format!(">= {least}")),
-        Goal::AtMost(most) => (ratio <= most, format!("<= {most}")),
-    };
-    let line = format!("{name}\t{ours:.3} s\t{reference:.3} s\t{ratio:.3}\t{goal}\t{well}\n");
-    print!("ratio\t{line}");
-    let file = std::path::Path::new(guest::SHARE).join("ratios");
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file)
-        .unwrap();
-    std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
-    well
-}
 
 #[test]
 fn vm_alone_bench_zfs_replica_restore() {
@@ -76,10 +44,8 @@ fn vm_alone_bench_zfs_replica_restore() {
         let replica = format!("{}@one", chain.replica(0, &target));
         let bare = format!("{}/svc/bare", chain.pool.pool);
         let line = format!("zfs send -p -L -c -e '{replica}' | zfs receive -u -x mountpoint '{bare}'");
-        let service = chain.service(&[&target]);
         let source: &ReplicaSource = &chain.source(0);
-        let store = &chain.pool.store;
-        let (clock, mut ours, mut theirs) = (SystemClock::new(), Vec::new(), Vec::new());
+        let (store, clock) = (&chain.pool.store, SystemClock::new());
         let points = source.points(&cx, &target).await.unwrap();
         let request = RestoreRequest {
             target: target.clone(),
@@ -93,23 +59,29 @@ fn vm_alone_bench_zfs_replica_restore() {
                 delivery: Delivery::Native,
             },
         };
-        for _ in 0..3 {
-            let began = clock.monotonic();
-            sure(["sh", "-c", &line]);
-            theirs.push(clock.monotonic() - began);
-            sure(["zfs", "destroy", "-r", &bare]);
-            sure(["zpool", "sync"]);
-            // From asking what there is to the dataset that is ready to be verified.
-            let began = clock.monotonic();
-            let plan = source.plan(&cx, &request).await.unwrap();
-            let staging = store.stage(&cx, &stage).await.unwrap();
-            source.execute(&cx, &plan, &staging).await.unwrap();
-            ours.push(clock.monotonic() - began);
-            store.settle(&cx, &Settle::Discard { staging }).await.unwrap();
-            sure(["zpool", "sync"]);
-        }
-        drop(service);
-        let (ours, theirs) = (median(ours), median(theirs));
+        let (ours, theirs) = in_turn(
+            5,
+            async || {
+                // From asking what there is to the dataset that is ready to be verified.
+                let (took, staging) = timed(&clock, async {
+                    let plan = source.plan(&cx, &request).await.unwrap();
+                    let staging = store.stage(&cx, &stage).await.unwrap();
+                    source.execute(&cx, &plan, &staging).await.unwrap();
+                    staging
+                })
+                .await;
+                store.settle(&cx, &Settle::Discard { staging }).await.unwrap();
+                sure(["zpool", "sync"]);
+                took
+            },
+            async || {
+                let (took, _) = timed(&clock, async { sure(["sh", "-c", &line]) }).await;
+                sure(["zfs", "destroy", "-r", &bare]);
+                sure(["zpool", "sync"]);
+                took
+            },
+        )
+        .await;
         let what = "zfs: restore of 512 MiB from a replica (speed)";
         assert!(reached(what, (ours, theirs), theirs / ours, Goal::AtLeast(0.95)));
     });
@@ -120,8 +92,8 @@ fn vm_alone_bench_zfs_preseed_present() {
     block_on(async {
         let chain = Chain::new("1G");
         let targets = many(&chain.pool, 50);
-        let runner = Arc::new(SystemRunner::new());
-        let store = Arc::new(chain.store(runner));
+        let counting = Arc::new(Counting::default());
+        let store = Arc::new(chain.store(counting.clone()));
         let services: Vec<_> = targets
             .iter()
             .map(|target| {
@@ -143,29 +115,27 @@ fn vm_alone_bench_zfs_preseed_present() {
             );
         }
         line.push_str(" >/dev/null 2>&1");
-        let (clock, mut ours, mut theirs) = (SystemClock::new(), Vec::new(), Vec::new());
-        for _ in 0..7 {
-            let began = clock.monotonic();
-            let _ = run(["sh", "-c", &line]);
-            theirs.push(clock.monotonic() - began);
-            let began = clock.monotonic();
-            let reports = preseed(
-                &chain.engine,
-                &context("present"),
-                &all,
-                chain.engine.clock.monotonic(),
-            )
-            .await;
-            ours.push(clock.monotonic() - began);
-            assert!(
-                reports
-                    .iter()
-                    .all(|report| report.outcome == Outcome::DataPresent)
-            );
-        }
-        let (ours, theirs) = (median(ours), median(theirs));
+        let (clock, cx) = (SystemClock::new(), context("present"));
+        let mut processes = 0;
+        let (ours, theirs) = in_turn(
+            9,
+            async || {
+                let work = preseed(&chain.engine, &cx, &all, chain.engine.clock.monotonic());
+                let (took, reports) = timed(&clock, work).await;
+                let present =
+                    |report: &reseed_core::preseed::ServiceReport| report.outcome == Outcome::DataPresent;
+                assert!(reports.iter().all(present));
+                processes = started(&counting);
+                took
+            },
+            // It exits with 1: nothing is staged.
+            async || timed(&clock, async { run(["sh", "-c", &line]) }).await.0,
+        )
+        .await;
         let what = "zfs: preseed of 50 present datasets";
-        assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.3)));
+        let fast = reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.3));
+        let few = counted("zfs: preseed of 50 present datasets (processes)", processes, 1);
+        assert!(fast && few);
     });
 }
 
@@ -180,7 +150,7 @@ pub(crate) fn snapshots(per: usize, targets: &[Target], prefix: &str) {
 }
 
 /// What a policy wants of a dataset's snapshots.
-pub(crate) fn planned(of: &[Snapshot], policy: &retention::Policy, now: jiff::Timestamp) -> retention::Plan {
+fn planned(of: &[Snapshot], policy: &retention::Policy, now: jiff::Timestamp) -> retention::Plan {
     let points = of
         .iter()
         .map(|one| Point::new(one.name.as_str(), one.guid.to_string(), one.taken_at))
@@ -213,21 +183,22 @@ fn vm_alone_bench_zfs_plan_retention() {
             ..Default::default()
         });
         let (clock, cx) = (SystemClock::new(), context("plan"));
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            let began = clock.monotonic();
-            sure(["sh", "-c", &line]);
-            theirs.push(clock.monotonic() - began);
-            let began = clock.monotonic();
-            let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
-            assert_eq!(listed.len(), DATASETS * EACH);
-            for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
-                let plan = planned(part, &policy, clock.now());
-                assert_eq!(plan.keep.len() + plan.remove.len(), EACH);
-            }
-            ours.push(clock.monotonic() - began);
-        }
-        let (ours, theirs) = (median(ours), median(theirs));
+        let (ours, theirs) = in_turn(
+            3,
+            async || {
+                let work = async {
+                    let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
+                    assert_eq!(listed.len(), DATASETS * EACH);
+                    for part in listed.chunk_by(|a, b| a.dataset == b.dataset) {
+                        let plan = planned(part, &policy, clock.now());
+                        assert_eq!(plan.keep.len() + plan.remove.len(), EACH);
+                    }
+                };
+                timed(&clock, work).await.0
+            },
+            async || timed(&clock, async { sure(["sh", "-c", &line]) }).await.0,
+        )
+        .await;
         let what = "zfs: listing and planning over 10,000 snapshots";
         assert!(reached(what, (ours, theirs), ours / theirs, Goal::AtMost(1.2)));
     });

@@ -49,6 +49,18 @@ pub(crate) fn sure<const N: usize>(words: [&str; N]) -> String {
     output.stdout.text().trim_end().to_owned()
 }
 
+/// Does something as a user who isn't root, as far as a thread can be one, with what it starts.
+pub(crate) fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // As udev's rule has it everywhere else: who may do what is the kernel's to say.
+    sure(["chmod", "666", "/dev/zfs"]);
+    let nobody = rustix::process::Uid::from_raw(65534);
+    let asked = std::thread::spawn(move || {
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        work()
+    });
+    asked.join().unwrap()
+}
+
 /// Counts what is started.
 #[derive(Debug, Default)]
 pub(crate) struct Counting {

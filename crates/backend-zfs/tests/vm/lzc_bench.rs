@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libzetta::zfs::{SendFlags, ZfsEngine as _, ZfsLzc};
@@ -11,15 +12,15 @@ use reseed_core::SnapshotStore as _;
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::exec::{Command, Runner as _, SystemRunner};
 use reseed_core::names::SnapshotName;
-use reseed_core::point::Snapshot;
+use reseed_core::point::{Snapshot, Target};
 use reseed_core::store::CreateSnapshots;
 use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::files::Files as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::{Goal, median, reached};
+use crate::bench_measure::{Goal, median, reached};
 use crate::chain::noise;
-use crate::lab::{Pool, sure};
+use crate::lab::{Pool, as_nobody, sure};
 use crate::vm_survive_many::many;
 
 const DATASETS: usize = 20;
@@ -103,46 +104,59 @@ fn vm_alone_bench_lzc_calls() {
     });
 }
 
-/// The requests of a store, with the listings that they begin and end with.
+fn taken(store: String, targets: &[Target]) -> CreateSnapshots {
+    CreateSnapshots {
+        targets: targets.to_vec(),
+        name: SnapshotName::new(store).unwrap(),
+        taken_at: minute(1),
+        measure: false,
+        unseeded: false,
+    }
+}
+
+/// The requests of a store, with the listings that they begin and end with. Root prunes by a channel program with either, so
+/// that is measured of a user who isn't root.
 #[test]
 fn vm_alone_bench_lzc_store() {
-    block_on(async {
-        let pool = Pool::new();
-        let targets = many(&pool, DATASETS);
-        let with = pool.store.clone().in_process(Lzc::open().unwrap());
-        let (clock, cx) = (SystemClock::new(), context("bench"));
-        let (mut create, mut prune) = (Times::default(), Times::default());
-        for round in 0..ROUNDS {
-            for (store, lzc) in [(&with, true), (&pool.store, false)] {
-                let request = CreateSnapshots {
-                    targets: targets.clone(),
-                    name: SnapshotName::new(format!("{lzc}{round}")).unwrap(),
-                    taken_at: minute(1),
-                    measure: false,
-                    unseeded: false,
-                };
-                let began = clock.monotonic();
-                let made = store.create(&cx, &request).await.unwrap();
-                let created = clock.monotonic() - began;
-                let doomed: Vec<_> = made.iter().map(Snapshot::reference).collect();
-                let began = clock.monotonic();
-                let pruned = store.prune(&cx, &doomed).await.unwrap();
-                let removed = clock.monotonic() - began;
-                assert!(pruned.len() == DATASETS && pruned.iter().all(|one| one.kept.is_none()));
-                let (creates, prunes) = match lzc {
-                    true => (&mut create.lzc, &mut prune.lzc),
-                    false => (&mut create.tool, &mut prune.tool),
-                };
-                creates.push(created);
-                prunes.push(removed);
-            }
+    let pool = Pool::new();
+    let targets = many(&pool, DATASETS);
+    let with = pool.store.clone().in_process(Lzc::open().unwrap());
+    sure([
+        "zfs",
+        "allow",
+        "-e",
+        "destroy,mount",
+        &format!("{}/svc", pool.pool),
+    ]);
+    let clock = Arc::new(SystemClock::new());
+    let (mut create, mut prune) = (Times::default(), Times::default());
+    for round in 0..ROUNDS {
+        for (store, lzc) in [(&with, true), (&pool.store, false)] {
+            let request = taken(format!("{lzc}{round}"), &targets);
+            let began = clock.monotonic();
+            let made = block_on(store.create(&context("bench"), &request)).unwrap();
+            let created = clock.monotonic() - began;
+            let doomed: Vec<_> = made.iter().map(Snapshot::reference).collect();
+            let (store, timer) = (store.clone(), Arc::clone(&clock));
+            let (pruned, removed) = as_nobody(move || {
+                let began = timer.monotonic();
+                let pruned = block_on(store.prune(&context("bench"), &doomed)).unwrap();
+                (pruned, timer.monotonic() - began)
+            });
+            assert!(pruned.len() == DATASETS && pruned.iter().all(|one| one.kept.is_none()));
+            let (creates, prunes) = match lzc {
+                true => (&mut create.lzc, &mut prune.lzc),
+                false => (&mut create.tool, &mut prune.tool),
+            };
+            creates.push(created);
+            prunes.push(removed);
         }
-        let all = [
-            create.told("the store's snapshot of 20 datasets"),
-            prune.told("the store's pruning of one snapshot of each of 20 datasets"),
-        ];
-        assert_eq!(all, [true; 2]);
-    });
+    }
+    let all = [
+        create.told("the store's snapshot of 20 datasets"),
+        prune.told("the store's pruning of one snapshot of each of 20 datasets, as not root"),
+    ];
+    assert_eq!(all, [true; 2]);
 }
 
 /// A stream to a descriptor, small and large: what the store leaves to the process, and what that costs.

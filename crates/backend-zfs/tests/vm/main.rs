@@ -9,7 +9,9 @@
 )]
 
 mod bench;
+mod bench_measure;
 mod bench_replicate;
+mod bench_snapshots;
 mod chain;
 mod lab;
 #[cfg(feature = "libzetta")]
@@ -29,6 +31,8 @@ mod vm_follow;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "prune.rs"]
+mod vm_prune;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]

@@ -1,15 +1,15 @@
 //! Many datasets and many snapshots: how many processes, and how long.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use reseed_core::SnapshotStore as _;
 use reseed_core::clock::{Clock as _, SystemClock};
+use reseed_core::names::SnapshotName;
 use reseed_core::point::Target;
 use reseed_core::preseed::{Outcome, preseed};
-use reseed_core::store::Condition;
-use reseed_testkit::conformance::{block_on, context};
+use reseed_core::store::{Condition, CreateSnapshots};
+use reseed_core::{Replicator as _, SnapshotStore as _};
+use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::Chain;
@@ -47,46 +47,48 @@ pub(crate) fn many(pool: &Pool, count: usize) -> Vec<Target> {
     targets
 }
 
-/// Making a thousand datasets takes minutes where instructions are emulated, so most of these are declared and not there:
-/// the longer answer, for `zfs` says a line about each.
+/// The same from one dataset, by one channel program and one process that mounts them all: a process for each would take
+/// minutes where instructions are emulated.
+fn very_many(pool: &Pool, count: usize) -> Vec<Target> {
+    let seed = many(pool, 1).remove(0).dataset;
+    sure(["zfs", "snapshot", &format!("{seed}@seed")]);
+    program(
+        pool,
+        &format!(
+            "for at = 1, {} do assert(zfs.sync.clone('{seed}@seed', '{}/svc/t' .. at) == 0) end",
+            count - 1,
+            pool.pool
+        ),
+    );
+    sure(["zfs", "mount", "-a"]);
+    (0..count).map(|at| pool.target(&format!("t{at}"))).collect()
+}
+
 #[test]
 fn a_thousand_datasets_take_as_many_processes_as_one() {
     block_on(async {
-        const THERE: usize = 20;
-        let chain = Chain::new("256M");
-        let pool = &chain.pool;
+        const COUNT: usize = 1000;
+        let chain = Chain::new("512M");
         let clock = SystemClock::new();
-        let mut targets = many(pool, THERE);
-        let mut text = String::new();
-        for target in &targets {
-            let _ = writeln!(text, "assert(zfs.sync.snapshot('{}@one') == 0)", target.dataset);
-        }
-        program(pool, &text);
-        targets.extend((THERE..1000).map(|at| pool.target(&format!("t{at}"))));
+        let mut targets = very_many(&chain.pool, COUNT);
         let counting = Arc::new(Counting::default());
         let store = Arc::new(chain.store(counting.clone()));
         let cx = context("thousand");
+        let mut since = clock.monotonic();
+        // What was done, how long it took, and by how many processes.
+        let mut processes = |what: &str| {
+            let now = clock.monotonic();
+            let count = counting.started.swap(0, Ordering::SeqCst);
+            println!(
+                "{COUNT} datasets {what} in {:?} by {count} processes",
+                now - since
+            );
+            since = now;
+            count
+        };
+        processes("made");
 
-        let began = clock.monotonic();
-        let found = store.inspect(&cx, &targets).await.unwrap();
-        let inspected = clock.monotonic() - began;
-        let is = |condition: Condition| found.iter().filter(|one| one.condition == condition).count();
-        assert_eq!(
-            (is(Condition::Populated), is(Condition::Absent)),
-            (THERE, 1000 - THERE)
-        );
-        // One asks for all of them, one whether the pool of those that aren't there is.
-        assert!(counting.started.swap(0, Ordering::SeqCst) <= 2);
-
-        let began = clock.monotonic();
-        let listed = store.list(&cx, &targets).await.unwrap();
-        let took = clock.monotonic() - began;
-        assert_eq!(listed.len(), THERE);
-        let processes = counting.started.swap(0, Ordering::SeqCst);
-        println!("1,000 datasets: inspected in {inspected:?}, listed in {took:?} by {processes} processes");
-        assert!(processes <= 2, "{processes}");
-
-        let services: Vec<_> = targets[..THERE]
+        let services: Vec<_> = targets
             .iter()
             .map(|target| {
                 let mut service = chain.service(&[target]);
@@ -96,11 +98,38 @@ fn a_thousand_datasets_take_as_many_processes_as_one() {
             .collect();
         let all: Vec<_> = services.iter().collect();
         let reports = preseed(&chain.engine, &cx, &all, chain.engine.clock.monotonic()).await;
-        assert!(
-            reports
-                .iter()
-                .all(|report| report.outcome == Outcome::DataPresent)
-        );
-        assert_eq!(counting.started.load(Ordering::SeqCst), 1);
+        assert_eq!(reports.len(), COUNT);
+        for report in &reports {
+            assert_eq!(report.outcome, Outcome::DataPresent, "{}", report.summary());
+        }
+        assert_eq!(processes("looked at by preseed"), 1);
+
+        let request = CreateSnapshots {
+            targets: targets.clone(),
+            name: SnapshotName::new("one").unwrap(),
+            taken_at: minute(1),
+            measure: false,
+            unseeded: false,
+        };
+        let taken = store.create(&cx, &request).await.unwrap();
+        assert_eq!(taken.len(), COUNT);
+        // One takes them, all in one transaction group, and one lists what was made.
+        assert_eq!(processes("snapshotted"), 2);
+        let listed = store.list(&cx, &targets).await.unwrap();
+        assert_eq!(listed.len(), COUNT + 1, "and the one that they are clones of");
+        assert_eq!(processes("listed"), 1);
+
+        let replicator = chain.replicator(0, &store);
+        let plan = replicator.plan(&cx, &targets).await.unwrap();
+        assert_eq!(plan.steps.len(), COUNT);
+        assert!(plan.steps.iter().all(|step| step.set_aside.is_none()));
+        assert_eq!(processes("planned to be replicated"), 1);
+
+        // Those that are declared and not there are told apart from them, and whether their pool is.
+        targets.extend((COUNT..COUNT + 20).map(|at| chain.pool.target(&format!("t{at}"))));
+        let found = store.inspect(&cx, &targets).await.unwrap();
+        let is = |condition: Condition| found.iter().filter(|one| one.condition == condition).count();
+        assert_eq!((is(Condition::Populated), is(Condition::Absent)), (COUNT, 20));
+        assert!(processes("and 20 that are not there inspected") <= 2);
     });
 }

@@ -23,7 +23,7 @@ fn is_marked_restored(found: &reseed_core::store::Inspection) -> bool {
     matches!(&found.marker, Some(marker) if matches!(marker.state, MarkerState::Restored { .. }))
 }
 
-fn from(report: &reseed_core::preseed::ServiceReport) -> &str {
+fn from(report: &ServiceReport) -> &str {
     report.source.as_ref().map_or("nowhere", |source| source.as_str())
 }
 

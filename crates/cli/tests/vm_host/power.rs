@@ -31,11 +31,11 @@ fn vm_a_power_cut_in_a_snapshot_leaves_all_of_it_or_none() {
             .await;
         let taken = home.guids(DATA).await;
         assert_eq!((taken.len(), &taken[0]), (before + 1, &first[0]), "none is lost");
-        let newest = home.run(&format!(
+        let newest = format!(
             "zfs get -Hp -o value reseed:digest {DATA}@$({} | tail -n 1)",
             of(DATA)
-        ));
-        assert_ne!(newest.await, "-");
+        );
+        assert_ne!(home.run(&newest).await, "-");
         assert_eq!(home.guids(&format!("back/lab/{DATA}")).await, taken);
         home.end().await;
     });

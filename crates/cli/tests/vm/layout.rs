@@ -85,7 +85,7 @@ fn vm_what_is_declared_is_made_and_set_and_nothing_is_destroyed() {
          [datasets.\"$P/pg/data\"]\nprofile = \"postgres-data\"\nproperties = { mountpoint = \"$R/pg\" }\n\
          [datasets.\"$P/pg/wal\"]\nprofile = \"postgres-wal\"\n\
          [datasets.\"$P/taken\"]\nproperties = { mountpoint = \"$R/taken\", quota = \"20M\" }\n\
-         [datasets.\"nopool/x\"]\n",
+         [datasets.\"zzpool/x\"]\n",
     );
     let (guids, changes) = (lab.guids(), lab.changes());
 
@@ -101,7 +101,7 @@ fn vm_what_is_declared_is_made_and_set_and_nothing_is_destroyed() {
          + $P/taken  mountpoint=$R/taken quota=20M\n\
          ! $P/db  casesensitivity is sensitive and can't become mixed: it is decided when a dataset is created. Create \
          another one and copy the data, or declare casesensitivity = \"sensitive\"\n\
-         ! nopool/x  there is no pool \"nopool\" here; import it with `zpool import`, or create it\n\
+         ! zzpool/x  there is no pool \"zzpool\" here; import it with `zpool import`, or create it\n\
          5 to create, 3 to set, 2 that can't be\n",
     );
     assert_eq!(plan.out, shown);

@@ -15,23 +15,6 @@ use reseed_testkit::files::Files as _;
 use crate::chain::Chain;
 use crate::lab::{Counting, Pool, sure};
 
-/// Runs a channel program: thousands of snapshots by as many processes would take minutes.
-pub(crate) fn program(pool: &Pool, text: &str) {
-    let file = pool.root.join("program");
-    std::fs::write(&file, text).unwrap();
-    let file = file.to_str().unwrap();
-    sure([
-        "zfs",
-        "program",
-        "-t",
-        "100000000",
-        "-m",
-        "100000000",
-        &pool.pool,
-        file,
-    ]);
-}
-
 /// Datasets that hold data and are mounted.
 pub(crate) fn many(pool: &Pool, count: usize) -> Vec<Target> {
     let line = format!(

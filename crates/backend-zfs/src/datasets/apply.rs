@@ -109,7 +109,8 @@ impl Layout {
         let mut applied = Applied::default();
         let mut broken: Vec<String> = Vec::new();
         for step in &plan.steps {
-            let (Step::Create { dataset, .. } | Step::Set { dataset, .. }) = step;
+            let (Step::Create { dataset, .. } | Step::Set { dataset, .. } | Step::Mount { dataset, .. }) =
+                step;
             let below_broken = broken
                 .iter()
                 .any(|parent| dataset.starts_with(&format!("{parent}/")));
@@ -134,36 +135,50 @@ impl Layout {
         {
             return Outcome::Refused { why };
         }
-        let done = self.quiet(cx, &command(step)).await;
-        match (done, step) {
+        let Some(command) = command(step) else {
+            return self.mount(cx, step).await;
+        };
+        match (self.quiet(cx, &command).await, step) {
             (Err(why), _) => Outcome::Failed { why },
-            (Ok(()), Step::Set { .. }) => Outcome::Done,
-            (Ok(()), Step::Create { dataset, .. }) => self.mount(cx, dataset).await,
+            (Ok(()), Step::Create { .. }) => match self.mount(cx, step).await {
+                Outcome::Refused { why } | Outcome::Failed { why } => Outcome::NotMounted { why },
+                outcome => outcome,
+            },
+            (Ok(()), _) => Outcome::Done,
         }
     }
 
-    /// Mounts a new dataset, unless it is not to be mounted or its place is taken.
-    async fn mount(&self, cx: &Context, dataset: &str) -> Outcome {
-        let asked = zfs(["get", "-Hp", "-o", "value", "canmount,mountpoint"]).arg(dataset);
+    /// Mounts a dataset, unless it is not to be mounted, or its place is taken or another than was planned.
+    async fn mount(&self, cx: &Context, step: &Step) -> Outcome {
+        let (dataset, planned) = match step {
+            Step::Mount { dataset, at } => (dataset, Some(at)),
+            Step::Create { dataset, .. } | Step::Set { dataset, .. } => (dataset, None),
+        };
+        let asked = zfs(["get", "-Hp", "-o", "value", "canmount,mountpoint,mounted"]).arg(dataset);
         let said = match self.listing(cx, &asked, "can't tell where it belongs").await {
             Ok(said) => said,
             Err(error) => {
-                return Outcome::NotMounted {
+                return Outcome::Failed {
                     why: error.to_string(),
                 };
             }
         };
         let mut values = said.lines();
-        let (canmount, mountpoint) = (values.next().unwrap_or(""), values.next().unwrap_or(""));
-        if canmount != "on" || !mountpoint.starts_with('/') {
+        let mut next = || values.next().unwrap_or("");
+        let (canmount, mountpoint, mounted) = (next(), next(), next());
+        if let Some(at) = planned.filter(|at| *at != mountpoint) {
+            let why = format!("it would be mounted at {mountpoint}, not at {at}");
+            return Outcome::Refused { why };
+        }
+        if canmount != "on" || !mountpoint.starts_with('/') || mounted == "yes" {
             return Outcome::Done;
         }
         if let Some(why) = occupied(Path::new(mountpoint)) {
-            return Outcome::NotMounted { why };
+            return Outcome::Refused { why };
         }
         match self.quiet(cx, &zfs(["mount"]).arg(dataset)).await {
             Ok(()) => Outcome::Done,
-            Err(why) => Outcome::NotMounted { why },
+            Err(why) => Outcome::Failed { why },
         }
     }
 
@@ -183,8 +198,8 @@ fn zfs<const N: usize>(arguments: [&str; N]) -> Command {
         .install_hint("install zfsutils-linux")
 }
 
-/// The argument vector of a step.
-pub fn command(step: &Step) -> Command {
+/// The argument vector of a step; none where it only mounts, before which has to be asked where.
+pub fn command(step: &Step) -> Option<Command> {
     match step {
         Step::Create {
             dataset, properties, ..
@@ -193,14 +208,15 @@ pub fn command(step: &Step) -> Command {
             let options = properties
                 .iter()
                 .flat_map(|(key, value)| ["-o".to_owned(), format!("{key}={value}")]);
-            zfs(["create", "-u"]).args(options).arg(dataset)
+            Some(zfs(["create", "-u"]).args(options).arg(dataset))
         }
         Step::Set {
             dataset,
             property,
             to,
             ..
-        } => zfs(["set"]).arg(format!("{property}={to}")).arg(dataset),
+        } => Some(zfs(["set"]).arg(format!("{property}={to}")).arg(dataset)),
+        Step::Mount { .. } => None,
     }
 }
 
@@ -309,7 +325,7 @@ mod tests {
             ran,
             [
                 "zfs create -u -o recordsize=16K tank/a",
-                "zfs get -Hp -o value canmount,mountpoint tank/a",
+                "zfs get -Hp -o value canmount,mountpoint,mounted tank/a",
                 "zfs mount tank/a",
                 "zfs set quota=1G 'tank/a b'",
             ]
@@ -337,6 +353,33 @@ mod tests {
             "{outcomes:?}"
         );
         assert_eq!(ran.len(), 2, "{ran:?}");
+    }
+
+    #[test]
+    fn what_was_not_mounted_is_mounted_there_or_nowhere() {
+        let empty = tempfile::tempdir().unwrap();
+        let at = empty.path().display().to_string();
+        let mount = |at: &str| Step::Mount {
+            dataset: "tank/a".to_owned(),
+            at: at.to_owned(),
+        };
+        let run = || Scripted {
+            mountpoint: at.clone(),
+            ..Scripted::default()
+        };
+        let (outcomes, ran) = apply(run(), vec![mount(&at)]);
+        assert_eq!(
+            (&outcomes[..], &ran[1][..]),
+            (&[Outcome::Done][..], "zfs mount tank/a")
+        );
+        // Moving it was refused, so it is still to be mounted at its old place, which nobody declared.
+        let (outcomes, ran) = apply(run(), vec![mount("/srv/elsewhere")]);
+        assert!(matches!(&outcomes[..], [Outcome::Refused { .. }]), "{outcomes:?}");
+        assert_eq!(ran.len(), 1, "{ran:?}");
+        std::fs::write(empty.path().join("precious"), "").unwrap();
+        let (outcomes, ran) = apply(run(), vec![mount(&at)]);
+        assert!(matches!(&outcomes[..], [Outcome::Refused { .. }]), "{outcomes:?}");
+        assert_eq!(ran.len(), 1, "{ran:?}");
     }
 
     #[test]

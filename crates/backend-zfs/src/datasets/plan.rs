@@ -7,7 +7,7 @@ use reseed_core::layout::{Counts, Property};
 use reseed_core::names::DatasetName;
 use serde::Serialize;
 
-use super::actual::{Actual, DatasetKind};
+use super::actual::{Actual, Dataset, DatasetKind};
 
 /// Properties by dataset.
 pub type Wanted = BTreeMap<DatasetName, BTreeMap<String, String>>;
@@ -46,6 +46,14 @@ pub enum Step {
         to: String,
         /// What is there already keeps the old value.
         new_data_only: bool,
+    },
+    /// A filesystem that is to be mounted is not: an earlier run was cut off before it mounted it, or found its place
+    /// taken.
+    Mount {
+        /// The dataset.
+        dataset: String,
+        /// Where it belongs.
+        at: String,
     },
 }
 
@@ -93,6 +101,7 @@ impl fmt::Display for Step {
                     false => Ok(()),
                 }
             }
+            Self::Mount { dataset, at } => write!(f, "~ {dataset}  mounted: no -> {at}"),
         }
     }
 }
@@ -106,21 +115,22 @@ impl fmt::Display for LayoutPlan {
         for obstacle in &self.obstacles {
             writeln!(f, "! {}  {}", obstacle.dataset, obstacle.why)?;
         }
-        let made = self
-            .steps
-            .iter()
-            .filter(|step| matches!(step, Step::Create { .. }))
-            .count();
-        match (self.steps.len(), self.obstacles.len()) {
-            (0, 0) => write!(f, "all is as declared"),
-            (all, obstacles) => {
-                write!(f, "{made} to create, {} to set", all - made)?;
-                match obstacles {
-                    0 => Ok(()),
-                    number => write!(f, ", {number} that can't be"),
-                }
+        if self.steps.is_empty() && self.obstacles.is_empty() {
+            return write!(f, "all is as declared");
+        }
+        let count = |is: fn(&Step) -> bool| self.steps.iter().filter(|step| is(step)).count();
+        let made = count(|step| matches!(step, Step::Create { .. }));
+        let set = count(|step| matches!(step, Step::Set { .. }));
+        write!(f, "{made} to create, {set} to set")?;
+        for (number, words) in [
+            (self.steps.len() - made - set, "to mount"),
+            (self.obstacles.len(), "that can't be"),
+        ] {
+            if number > 0 {
+                write!(f, ", {number} {words}")?;
             }
         }
+        Ok(())
     }
 }
 
@@ -166,6 +176,16 @@ pub fn plan(wanted: &Wanted, actual: &Actual) -> LayoutPlan {
                         new_data_only,
                     }),
                 }
+            }
+            match unmounted(properties, there) {
+                Some((_, true)) => refuse(format!(
+                    "it isn't mounted, because its key isn't loaded: `zfs load-key {name:?}`, then `reseed apply`"
+                )),
+                Some((at, false)) => plan.steps.push(Step::Mount {
+                    dataset: name.to_owned(),
+                    at: at.to_owned(),
+                }),
+                None => {}
             }
             continue;
         }
@@ -234,6 +254,15 @@ fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
     }
 }
 
+/// Where a dataset that isn't mounted is to be mounted once its properties are as declared, and whether its key is missing
+/// for that.
+fn unmounted<'a>(wanted: &'a BTreeMap<String, String>, there: &'a Dataset) -> Option<(&'a str, bool)> {
+    let will_be = |key: &str| wanted.get(key).map(String::as_str).or_else(|| there.get(key));
+    let at = will_be("mountpoint").filter(|path| path.starts_with('/'))?;
+    let missing = there.get("mounted") == Some("no") && will_be("canmount") == Some("on");
+    missing.then(|| (at, there.get("keystatus") == Some("unavailable")))
+}
+
 /// The names above a name, the pool first.
 fn ancestors(name: &str) -> Vec<&str> {
     name.match_indices('/').map(|(at, _)| &name[..at]).collect()
@@ -243,7 +272,10 @@ fn ancestors(name: &str) -> Vec<&str> {
 fn shared_mountpoints<'a>(wanted: &'a Wanted, actual: &'a Actual) -> BTreeMap<&'a str, String> {
     let mut by_path: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (dataset, properties) in wanted {
-        let mounts = properties.get("canmount").is_none_or(|value| value != "off");
+        // Those that are only mounted by hand may have one place, as the systems of a machine that has several do.
+        let canmount = properties.get("canmount").map(String::as_str);
+        let canmount = canmount.or_else(|| actual.get(dataset.as_str())?.get("canmount"));
+        let mounts = canmount.is_none_or(|value| value == "on");
         if let Some(path) = properties
             .get("mountpoint")
             .filter(|path| mounts && path.starts_with('/'))
@@ -284,7 +316,7 @@ fn shared_mountpoints<'a>(wanted: &'a Wanted, actual: &'a Actual) -> BTreeMap<&'
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::actual::{Dataset, Value};
+    use super::super::actual::Value;
     use super::*;
 
     fn wanted(all: &[(&str, &[(&str, &str)])]) -> Wanted {
@@ -341,6 +373,9 @@ mod tests {
                 } => {
                     put(actual.get_mut(dataset).unwrap(), property, to);
                 }
+                Step::Mount { dataset, .. } => {
+                    put(actual.get_mut(dataset).unwrap(), "mounted", "yes");
+                }
             }
         }
     }
@@ -390,6 +425,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_mounted_is_mounted_where_it_belongs_and_nowhere_else() {
+        let wanted = wanted(&[
+            ("tank/a", &[]),
+            ("tank/b", &[("mountpoint", "/srv/b")]),
+            ("tank/by-hand", &[("canmount", "noauto")]),
+            ("tank/locked", &[]),
+            ("tank/mounted", &[]),
+            ("tank/nowhere", &[("mountpoint", "none")]),
+        ]);
+        let not_mounted = |more: &[(&str, &str)]| {
+            let all = [("mounted", "no"), ("canmount", "on"), ("mountpoint", "/a")];
+            there(&[&all, more].concat())
+        };
+        let mut actual = Actual::from([
+            ("tank".to_owned(), not_mounted(&[])),
+            ("tank/a".to_owned(), not_mounted(&[])),
+            ("tank/b".to_owned(), not_mounted(&[])),
+            ("tank/by-hand".to_owned(), not_mounted(&[("canmount", "noauto")])),
+            (
+                "tank/locked".to_owned(),
+                not_mounted(&[("keystatus", "unavailable")]),
+            ),
+            ("tank/mounted".to_owned(), not_mounted(&[("mounted", "yes")])),
+            ("tank/nowhere".to_owned(), not_mounted(&[("mountpoint", "none")])),
+        ]);
+        let first = plan(&wanted, &actual);
+        assert_eq!(
+            first.to_string(),
+            "~ tank/a  mounted: no -> /a\n\
+             ~ tank/b  mountpoint: /a -> /srv/b\n\
+             ~ tank/b  mounted: no -> /srv/b\n\
+             ! tank/locked  it isn't mounted, because its key isn't loaded: `zfs load-key \"tank/locked\"`, then `reseed apply`\n\
+             0 to create, 1 to set, 2 to mount, 1 that can't be"
+        );
+        carry_out(&first, &mut actual);
+        assert_eq!(plan(&wanted, &actual).steps, []);
+    }
+
+    #[test]
     fn two_datasets_on_one_mountpoint_are_refused() {
         let wanted = wanted(&[
             ("tank/a", &[("mountpoint", "/srv/a")]),
@@ -397,6 +471,8 @@ mod tests {
             ("tank/b/c", &[]),
             ("tank/d", &[("mountpoint", "/srv/d")]),
             ("tank/e", &[("mountpoint", "/srv/a"), ("canmount", "off")]),
+            ("tank/sys1", &[("mountpoint", "/"), ("canmount", "noauto")]),
+            ("tank/sys2", &[("mountpoint", "/")]),
         ]);
         let actual = Actual::from([
             ("tank".to_owned(), there(&[])),
@@ -404,10 +480,20 @@ mod tests {
                 "tank/old".to_owned(),
                 there(&[("mountpoint", "/srv/d"), ("canmount", "on")]),
             ),
+            (
+                "tank/sys2".to_owned(),
+                there(&[("mountpoint", "/"), ("canmount", "noauto")]),
+            ),
         ]);
         let plan = plan(&wanted, &actual);
         let made: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
-        assert_eq!(made, ["+ tank/e  canmount=off mountpoint=/srv/a"]);
+        assert_eq!(
+            made,
+            [
+                "+ tank/e  canmount=off mountpoint=/srv/a",
+                "+ tank/sys1  canmount=noauto mountpoint=/"
+            ]
+        );
         let refused: Vec<&str> = plan
             .obstacles
             .iter()

@@ -39,6 +39,8 @@ mod vm_ssh;
 mod vm_survive_chain;
 #[path = "survive_many.rs"]
 mod vm_survive_many;
+#[path = "survive_odd.rs"]
+mod vm_survive_odd;
 #[path = "survive_pool.rs"]
 mod vm_survive_pool;
 #[path = "syncoid.rs"]

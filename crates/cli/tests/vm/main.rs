@@ -10,6 +10,7 @@ mod heal;
     reason = "the lab of directories is of no use here, only how the program is run"
 )]
 mod lab;
+mod layout;
 mod pools;
 mod rollback;
 mod zfs_lab;

@@ -26,6 +26,29 @@ pub(crate) fn sure(words: &[&str]) -> String {
     }
 }
 
+/// Runs the program in a directory, and says how `zfs` and `zpool` were started.
+pub(crate) fn counted(dir: &Path, args: &[impl AsRef<OsStr>]) -> (Ran, Vec<String>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (bin, log) = (dir.join("bin"), dir.join("started"));
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(&log, "").unwrap();
+    let path = std::env::var("PATH").unwrap();
+    for tool in ["zfs", "zpool"] {
+        // By its whole path: dash looks up what it execs in the PATH that the script itself was found in.
+        let real = sure(&["sh", "-c", &format!("command -v {tool}")]);
+        let script = format!(
+            "#!/bin/sh\necho \"{tool} $*\" >> {}\nexec {real} \"$@\"\n",
+            log.display()
+        );
+        fs::write(bin.join(tool), script).unwrap();
+        fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{path}", bin.display());
+    let ran = run_with_path(dir, args, path);
+    let started = fs::read_to_string(&log).unwrap();
+    (ran, started.lines().map(str::to_owned).collect())
+}
+
 impl ZfsLab {
     /// One service, `app`, in a dataset of its own, whose chain is tank, back.
     pub(crate) fn new() -> Self {
@@ -85,28 +108,10 @@ impl ZfsLab {
         run_in(&self.root, &Self::words(&config, args))
     }
 
-    /// Runs it, and says how often `zfs` and `zpool` were started.
+    /// Runs it, and says how `zfs` and `zpool` were started.
     pub(crate) fn run_counted(&self, args: &[&str]) -> (Ran, Vec<String>) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let (bin, log) = (self.root.join("bin"), self.root.join("started"));
-        fs::create_dir_all(&bin).unwrap();
-        fs::write(&log, "").unwrap();
-        let path = std::env::var("PATH").unwrap();
-        for tool in ["zfs", "zpool"] {
-            // By its whole path: dash looks up what it execs in the PATH that the script itself was found in.
-            let real = sure(&["sh", "-c", &format!("command -v {tool}")]);
-            let script = format!(
-                "#!/bin/sh\necho \"{tool} $*\" >> {}\nexec {real} \"$@\"\n",
-                log.display()
-            );
-            fs::write(bin.join(tool), script).unwrap();
-            fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
-        }
         let config = self.root.join("reseed.toml");
-        let path = format!("{}:{path}", bin.display());
-        let ran = run_with_path(&self.root, &Self::words(&config, args), path);
-        let started = fs::read_to_string(&log).unwrap();
-        (ran, started.lines().map(str::to_owned).collect())
+        counted(&self.root, &Self::words(&config, args))
     }
 
     pub(crate) fn live(&self) -> PathBuf {

@@ -328,6 +328,8 @@ enum Store {
 struct Wiring<'a> {
     session: &'a Session,
     stores: Vec<(SourceName, Store)>,
+    /// By store and replica: services that share one are planned together.
+    replicators: Vec<((SourceName, SourceName), Arc<dyn Replicator>)>,
     /// Whose off-site points are offered.
     host: &'a str,
     /// Sources deliver files into any directory, also those that could deliver a dataset as a whole.
@@ -361,6 +363,7 @@ impl<'a> Wiring<'a> {
         Self {
             session,
             stores: Vec::new(),
+            replicators: Vec::new(),
             host: &session.config.host,
             files: false,
         }
@@ -494,6 +497,17 @@ impl<'a> Wiring<'a> {
         }
     }
 
+    /// The same one for every service of a store.
+    fn shared(&mut self, of: &SourceName, store: &Store, name: &SourceName) -> Option<Arc<dyn Replicator>> {
+        let key = (of.clone(), name.clone());
+        if let Some((_, known)) = self.replicators.iter().find(|(known, _)| *known == key) {
+            return Some(Arc::clone(known));
+        }
+        let made = self.replicator(store, name)?;
+        self.replicators.push((key, Arc::clone(&made)));
+        Some(made)
+    }
+
     fn embedded(&self, name: &SourceName) -> Option<Embedded> {
         match self.session.config.offsite.get(name)? {
             Offsite::Embedded {
@@ -538,7 +552,7 @@ impl<'a> Wiring<'a> {
         }
         let replicators = policy.replicas.iter();
         let replicators = replicators
-            .filter_map(|name| self.replicator(&backend, name))
+            .filter_map(|name| self.shared(&policy.store, &backend, name))
             .collect();
         let store: Arc<dyn SnapshotStore> = match backend {
             Store::Directory(store) => store,

@@ -14,6 +14,10 @@
 //! - **P7 up to date is no work.** A second plan after a success has no steps.
 //! - **P8 lag is read at the target.**
 //! - **P9 cancelled means ended**, and what has arrived stays usable.
+//! - **P10 what was sent can be continued.** Where [`ReplicatorCaps::keeps_base`] says so: whatever the store then prunes (what is
+//!   held it keeps), neither after a success nor after an interruption has the next plan anything to set aside. What was
+//!   held for it is let go when it isn't needed any more, if not by the same run then by the next one
+//!   ([`ReplicationPlan::let_go`]).
 
 use std::fmt;
 
@@ -65,6 +69,9 @@ pub struct ReplicatorCaps {
     pub incremental: bool,
     /// An interrupted transfer goes on where it stopped.
     pub resumable: bool,
+    /// Sees by itself to it that what the next transfer is based on outlives its pruning on the store (P10). Otherwise the newest
+    /// common snapshot has to be held.
+    pub keeps_base: bool,
 }
 
 /// What a run would send.
@@ -78,6 +85,9 @@ pub struct ReplicationPlan {
     /// damaged doesn't keep the good snapshots that come after it from being sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<(Target, crate::error::ErrorReport)>,
+    /// Snapshots that the store still holds for a transfer that is over. `execute` lets them go, also when there is nothing to send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub let_go: Vec<SnapshotRef>,
 }
 
 /// What a run would send of one dataset.

@@ -42,7 +42,7 @@ fn every_clause_has_a_test() {
     covered(
         include_str!("../../core/src/replicate.rs"),
         conformance::replicate::TESTS,
-        9,
+        10,
     );
     covered(
         include_str!("../../core/src/offsite.rs"),

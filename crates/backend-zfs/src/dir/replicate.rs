@@ -222,6 +222,7 @@ fn plan(
         replica: name.clone(),
         steps,
         left_out,
+        let_go: Vec::new(),
     })
 }
 
@@ -382,6 +383,7 @@ impl Replicator for DirReplicator {
         ReplicatorCaps {
             incremental: true,
             resumable: true,
+            keeps_base: false,
         }
     }
 

@@ -125,7 +125,7 @@ pub(crate) fn holds<'a>(snapshots: impl IntoIterator<Item = (&'a DatasetName, &'
     out
 }
 
-/// Holds snapshots, all or none.
+/// Holds snapshots, one after the other: what fails keeps none of the others.
 pub(crate) fn hold<'a>(
     tag: &HoldTag,
     snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
@@ -135,7 +135,7 @@ pub(crate) fn hold<'a>(
     out
 }
 
-/// Releases snapshots, all or none.
+/// Releases snapshots, one after the other: what fails keeps none of the others.
 pub(crate) fn release<'a>(
     tag: &HoldTag,
     snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
@@ -272,9 +272,11 @@ pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     TAKEN,
     UNSEEDED,
     DIGEST,
+    // Costs nothing here: `creation` and `written` have asked for all of a snapshot's properties already.
+    "userrefs",
 ];
 
-/// Exactly these datasets with their snapshots and bookmarks (and the datasets right below, which the caller drops).
+/// Exactly these datasets with their snapshots and bookmarks, and the datasets right below without theirs.
 pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
     let mut out = args([
         "list",
@@ -552,7 +554,7 @@ pub(crate) mod tests {
             (
                 list_lineages([&b]),
                 "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
-                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest tank/c",
+                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest,userrefs tank/c",
             ),
             (allowed(&b), "allow tank/c"),
             (

@@ -49,8 +49,9 @@ const SENDING: &[(&str, &str)] = &[
     ("send", "sending"),
     (
         "hold",
-        "sending several snapshots at once: `zfs send -I` holds what it reads",
+        "keeping what is sent until it has arrived; `zfs send -I` does it too, with what it reads",
     ),
+    ("release", "letting go of what has arrived"),
     (
         "bookmark",
         "keeping the base of the next increment when its snapshot is pruned",
@@ -215,8 +216,11 @@ mod tests {
     #[test]
     fn nothing_granted_is_all_missing_with_one_command() {
         let found = audit(Role::Send, "tank/svc", "");
-        assert_eq!(names(&found.missing), ["send", "hold", "bookmark"]);
-        assert_eq!(found.commands, ["zfs allow -u repl send,hold,bookmark tank/svc"]);
+        assert_eq!(names(&found.missing), ["send", "hold", "release", "bookmark"]);
+        assert_eq!(
+            found.commands,
+            ["zfs allow -u repl send,hold,release,bookmark tank/svc"]
+        );
         let found = audit(Role::Receive, "back/up", "");
         assert_eq!(found.missing.len(), RECEIVING.len());
         assert!(!found.is_fine());
@@ -244,9 +248,10 @@ mod tests {
 
     #[test]
     fn what_is_granted_here_alone_is_not_granted_below() {
-        let here = "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,hold,send\n";
-        assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 3);
-        let above = "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,hold,send\n";
+        let here =
+            "---- Permissions on tank/svc ----\nLocal permissions:\n\tuser repl bookmark,hold,release,send\n";
+        assert_eq!(audit(Role::Send, "tank/svc", here).missing.len(), 4);
+        let above = "---- Permissions on tank ----\nLocal+Descendent permissions:\n\tgroup backup bookmark,hold,release,send\n";
         assert!(audit(Role::Send, "tank/svc", above).is_fine());
     }
 }

@@ -8,7 +8,8 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use reseed_core::names::{Guid, SnapshotName};
+use reseed_core::error::{ReplicateError, ReplicateKind};
+use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{Divergence, ReplicationStep};
 
@@ -25,6 +26,8 @@ pub(crate) struct Mark {
     pub(crate) written: u64,
     pub(crate) taken_at: Timestamp,
     pub(crate) own: Own,
+    /// How many hold it.
+    pub(crate) userrefs: u64,
 }
 
 /// A dataset with its snapshots and bookmarks, oldest first.
@@ -37,6 +40,8 @@ pub(crate) struct Lineage {
     pub(crate) resume_token: Option<String>,
     pub(crate) snapshots: Vec<Mark>,
     pub(crate) bookmarks: Vec<Mark>,
+    /// The datasets right below.
+    pub(crate) below: Vec<DatasetName>,
 }
 
 impl Lineage {
@@ -59,6 +64,7 @@ impl Lineage {
                     unseeded: line.unseeded,
                     digest: line.digest.clone(),
                 },
+                userrefs: line.userrefs,
             };
             match &line.what {
                 What::Snapshot(name) => all.snapshots.push(mark(name)),
@@ -74,6 +80,17 @@ impl Lineage {
         all.snapshots.sort_by_key(|mark| mark.createtxg);
         all.bookmarks.sort_by_key(|mark| mark.createtxg);
         all
+    }
+
+    /// Notes that one of the snapshots has a bookmark now.
+    pub(crate) fn marked(&mut self, bookmark: &SnapshotName, guid: Guid) {
+        if let Some(mark) = self.snapshots.iter().find(|mark| mark.guid == guid).cloned() {
+            self.bookmarks.push(Mark {
+                name: bookmark.clone(),
+                ..mark
+            });
+            self.bookmarks.sort_by_key(|mark| mark.createtxg);
+        }
     }
 
     pub(crate) fn has(&self, guid: Guid) -> bool {
@@ -106,13 +123,17 @@ fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<Stri
         if there.snapshots.is_empty() && there.resume_token.is_some() {
             return None;
         }
+        if there.snapshots.is_empty() {
+            return Some("it has no snapshot: a place for what is below it, or somebody else's".to_owned());
+        }
         return Some(format!(
             "none of its {} snapshots is one of the store's {}",
             there.snapshots.len(),
             here.snapshots.len()
         ));
     };
-    if there.written > 0 && there.resume_token.is_none() {
+    // Also where a stream is half received: its bytes are kept apart and are none of these, and it could not be completed.
+    if there.written > 0 {
         return Some(format!(
             "{} bytes were written to it since its newest snapshot",
             there.written
@@ -137,7 +158,7 @@ fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<Stri
 }
 
 /// The store's snapshots that are newer than the base.
-fn after<'a>(here: &'a Lineage, base: Option<&Base>) -> impl Iterator<Item = &'a Mark> {
+pub(crate) fn after<'a>(here: &'a Lineage, base: Option<&Base>) -> impl Iterator<Item = &'a Mark> {
     let since = base.map(|base| base.mark.createtxg);
     here.snapshots
         .iter()
@@ -147,7 +168,7 @@ fn after<'a>(here: &'a Lineage, base: Option<&Base>) -> impl Iterator<Item = &'a
 /// What would be sent of one target; nothing when the replica is up to date, or the store has no snapshot.
 pub(crate) fn step(
     target: &Target,
-    replica: &reseed_core::names::DatasetName,
+    replica: &DatasetName,
     here: &Lineage,
     there: &Lineage,
 ) -> Result<Option<ReplicationStep>, reseed_core::error::StoreError> {
@@ -182,6 +203,33 @@ pub(crate) fn step(
         send: send.into_iter().map(reference).collect(),
         set_aside,
     }))
+}
+
+/// Why a replica that has to be set aside can't be, if so: a rename would take along what is below it.
+pub(crate) fn in_the_way(
+    step: &ReplicationStep,
+    replica: &DatasetName,
+    there: &Lineage,
+) -> Option<ReplicateError> {
+    let (aside, child) = (step.set_aside.as_ref()?, there.below.first()?);
+    let dataset = &step.target.dataset;
+    let what = if there.snapshots.is_empty() {
+        format!(
+            "{replica} is no replica but a place for {child} below it, and {dataset} can't be received while it is there"
+        )
+    } else {
+        let why = &aside.why;
+        format!(
+            "the replica of {dataset} can't be continued ({why}), and setting it aside would take {child} along"
+        )
+    };
+    let to = &aside.renamed_to;
+    let hint = format!(
+        "move it out of the way with all that is below it, replicate this one alone, and move that back: \
+         `zfs rename -u '{replica}' '{to}'`, then `reseed replicate` with the service of {dataset}, then for each dataset \
+         below it `zfs rename -u '{to}/NAME' '{replica}/NAME'`"
+    );
+    Some(ReplicateError::new(ReplicateKind::Diverged, what).hint(hint))
 }
 
 #[cfg(test)]

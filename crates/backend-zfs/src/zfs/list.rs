@@ -14,7 +14,7 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, Line, Listed, Said};
+use super::parse::{self, Hold, Line, Listed, Said, What};
 use super::pools::{self, Pool};
 use super::record;
 use super::tool::{Tool, not_understood};
@@ -167,7 +167,7 @@ fn only_missing<K: FromFault>(
     Ok(said.keys().map(|name| (*name).to_owned()).collect())
 }
 
-/// The lineages of exactly these datasets. Those that aren't there have no lines.
+/// The lineages of exactly these datasets, and a line of each dataset right below one. Those that aren't there have no lines.
 pub(crate) async fn lineages<K: FromFault>(
     tool: &Tool,
     cx: &Context,
@@ -191,7 +191,7 @@ pub(crate) async fn lineages<K: FromFault>(
         .whole_stdout()
         .map_err(|error| error.into_error(what, Effect::None))?;
     let mut found = parse::lineages(stdout).map_err(|bad| not_understood(what, bad))?;
-    found.retain(|line| wanted.contains(&line.dataset));
+    found.retain(|line| wanted.contains(&line.dataset) || line.what == What::Dataset);
     Ok(found)
 }
 
@@ -238,24 +238,36 @@ pub(crate) async fn holds<K: FromFault>(
     cx: &Context,
     snapshots: &[Listed],
 ) -> Result<HashMap<String, Vec<HoldTag>>, Error<K>> {
-    let held: Vec<&Listed> = snapshots
+    let held: Vec<_> = snapshots
         .iter()
         .filter(|snapshot| snapshot.userrefs > 0)
+        .map(|one| (&one.dataset, &one.name))
         .collect();
     let mut all: HashMap<String, Vec<HoldTag>> = HashMap::new();
-    for part in held.chunks(1000) {
+    for (full, tag) in holders(tool, cx, &held).await? {
+        all.entry(full).or_default().push(tag);
+    }
+    for tags in all.values_mut() {
+        tags.sort();
+    }
+    Ok(all)
+}
+
+/// Who holds these. Asks nothing when there are none.
+pub(crate) async fn holders<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    snapshots: &[(&DatasetName, &SnapshotName)],
+) -> Result<Vec<Hold>, Error<K>> {
+    let mut all = Vec::new();
+    for part in snapshots.chunks(1000) {
         let what = "can't list the holds of snapshots";
-        let args = argv::holds(part.iter().map(|one| (&one.dataset, &one.name)));
+        let args = argv::holds(part.iter().copied());
         let output = error::succeeded(tool.ask(cx, args).await, what, Effect::None)?;
         let stdout = output
             .whole_stdout()
             .map_err(|error| error.into_error(what, Effect::None))?;
-        for (full, tag) in parse::holds(stdout).map_err(|bad| not_understood(what, bad))? {
-            all.entry(full).or_default().push(tag);
-        }
-    }
-    for tags in all.values_mut() {
-        tags.sort();
+        all.extend(parse::holds(stdout).map_err(|bad| not_understood(what, bad))?);
     }
     Ok(all)
 }

@@ -266,6 +266,8 @@ pub(crate) struct Line {
     pub(crate) taken: Option<String>,
     pub(crate) unseeded: bool,
     pub(crate) digest: Option<String>,
+    /// How many hold it.
+    pub(crate) userrefs: u64,
 }
 
 /// What a line of a lineage is of.
@@ -294,6 +296,7 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
         taken,
         unseeded,
         digest,
+        userrefs,
     ] = columns[..]
     else {
         return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
@@ -324,6 +327,11 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
         taken: own(taken),
         unseeded: unseeded == "on",
         digest: own(digest),
+        userrefs: match userrefs {
+            // Only snapshots are held.
+            "-" => 0,
+            number => number.parse().map_err(|_| wrong("no number of holds"))?,
+        },
     })
 }
 

@@ -5,14 +5,18 @@
 //! destroyed: what can't be continued is renamed. What arrives is not mounted, read-only, and stays so.
 //!
 //! A bookmark of the newest snapshot is left on the store's side, so that the next increment has a base whatever is pruned
-//! ([`keep`]). Bytes are ZFS's own figure for what was written between
+//! ([`keep`]); what an interruption would make useless is held while it is sent ([`hold`]). What is inside of another is sent
+//! after it ([`order`]). Bytes are ZFS's own figure for what was written between
 //! the snapshots. How far a stream is, `zfs send` tells ([`progress`](super::progress)); the pipe itself is the kernel's, and is
 //! read along only where a limit has to be kept ([`limit`](super::limit)).
 
+mod hold;
 mod keep;
+mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -28,11 +32,12 @@ use crate::syncoid::Syncoid;
 use super::lineage::{self, Base, Lineage};
 use super::location::Location;
 use super::mapping::Mapping;
-use super::parse::Line;
+use super::parse::{Line, What};
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer;
-use super::{argv, error, list, snapshots, staging};
+use super::{argv, error, list, names, snapshots, staging};
+use hold::{Held, Named};
 
 /// Sends to a second pool.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct NativeReplicator {
 struct Sides {
     here: BTreeMap<DatasetName, Lineage>,
     there: BTreeMap<DatasetName, Lineage>,
+    /// What earlier runs hold for this replica.
+    held: Held,
 }
 
 /// How sure it is that all of a step arrived.
@@ -58,18 +65,27 @@ struct Sides {
 enum Arrival {
     /// Both ends of each pipe ended well.
     Whole,
-    /// Some of it failed, or came by a resumed stream.
+    /// Some of it failed, came by a resumed stream, or could be pruned while it was sent.
     Unsure,
 }
 
-fn grouped(lines: &[Line]) -> BTreeMap<DatasetName, Lineage> {
+/// The lineages of these datasets, which know what is right below them.
+fn grouped(lines: &[Line], names: &[DatasetName]) -> BTreeMap<DatasetName, Lineage> {
+    let wanted: BTreeSet<&DatasetName> = names.iter().collect();
     let mut of: BTreeMap<DatasetName, Vec<&Line>> = BTreeMap::new();
-    for line in lines {
+    for line in lines.iter().filter(|line| wanted.contains(&line.dataset)) {
         of.entry(line.dataset.clone()).or_default().push(line);
     }
-    of.into_iter()
+    let mut all: BTreeMap<DatasetName, Lineage> = of
+        .into_iter()
         .map(|(name, lines)| (name, Lineage::of(lines)))
-        .collect()
+        .collect();
+    for line in lines.iter().filter(|line| line.what == What::Dataset) {
+        if let Some(above) = names::parent(&line.dataset).and_then(|above| all.get_mut(&above)) {
+            above.below.push(line.dataset.clone());
+        }
+    }
+    all
 }
 
 fn other(error: StoreError) -> ReplicateError {
@@ -166,7 +182,7 @@ impl NativeReplicator {
     ) -> Result<BTreeMap<DatasetName, Lineage>, ReplicateError> {
         let names = self.names_there(targets)?;
         let lines = list::lineages::<ReplicateKind>(&self.there, cx, &names).await?;
-        let all = grouped(&lines);
+        let all = grouped(&lines, &names);
         self.root_is_there(&all)?;
         Ok(all)
     }
@@ -179,20 +195,36 @@ impl NativeReplicator {
         if self.there.is_local() && !replicas.iter().any(|name| here.contains(name)) {
             names.extend(replicas);
             let lines = list::lineages::<ReplicateKind>(&self.here, cx, &names).await?;
-            let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = grouped(&lines)
+            let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = grouped(&lines, &names)
                 .into_iter()
                 .partition(|(name, _)| here.contains(name));
             self.root_is_there(&there)?;
-            return Ok(Sides { here, there });
+            let held = hold::held(&self.here, cx, &self.name, &here).await?;
+            return Ok(Sides { here, there, held });
         }
         let (here, there) = tokio::join!(
             list::lineages::<ReplicateKind>(&self.here, cx, &names),
             self.there(cx, targets)
         );
-        Ok(Sides {
-            here: grouped(&here?),
-            there: there?,
-        })
+        let (here, there) = (grouped(&here?, &names), there?);
+        let held = hold::held(&self.here, cx, &self.name, &here).await?;
+        Ok(Sides { here, there, held })
+    }
+
+    /// What is held and no longer needed, of what isn't to be sent now.
+    fn let_go(
+        &self,
+        sides: &Sides,
+        targets: &[Target],
+        steps: &[ReplicationStep],
+    ) -> Result<Vec<SnapshotRef>, ReplicateError> {
+        let sent = steps.iter().flat_map(|step| &step.send);
+        let mut needed: BTreeSet<Named> = sent.map(|one| (one.dataset.clone(), one.name.clone())).collect();
+        for target in targets {
+            let (here, there) = self.both(sides, target)?;
+            needed.extend(hold::needed(&target.dataset, &here, &there));
+        }
+        Ok(sides.held.clone().without(&needed).references(&sides.here))
     }
 
     fn step(&self, sides: &Sides, target: &Target) -> Result<Option<ReplicationStep>, ReplicateError> {
@@ -232,6 +264,12 @@ impl NativeReplicator {
             )));
         }
         let now = self.step(sides, &step.target)?;
+        if let Some(error) = now
+            .as_ref()
+            .and_then(|now| lineage::in_the_way(now, &self.replica(dataset).ok()?, &there))
+        {
+            return Err(stale(error.to_string()));
+        }
         let same = now.as_ref().is_some_and(|now| {
             now.base == step.base
                 && now.set_aside.as_ref().map(|d| (d.newest, &d.renamed_to))
@@ -243,6 +281,35 @@ impl NativeReplicator {
             )));
         }
         Ok(())
+    }
+
+    /// Sees to it that what is sent, and what it is based on, is there as long as it is needed. Whether all that is sent in streams
+    /// of several snapshots is held.
+    async fn protect(
+        &self,
+        cx: &Context,
+        steps: &[ReplicationStep],
+        keeping: &keep::Keeping,
+        sides: &mut Sides,
+    ) -> bool {
+        let made = keep::make_all(&self.here, cx, &keeping.make).await;
+        for wanted in &made {
+            if let Some(here) = sides.here.get_mut(&wanted.dataset) {
+                here.marked(&wanted.bookmark, wanted.guid);
+            }
+        }
+        let mut wanted = hold::worth(steps);
+        let without = keeping.make.iter().filter(|one| !made.contains(one));
+        wanted.extend(without.map(|one| (one.dataset.clone(), one.snapshot.clone())));
+        let Some(tag) = hold::tag(&self.name) else {
+            return false;
+        };
+        if wanted.is_empty() {
+            return true;
+        }
+        let sure = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
+        sides.held.add(&tag, wanted);
+        sure
     }
 
     /// Renames a lineage that can't be continued.
@@ -309,7 +376,7 @@ impl NativeReplicator {
         }
         let mut left: &[SnapshotRef] = &step.send;
         if let Some(token) = &there.resume_token
-            && let Some(done) = self.go_on(cx, dataset, &replica, token, left).await?
+            && let Some(done) = self.go_on(cx, dataset, &replica, token, left, here).await?
         {
             arrival = Arrival::Unsure;
             from = Some(left[done].name.clone());
@@ -397,7 +464,8 @@ impl NativeReplicator {
     }
 
     /// Goes on with an interrupted stream: which of the snapshots it brought. What has begun to arrive of a snapshot
-    /// that isn't to be sent (any more) can't be completed and is thrown away; it was never a snapshot.
+    /// that is gone can't be completed and is thrown away; it was never a snapshot. Only that: what a stream can still be made of
+    /// is of use to somebody.
     async fn go_on(
         &self,
         cx: &Context,
@@ -405,9 +473,20 @@ impl NativeReplicator {
         replica: &DatasetName,
         token: &str,
         send: &[SnapshotRef],
+        here: &Lineage,
     ) -> Result<Option<usize>, ReplicateError> {
         let decoded = transfer::decode::<ReplicateKind>(&self.here, cx, token).await?;
         let at = decoded.and_then(|decoded| send.iter().position(|wanted| wanted.guid == decoded.to));
+        if let (Some(decoded), None) = (decoded, at) {
+            if here.has(decoded.to) {
+                let what = format!("{replica} holds part of a snapshot of {dataset} that isn't in the plan");
+                return Err(stale(what));
+            }
+            let what = format!("{replica} holds part of a stream of something else than {dataset}");
+            return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
+                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
+            )));
+        }
         let Some(at) = at else {
             cx.emit(Event::Warning {
                 service: None,
@@ -433,27 +512,80 @@ impl NativeReplicator {
         Ok(Some(at))
     }
 
+    /// What the replica has of the steps of which that isn't sure, in one listing.
+    async fn unsure(
+        &self,
+        cx: &Context,
+        done: &[(&ReplicationStep, Arrival)],
+    ) -> Result<BTreeMap<DatasetName, Lineage>, ReplicateError> {
+        let unsure = done.iter().filter(|(_, arrival)| *arrival == Arrival::Unsure);
+        let targets: Vec<Target> = unsure.map(|(step, _)| step.target.clone()).collect();
+        if targets.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        self.there(cx, &targets).await
+    }
+
+    /// Lets go of what isn't needed any more: all of what arrived whole, and of the others all but what the next run goes on from. Of
+    /// those that the replica can't be asked about everything stays.
+    async fn release(
+        &self,
+        cx: &Context,
+        done: &[(&ReplicationStep, Arrival)],
+        sides: &Sides,
+        asked: Option<&BTreeMap<DatasetName, Lineage>>,
+        let_go: &[SnapshotRef],
+    ) {
+        let is_sent = |dataset: &DatasetName| done.iter().any(|(step, _)| step.target.dataset == *dataset);
+        let others = let_go.iter().map(|one| &one.dataset);
+        let mut of: BTreeSet<&DatasetName> = others.filter(|dataset| !is_sent(dataset)).collect();
+        let mut needed = BTreeSet::new();
+        for dataset in &of {
+            let there = self.replica(dataset).ok().and_then(|name| sides.there.get(&name));
+            if let (Some(here), Some(there)) = (sides.here.get(*dataset), there) {
+                needed.extend(hold::needed(dataset, here, there));
+            }
+        }
+        for (step, arrival) in done {
+            let dataset = &step.target.dataset;
+            let Some(here) = sides.here.get(dataset) else {
+                continue;
+            };
+            match arrival {
+                Arrival::Whole => {
+                    of.insert(dataset);
+                    let last = step
+                        .send
+                        .last()
+                        .filter(|last| !hold::has_bookmark(here, last.guid));
+                    needed.extend(last.map(|last| (dataset.clone(), last.name.clone())));
+                }
+                Arrival::Unsure => {
+                    let name = self.replica(dataset).ok();
+                    let Some((all, name)) = asked.zip(name) else {
+                        continue;
+                    };
+                    of.insert(dataset);
+                    let there = all.get(&name).cloned().unwrap_or_default();
+                    needed.extend(hold::needed(dataset, here, &there));
+                }
+            }
+        }
+        hold::release(&self.here, cx, &sides.held.clone().of(&of).without(&needed)).await;
+    }
+
     /// After everything was sent: what arrived. Where both ends of a pipe ended well, that is what was sent: `receive`
-    /// answers for each snapshot and its guid. Of the others by the replica's word, in one listing; and there our properties are
+    /// answers for each snapshot and its guid. Of the others by the replica's word; and there our properties are
     /// written on what a resumed stream brought without them.
     async fn conclude(
         &self,
         cx: &Context,
         done: &[(&ReplicationStep, Arrival)],
         here: &BTreeMap<DatasetName, Lineage>,
+        asked: Result<BTreeMap<DatasetName, Lineage>, ReplicateError>,
         report: &mut ReplicationReport,
     ) -> Result<(), ReplicateError> {
         let unsure = |arrival: &Arrival| *arrival != Arrival::Whole;
-        let targets: Vec<Target> = done
-            .iter()
-            .filter(|(_, arrival)| unsure(arrival))
-            .map(|(step, _)| step.target.clone())
-            .collect();
-        let asked = if targets.is_empty() {
-            Ok(BTreeMap::new())
-        } else {
-            self.there(cx, &targets).await
-        };
         let mut result = Ok(());
         let there = asked.unwrap_or_else(|error| {
             result = Err(error);
@@ -504,20 +636,29 @@ impl Replicator for NativeReplicator {
         ReplicatorCaps {
             incremental: true,
             resumable: true,
+            keeps_base: true,
         }
     }
 
     async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
         not_cancelled::<ReplicateKind>(cx)?;
         let sides = self.sides(cx, targets).await?;
-        let mut steps = Vec::new();
+        let (mut steps, mut left_out) = (Vec::new(), Vec::new());
         for target in targets {
-            steps.extend(self.step(&sides, target)?);
+            let Some(step) = self.step(&sides, target)? else {
+                continue;
+            };
+            let (_, there) = self.both(&sides, target)?;
+            match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+                Some(error) => left_out.push((target.clone(), error.report())),
+                None => steps.push(step),
+            }
         }
         Ok(ReplicationPlan {
             replica: self.name.clone(),
+            let_go: self.let_go(&sides, targets, &steps)?,
             steps,
-            left_out: Vec::new(),
+            left_out,
         })
     }
 
@@ -528,36 +669,61 @@ impl Replicator for NativeReplicator {
     ) -> Result<ReplicationReport, ReplicateError> {
         not_cancelled::<ReplicateKind>(cx)?;
         let mut report = ReplicationReport::default();
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() && plan.let_go.is_empty() {
             return Ok(report);
         }
-        let targets: Vec<Target> = plan.steps.iter().map(|step| step.target.clone()).collect();
-        let sides = self.sides(cx, &targets).await?;
+        let mut targets: Vec<Target> = plan.steps.iter().map(|step| step.target.clone()).collect();
+        for one in &plan.let_go {
+            if !targets.iter().any(|target| target.dataset == one.dataset) {
+                targets.push(Target {
+                    dataset: one.dataset.clone(),
+                    mountpoint: PathBuf::new(),
+                });
+            }
+        }
+        let mut sides = self.sides(cx, &targets).await?;
+        let mut replicas = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             self.check(&sides, step)?;
+            replicas.push(self.replica(&step.target.dataset)?);
         }
-        let mut work = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            let (here, there) = self.both(&sides, &step.target)?;
-            work.push(async move { (step, self.send(cx, step, &here, &there).await) });
-        }
+        let keeping = keep::keeping(&self.name, &plan.steps, &sides.here);
+        let sure = self.protect(cx, &plan.steps, &keeping, &mut sides).await;
         let sending = async {
             let mut all = Vec::with_capacity(plan.steps.len());
-            let mut results = futures_util::stream::iter(work).buffer_unordered(self.at_once);
-            while let Some(result) = results.next().await {
-                all.push(result);
+            let mut missing: Vec<&DatasetName> = Vec::new();
+            for wave in order::waves(&replicas) {
+                let mut work = Vec::with_capacity(wave.len());
+                for at in wave {
+                    let (step, replica) = (&plan.steps[at], &replicas[at]);
+                    if let Some(outer) = missing.iter().find(|outer| order::is_inside(replica, outer)) {
+                        all.push((step, (None, Err(order::waits(replica, outer)))));
+                        continue;
+                    }
+                    let (here, there) = self.both(&sides, &step.target)?;
+                    work.push(async move { (at, self.send(cx, step, &here, &there).await) });
+                }
+                let mut results = futures_util::stream::iter(work).buffer_unordered(self.at_once);
+                while let Some((at, result)) = results.next().await {
+                    if result.1.is_err() && plan.steps[at].base.is_none() {
+                        missing.push(&replicas[at]);
+                    }
+                    all.push((&plan.steps[at], result));
+                }
             }
-            all
+            Ok::<_, ReplicateError>(all)
         };
-        let keeping = keep::keeping(&self.name, &plan.steps, &sides.here);
-        let (results, ()) = tokio::join!(sending, keep::keep(&self.here, cx, keeping));
+        let (results, ()) = tokio::join!(sending, keep::remove(&self.here, cx, &keeping.remove));
+        let results = results?;
         let (mut succeeded, mut first, mut done) = (0_usize, None, Vec::with_capacity(results.len()));
         for (step, (set_aside, result)) in results {
             report.set_aside.extend(set_aside);
             match result {
                 Ok(arrival) => {
                     succeeded += 1;
-                    done.push((step, arrival));
+                    // `-I` leaves out what is gone, and says nothing. What was held was there.
+                    let all = sure || step.send.len() < 2;
+                    done.push((step, if all { arrival } else { Arrival::Unsure }));
                 }
                 Err(error) => {
                     report.failed.push((step.target.clone(), error.report()));
@@ -567,9 +733,11 @@ impl Replicator for NativeReplicator {
             }
         }
         // What has arrived is told, and finished, also of a run that was cancelled.
-        let concluded = self
-            .conclude(&snapshots::calm(cx), &done, &sides.here, &mut report)
+        let calm = snapshots::calm(cx);
+        let asked = self.unsure(&calm, &done).await;
+        self.release(&calm, &done, &sides, asked.as_ref().ok(), &plan.let_go)
             .await;
+        let concluded = self.conclude(&calm, &done, &sides.here, asked, &mut report).await;
         let changed = !report.sent.is_empty() || !report.set_aside.is_empty();
         let effect = |error: ReplicateError| {
             if changed {
@@ -605,11 +773,15 @@ impl Replicator for NativeReplicator {
         let names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         // Without the store there is no common snapshot, and the replica's age is all the more of interest.
         let here = match list::lineages::<ReplicateKind>(&self.here, cx, &names).await {
-            Ok(lines) => grouped(&lines),
+            Ok(lines) => grouped(&lines, &names),
             Err(error) if error.kind() == ReplicateKind::Cancelled => return Err(error),
             Err(_) => BTreeMap::new(),
         };
-        let sides = Sides { here, there };
+        let sides = Sides {
+            here,
+            there,
+            held: Held::default(),
+        };
         let mut all = Vec::with_capacity(targets.len());
         for target in targets {
             let (here, there) = self.both(&sides, target)?;

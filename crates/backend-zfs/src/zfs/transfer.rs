@@ -9,7 +9,7 @@ use reseed_core::names::{DatasetName, Guid, SnapshotName};
 
 use super::error::{self, FromFault};
 use super::parse::BadOutput;
-use super::tool::Tool;
+use super::tool::{Tool, not_understood};
 use super::{argv, parse};
 
 /// What an interrupted stream was of.
@@ -68,9 +68,12 @@ pub(crate) async fn decode<K: FromFault>(
         }
         return Err(error::said(what, error::classify(&words), &words, Effect::None));
     }
-    // 2.3 tells it on standard error, with the size on standard output; both are looked at.
+    // 2.3 tells it on standard error, with the size on standard output; both are looked at. What isn't understood is no
+    // reason to throw anything away.
     let text = format!("{}\n{}", output.stdout.text(), output.stderr.text());
-    Ok(parse_token(&text).ok())
+    parse_token(&text)
+        .map(Some)
+        .map_err(|bad| not_understood(what, bad))
 }
 
 /// Our own properties of a snapshot, as they are to be written on its copy.
@@ -158,6 +161,7 @@ mod tests {
             (token.to, token.bytes),
             (Guid(0x770f_8d11_f0dc_e29c), 0x0089_19b0)
         );
+        // What isn't understood is an error, never a token that is of no use.
         for bad in ["", "toguid = 5\n", "toguid = 0xg\n", "resume token is corrupt\n"] {
             assert!(parse_token(bad).is_err(), "{bad:?}");
         }

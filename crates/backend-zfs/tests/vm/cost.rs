@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
-use reseed_core::Replicator;
+use reseed_core::engine::Engine;
 use reseed_core::exec::{Command, Runner as _, SystemRunner};
-use reseed_core::names::DatasetName;
+use reseed_core::names::{DatasetName, ServiceName};
+use reseed_core::ops::{self, OpOutcome};
 use reseed_core::point::Target;
+use reseed_core::service::{Policy, Service};
+use reseed_core::{Replicator, SnapshotStore};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +23,7 @@ pub(crate) struct Lab {
     pub(crate) back: Pool,
     pub(crate) targets: Vec<Target>,
     counting: Arc<Counting>,
+    store: NativeStore,
     ours: NativeReplicator,
     round: u32,
 }
@@ -50,6 +54,7 @@ impl Lab {
             back,
             targets,
             counting,
+            store,
             ours,
             round: 0,
         }
@@ -161,6 +166,96 @@ fn up_to_date_takes_one_listing() {
         assert_eq!(lab.send().await, 8);
         // Listings to plan and before sending, a pipe each, and the bookmarks of the pool together.
         assert_eq!(lab.started(), 1 + 1 + 2 * 8 + 1);
+    });
+}
+
+/// The same datasets as services of their own, as `reseed replicate --all` has them.
+fn services(lab: &Lab) -> Vec<Service> {
+    let (store, ours): (Arc<dyn SnapshotStore>, Arc<dyn Replicator>) =
+        (Arc::new(lab.store.clone()), Arc::new(lab.ours.clone()));
+    let service = |(at, target): (usize, &Target)| Service {
+        name: ServiceName::new(format!("s{at}")).unwrap(),
+        targets: vec![target.clone()],
+        store: Arc::clone(&store),
+        sources: Vec::new(),
+        replicators: vec![Arc::clone(&ours)],
+        offsite: Vec::new(),
+        policy: Policy::default(),
+    };
+    lab.targets.iter().enumerate().map(service).collect()
+}
+
+async fn replicate_all(lab: &Lab, engine: &Engine, services: &[Service]) -> Vec<OpOutcome> {
+    let cx = context("all");
+    let mut outcomes = Vec::new();
+    let ahead = ops::replicate_ahead(engine, &cx, services).await;
+    for (service, ahead) in services.iter().zip(ahead) {
+        let reports = ops::replicate_planned(engine, &cx, service, ahead).await;
+        assert_eq!(reports[0].warnings, Vec::<String>::new());
+        outcomes.extend(reports.iter().map(|report| report.outcome));
+    }
+    assert_eq!(outcomes.len(), lab.targets.len());
+    outcomes
+}
+
+#[test]
+fn services_that_are_up_to_date_take_one_listing_together() {
+    block_on(async {
+        let mut lab = Lab::new(8);
+        let (services, engine) = (services(&lab), crate::chain::engine(&lab.pool.root));
+        lab.change();
+        replicate_all(&lab, &engine, &services).await;
+        lab.started();
+        let outcomes = replicate_all(&lab, &engine, &services).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == OpOutcome::UpToDate));
+        assert_eq!(lab.started(), 1, "one listing, whatever the number of services");
+        // Of what somebody else holds it is asked once whose that is.
+        for target in &lab.targets {
+            sure(["zfs", "hold", "mine", &format!("{}@s1", target.dataset)]);
+        }
+        replicate_all(&lab, &engine, &services).await;
+        assert_eq!(lab.started(), 2);
+        for target in &lab.targets {
+            sure(["zfs", "release", "mine", &format!("{}@s1", target.dataset)]);
+        }
+        lab.change();
+        let outcomes = replicate_all(&lab, &engine, &services).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == OpOutcome::Ok));
+        // One listing together; each then is listed again under its lock, has a bookmark made, and is sent.
+        assert_eq!(lab.started(), 1 + 8 * (1 + 1 + 2));
+    });
+}
+
+#[test]
+fn an_increment_of_a_service_costs_no_more_than_the_replicators() {
+    block_on(async {
+        let mut lab = Lab::new(1);
+        let (services, engine) = (services(&lab), crate::chain::engine(&lab.pool.root));
+        lab.change();
+        ops::replicate(&engine, &context("first"), &services[0]).await;
+        lab.change();
+        lab.started();
+        let reports = ops::replicate(&engine, &context("next"), &services[0]).await;
+        assert_eq!(reports[0].outcome, OpOutcome::Ok, "{reports:?}");
+        assert_eq!(lab.started(), 1 + 1 + 2 + 1);
+    });
+}
+
+#[test]
+fn what_is_sent_in_full_or_in_several_is_held_and_let_go_by_one_process_each() {
+    block_on(async {
+        let mut lab = Lab::new(4);
+        lab.change();
+        lab.started();
+        assert_eq!(lab.send().await, 4);
+        // Two listings, the bookmarks, hold and release, a pipe each, and for each whether the datasets above
+        // its replica are there; two may make both of them at once.
+        let full = lab.started();
+        assert!(full <= 2 + 1 + 2 + 2 * 4 + 4 + 4, "{full}");
+        lab.change();
+        lab.change();
+        assert_eq!(lab.send().await, 8);
+        assert_eq!(lab.started(), 2 + 1 + 2 + 2 * 4);
     });
 }
 

@@ -106,6 +106,8 @@ fn the_audits_grants_are_enough_and_no_force_is_among_them() {
         let as_user = |words: &str| run(["runuser", "-u", USER, "--", "sh", "-c", words]);
         for (words, allowed) in [
             (format!("zfs bookmark {from}@two {from}#kept"), true),
+            (format!("zfs hold reseed-send.nas {from}@one {from}@two"), true),
+            (format!("zfs release reseed-send.nas {from}@one {from}@two"), true),
             (format!("zfs rename -u {into} {root}/.reseed-aside:t:1"), true),
             (format!("zfs create -o canmount=off {root}/parent"), true),
             (format!("zfs destroy {root}/.reseed-aside:t:1@one"), false),

@@ -28,6 +28,8 @@ mod vm_crash;
 mod vm_delegation;
 #[path = "follow.rs"]
 mod vm_follow;
+#[path = "keep.rs"]
+mod vm_keep;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;

@@ -138,42 +138,63 @@ fn a_point_that_is_pruned_in_the_middle_is_replaced_by_another() {
     });
 }
 
+/// Three snapshots, one of which somebody prunes right before a command that begins with `moment`; what was reported as sent, what is
+/// on the replica, and whether the snapshot could be pruned.
+async fn pruned_before(moment: &'static str) -> (Vec<String>, String, bool) {
+    let chain = Chain::new("256M");
+    let target = chain.pool.target("t");
+    chain.made(&target, 100_000).await;
+    for (minutes, name) in [(2, "two"), (3, "three"), (4, "four")] {
+        chain
+            .pool
+            .files
+            .write(&target.mountpoint.join(name), name.as_bytes());
+        snapshot(&chain.pool, &target, name, minutes, true).await;
+    }
+    let doomed = format!("{}@three", target.dataset);
+    let gone = doomed.clone();
+    let runner = Arc::new(Meddler::before(&[moment], move || {
+        let _ = run(["zfs", "destroy", &doomed]);
+    }));
+    let mut service = chain.service(&[&target]);
+    service.replicators = vec![Arc::new(chain.replicator(0, &chain.store(runner.clone())))];
+    let reports = ops::replicate(&chain.engine, &context("prune"), &service).await;
+    assert!(
+        runner.has_meddled() && reports[0].outcome.is_good(),
+        "{reports:?}"
+    );
+    let again = ops::replicate(&chain.engine, &context("again"), &service).await;
+    assert_eq!(again[0].outcome, ops::OpOutcome::UpToDate, "{again:?}");
+    let replica = chain.replica(0, &target);
+    let there = sure(["zfs", "list", "-H", "-t", "snapshot", "-o", "name", &replica]);
+    let names = reports[0]
+        .done
+        .iter()
+        .map(|line| line.rsplit('@').next().unwrap().to_owned());
+    (
+        names.collect(),
+        there,
+        !run(["zfs", "list", &gone]).exit.success(),
+    )
+}
+
 #[test]
-fn a_snapshot_pruned_while_it_is_replicated_leaves_the_replica_whole() {
+fn a_snapshot_that_somebody_prunes_while_it_is_replicated_stays_until_it_arrived() {
     block_on(async {
-        let chain = Chain::new("256M");
-        let target = chain.pool.target("t");
-        chain.made(&target, 100_000).await;
-        for (minutes, name) in [(2, "two"), (3, "three")] {
-            chain
-                .pool
-                .files
-                .write(&target.mountpoint.join(name), name.as_bytes());
-            snapshot(&chain.pool, &target, name, minutes, true).await;
-        }
-        let gone = format!("{}@two", target.dataset);
-        let runner = Arc::new(Meddler::before(&["send"], move || {
-            sure(["zfs", "destroy", &gone]);
-        }));
-        let mut service = chain.service(&[&target]);
-        let store = chain.store(runner.clone());
-        service.replicators = vec![Arc::new(chain.replicator(0, &store))];
-        let reports = ops::replicate(&chain.engine, &context("prune"), &service).await;
-        assert!(runner.has_meddled());
-        println!("{reports:?}");
-        let again = ops::replicate(&chain.engine, &context("again"), &service).await;
-        assert!(again[0].outcome.is_good(), "{again:?}");
-        let there = sure([
-            "zfs",
-            "list",
-            "-H",
-            "-t",
-            "snapshot",
-            "-o",
-            "name",
-            &chain.replica(0, &target),
-        ]);
-        assert!(there.contains("@one") && there.contains("@three"), "{there}");
+        let (told, there, gone) = pruned_before("send").await;
+        assert!(!gone, "it is held");
+        assert_eq!(told, ["two", "three", "four"]);
+        assert!(there.contains("@three"), "{there}");
+    });
+}
+
+#[test]
+fn a_snapshot_pruned_before_it_is_sent_is_not_told_as_sent() {
+    block_on(async {
+        let (told, there, gone) = pruned_before("hold").await;
+        assert!(gone);
+        assert_eq!(told, ["two", "four"], "`send -I` leaves it out and says nothing");
+        assert!(!there.contains("@three") && there.contains("@four"), "{there}");
     });
 }
 

@@ -1,10 +1,12 @@
 //! `reseed replicate`
 
+use std::collections::BTreeMap;
+
 use reseed_core::error::OpError;
 use reseed_core::ops;
 use serde_json::json;
 
-use super::on_each;
+use super::on_these;
 use crate::args::Change;
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -64,12 +66,13 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
         }
         return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
     }
-    on_each(
-        session,
-        &args.which,
-        "replicate",
-        args.how.wait,
-        async |service| ops::replicate(&session.engine, &session.cx, service).await,
-    )
+    let services = session.services(&args.which)?;
+    // One question for all of them, before the first has its lock; each is checked again under its own.
+    let ahead = ops::replicate_ahead(&session.engine, &session.cx, &services).await;
+    let mut ahead: BTreeMap<_, _> = services.iter().map(|service| &service.name).zip(ahead).collect();
+    on_these(session, &services, "replicate", args.how.wait, async |service| {
+        let ahead = ahead.remove(&service.name).unwrap_or_default();
+        ops::replicate_planned(&session.engine, &session.cx, service, ahead).await
+    })
     .await
 }

@@ -17,7 +17,7 @@ pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
-pub use replicate::{replicate, replicate_plan};
+pub use replicate::{Ahead, replicate, replicate_ahead, replicate_plan, replicate_planned};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
 pub use rollback::{NewerSnapshot, RollbackPreview, RollbackStep, rollback, rollback_plan};
 pub use snapshot::{due, snapshot, snapshot_name, snapshot_plan};

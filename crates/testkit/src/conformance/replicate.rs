@@ -1,4 +1,4 @@
-//! The suite of [`Replicator`]: clauses P1 to P9.
+//! The suite of [`Replicator`]: clauses P1 to P10.
 
 use std::sync::Arc;
 
@@ -70,6 +70,7 @@ suite! { $ conformance_replicate, replicate, ReplicaLab:
     p08_lag_is_read_at_the_replica
     p08_a_replica_that_cannot_be_asked_is_an_error
     p09_cancelled_means_ended
+    p10_what_was_sent_can_be_continued_whatever_is_pruned
 }
 
 async fn take(lab: &impl ReplicaLab, cx: &Context, target: &Target, name: &str, minutes: i64) -> Snapshot {
@@ -414,5 +415,41 @@ pub async fn p09_cancelled_means_ended(lab: &impl ReplicaLab) {
     assert_eq!(names(&lab.copies(&target).await), ["one"]);
     worked(replicator.execute(&cx, &next).await);
     assert_eq!(names(&lab.copies(&target).await), ["one", "two"]);
+    no_violations(lab);
+}
+
+/// P10: with a retention that keeps nothing, and interruptions at many moments.
+pub async fn p10_what_was_sent_can_be_continued_whatever_is_pruned(lab: &impl ReplicaLab) {
+    let (cx, target, store) = (context("p10"), lab.target("t"), lab.store());
+    let targets = std::slice::from_ref(&target);
+    let caps = lab.replicator().caps();
+    write_odd_tree(lab.files(), &target.mountpoint);
+    for polls in lab.interruptions() {
+        let minutes = 2 * i64::try_from(polls).expect("a small number");
+        change(lab, &cx, &target, &format!("a{polls}"), minutes).await;
+        change(lab, &cx, &target, &format!("b{polls}"), minutes + 1).await;
+        let next = plan(lab, &cx, &[&target]).await;
+        assert_eq!(next.steps[0].set_aside, None, "after {polls} polls");
+        let stop = context("p10");
+        let _ = cancelled_after(&stop, polls, lab.replicator().execute(&stop, &next)).await;
+        if caps.keeps_base {
+            let all = worked(store.list(&cx, targets).await);
+            let all: Vec<_> = all.iter().map(Snapshot::reference).collect();
+            worked(store.prune(&cx, &all).await);
+        }
+    }
+    let last = change(lab, &cx, &target, "last", 99).await;
+    let before = lab.copies(&target).await;
+    let report = send(lab, &cx, &target).await;
+    assert_eq!(report.set_aside, Vec::<String>::new());
+    let after = lab.copies(&target).await;
+    all_kept(&before, &after);
+    assert!(after.iter().any(|copy| copy.guid == last.guid));
+    assert!(after.iter().all(|copy| !copy.aside));
+    let again = plan(lab, &cx, &[&target]).await;
+    assert_eq!((again.steps, again.let_go), (Vec::new(), Vec::new()));
+    for left in worked(store.list(&cx, targets).await) {
+        assert_eq!(left.holds, [], "{} is held after all was sent", left.name);
+    }
     no_violations(lab);
 }

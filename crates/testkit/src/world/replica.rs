@@ -230,6 +230,7 @@ impl Replicator for MemReplicator {
         ReplicatorCaps {
             incremental: true,
             resumable: true,
+            keeps_base: false,
         }
     }
 
@@ -250,6 +251,7 @@ impl Replicator for MemReplicator {
                 .filter_map(|target| self.step_for(&state, target))
                 .collect(),
             left_out: Vec::new(),
+            let_go: Vec::new(),
         })
     }
 

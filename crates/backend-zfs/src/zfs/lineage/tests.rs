@@ -9,6 +9,7 @@ fn mark(name: &str, guid: u64, txg: u64, written: u64) -> Mark {
         written,
         taken_at: Timestamp::UNIX_EPOCH,
         own: Own::default(),
+        userrefs: 0,
     }
 }
 
@@ -89,8 +90,33 @@ fn only_what_can_not_be_continued_is_set_aside() {
     let mut written = lineage(&[mark("a", 1, 7, 5)]);
     written.written = 1;
     assert_eq!(set_aside(&written), Some((Guid(1), None)));
-    // A stream that was cut off is not a divergence.
+    // A stream that was cut off is not a divergence; what was written beside it is, and it can't be completed then.
     let mut begun = lineage(&[]);
     begun.resume_token = Some("1-x".to_owned());
     assert_eq!(set_aside(&begun), None);
+    let mut cut = lineage(&[mark("a", 1, 7, 5)]);
+    cut.resume_token = Some("1-x".to_owned());
+    assert_eq!(set_aside(&cut), None);
+    cut.written = 1;
+    assert_eq!(set_aside(&cut), Some((Guid(1), None)));
+}
+
+#[test]
+fn what_is_below_keeps_a_replica_from_being_set_aside() {
+    let here = lineage(&[mark("a", 1, 10, 5)]);
+    let told = |there: &Lineage| {
+        let step = planned(&here, there).unwrap();
+        in_the_way(&step, &ds("back/tank/a"), there).map(|error| error.to_string())
+    };
+    let mut there = lineage(&[]);
+    assert_eq!(told(&there), None, "a place with nothing below it is set aside");
+    there.below = vec![ds("back/tank/a/b")];
+    assert!(told(&there).unwrap().contains("a place for back/tank/a/b"));
+    there.snapshots = vec![mark("x", 7, 7, 5)];
+    assert!(told(&there).unwrap().contains("would take back/tank/a/b along"));
+    // One that is continued may have anything below it.
+    let here = lineage(&[mark("a", 1, 10, 5), mark("b", 2, 20, 6)]);
+    there.snapshots = vec![mark("a", 1, 7, 5)];
+    let step = planned(&here, &there).unwrap();
+    assert_eq!(in_the_way(&step, &ds("back/tank/a"), &there).map(drop), None);
 }

@@ -1,23 +1,26 @@
 //! Bookmarks: what makes a snapshot usable as the base of the next increment after it was pruned.
 //!
-//! A bookmark of the newest snapshot that is being sent is made while it is being sent: one that didn't arrive is no base
-//! and does no harm, because a base is looked for among what the replica has. For many datasets one process makes all of a
-//! pool's bookmarks (a channel program, which only root may run); where that fails each is made by itself.
+//! Bookmarks are made of the newest snapshot that is to be sent, of the first one where everything is sent, and of the base if
+//! it has none: before anything is sent, so that whatever has arrived when the power fails has one. (Those between are held meanwhile,
+//! see [`hold`](super::hold).) One that didn't arrive is no base and does no harm, because a base is looked for among what the
+//! replica has. For many datasets one process makes all of a pool's bookmarks (a channel program, which only root may
+//! run); where that fails each is made by itself.
 //!
 //! `zfs` removes bookmarks one by one, and each costs a process and a transaction group. So a dataset keeps a few old ones,
 //! and they go together when there are more than [`MOST_OLD`]. The base of what is being sent is never among them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
 use reseed_core::event::Event;
-use reseed_core::names::{DatasetName, SnapshotName, SourceName};
+use reseed_core::names::{DatasetName, Guid, SnapshotName, SourceName};
 use reseed_core::replicate::ReplicationStep;
 
 use super::super::argv;
 use super::super::lineage::Lineage;
 use super::super::tool::Tool;
+use super::hold::has_bookmark;
 
 /// Old bookmarks of one replica that a dataset may have before they are removed.
 const MOST_OLD: usize = 8;
@@ -29,6 +32,7 @@ const AT_ONCE: usize = 500;
 pub(super) struct Wanted {
     pub(super) dataset: DatasetName,
     pub(super) snapshot: SnapshotName,
+    pub(super) guid: Guid,
     pub(super) bookmark: SnapshotName,
 }
 
@@ -51,23 +55,31 @@ pub(super) fn keeping(
         let (Some(newest), Some(from)) = (step.send.last(), here.get(&step.target.dataset)) else {
             continue;
         };
-        // A name that would be too long for ZFS.
-        let Ok(name) = SnapshotName::new(format!("{prefix}{}", newest.guid)) else {
-            continue;
-        };
-        if !from.bookmarks.iter().any(|mark| mark.name == name) {
-            all.make.push(Wanted {
+        // A base that is a bookmark, and no snapshot any more, has one.
+        let base = step.base.as_ref().filter(|base| from.has(base.guid));
+        let first = step.send.first().filter(|_| step.base.is_none());
+        let mut known = BTreeSet::from([Some(newest.guid), step.base.as_ref().map(|base| base.guid)]);
+        for one in base.into_iter().chain(first).chain([newest]) {
+            known.insert(Some(one.guid));
+            // A name that would be too long for ZFS.
+            let Ok(name) = SnapshotName::new(format!("{prefix}{}", one.guid)) else {
+                continue;
+            };
+            let wanted = Wanted {
                 dataset: step.target.dataset.clone(),
-                snapshot: newest.name.clone(),
-                bookmark: name.clone(),
-            });
+                snapshot: one.name.clone(),
+                guid: one.guid,
+                bookmark: name,
+            };
+            if !has_bookmark(from, one.guid) && !all.make.contains(&wanted) {
+                all.make.push(wanted);
+            }
         }
-        let base = step.base.as_ref().map(|base| base.guid);
         let old: Vec<_> = from
             .bookmarks
             .iter()
             .filter(|mark| mark.name.as_str().starts_with(&prefix))
-            .filter(|mark| mark.name != name && Some(mark.guid) != base)
+            .filter(|mark| !known.contains(&Some(mark.guid)))
             .map(|mark| (step.target.dataset.clone(), mark.name.clone()))
             .collect();
         if old.len() > MOST_OLD {
@@ -77,21 +89,28 @@ pub(super) fn keeping(
     all
 }
 
-/// Does it. A bookmark that can't be made is no failure: the snapshot itself is a base as long as it is there.
-pub(super) async fn keep(tool: &Tool, cx: &Context, what: Keeping) {
+/// Makes bookmarks; says which are there now. One that can't be made is no failure: the snapshot itself is a base as long as it
+/// is there, and is held for that.
+pub(super) async fn make_all(tool: &Tool, cx: &Context, make: &[Wanted]) -> Vec<Wanted> {
     let mut by_pool: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
-    for wanted in what.make {
+    for wanted in make {
         by_pool
             .entry(wanted.dataset.pool().to_owned())
             .or_default()
-            .push(wanted);
+            .push(wanted.clone());
     }
+    let mut made = Vec::with_capacity(make.len());
     for (pool, wanted) in by_pool {
         for part in wanted.chunks(AT_ONCE) {
-            make(tool, cx, &pool, part).await;
+            made.extend(make_some(tool, cx, &pool, part).await);
         }
     }
-    for (dataset, bookmark) in &what.remove {
+    made
+}
+
+/// Removes bookmarks that are of no use any more.
+pub(super) async fn remove(tool: &Tool, cx: &Context, remove: &[(DatasetName, SnapshotName)]) {
+    for (dataset, bookmark) in remove {
         let args = argv::destroy_bookmark(dataset, bookmark);
         // It is tried again next time.
         let _ = tool
@@ -100,7 +119,7 @@ pub(super) async fn keep(tool: &Tool, cx: &Context, what: Keeping) {
     }
 }
 
-async fn make(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) {
+async fn make_some(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) -> Vec<Wanted> {
     if wanted.len() > 1 {
         let args = argv::bookmark_all(
             pool,
@@ -113,26 +132,27 @@ async fn make(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) {
             .change_with::<ReplicateKind>(cx, args, argv::BOOKMARK_ALL, what, Effect::None)
             .await;
         if made.is_ok() {
-            return;
+            return wanted.to_vec();
         }
     }
+    let mut all = Vec::with_capacity(wanted.len());
     for one in wanted {
         if cx.cancel.is_cancelled() {
-            return;
+            break;
         }
         let what = format!("can't keep a bookmark of {}@{}", one.dataset, one.snapshot);
         let args = argv::bookmark(&one.dataset, &one.snapshot, &one.bookmark);
         let error: ReplicateError = match tool.change(cx, args, what, Effect::None).await {
-            Ok(_) => continue,
-            // Its name has the guid in it, so it is the same.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ReplicateKind::AlreadyExists | ReplicateKind::Cancelled
-                ) =>
-            {
+            Ok(_) => {
+                all.push(one.clone());
                 continue;
             }
+            // Its name has the guid in it, so it is the same.
+            Err(error) if error.kind() == ReplicateKind::AlreadyExists => {
+                all.push(one.clone());
+                continue;
+            }
+            Err(error) if error.kind() == ReplicateKind::Cancelled => break,
             Err(error) => error,
         };
         cx.emit(Event::Warning {
@@ -142,9 +162,10 @@ async fn make(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) {
         });
         // What isn't allowed for one isn't for the others: it is said once.
         if error.kind() == ReplicateKind::PermissionDenied {
-            return;
+            break;
         }
     }
+    all
 }
 
 #[cfg(test)]
@@ -164,6 +185,7 @@ mod tests {
             written: 0,
             taken_at: jiff::Timestamp::UNIX_EPOCH,
             own: super::super::super::transfer::Own::default(),
+            userrefs: 0,
         }
     }
 
@@ -187,6 +209,7 @@ mod tests {
 
     fn with(bookmarks: Vec<Mark>) -> BTreeMap<DatasetName, Lineage> {
         let lineage = Lineage {
+            snapshots: (1..=20).map(|guid| mark(&format!("s{guid}"), guid)).collect(),
             bookmarks,
             ..Lineage::default()
         };
@@ -197,16 +220,42 @@ mod tests {
         mark(&format!("reseed:nas:{}", Guid(guid)), guid)
     }
 
+    fn made(all: &Keeping) -> Vec<u64> {
+        all.make.iter().map(|wanted| wanted.guid.0).collect()
+    }
+
     #[test]
     fn what_is_there_is_not_made_again() {
         let nas = SourceName::new("nas").unwrap();
-        let made = keeping(&nas, &[step(1, 2)], &with(vec![ours(1)]));
-        assert_eq!(made.make.len(), 1);
-        assert_eq!(made.make[0].bookmark.as_str(), format!("reseed:nas:{}", Guid(2)));
+        let all = keeping(&nas, &[step(1, 2)], &with(vec![ours(1)]));
+        assert_eq!(made(&all), [2]);
+        assert_eq!(all.make[0].bookmark.as_str(), format!("reseed:nas:{}", Guid(2)));
         assert_eq!(
             keeping(&nas, &[step(1, 2)], &with(vec![ours(1), ours(2)])),
             Keeping::default()
         );
+        // Whoever has made it.
+        assert_eq!(
+            made(&keeping(&nas, &[step(1, 2)], &with(vec![mark("by-hand", 1)]))),
+            [2]
+        );
+    }
+
+    #[test]
+    fn a_base_without_one_gets_one_and_what_arrives_first_too() {
+        let nas = SourceName::new("nas").unwrap();
+        assert_eq!(made(&keeping(&nas, &[step(1, 2)], &with(vec![]))), [1, 2]);
+        let mut full = step(1, 3);
+        full.base = None;
+        full.send.insert(0, step(1, 2).send.remove(0));
+        assert_eq!(
+            made(&keeping(&nas, std::slice::from_ref(&full), &with(vec![]))),
+            [2, 3]
+        );
+        full.send.pop();
+        assert_eq!(made(&keeping(&nas, &[full], &with(vec![]))), [2]);
+        // The base's snapshot is gone, and its bookmark is what it is.
+        assert_eq!(made(&keeping(&nas, &[step(30, 2)], &with(vec![ours(30)]))), [2]);
     }
 
     #[test]

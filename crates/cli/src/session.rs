@@ -146,7 +146,7 @@ impl Session {
         self.service_of(name, None, false)
     }
 
-    /// A service whose off-site repositories offer what another host backed up, and whose sources deliver files into any
+    /// A service whose replicas and off-site repositories offer what another host sent there, and whose sources deliver files into any
     /// directory when that is asked for.
     pub(crate) fn service_of(
         &self,
@@ -328,7 +328,7 @@ enum Store {
 struct Wiring<'a> {
     session: &'a Session,
     stores: Vec<(SourceName, Store)>,
-    /// Whose off-site points are offered.
+    /// Whose points are offered.
     host: &'a str,
     /// Sources deliver files into any directory, also those that could deliver a dataset as a whole.
     files: bool,
@@ -454,12 +454,12 @@ impl<'a> Wiring<'a> {
                     ..
                 },
             ) => {
-                // What is below this host's root is this host's.
-                if self.host != self.session.config.host {
-                    return None;
-                }
                 let there = location(ssh.as_ref())?;
                 let source = ReplicaSource::new(name.clone(), store, there, mapping(*names, root));
+                let source = match self.host == self.session.config.host {
+                    true => source.of_host(self.host),
+                    false => source.of_other_host(self.host),
+                };
                 Some(match self.files {
                     true => Arc::new(SnapshotFiles::of_replica(source, self.clock())),
                     false => Arc::new(source),
@@ -488,6 +488,7 @@ impl<'a> Wiring<'a> {
                 let there = location(ssh.as_ref())?;
                 let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
                 let limit = bandwidth.map(config::Bandwidth::bytes_per_second);
+                let replicator = replicator.of_host(&self.session.config.host);
                 Some(Arc::new(replicator.raw(*raw).limit(limit)))
             }
             _ => None,

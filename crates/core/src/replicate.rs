@@ -14,6 +14,8 @@
 //! - **P7 up to date is no work.** A second plan after a success has no steps.
 //! - **P8 lag is read at the target.**
 //! - **P9 cancelled means ended**, and what has arrived stays usable.
+//! - **P10 what is another host's is left alone.** What a replicator of one host sent, one of another host neither continues nor sets
+//!   aside nor tells the age of: `InvalidInput`, and nothing is changed.
 
 use std::fmt;
 

@@ -28,6 +28,7 @@ use crate::syncoid::Syncoid;
 use super::lineage::{self, Base, Lineage};
 use super::location::Location;
 use super::mapping::Mapping;
+use super::origin;
 use super::parse::Line;
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
@@ -41,6 +42,7 @@ pub struct NativeReplicator {
     here: Tool,
     there: Tool,
     mapping: Mapping,
+    host: Option<String>,
     at_once: usize,
     syncoid: Option<Syncoid>,
     raw: bool,
@@ -88,6 +90,7 @@ impl NativeReplicator {
             there: store.tool.at(location),
             here: store.tool.clone(),
             mapping,
+            host: None,
             at_once: 2,
             syncoid: None,
             raw: true,
@@ -100,6 +103,13 @@ impl NativeReplicator {
     #[must_use]
     pub fn through_syncoid(mut self, syncoid: Syncoid) -> Self {
         self.syncoid = Some(syncoid);
+        self
+    }
+
+    /// Records on each replica that it is this host's, and refuses to send to what is another's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
         self
     }
 
@@ -149,6 +159,30 @@ impl NativeReplicator {
         Ok(names)
     }
 
+    /// Refuses what is another host's. Setting that aside, time and again, would be no way to share a place.
+    async fn ours(
+        &self,
+        cx: &Context,
+        targets: &[Target],
+        there: &BTreeMap<DatasetName, Lineage>,
+    ) -> Result<(), ReplicateError> {
+        let Some(host) = &self.host else {
+            return Ok(());
+        };
+        let mut all = Vec::with_capacity(targets.len());
+        for target in targets {
+            let replica = self.replica(&target.dataset)?;
+            if let Some(found) = there.get(&replica) {
+                all.push(origin::Seen {
+                    of: target.dataset.clone(),
+                    replica,
+                    value: found.origin.clone(),
+                });
+            }
+        }
+        origin::require_ours(&self.there, cx, host, all).await
+    }
+
     fn root_is_there(&self, all: &BTreeMap<DatasetName, Lineage>) -> Result<(), ReplicateError> {
         let root = self.mapping.root();
         if all.contains_key(root) {
@@ -168,6 +202,7 @@ impl NativeReplicator {
         let lines = list::lineages::<ReplicateKind>(&self.there, cx, &names).await?;
         let all = grouped(&lines);
         self.root_is_there(&all)?;
+        self.ours(cx, targets, &all).await?;
         Ok(all)
     }
 
@@ -183,6 +218,7 @@ impl NativeReplicator {
                 .into_iter()
                 .partition(|(name, _)| here.contains(name));
             self.root_is_there(&there)?;
+            self.ours(cx, targets, &there).await?;
             return Ok(Sides { here, there });
         }
         let (here, there) = tokio::join!(
@@ -197,7 +233,13 @@ impl NativeReplicator {
 
     fn step(&self, sides: &Sides, target: &Target) -> Result<Option<ReplicationStep>, ReplicateError> {
         let (here, there) = self.both(sides, target)?;
-        lineage::step(target, &self.replica(&target.dataset)?, &here, &there).map_err(other)
+        let mut step =
+            lineage::step(target, &self.replica(&target.dataset)?, &here, &there).map_err(other)?;
+        let divergence = step.as_mut().and_then(|step| step.set_aside.as_mut());
+        if let (Some(divergence), Some(_), None) = (divergence, &self.host, &there.origin) {
+            divergence.why.push_str("; nothing says which host's it is");
+        }
+        Ok(step)
     }
 
     fn both(&self, sides: &Sides, target: &Target) -> Result<(Lineage, Lineage), ReplicateError> {
@@ -316,10 +358,10 @@ impl NativeReplicator {
             bookmark = None;
             left = &left[done + 1..];
         }
-        let (Some(first), receive) = (
-            left.first(),
-            argv::receive(&replica, &[("canmount", "noauto"), ("readonly", "on")]),
-        ) else {
+        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
+        let mut own = vec![("canmount", "noauto"), ("readonly", "on")];
+        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
         let raw = here.encrypted && self.raw;

@@ -29,6 +29,8 @@ mod vm_follow;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "origin.rs"]
+mod vm_origin;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]

@@ -13,13 +13,14 @@ use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
+use reseed_backend_zfs::syncoid::Syncoid;
 use reseed_backend_zfs::zfs::health::Pools;
 use reseed_backend_zfs::zfs::{
     DEFAULT_PLACES, LocalSource, Location, Mapping, NativeReplicator, NativeStore, ReplicaSource,
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames};
+use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, Sender};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -482,14 +483,21 @@ impl<'a> Wiring<'a> {
                     mapping: names,
                     raw,
                     bandwidth,
+                    sender,
                     ssh,
                 },
             ) => {
                 let there = location(ssh.as_ref())?;
                 let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
                 let limit = bandwidth.map(config::Bandwidth::bytes_per_second);
-                let replicator = replicator.of_host(&self.session.config.host);
-                Some(Arc::new(replicator.raw(*raw).limit(limit)))
+                let replicator = replicator
+                    .of_host(&self.session.config.host)
+                    .raw(*raw)
+                    .limit(limit);
+                Some(Arc::new(match sender {
+                    Sender::Syncoid => replicator.through_syncoid(Syncoid::default()),
+                    _ => replicator,
+                }))
             }
             _ => None,
         }

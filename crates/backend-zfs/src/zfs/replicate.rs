@@ -23,7 +23,7 @@ use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{self, ReplicationPlan, ReplicationReport, ReplicationStep, ReplicatorCaps};
 use reseed_core::{Context, Replicator};
 
-use crate::syncoid::Syncoid;
+use crate::syncoid::{self, Syncoid};
 
 use super::lineage::{self, Base, Lineage};
 use super::location::Location;
@@ -239,6 +239,13 @@ impl NativeReplicator {
         if let (Some(divergence), Some(_), None) = (divergence, &self.host, &there.origin) {
             divergence.why.push_str("; nothing says which host's it is");
         }
+        if self.syncoid.is_some() && step.is_some() {
+            Syncoid::can_send(
+                &target.dataset,
+                &self.replica(&target.dataset)?,
+                self.there.location(),
+            )?;
+        }
         Ok(step)
     }
 
@@ -371,7 +378,7 @@ impl NativeReplicator {
                     .await
                     .map_err(other)?;
             }
-            self.by_syncoid(cx, syncoid, last, &replica, raw).await?;
+            self.by_syncoid(cx, syncoid, last, &replica, raw, &own).await?;
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
@@ -403,11 +410,22 @@ impl NativeReplicator {
         last: &SnapshotRef,
         replica: &DatasetName,
         raw: bool,
+        set: &[(&str, &str)],
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
         let at = self.there.location();
-        let command = syncoid.command(dataset, replica, at, raw, self.limit, argv::NEVER_RECEIVED);
+        let options = syncoid::Options {
+            raw,
+            limit: self.limit,
+            set,
+            never: argv::NEVER_RECEIVED,
+        };
+        let command = syncoid.command(dataset, replica, at, &options)?;
+        if self.limit.is_some() {
+            let there = self.here.run_here(cx, syncoid::mbuffer()).await;
+            there.map_err(|error| error.into_error::<ReplicateKind>(&*what, Effect::None))?;
+        }
         let output = self.here.run_here(cx, command).await;
         let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
         let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;

@@ -1,4 +1,4 @@
-//! Another host's data: refused where it would be mixed up, restored where it is asked for.
+//! Another host's data: refused where it would be mixed up, restored where it is asked for. And who does the sending.
 
 use std::fs;
 
@@ -61,4 +61,34 @@ fn vm_another_hosts_replica_comes_back_only_on_request() {
     );
     let after = sure(&["zfs", "list", "-Hrt", "all", "-o", "name", lab.back.name()]);
     assert_eq!(after, before);
+}
+
+#[test]
+fn vm_syncoid_sends_where_the_configuration_says_so() {
+    let lab = ZfsLab::new().started();
+    let file = lab.root.join("reseed.toml");
+    let config = fs::read_to_string(&file).unwrap();
+    let root = format!("root = \"{}/copies/lab\"", lab.back.name());
+    assert!(config.contains(&root));
+    fs::write(
+        file,
+        config.replace(&root, &format!("{root}\nsender = \"syncoid\"")),
+    )
+    .unwrap();
+    lab.run(&["snapshot", "app"]).expect(0);
+    let (ran, started) = lab.run_counted(&["replicate", "app"]);
+    ran.expect(0);
+    assert!(
+        started.iter().any(|line| line.contains("syncoid:sync")),
+        "{started:#?}"
+    );
+    let snapshots = |dataset: &str| {
+        sure(&[
+            "zfs", "list", "-Hpd", "1", "-t", "snapshot", "-o", "guid", dataset,
+        ])
+    };
+    assert_eq!(snapshots(&lab.replica()), snapshots(&lab.dataset()));
+    lab.lose_dataset();
+    assert_eq!(lab.preseed(0), ("restored".to_owned(), Some("back".to_owned())));
+    lab.assert_whole();
 }

@@ -11,6 +11,7 @@
 mod bench;
 mod bench_replicate;
 mod chain;
+mod delegated_lab;
 mod lab;
 #[cfg(feature = "libzetta")]
 mod lzc_bench;
@@ -58,6 +59,11 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}
+
+/// The same by a user without privileges at both ends.
+mod vm_delegated {
+    reseed_testkit::conformance_replicate!(crate::delegated_lab::Delegated::new().await);
 }
 
 #[cfg(feature = "libzetta")]

@@ -208,6 +208,12 @@ impl NativeReplicator {
 
     /// Both sides, in one process where one can see both.
     async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
+        if self.syncoid.is_some() {
+            for target in targets {
+                let replica = self.replica(&target.dataset)?;
+                Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
+            }
+        }
         let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
         let replicas = self.names_there(targets)?;
@@ -238,13 +244,6 @@ impl NativeReplicator {
         let divergence = step.as_mut().and_then(|step| step.set_aside.as_mut());
         if let (Some(divergence), Some(_), None) = (divergence, &self.host, &there.origin) {
             divergence.why.push_str("; nothing says which host's it is");
-        }
-        if self.syncoid.is_some() && step.is_some() {
-            Syncoid::can_send(
-                &target.dataset,
-                &self.replica(&target.dataset)?,
-                self.there.location(),
-            )?;
         }
         Ok(step)
     }

@@ -141,13 +141,16 @@ async fn owners<K: FromFault>(
         .collect())
 }
 
+/// One that isn't wanted, and the host that it says it is of.
+type Other = (Seen, Option<String>);
+
 /// Which of these are wanted, and the hosts (or nobody) that the others are of.
 async fn sorted<K: FromFault>(
     tool: &Tool,
     cx: &Context,
     whose: &Whose,
     all: Vec<Seen>,
-) -> Result<(Vec<DatasetName>, Vec<(Seen, Option<String>)>), Error<K>> {
+) -> Result<(Vec<DatasetName>, Vec<Other>), Error<K>> {
     let unsettled = all
         .iter()
         .filter(|seen| !whose.surely(&seen.of, seen.value.as_deref()))
@@ -216,12 +219,7 @@ pub(crate) async fn lineages(
     Ok(wanted)
 }
 
-fn only_others(
-    source: &SourceName,
-    whose: &Whose,
-    of: &DatasetName,
-    others: &[(Seen, Option<String>)],
-) -> SourceError {
+fn only_others(source: &SourceName, whose: &Whose, of: &DatasetName, others: &[Other]) -> SourceError {
     let hosts: BTreeSet<&str> = others.iter().filter_map(|(_, host)| host.as_deref()).collect();
     let hosts: Vec<&str> = hosts.into_iter().collect();
     let hint = match whose {

@@ -204,7 +204,7 @@ fn another_hosts_points_come_back_only_on_request() {
 fn what_says_nothing_counts_as_ours_and_gets_it_with_the_next_stream() {
     block_on(async {
         let mut hosts = Hosts::new().await;
-        hosts.send(&hosts.lab.replicator.clone()).await;
+        hosts.send(&hosts.lab.replicator).await;
         let (nas, replica) = (hosts.of("nas"), hosts.replica());
         assert_eq!(Hosts::origin(&replica), "-\t-");
         assert_eq!(hosts.send(&nas).await, 0);

@@ -13,13 +13,14 @@ use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
+use reseed_backend_zfs::syncoid::Syncoid;
 use reseed_backend_zfs::zfs::health::Pools;
 use reseed_backend_zfs::zfs::{
     DEFAULT_PLACES, LocalSource, Location, Mapping, NativeReplicator, NativeStore, ReplicaSource,
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames};
+use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, Sender};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -146,7 +147,7 @@ impl Session {
         self.service_of(name, None, false)
     }
 
-    /// A service whose off-site repositories offer what another host backed up, and whose sources deliver files into any
+    /// A service whose replicas and off-site repositories offer what another host sent there, and whose sources deliver files into any
     /// directory when that is asked for.
     pub(crate) fn service_of(
         &self,
@@ -330,7 +331,7 @@ struct Wiring<'a> {
     stores: Vec<(SourceName, Store)>,
     /// By store and replica: services that share one are planned together.
     replicators: Vec<((SourceName, SourceName), Arc<dyn Replicator>)>,
-    /// Whose off-site points are offered.
+    /// Whose points are offered.
     host: &'a str,
     /// Sources deliver files into any directory, also those that could deliver a dataset as a whole.
     files: bool,
@@ -457,12 +458,12 @@ impl<'a> Wiring<'a> {
                     ..
                 },
             ) => {
-                // What is below this host's root is this host's.
-                if self.host != self.session.config.host {
-                    return None;
-                }
                 let there = location(ssh.as_ref())?;
                 let source = ReplicaSource::new(name.clone(), store, there, mapping(*names, root));
+                let source = match self.host == self.session.config.host {
+                    true => source.of_host(self.host),
+                    false => source.of_other_host(self.host),
+                };
                 Some(match self.files {
                     true => Arc::new(SnapshotFiles::of_replica(source, self.clock())),
                     false => Arc::new(source),
@@ -485,13 +486,21 @@ impl<'a> Wiring<'a> {
                     mapping: names,
                     raw,
                     bandwidth,
+                    sender,
                     ssh,
                 },
             ) => {
                 let there = location(ssh.as_ref())?;
                 let replicator = NativeReplicator::new(name.clone(), store, there, mapping(*names, root));
                 let limit = bandwidth.map(config::Bandwidth::bytes_per_second);
-                Some(Arc::new(replicator.raw(*raw).limit(limit)))
+                let replicator = replicator
+                    .of_host(&self.session.config.host)
+                    .raw(*raw)
+                    .limit(limit);
+                Some(Arc::new(match sender {
+                    Sender::Syncoid => replicator.through_syncoid(Syncoid::default()),
+                    _ => replicator,
+                }))
             }
             _ => None,
         }

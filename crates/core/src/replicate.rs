@@ -18,6 +18,8 @@
 //!   held it keeps), neither after a success nor after an interruption has the next plan anything to set aside. What was
 //!   held for it is let go when it isn't needed any more, if not by the same run then by the next one
 //!   ([`ReplicationPlan::let_go`]).
+//! - **P11 what is another host's is left alone.** What a replicator of one host sent, one of another host neither continues nor sets
+//!   aside nor tells the age of: `InvalidInput`, and nothing is changed.
 
 use std::fmt;
 

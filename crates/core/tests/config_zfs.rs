@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
-use reseed_core::config::{self, Config, Format, Loaded, Place, ReplicaNames};
+use reseed_core::config::{self, Config, Format, Loaded, Place, ReplicaNames, Sender};
 use reseed_core::names::{ServiceName, SourceName};
 
 const SOUND: &str = r#"
@@ -20,6 +20,7 @@ bandwidth = "10240KiB/s"
 type = "zfs"
 root = "backup/nas"
 raw = false
+sender = "syncoid"
 ssh = { host = "far.lan", user = "backup", port = 2222, key_file = "/etc/reseed/key", known_hosts = "/etc/reseed/hosts" }
 
 [services.sonarr]
@@ -64,6 +65,7 @@ fn datasets_are_below_the_store_s_root_or_where_they_are_said_to_be() {
         raw,
         ssh,
         bandwidth: Some(bandwidth),
+        sender: Sender::Native,
         ..
     } = &config.replicas[&SourceName::new("usb").unwrap()]
     else {
@@ -76,6 +78,7 @@ fn datasets_are_below_the_store_s_root_or_where_they_are_said_to_be() {
     let Place::ZfsReplica {
         mapping,
         raw: false,
+        sender: Sender::Syncoid,
         ssh: Some(ssh),
         ..
     } = far
@@ -147,6 +150,35 @@ fn places_that_are_wrong() {
         replica("root = \"b\"\nssh = { host = \"nas\", user = \"a b\", known_hosts = \"/k\" }"),
         replica("root = \"b\"\nssh = { host = \"nas\", port = 70000, known_hosts = \"k\" }"),
     ]));
+}
+
+#[test]
+fn what_syncoid_would_have_a_shell_take_apart() {
+    let replica = |keys: &str| {
+        with(&format!(
+            "[replicas.b]\ntype = \"zfs\"\nsender = \"syncoid\"\n{keys}"
+        ))
+    };
+    let ssh = |keys: &str| replica(&format!("root = \"b\"\nssh = {{ {keys} }}"));
+    let known = |path: &str| ssh(&format!("host = \"nas\", known_hosts = '{path}'"));
+    insta::assert_snapshot!(gallery(&[
+        with("[replicas.b]\ntype = \"zfs\"\nroot = \"b\"\nsender = \"sanoid\""),
+        known("/etc/known hosts"),
+        known("/etc/$(reboot)"),
+        ssh("host = \"nas\", known_hosts = \"/k\", key_file = \"/run/the key\""),
+        ssh("host = \"fe80::1%eth0\", known_hosts = \"/k\""),
+        ssh("host = \"[fe80::1]\", known_hosts = \"/k\""),
+        replica("root = \"nas:b/x\""),
+    ]));
+    for evil in [
+        "`id`", ";id", "&id", "|id", "\"", "\\", "*", "?", "%h", "~", "<x", "{a,b}", "#",
+    ] {
+        assert!(load(&known(&format!("/etc/{evil}"))).is_err(), "{evil:?}");
+    }
+    // By reseed itself none of this is a problem.
+    for text in [known("/etc/known $(hosts)"), replica("root = \"nas:b/x\"")] {
+        load(&text.replace("\"syncoid\"", "\"native\"")).unwrap();
+    }
 }
 
 #[test]

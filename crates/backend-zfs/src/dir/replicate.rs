@@ -354,6 +354,7 @@ fn lineage(job: &Job, sides: &Sides, targets: &[Target]) -> Result<Vec<Lineage>,
     let mut all = Vec::new();
     for target in targets {
         job.check().replicate()?;
+        sides.is_ours(&replica, target)?;
         let here = match &store {
             Some(store) => store.members(&target.dataset).replicate()?,
             None => Vec::new(),

@@ -3,11 +3,19 @@
 //!
 //! Promises that only its non-destructive flags are passed. There is no `--no-destroy` (TRAPS): without `--no-rollback` it rolls the
 //! replica back, and without `--no-sync-snap` it destroys every `syncoid_*` snapshot on both sides. What it does beyond
-//! that is for the caller to check: it exits with 0 when a property told it to skip a dataset.
+//! that is for the caller to check: it exits with 0 when a property told it to skip a dataset. Promises too that nothing of ours is
+//! taken apart or run by the shells that it goes through: what could be is refused (`words`).
+//!
+//! With another host it keeps its connection's socket in `/tmp` under a name that can be guessed, so on a machine with users who aren't
+//! trusted it needs a `/tmp` of its own (systemd's `PrivateTmp=`).
+
+mod words;
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
+use reseed_core::error::ReplicateError;
 use reseed_core::exec::Command;
 use reseed_core::names::DatasetName;
 
@@ -42,51 +50,93 @@ impl Syncoid {
         }
     }
 
-    /// Sends a dataset's snapshots to its replica. `never` are the properties that must not come along.
+    /// Whether a dataset can be sent to its replica.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what its shells would take apart.
+    pub(crate) fn can_send(
+        from: &DatasetName,
+        to: &DatasetName,
+        at: &Location,
+    ) -> Result<(), ReplicateError> {
+        words::check(from, to, at)
+    }
+
+    /// Sends a dataset's snapshots to its replica. `set` are properties that the replica gets, `never` those that must not come along.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what its shells would take apart.
     pub(crate) fn command(
         &self,
         from: &DatasetName,
         to: &DatasetName,
         at: &Location,
-        raw: bool,
-        limit: Option<NonZeroU64>,
-        never: &[&str],
-    ) -> Command {
+        options: &Options<'_>,
+    ) -> Result<Command, ReplicateError> {
+        Self::can_send(from, to, at)?;
         let mut send = "p L c e".to_owned();
-        if raw {
+        if options.raw {
             send.push_str(" w");
         }
-        let mut receive = "u o canmount=noauto o readonly=on".to_owned();
-        for property in never
-            .iter()
-            .filter(|name| !["canmount", "readonly"].contains(name))
-        {
-            receive.push_str(" x ");
-            receive.push_str(property);
+        let mut receive = "u".to_owned();
+        for (name, value) in options.set {
+            receive.push_str(&format!(" o {name}={value}"));
+        }
+        for name in options.never {
+            if !options.set.iter().any(|(set, _)| set == name) {
+                receive.push_str(&format!(" x {name}"));
+            }
         }
         let mut command = Command::new(self.program.clone())
             .args(FLAGS.iter().copied())
             .arg(format!("--sendoptions={send}"))
             .arg(format!("--recvoptions={receive}"))
             .install_hint("install the package `sanoid`, which has syncoid, or let reseed send by itself");
-        if let Some(limit) = limit {
+        if let Some(limit) = options.limit {
             command = command.arg(format!("--source-bwlimit={limit}"));
         }
         let to = match at {
             Location::Local => to.to_string(),
             Location::Ssh(ssh) => {
-                command = command.args(options(ssh));
-                format!("{}:{to}", ssh.destination())
+                command = command.args(ssh_options(ssh));
+                let destination = ssh.destination();
+                // With an `@` it is a host for certain; without one it could be a pool of that name.
+                let at = if destination.contains('@') { "" } else { "@" };
+                format!("{at}{destination}:{to}")
             }
         };
-        command.arg(from.as_str()).arg(to)
+        Ok(command.arg(from.as_str()).arg(to))
     }
 }
 
+/// How it is to send and receive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options<'a> {
+    /// As it is on disk, encrypted.
+    pub(crate) raw: bool,
+    /// Bytes a second, kept by `mbuffer`.
+    pub(crate) limit: Option<NonZeroU64>,
+    /// Properties of the replica, in plain words.
+    pub(crate) set: &'a [(&'a str, &'a str)],
+    /// Properties that must not come along, unless they are set.
+    pub(crate) never: &'a [&'a str],
+}
+
+/// Asks whether there is an mbuffer: without one syncoid sends as fast as it can, whatever the limit. Any exit code is a yes.
+pub(crate) fn mbuffer() -> Command {
+    Command::new("mbuffer")
+        .arg("--version")
+        .time_limit(Duration::from_secs(10))
+        .install_hint("install the package `mbuffer`, by which syncoid keeps `bandwidth`")
+}
+
 /// How it reaches the other host: as strictly as we do.
-fn options(ssh: &Ssh) -> Vec<OsString> {
+fn ssh_options(ssh: &Ssh) -> Vec<OsString> {
+    // Its shell would take quotes away, and with them what they are for: the name was checked instead.
+    let mut known_hosts = OsString::from("UserKnownHostsFile=");
+    known_hosts.push(ssh.own_known_hosts());
     let mut out = Vec::new();
-    for option in ssh.options() {
+    for option in std::iter::once(known_hosts).chain(ssh.fixed_options()) {
         let mut word = OsString::from("--sshoption=");
         word.push(option);
         out.push(word);
@@ -95,6 +145,7 @@ fn options(ssh: &Ssh) -> Vec<OsString> {
         out.push(format!("--sshport={port}").into());
     }
     if let Some(identity) = ssh.own_identity() {
+        out.push("--sshoption=IdentitiesOnly=yes".into());
         let mut word = OsString::from("--sshkey=");
         word.push(identity);
         out.push(word);
@@ -103,78 +154,4 @@ fn options(ssh: &Ssh) -> Vec<OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ds(name: &str) -> DatasetName {
-        DatasetName::new(name).unwrap()
-    }
-
-    fn words(command: &Command) -> Vec<String> {
-        let words = command.arguments().iter();
-        words.map(|word| word.to_string_lossy().into_owned()).collect()
-    }
-
-    #[test]
-    fn only_what_destroys_nothing_is_passed() {
-        let ssh = Ssh::new("repl@nas", "/etc/known")
-            .unwrap()
-            .port(2222)
-            .identity("/k");
-        for at in [Location::Local, Location::Ssh(ssh)] {
-            for raw in [false, true] {
-                let command = Syncoid::default().command(
-                    &ds("tank/a b"),
-                    &ds("b/a"),
-                    &at,
-                    raw,
-                    NonZeroU64::new(5),
-                    &["mountpoint", "readonly"],
-                );
-                let words = words(&command);
-                for wanted in ["--no-sync-snap", "--no-rollback", "--source-bwlimit=5"] {
-                    assert!(words.iter().any(|word| word == wanted), "{words:?}");
-                }
-                for bad in [
-                    "force-delete",
-                    "delete-target-snapshots",
-                    "no-clone-rollback",
-                    "recursive",
-                    "-F",
-                ] {
-                    assert!(!words.iter().any(|word| word.contains(bad)), "{words:?}");
-                }
-                let send = words
-                    .iter()
-                    .find_map(|word| word.strip_prefix("--sendoptions="))
-                    .unwrap();
-                assert_eq!(send, if raw { "p L c e w" } else { "p L c e" });
-                let receive = words
-                    .iter()
-                    .find_map(|word| word.strip_prefix("--recvoptions="))
-                    .unwrap();
-                assert_eq!(receive, "u o canmount=noauto o readonly=on x mountpoint");
-            }
-        }
-    }
-
-    #[test]
-    fn another_host_is_reached_as_strictly() {
-        let ssh = Ssh::new("repl@nas", "/etc/known")
-            .unwrap()
-            .port(2222)
-            .identity("/k");
-        let command =
-            Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Ssh(ssh), false, None, &[]);
-        let words = words(&command);
-        for wanted in [
-            "--sshoption=BatchMode=yes",
-            "--sshoption=StrictHostKeyChecking=yes",
-            "--sshport=2222",
-            "--sshkey=/k",
-            "repl@nas:b/a",
-        ] {
-            assert!(words.iter().any(|word| word == wanted), "{wanted}: {words:?}");
-        }
-    }
-}
+mod tests;

@@ -13,6 +13,8 @@ use reseed_core::names::{DatasetName, HoldTag, SnapshotName};
 pub(crate) const MARKER: &str = "reseed:marker";
 /// Local user property: this dataset was staged by reseed, for what, and from which point; bound to its guid.
 pub(crate) const STAGE: &str = "reseed:stage";
+/// Local user property of a replica: of which host's dataset it is ([`origin`](super::origin)).
+pub(crate) const ORIGIN: &str = "reseed:origin";
 /// On a snapshot: when it was taken by the caller's clock.
 pub(crate) const TAKEN: &str = "reseed:taken";
 /// On a snapshot: `on` when the service was unseeded then.
@@ -63,6 +65,7 @@ pub(crate) const NEVER_RECEIVED: &[&str] = &[
     "org.openzfs.systemd:ignore",
     MARKER,
     STAGE,
+    ORIGIN,
 ];
 
 /// Arguments after the program.
@@ -115,6 +118,21 @@ pub(crate) fn list_these<'a>(
 pub(crate) fn list_children(dataset: &DatasetName) -> Args {
     let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o", "name"]);
     out.push(dataset.as_str().into());
+    out
+}
+
+/// The same, each with what it says (or inherits) of whose replica it is.
+pub(crate) fn list_origins(dataset: &DatasetName) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o"]);
+    out.push(format!("name,{ORIGIN}").into());
+    out.push(dataset.as_str().into());
+    out
+}
+
+/// Those of these datasets that say by a property of their own whose replica they are, and what they say.
+pub(crate) fn get_origins<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+    let mut out = args(["get", "-Hp", "-s", "local", "-o", "name,value", ORIGIN]);
+    names(&mut out, datasets);
     out
 }
 
@@ -274,6 +292,7 @@ pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     DIGEST,
     // Costs nothing here: `creation` and `written` have asked for all of a snapshot's properties already.
     "userrefs",
+    ORIGIN,
 ];
 
 /// Exactly these datasets with their snapshots and bookmarks, and the datasets right below without theirs.
@@ -515,6 +534,14 @@ pub(crate) mod tests {
                 list_children(&b),
                 "list -Hp -t filesystem,volume -d 1 -o name tank/c",
             ),
+            (
+                list_origins(&b),
+                "list -Hp -t filesystem,volume -d 1 -o name,reseed:origin tank/c",
+            ),
+            (
+                get_origins([&a, &b]),
+                "get -Hp -s local -o name,value reseed:origin tank/a b tank/c",
+            ),
             (holds([(&a, &at)]), "holds -H tank/a b@one two"),
             (
                 hold(&tag, [(&a, &at), (&b, &at)]),
@@ -554,7 +581,7 @@ pub(crate) mod tests {
             (
                 list_lineages([&b]),
                 "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
-                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest,userrefs tank/c",
+                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest,userrefs,reseed:origin tank/c",
             ),
             (allowed(&b), "allow tank/c"),
             (
@@ -575,7 +602,7 @@ pub(crate) mod tests {
             (
                 receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
                 "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
-                 -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage \
+                 -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
                  -o canmount=noauto -o readonly=on tank/c",
             ),
             (receive_rest(&b), "receive -s -u tank/c"),

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reseed_core::clock::Clock;
 use reseed_core::error::{Effect, SourceError, SourceKind};
-use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::names::SourceName;
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
 use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
 use super::local::LocalSource;
+use super::parse::Listed;
 use super::replica::ReplicaSource;
 use super::store::NativeStore;
 use super::tool::{Tool, not_cancelled};
@@ -57,14 +58,24 @@ impl SnapshotFiles {
         }
     }
 
-    /// Where the points are, and what they are called there.
-    fn place(&self, target: &Target) -> Result<(&NativeStore, &Tool, DatasetName), SourceError> {
+    /// The store, and the tools where the points are.
+    fn place(&self) -> (&NativeStore, &Tool) {
         match &self.of {
-            Of::Local(source) => {
-                let store = source.store();
-                Ok((store, &store.tool, target.dataset.clone()))
-            }
-            Of::Replica(source) => Ok((source.store(), source.there(), source.replica(target)?)),
+            Of::Local(source) => (source.store(), &source.store().tool),
+            Of::Replica(source) => (source.store(), source.there()),
+        }
+    }
+
+    /// A point's snapshot, as it is now.
+    async fn original(
+        &self,
+        cx: &Context,
+        point: &RecoveryPoint,
+        target: &Target,
+    ) -> Result<Listed, SourceError> {
+        match &self.of {
+            Of::Local(source) => points::exact(&source.store().tool, cx, point, &target.dataset).await,
+            Of::Replica(source) => source.original(cx, point, target).await,
         }
     }
 
@@ -107,9 +118,8 @@ impl RestoreSource for SnapshotFiles {
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
         not_cancelled::<SourceKind>(cx)?;
         check_scope(&request.scope)?;
-        let (_, tool, lineage) = self.place(&request.target)?;
-        self.here_only(tool)?;
-        let original = points::exact(tool, cx, &request.point, &lineage).await?;
+        self.here_only(self.place().1)?;
+        let original = self.original(cx, &request.point, &request.target).await?;
         let (what, bytes) = match &request.scope {
             Scope::Whole => ("its files".to_owned(), Some(original.referenced)),
             Scope::Path(path) => (format!("{path:?}"), None),
@@ -135,9 +145,9 @@ impl RestoreSource for SnapshotFiles {
     ) -> Result<Restored, SourceError> {
         not_cancelled::<SourceKind>(cx)?;
         let (request, point) = (&plan.request, &plan.request.point);
-        let (store, tool, lineage) = self.place(&request.target)?;
+        let (store, tool) = self.place();
         self.here_only(tool)?;
-        let original = points::exact(tool, cx, point, &lineage).await?;
+        let original = self.original(cx, point, &request.target).await?;
         let full = format!("{}@{}", original.dataset, original.name);
         // One place for a dataset: what a run that was killed left mounted is taken over by the next.
         let place = names::place(&store.places, "files", &original.dataset);

@@ -38,6 +38,8 @@ pub(crate) struct Lineage {
     pub(crate) written: u64,
     pub(crate) encrypted: bool,
     pub(crate) resume_token: Option<String>,
+    /// Whose replica it says it is, or inherits.
+    pub(crate) origin: Option<String>,
     pub(crate) snapshots: Vec<Mark>,
     pub(crate) bookmarks: Vec<Mark>,
     /// The datasets right below.
@@ -74,6 +76,7 @@ impl Lineage {
                     all.written = line.written;
                     all.encrypted = is_cipher(&line.encryption);
                     all.resume_token = line.resume_token.clone();
+                    all.origin = line.origin.clone();
                 }
             }
         }

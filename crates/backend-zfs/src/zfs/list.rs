@@ -218,6 +218,28 @@ pub(crate) async fn children<K: FromFault>(
     Ok(names.into_iter().filter(|name| name != dataset).collect())
 }
 
+/// A dataset and the datasets right below it, each with what it says, or inherits, of whose replica it is.
+pub(crate) async fn origins<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<(DatasetName, Option<String>)>, Error<K>> {
+    let what = format!("can't list whose the replicas below {dataset} are");
+    let output = tool
+        .ask(cx, argv::list_origins(dataset))
+        .await
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    if !output.exit.success() {
+        only_missing::<K>(tool, &output, &BTreeSet::from([dataset.as_str()]))?;
+        pools_usable(tool, cx, [dataset]).await?;
+        return Ok(Vec::new());
+    }
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    parse::origins(stdout).map_err(|bad| not_understood(what, bad))
+}
+
 /// What was set aside for a dataset.
 pub(crate) async fn asides<K: FromFault>(
     tool: &Tool,

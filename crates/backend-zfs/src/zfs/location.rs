@@ -83,17 +83,27 @@ impl Ssh {
         self.identity.as_deref()
     }
 
+    pub(crate) fn own_known_hosts(&self) -> &Path {
+        &self.known_hosts
+    }
+
     /// What is passed with `-o`.
-    pub(crate) fn options(&self) -> Vec<OsString> {
-        let quarter = (self.patience / 4).max(1);
+    fn options(&self) -> Vec<OsString> {
         // ssh takes a space for the beginning of a second file, unless the name is quoted.
         let mut known_hosts = OsString::from("UserKnownHostsFile=\"");
         known_hosts.push(&self.known_hosts);
         known_hosts.push("\"");
+        let mut options = vec![known_hosts];
+        options.extend(self.fixed_options());
+        options
+    }
+
+    /// The same but for the file of pinned keys.
+    pub(crate) fn fixed_options(&self) -> Vec<OsString> {
+        let quarter = (self.patience / 4).max(1);
         vec![
             "BatchMode=yes".into(),
             "StrictHostKeyChecking=yes".into(),
-            known_hosts,
             "GlobalKnownHostsFile=/dev/null".into(),
             // Nothing else vouches for a host, and no connection is used that was made under other rules.
             "VerifyHostKeyDNS=no".into(),

@@ -39,6 +39,7 @@ mod lzc;
 mod mapping;
 mod mounts;
 mod names;
+mod origin;
 mod parse;
 mod points;
 mod pools;

@@ -268,6 +268,8 @@ pub(crate) struct Line {
     pub(crate) digest: Option<String>,
     /// How many hold it.
     pub(crate) userrefs: u64,
+    /// Whose replica it says it is, or inherits.
+    pub(crate) origin: Option<String>,
 }
 
 /// What a line of a lineage is of.
@@ -297,6 +299,7 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
         unseeded,
         digest,
         userrefs,
+        origin,
     ] = columns[..]
     else {
         return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
@@ -332,7 +335,35 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
             "-" => 0,
             number => number.parse().map_err(|_| wrong("no number of holds"))?,
         },
+        origin: own(origin),
     })
+}
+
+/// Reads datasets, each with a value: [`list_origins`](super::argv::list_origins) and
+/// [`get_origins`](super::argv::get_origins). `-` is none. A line that is nothing of the kind is more of the value before
+/// it: one odd value must not spoil the others. No dataset is told twice.
+pub(crate) fn origins(stdout: &[u8]) -> Result<Vec<(DatasetName, Option<String>)>, BadOutput> {
+    let mut all: Vec<(DatasetName, Option<String>)> = Vec::new();
+    for line in text(stdout)?.lines() {
+        let begins = line
+            .split_once('\t')
+            .and_then(|(name, value)| Some((DatasetName::new(name).ok()?, value)));
+        match begins {
+            Some((name, _)) if all.iter().any(|(known, _)| *known == name) => {
+                return bad(format!("{name} is told twice"));
+            }
+            Some((name, value)) => all.push((name, (value != "-").then(|| value.to_owned()))),
+            None => {
+                let Some((_, value)) = all.last_mut() else {
+                    return bad(format!("it begins with something else: {}", shown(line)));
+                };
+                let value = value.get_or_insert_default();
+                value.push('\n');
+                value.push_str(line);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// A hold: on what, and by whom.

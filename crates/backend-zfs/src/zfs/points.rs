@@ -26,7 +26,19 @@ pub(crate) async fn points(
 ) -> Result<Vec<RecoveryPoint>, SourceError> {
     let mut datasets = vec![lineage.clone()];
     datasets.extend(list::asides(tool, cx, lineage).await?);
-    let mut found: Vec<Listed> = list::snapshots(tool, cx, &datasets).await?;
+    points_in(tool, cx, source, target, lineage, &datasets).await
+}
+
+/// The snapshots of these datasets, which are a lineage and what was set aside of it, newest first.
+pub(crate) async fn points_in(
+    tool: &Tool,
+    cx: &Context,
+    source: &SourceName,
+    target: &Target,
+    lineage: &DatasetName,
+    datasets: &[DatasetName],
+) -> Result<Vec<RecoveryPoint>, SourceError> {
+    let mut found: Vec<Listed> = list::snapshots(tool, cx, datasets).await?;
     found.sort_by(|a, b| {
         let when = |one: &Listed| (record::taken_at(one), one.dataset == *lineage, one.createtxg);
         when(b).cmp(&when(a))

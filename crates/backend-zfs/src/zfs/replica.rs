@@ -16,6 +16,7 @@ use reseed_core::{Context, RestoreSource};
 
 use super::location::Location;
 use super::mapping::Mapping;
+use super::origin::{self, Whose};
 use super::parse::{Facts, Listed, Said};
 use super::record::StageRecord;
 use super::store::NativeStore;
@@ -30,6 +31,7 @@ pub struct ReplicaSource {
     store: NativeStore,
     there: Tool,
     mapping: Mapping,
+    whose: Whose,
 }
 
 impl ReplicaSource {
@@ -40,7 +42,24 @@ impl ReplicaSource {
             store: store.clone(),
             there: store.tool.at(location),
             mapping,
+            whose: Whose::Anybodys,
         }
+    }
+
+    /// Offers only what this host, which is called so, replicated. One host's data must not come back as another's service of the
+    /// same name. What says nothing of whose it is counts as this host's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.whose = Whose::Ours(host.into());
+        self
+    }
+
+    /// Offers only what another host replicated, and says so: for a restore of its data on this one. What says nothing of whose it
+    /// is is left out.
+    #[must_use]
+    pub fn of_other_host(mut self, host: impl Into<String>) -> Self {
+        self.whose = Whose::Theirs(host.into());
+        self
     }
 
     pub(crate) fn store(&self) -> &NativeStore {
@@ -61,6 +80,18 @@ impl ReplicaSource {
             );
             SourceError::new(SourceKind::InvalidInput, what).said(error)
         })
+    }
+
+    /// A point's snapshot, as it is now, in a lineage that is offered.
+    pub(crate) async fn original(
+        &self,
+        cx: &Context,
+        point: &RecoveryPoint,
+        target: &Target,
+    ) -> Result<Listed, SourceError> {
+        let original = points::exact(&self.there, cx, point, &self.replica(target)?).await?;
+        origin::require_wanted(&self.there, cx, &self.whose, &original.dataset).await?;
+        Ok(original)
     }
 
     /// An empty answer is only an answer when the place that all replicas are in is there.
@@ -219,7 +250,9 @@ impl RestoreSource for ReplicaSource {
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         not_cancelled::<SourceKind>(cx)?;
         let lineage = self.replica(target)?;
-        let found = points::points(&self.there, cx, &self.name, target, &lineage).await?;
+        let of = (&target.dataset, &lineage);
+        let offered = origin::lineages(&self.there, cx, &self.name, &self.whose, of).await?;
+        let found = points::points_in(&self.there, cx, &self.name, target, &lineage, &offered).await?;
         if found.is_empty() {
             self.root_is_there(cx).await?;
         }
@@ -229,8 +262,7 @@ impl RestoreSource for ReplicaSource {
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
         not_cancelled::<SourceKind>(cx)?;
         points::whole(request)?;
-        let original =
-            points::exact(&self.there, cx, &request.point, &self.replica(&request.target)?).await?;
+        let original = self.original(cx, &request.point, &request.target).await?;
         let staged =
             names::staging(&request.target.dataset).map_err(|error| error.convert(SourceKind::Target))?;
         Ok(RestorePlan {
@@ -256,7 +288,7 @@ impl RestoreSource for ReplicaSource {
         points::whole(&plan.request)?;
         let (target, point) = (&plan.request.target, &plan.request.point);
         let name = points::staged_name(plan, staging)?;
-        let original = points::exact(&self.there, cx, point, &self.replica(target)?).await?;
+        let original = self.original(cx, point, target).await?;
         let reused = self.fetch(cx, plan, &name, &original).await?;
         let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
         let here = &self.store.tool;

@@ -27,11 +27,12 @@ use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{self, ReplicationPlan, ReplicationReport, ReplicationStep, ReplicatorCaps};
 use reseed_core::{Context, Replicator};
 
-use crate::syncoid::Syncoid;
+use crate::syncoid::{self, Syncoid};
 
 use super::lineage::{self, Base, Lineage};
 use super::location::Location;
 use super::mapping::Mapping;
+use super::origin;
 use super::parse::{Line, What};
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
@@ -46,6 +47,7 @@ pub struct NativeReplicator {
     here: Tool,
     there: Tool,
     mapping: Mapping,
+    host: Option<String>,
     at_once: usize,
     syncoid: Option<Syncoid>,
     raw: bool,
@@ -104,6 +106,7 @@ impl NativeReplicator {
             there: store.tool.at(location),
             here: store.tool.clone(),
             mapping,
+            host: None,
             at_once: 2,
             syncoid: None,
             raw: true,
@@ -116,6 +119,13 @@ impl NativeReplicator {
     #[must_use]
     pub fn through_syncoid(mut self, syncoid: Syncoid) -> Self {
         self.syncoid = Some(syncoid);
+        self
+    }
+
+    /// Records on each replica that it is this host's, and refuses to send to what is another's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
         self
     }
 
@@ -165,6 +175,30 @@ impl NativeReplicator {
         Ok(names)
     }
 
+    /// Refuses what is another host's. Setting that aside, time and again, would be no way to share a place.
+    async fn ours(
+        &self,
+        cx: &Context,
+        targets: &[Target],
+        there: &BTreeMap<DatasetName, Lineage>,
+    ) -> Result<(), ReplicateError> {
+        let Some(host) = &self.host else {
+            return Ok(());
+        };
+        let mut all = Vec::with_capacity(targets.len());
+        for target in targets {
+            let replica = self.replica(&target.dataset)?;
+            if let Some(found) = there.get(&replica) {
+                all.push(origin::Seen {
+                    of: target.dataset.clone(),
+                    replica,
+                    value: found.origin.clone(),
+                });
+            }
+        }
+        origin::require_ours(&self.there, cx, host, all).await
+    }
+
     fn root_is_there(&self, all: &BTreeMap<DatasetName, Lineage>) -> Result<(), ReplicateError> {
         let root = self.mapping.root();
         if all.contains_key(root) {
@@ -184,11 +218,18 @@ impl NativeReplicator {
         let lines = list::lineages::<ReplicateKind>(&self.there, cx, &names).await?;
         let all = grouped(&lines, &names);
         self.root_is_there(&all)?;
+        self.ours(cx, targets, &all).await?;
         Ok(all)
     }
 
     /// Both sides, in one process where one can see both.
     async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
+        if self.syncoid.is_some() {
+            for target in targets {
+                let replica = self.replica(&target.dataset)?;
+                Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
+            }
+        }
         let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
         let replicas = self.names_there(targets)?;
@@ -199,6 +240,7 @@ impl NativeReplicator {
                 .into_iter()
                 .partition(|(name, _)| here.contains(name));
             self.root_is_there(&there)?;
+            self.ours(cx, targets, &there).await?;
             let held = hold::held(&self.here, cx, &self.name, &here).await?;
             return Ok(Sides { here, there, held });
         }
@@ -229,7 +271,13 @@ impl NativeReplicator {
 
     fn step(&self, sides: &Sides, target: &Target) -> Result<Option<ReplicationStep>, ReplicateError> {
         let (here, there) = self.both(sides, target)?;
-        lineage::step(target, &self.replica(&target.dataset)?, &here, &there).map_err(other)
+        let mut step =
+            lineage::step(target, &self.replica(&target.dataset)?, &here, &there).map_err(other)?;
+        let divergence = step.as_mut().and_then(|step| step.set_aside.as_mut());
+        if let (Some(divergence), Some(_), None) = (divergence, &self.host, &there.origin) {
+            divergence.why.push_str("; nothing says which host's it is");
+        }
+        Ok(step)
     }
 
     fn both(&self, sides: &Sides, target: &Target) -> Result<(Lineage, Lineage), ReplicateError> {
@@ -383,10 +431,10 @@ impl NativeReplicator {
             bookmark = None;
             left = &left[done + 1..];
         }
-        let (Some(first), receive) = (
-            left.first(),
-            argv::receive(&replica, &[("canmount", "noauto"), ("readonly", "on")]),
-        ) else {
+        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
+        let mut own = vec![("canmount", "noauto"), ("readonly", "on")];
+        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
         let raw = here.encrypted && self.raw;
@@ -396,7 +444,7 @@ impl NativeReplicator {
                     .await
                     .map_err(other)?;
             }
-            self.by_syncoid(cx, syncoid, last, &replica, raw).await?;
+            self.by_syncoid(cx, syncoid, last, &replica, raw, &own).await?;
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
@@ -428,11 +476,22 @@ impl NativeReplicator {
         last: &SnapshotRef,
         replica: &DatasetName,
         raw: bool,
+        set: &[(&str, &str)],
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
         let at = self.there.location();
-        let command = syncoid.command(dataset, replica, at, raw, self.limit, argv::NEVER_RECEIVED);
+        let options = syncoid::Options {
+            raw,
+            limit: self.limit,
+            set,
+            never: argv::NEVER_RECEIVED,
+        };
+        let command = syncoid.command(dataset, replica, at, &options)?;
+        if self.limit.is_some() {
+            let there = self.here.run_here(cx, syncoid::mbuffer()).await;
+            there.map_err(|error| error.into_error::<ReplicateKind>(&*what, Effect::None))?;
+        }
         let output = self.here.run_here(cx, command).await;
         let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
         let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;

@@ -288,6 +288,9 @@ impl ReplicaLab for Replica {
     fn replicator(&self) -> Arc<dyn Replicator> {
         Arc::new(self.replicator.clone())
     }
+    fn of_host(&self, host: &str) -> Arc<dyn Replicator> {
+        Arc::new(self.replicator.clone().of_host(host))
+    }
     fn files(&self) -> &dyn Files {
         &self.disk.files
     }

@@ -48,7 +48,8 @@ impl Lab {
         let counting = Arc::new(Counting::default());
         let store = NativeStore::new(name("local"), counting.clone(), pool.store.places());
         let root = DatasetName::new(format!("{}/ours", back.pool)).unwrap();
-        let ours = NativeReplicator::new(name("second"), &store, Location::Local, Mapping::below(root));
+        let ours = NativeReplicator::new(name("second"), &store, Location::Local, Mapping::below(root))
+            .of_host("lab");
         Self {
             pool,
             back,

@@ -2,44 +2,21 @@
 
 use std::sync::Arc;
 
-use reseed_backend_zfs::zfs::delegation::{Role, Trial, Who};
-use reseed_core::exec::SystemRunner;
+use reseed_backend_zfs::zfs::delegation::{Role, Trial};
+use reseed_core::error::ReplicateKind;
+use reseed_core::exec::{Command, Runner as _, SystemRunner};
 use reseed_core::names::DatasetName;
+use reseed_core::{Replicator as _, SnapshotStore as _};
+use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::files::Files as _;
 
+use crate::delegated_lab::{AsUser, Delegated, USER, heal, user};
 use crate::lab::{Pool, run, sure};
-
-const USER: &str = "reseedlab";
-
-fn who() -> Who {
-    Who {
-        user: USER.to_owned(),
-        groups: vec![USER.to_owned()],
-    }
-}
-
-fn user() {
-    // Each test has a process, and all of them one machine.
-    let _ = run(["useradd", "--system", "--create-home", "--shell", "/bin/sh", USER]);
-    sure(["id", USER]);
-    // As udev's rule has it everywhere else: who may do what is the kernel's to say.
-    sure(["chmod", "666", "/dev/zfs"]);
-}
+use crate::source_lab::snapshot;
 
 fn name(pool: &Pool, below: &str) -> DatasetName {
     DatasetName::new(format!("{}/{below}", pool.pool)).unwrap()
-}
-
-/// Does what the audit says, and asks again.
-async fn heal(trial: &Trial, role: Role, dataset: &DatasetName) {
-    let cx = context("heal");
-    let found = trial.audit(&cx, role, dataset, &who()).await.unwrap();
-    assert!(!found.is_fine());
-    for command in &found.commands {
-        sure(["sh", "-c", command]);
-    }
-    let found = trial.audit(&cx, role, dataset, &who()).await.unwrap();
-    assert!(found.is_fine(), "{found:?}");
 }
 
 /// A pipe as the user at both of its ends.
@@ -57,7 +34,7 @@ fn piped(send: &str, receive: &str) -> Result<(), String> {
 /// What [`NativeReplicator`](reseed_backend_zfs::zfs::NativeReplicator) passes to receive.
 const RECEIVE: &str = "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
                        -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -o canmount=noauto \
-                       -o readonly=on";
+                       -o readonly=on -o reseed:origin=lab:tank/t";
 
 #[test]
 fn the_audits_grants_are_enough_and_no_force_is_among_them() {
@@ -147,5 +124,73 @@ fn the_trial_tells_append_from_force() {
             before,
             "nothing is left behind"
         );
+    });
+}
+
+/// That the replication suite runs without root means something only if its user is nobody special.
+#[test]
+fn what_is_roots_alone_is_refused_as_documented() {
+    block_on(async {
+        let (lab, cx) = (Delegated::new().await, context("root"));
+        let target = lab.target("t");
+        let (targets, replica) = ([target.clone()], lab.lab.replica_of(&target));
+        let as_user = async |words: &[&str]| {
+            let command = Command::new(words[0]).args(words[1..].iter().copied());
+            AsUser::default().run(&command, &cx.cancel).await.unwrap()
+        };
+        let id = as_user(&["id", "-u"]).await.stdout.text().trim().to_owned();
+        assert!(!["", "0"].contains(&id.as_str()), "{id:?}");
+
+        // A property that isn't granted stays behind, and all else arrives.
+        let from = target.dataset.as_str();
+        sure(["zfs", "set", "recordsize=16K", from]);
+        lab.lab
+            .pool
+            .files
+            .write(&target.mountpoint.join("f"), &[3; 3_000_000]);
+        snapshot(&lab.lab.pool, &target, "one", 1, true).await;
+        let plan = lab.replicator.plan(&cx, &targets).await.unwrap();
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!((report.failed, report.sent.len()), (vec![], 1));
+        let recordsize = ["zfs", "get", "-Hp", "-o", "value", "recordsize", replica.as_str()];
+        assert_eq!(sure(recordsize), "131072");
+
+        // Old bookmarks can't be removed, and those of many datasets not be made together.
+        let bookmark = sure(["zfs", "list", "-H", "-t", "bookmark", "-o", "name", from]);
+        for words in [
+            &["zfs", "destroy", &bookmark][..],
+            &["zfs", "program", &lab.lab.pool.pool, "-"],
+            &["zfs", "destroy", &format!("{replica}@one")],
+        ] {
+            let output = as_user(words).await;
+            assert!(!output.exit.success(), "{words:?}");
+        }
+
+        // What has begun to arrive of a snapshot that is gone can't be thrown away.
+        let target = lab.target("cut");
+        let (targets, replica) = ([target.clone()], lab.lab.replica_of(&target));
+        lab.lab
+            .pool
+            .files
+            .write(&target.mountpoint.join("f"), &[4; 3_000_000]);
+        let old = snapshot(&lab.lab.pool, &target, "one", 1, false).await;
+        let line = format!(
+            "zfs send -p -L -c -e '{}@one' | head -c 1000000 | zfs receive -s -u -x mountpoint -o canmount=noauto '{replica}'",
+            target.dataset
+        );
+        assert!(run(["sh", "-c", &line]).stderr.text().contains("resuming stream"));
+        let store = &lab.lab.pool.store;
+        store.prune(&cx, &[old.reference()]).await.unwrap();
+        let new = snapshot(&lab.lab.pool, &target, "one", 2, false).await;
+        let plan = lab.replicator.plan(&cx, &targets).await.unwrap();
+        let error = lab.replicator.execute(&cx, &plan).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::PermissionDenied, "{error}");
+        assert!(lab.copies(&target).await.is_empty());
+        // Root does, on the replica's side, and it goes on.
+        sure(["zfs", "receive", "-A", replica.as_str()]);
+        let plan = lab.replicator.plan(&cx, &targets).await.unwrap();
+        lab.replicator.execute(&cx, &plan).await.unwrap();
+        let guids: Vec<_> = lab.copies(&target).await.iter().map(|copy| copy.guid).collect();
+        assert_eq!(guids, [new.guid]);
     });
 }

@@ -13,6 +13,7 @@ mod bench_measure;
 mod bench_replicate;
 mod bench_snapshots;
 mod chain;
+mod delegated_lab;
 mod lab;
 #[cfg(feature = "libzetta")]
 mod lzc_bench;
@@ -33,6 +34,8 @@ mod vm_keep;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "origin.rs"]
+mod vm_origin;
 #[path = "prune.rs"]
 mod vm_prune;
 #[path = "ssh.rs"]
@@ -64,6 +67,11 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}
+
+/// The same by a user without privileges at both ends.
+mod vm_delegated {
+    reseed_testkit::conformance_replicate!(crate::delegated_lab::Delegated::new().await);
 }
 
 #[cfg(feature = "libzetta")]

@@ -162,28 +162,30 @@ fn a_host_that_is_not_there_is_unreachable() {
 #[test]
 fn a_host_that_hangs_ends_with_its_patience_or_ours() {
     block_on(async {
-        let (lab, clock) = (Pair::new(), SystemClock::new());
+        let lab = Pair::new();
         let target = lab.target("t", 1).await;
         let targets = [target.clone()];
         // The kernel still takes the connection, and then nothing comes.
         lab.host.signal("-STOP");
-        let began = clock.monotonic();
         let error = lab
             .push()
             .plan(&context("hang"), &targets)
             .await
             .map(drop)
             .unwrap_err();
+        // ssh's own word: what we end for taking too long is `TimedOut`.
         assert_eq!(error.kind(), ReplicateKind::Unreachable, "{error}");
-        assert!(clock.monotonic().saturating_sub(began) < Duration::from_secs(60));
+        let said = error.tool_said().unwrap_or_default();
+        assert!(said.contains("timed out"), "{said}");
         // The run's time is over first.
         let patient = lab.host.location_with(Duration::from_secs(600));
         let push = NativeReplicator::new(name("nas"), &lab.pool.store, patient, lab.mapping());
         let cx = context("budget");
         let stop = cx.cancel.clone();
-        let began = clock.monotonic();
         let (ended, ()) = tokio::join!(push.plan(&cx, &targets), async {
-            SystemClock::new().sleep(Duration::from_secs(2)).await;
+            while processes("root@10.77.0.2") == 0 {
+                SystemClock::new().sleep(Duration::from_millis(20)).await;
+            }
             stop.cancel();
         });
         let error = ended.map(drop).unwrap_err();
@@ -192,7 +194,6 @@ fn a_host_that_hangs_ends_with_its_patience_or_ours() {
             (ReplicateKind::Cancelled, Effect::None),
             "{error}"
         );
-        assert!(clock.monotonic().saturating_sub(began) < Duration::from_secs(15));
         assert_eq!(processes("root@10.77.0.2"), 0, "an ssh was left behind");
         lab.host.signal("-CONT");
         lab.nothing_was_sent(&target);

@@ -4,6 +4,7 @@
 
 mod files;
 mod heal;
+mod hosts;
 #[path = "../it/lab.rs"]
 #[allow(
     dead_code,

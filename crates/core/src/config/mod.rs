@@ -32,6 +32,7 @@ mod redact;
 mod report;
 mod resolve;
 mod secret;
+mod sender;
 mod show;
 mod text;
 mod units;
@@ -41,8 +42,8 @@ pub use bandwidth::Bandwidth;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use model::{
-    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Service, Ssh, Verify,
-    WhenExhausted,
+    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Sender, Service, Ssh,
+    Verify, WhenExhausted,
 };
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

@@ -18,7 +18,7 @@ use crate::source::SourceClass;
 use crate::verify::Validator;
 
 pub use super::file::{Prefer, Verify, WhenExhausted};
-pub use super::place_file::ReplicaNames;
+pub use super::place_file::{ReplicaNames, Sender};
 
 /// The state directory unless the configuration names another.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/reseed";
@@ -153,6 +153,8 @@ pub enum Place {
         /// The most that each stream to it may have.
         #[serde(skip_serializing_if = "Option::is_none")]
         bandwidth: Option<Bandwidth>,
+        /// What sends.
+        sender: Sender,
         /// Where the pool is; on this machine without.
         #[serde(skip_serializing_if = "Option::is_none")]
         ssh: Option<Ssh>,

@@ -47,6 +47,16 @@ choice! {
     }
 }
 
+choice! {
+    /// What sends to a replica.
+    pub Sender ("sender") {
+        /// reseed itself, by `zfs send` and `zfs receive`.
+        Native = "native",
+        /// The real syncoid, with its non-destructive flags only.
+        Syncoid = "syncoid",
+    }
+}
+
 record! {
     /// A plain directory.
     DirectoryFile {
@@ -80,6 +90,8 @@ record! {
         raw: Maybe<Flag> = "raw",
         /// The most that each stream to it may have. Needs `pv`. Default: no limit.
         bandwidth: Maybe<Bandwidth> = "bandwidth",
+        /// What sends to it. Default: `native`.
+        sender: Maybe<Sender> = "sender",
         /// The machine that the pool is on. Default: this one.
         ssh: Maybe<SshFile> = "ssh",
     }

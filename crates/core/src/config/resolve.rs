@@ -11,9 +11,10 @@ use super::file::{ConfigFile, OffsiteFile, OffsiteType, PolicyFile, ServiceFile}
 use super::lineages;
 use super::model::{Config, DEFAULT_STATE_DIR, Offsite, Place, Service, Ssh};
 use super::origin::Origins;
-use super::place_file::{DirectoryFile, ReplicaFile, ReplicaNames, SshFile, StoreFile};
+use super::place_file::{DirectoryFile, ReplicaFile, ReplicaNames, Sender, SshFile, StoreFile};
 use super::places::Places;
 use super::policy::Policies;
+use super::sender;
 use super::values::HostName;
 use crate::names::{ServiceName, SourceName};
 
@@ -58,6 +59,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
 
     claims::check(file, &places, services_file, &root, sink);
     lineages::check(&places, &services, services_file, &root, sink);
+    sender::check(&places, &root, sink);
     if !sink.has_errors() {
         places.warn_of_unused(services.values().map(|service| &service.policy), sink);
     }
@@ -172,6 +174,7 @@ fn replica(entry: &NamedEntry<SourceName, ReplicaFile>) -> Option<Place> {
         mapping: file.mapping.value().copied().unwrap_or(ReplicaNames::WithPool),
         raw: file.raw.value().is_none_or(|flag| flag.0),
         bandwidth: file.bandwidth.value().copied(),
+        sender: file.sender.value().copied().unwrap_or(Sender::Native),
         ssh,
     })
 }

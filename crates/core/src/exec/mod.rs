@@ -42,7 +42,7 @@ pub use command::{Command, Keep, PASSED_THROUGH, Stdin};
 pub use error::ExecError;
 pub use heard::Listener;
 pub use output::{Captured, Exit, Output, PipeOutput, Stage};
-pub use quote::quote_for_ssh;
+pub use quote::{is_plain_word, quote_for_ssh};
 pub use secret::{REDACTED, Redactor, Secret};
 pub use stream::{Line, Streaming};
 pub use system::SystemRunner;

@@ -66,6 +66,17 @@ where
     Ok(OsString::from_vec(line))
 }
 
+/// Whether a shell takes this, where it stands unquoted behind a command's name, for one word and for nothing but itself. For what is
+/// given to programs that put it into a shell's line as it is. A `%` is left out for ssh's sake, which expands it in paths.
+pub fn is_plain_word(word: impl AsRef<OsStr>) -> bool {
+    let word = word.as_ref().as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@+:,./=-".contains(byte);
+    // zsh expands a leading `=`; what begins with `-` or `+` could be an option.
+    word.first()
+        .is_some_and(|first| !matches!(first, b'=' | b'-' | b'+'))
+        && word.iter().all(plain)
+}
+
 /// Appends `word`, quoted where it must be. In command position an `=` would make an assignment,
 /// a reserved word would be grammar, and a leading `-` or `+` makes dash take the whole line of
 /// `sh -c LINE` for an option, which is how sshd runs it.

@@ -643,6 +643,19 @@ mod quoting {
         }
 
         #[test]
+        fn a_plain_word_needs_no_quotes(word in word()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let word = OsString::from_vec(word);
+            // Few of these are plain; what is left of one is, mostly.
+            let rest: Vec<u8> = word.as_bytes().iter().copied().filter(|b| b.is_ascii_alphanumeric() || b"_=-".contains(b)).collect();
+            for word in [word, OsString::from_vec(rest)] {
+                if is_plain_word(&word) {
+                    prop_assert_eq!(split_by_sh(&runtime, &word), vec![word.into_vec()]);
+                }
+            }
+        }
+
+        #[test]
         fn a_first_word_is_a_program_whatever_it_looks_like(name in proptest::sample::select(
             vec!["if", "A=b", "=x", "~", "time", "{", "!", "a b", "-x", "+x", "--", "case", "for"]
         )) {
@@ -660,6 +673,19 @@ mod quoting {
     fn plain_words_stay_readable() {
         let line = quote_for_ssh(["zfs", "recv", "-o", "canmount=noauto", "tank/a@b", "a b"]).unwrap();
         assert_eq!(line, "zfs recv -o canmount=noauto tank/a@b 'a b'");
+    }
+
+    #[test]
+    fn what_a_shell_takes_apart_is_no_plain_word() {
+        for bad in [
+            "", "a b", "$(x)", "a;b", "a'b", "a\"b", "a\\b", "~/x", "/a*", "/a?", "/[a]", "a\nb", "a&b",
+            "a|b", "`x`", "{a,b}", "-x", "+x", "=x", "%h", "é", "a<b", "#a", "!a",
+        ] {
+            assert!(!is_plain_word(bad), "{bad:?}");
+        }
+        for good in ["/etc/reseed/known_hosts", "a@b.c:d", "A=b", "x,y+z-1"] {
+            assert!(is_plain_word(good), "{good:?}");
+        }
     }
 
     #[test]

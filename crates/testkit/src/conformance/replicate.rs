@@ -1,4 +1,4 @@
-//! The suite of [`Replicator`]: clauses P1 to P10.
+//! The suite of [`Replicator`]: clauses P1 to P11.
 
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub trait ReplicaLab: Send + Sync {
     fn store(&self) -> Arc<dyn SnapshotStore>;
     /// The way from it to the replica, the same each time.
     fn replicator(&self) -> Arc<dyn Replicator>;
+    /// The same way, of the host that is called so. What it sends is that host's.
+    fn of_host(&self, host: &str) -> Arc<dyn Replicator>;
     /// How live trees are written.
     fn files(&self) -> &dyn Files;
     /// A target whose dataset or directory is there, and empty.
@@ -71,6 +73,7 @@ suite! { $ conformance_replicate, replicate, ReplicaLab:
     p08_a_replica_that_cannot_be_asked_is_an_error
     p09_cancelled_means_ended
     p10_what_was_sent_can_be_continued_whatever_is_pruned
+    p11_what_is_another_hosts_is_left_alone
 }
 
 async fn take(lab: &impl ReplicaLab, cx: &Context, target: &Target, name: &str, minutes: i64) -> Snapshot {
@@ -451,5 +454,35 @@ pub async fn p10_what_was_sent_can_be_continued_whatever_is_pruned(lab: &impl Re
     for left in worked(store.list(&cx, targets).await) {
         assert_eq!(left.holds, [], "{} is held after all was sent", left.name);
     }
+    no_violations(lab);
+}
+
+/// P11: refused, and it stays where it is.
+pub async fn p11_what_is_another_hosts_is_left_alone(lab: &impl ReplicaLab) {
+    let (cx, target) = (context("p10"), lab.target("t"));
+    let targets = [target.clone()];
+    let (ours, theirs) = (lab.of_host("one"), lab.of_host("other"));
+    change(lab, &cx, &target, "one", 1).await;
+    let full = worked(ours.plan(&cx, &targets).await);
+    worked(ours.execute(&cx, &full).await);
+    let two = change(lab, &cx, &target, "two", 2).await;
+    let next = worked(ours.plan(&cx, &targets).await);
+    let before = lab.copies(&target).await;
+    let kinds = [ReplicateKind::InvalidInput];
+    refused(theirs.plan(&cx, &targets).await, &kinds);
+    refused(theirs.lineage(&cx, &targets).await, &kinds);
+    refused(theirs.execute(&cx, &next).await, &kinds);
+    assert_eq!(lab.copies(&target).await, before);
+    worked(ours.execute(&cx, &next).await);
+    assert_eq!(names(&lab.copies(&target).await), ["one", "two"]);
+    // Nor is it set aside by who has nothing in common with it.
+    let all = worked(lab.store().list(&cx, &targets).await);
+    assert!(all.contains(&two));
+    let all: Vec<_> = all.iter().map(Snapshot::reference).collect();
+    worked(lab.store().prune(&cx, &all).await);
+    change(lab, &cx, &target, "three", 3).await;
+    let before = lab.copies(&target).await;
+    refused(theirs.plan(&cx, &targets).await, &kinds);
+    assert_eq!(lab.copies(&target).await, before);
     no_violations(lab);
 }

@@ -286,6 +286,13 @@ impl ReplicaLab for MemLab {
             Err(bare) => bare,
         }
     }
+    fn of_host(&self, host: &str) -> Arc<dyn Replicator> {
+        let replicator = MemReplicator::new(&self.world, self.name()).of_host(host);
+        match self.wrap(replicator.shared()) {
+            Ok(faulty) => Arc::new(faulty),
+            Err(bare) => bare,
+        }
+    }
     fn files(&self) -> &dyn Files {
         &self.world
     }

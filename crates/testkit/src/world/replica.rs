@@ -22,6 +22,7 @@ use super::tree::Tree;
 pub struct MemReplicator {
     world: World,
     name: SourceName,
+    host: Option<String>,
 }
 
 /// A snapshot on a replica, seen from outside.
@@ -42,6 +43,29 @@ impl MemReplicator {
         Self {
             world: world.clone(),
             name,
+            host: None,
+        }
+    }
+
+    /// Records on the replica that what is sent is this host's, and refuses to send to what is another's.
+    #[must_use]
+    pub fn of_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    fn is_ours(&self, state: &State, dataset: &DatasetName) -> Result<(), ReplicateError> {
+        let replica = state.replicas.get(&self.name);
+        let lineage = replica.and_then(|replica| replica.lineages.get(dataset));
+        match (&self.host, lineage.and_then(|lineage| lineage.origin.as_ref())) {
+            (Some(host), Some(other)) if host != other => {
+                let what = format!(
+                    "what {} has of {dataset} is of the host {other}, and this one is {host}",
+                    self.name
+                );
+                Err(ReplicateError::new(ReplicateKind::InvalidInput, what))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -150,6 +174,7 @@ impl MemReplicator {
         {
             let mut state = self.world.lock();
             self.reachable(&state)?;
+            self.is_ours(&state, &step.target.dataset)?;
             self.check(&state, step)?;
             if let Some(divergence) = &step.set_aside {
                 let replica = state.replicas.entry(self.name.clone()).or_default();
@@ -192,6 +217,9 @@ impl MemReplicator {
                     };
                     report.bytes += part.saturating_sub(come);
                     lineage.partial = Some((wanted.guid, part.max(come)));
+                    if lineage.origin.is_none() {
+                        lineage.origin.clone_from(&self.host);
+                    }
                 }
                 self.world.step(cx, Effect::Partial).await?;
             }
@@ -239,6 +267,7 @@ impl Replicator for MemReplicator {
         let state = self.world.lock();
         self.reachable(&state)?;
         for target in targets {
+            self.is_ours(&state, &target.dataset)?;
             if let Some(why) = state.pool(&target.dataset).down {
                 let what = format!("the pool of {} is not available", target.dataset);
                 return Err(ReplicateError::new(ReplicateKind::Unreachable, what).said(why));
@@ -268,6 +297,9 @@ impl Replicator for MemReplicator {
         {
             let state = self.world.lock();
             self.reachable(&state)?;
+            for step in &plan.steps {
+                self.is_ours(&state, &step.target.dataset)?;
+            }
             plan.steps.iter().try_for_each(|step| self.check(&state, step))?;
         }
         let mut report = ReplicationReport::default();
@@ -293,6 +325,9 @@ impl Replicator for MemReplicator {
         self.world.step(cx, Effect::None).await?;
         let state = self.world.lock();
         self.reachable(&state)?;
+        for target in targets {
+            self.is_ours(&state, &target.dataset)?;
+        }
         let one = |target: &Target| {
             let ours = state
                 .snapshots

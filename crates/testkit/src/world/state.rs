@@ -106,6 +106,8 @@ pub(super) struct ReplicaLineage {
     pub(super) snaps: Vec<Snap>,
     /// A transfer that was cut off: what it was to become and how many bytes have come.
     pub(super) partial: Option<(Guid, u64)>,
+    /// Whose it is.
+    pub(super) origin: Option<String>,
 }
 
 /// How a place elsewhere can be reached.

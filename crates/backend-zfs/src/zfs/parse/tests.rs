@@ -173,10 +173,10 @@ fn garbled_answers_are_errors() {
 #[test]
 fn lineages_are_read_and_cut_ones_refused() {
     // Made by hand after what 2.3.2 prints: a dataset, two of its snapshots, a bookmark.
-    let lines = "back/r/a\t8\t5\t100\t0\toff\t1-ab-c\t-\t-\t-\t-\n\
-        back/r/a@one\t18446744073709551615\t14\t100\t25\toff\t-\t2026-11-22T20:33:00Z\t-\t-\t0\n\
-        back/r/a@two\t9\t15\t101\t0\taes-256-gcm\t-\t-\ton\td\t2\n\
-        back/r/a#reseed:second:9\t9\t15\t101\t-\t-\t-\t-\t-\t-\t-\n";
+    let lines = "back/r/a\t8\t5\t100\t0\toff\t1-ab-c\t-\t-\t-\t-\tnas:tank/a\n\
+        back/r/a@one\t18446744073709551615\t14\t100\t25\toff\t-\t2026-11-22T20:33:00Z\t-\t-\t0\tnas:tank/a\n\
+        back/r/a@two\t9\t15\t101\t0\taes-256-gcm\t-\t-\ton\td\t2\tnas:tank/a\n\
+        back/r/a#reseed:second:9\t9\t15\t101\t-\t-\t-\t-\t-\t-\t-\t-\n";
     let all = lineages(lines.as_bytes()).unwrap();
     let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
     let expected = [
@@ -193,11 +193,29 @@ fn lineages_are_read_and_cut_ones_refused() {
     assert_eq!((all[1].written, all[2].unseeded, all[3].written), (25, true, 0));
     let holds: Vec<u64> = all.iter().map(|line| line.userrefs).collect();
     assert_eq!(holds, [0, 0, 2, 0]);
+    assert_eq!(
+        (all[0].origin.as_deref(), &all[3].origin),
+        (Some("nas:tank/a"), &None)
+    );
     for cut in 1..lines.len() {
         assert_eq!(
             lineages(&lines.as_bytes()[..cut]).is_ok(),
             lines.as_bytes()[cut - 1] == b'\n',
             "{cut}"
         );
+    }
+}
+
+#[test]
+fn an_odd_value_spoils_its_own_dataset_only() {
+    let text = "back/a\tnas:tank/a\nback/b\tone\ntwo\n\nback/c d\t-\n";
+    let expected = [
+        (ds("back/a"), Some("nas:tank/a".to_owned())),
+        (ds("back/b"), Some("one\ntwo\n".to_owned())),
+        (ds("back/c d"), None),
+    ];
+    assert_eq!(origins(text.as_bytes()).unwrap(), expected);
+    for bad in ["x\n", "back/a\tx", "back/a\tx\nback/b\ty\nback/a\tz\n"] {
+        assert!(origins(bad.as_bytes()).is_err(), "{bad:?}");
     }
 }

@@ -23,6 +23,7 @@
 //! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
 mod argv;
+mod aside;
 pub mod delegation;
 mod engine;
 mod error;

@@ -24,6 +24,8 @@ mod vm_cost;
 mod vm_crash;
 #[path = "delegation.rs"]
 mod vm_delegation;
+#[path = "failing.rs"]
+mod vm_failing;
 #[path = "follow.rs"]
 mod vm_follow;
 #[cfg(feature = "libzetta")]

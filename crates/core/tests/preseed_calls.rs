@@ -196,7 +196,9 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
             steps: Vec::new(),
         })
     });
-    source.expect_execute().returning(|_, _, _| Ok(Restored::default()));
+    source
+        .expect_execute()
+        .returning(|_, _, _| Ok(Restored::default()));
     let mut verifier = MockLook::new();
     verifier.expect_measure().returning(|_, _| {
         Ok(Fingerprint {
@@ -237,7 +239,9 @@ async fn data_that_stands_at_its_place_is_restored_though_its_marker_could_not_b
         let (outcome, warnings) = promotion_failed(effect, true).await;
         assert_eq!(outcome, Outcome::Restored, "{warnings:?}");
         assert!(
-            warnings.iter().any(|warning| warning.contains("can't write the marker")),
+            warnings
+                .iter()
+                .any(|warning| warning.contains("can't write the marker")),
             "{warnings:?}"
         );
     }

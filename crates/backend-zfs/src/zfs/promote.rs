@@ -107,13 +107,18 @@ pub(crate) async fn promote(
             Some(aside.name)
         }
         None => {
-            let earlier = earlier_aside(tool, cx, target, replace).await.map_err(staging_only)?;
+            let earlier = earlier_aside(tool, cx, target, replace)
+                .await
+                .map_err(staging_only)?;
             if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
                 let error = error.effect(Effect::StagingOnly);
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
                     Some(kept) => {
-                        let told = format!("what stood at {} was set aside by an earlier run: {kept}", target.dataset);
+                        let told = format!(
+                            "what stood at {} was set aside by an earlier run: {kept}",
+                            target.dataset
+                        );
                         aside::and_hint(error, &told).effect(Effect::Partial)
                     }
                 });
@@ -151,9 +156,10 @@ async fn into_place(
     let Err(error) = renamed else { return Ok(()) };
     match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
         Ok(Said::Facts(found)) if found.guid == guid => Ok(()),
-        _ if error.kind() == StoreKind::AlreadyExists => {
-            Err(stale(format!("something has come to stand at {}", target.dataset)))
-        }
+        _ if error.kind() == StoreKind::AlreadyExists => Err(stale(format!(
+            "something has come to stand at {}",
+            target.dataset
+        ))),
         _ => Err(error),
     }
 }

@@ -21,7 +21,7 @@ use super::record::StageRecord;
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer::{self, Own};
-use super::{argv, engine, error, list, names, points, staging};
+use super::{argv, engine, error, list, names, points, space, staging};
 
 /// Replicas in a second pool.
 #[derive(Debug, Clone)]
@@ -274,6 +274,13 @@ impl RestoreSource for ReplicaSource {
         transfer::carry_over::<SourceKind>(here, cx, &name, &copy.name, &has, &wanted)
             .await
             .map_err(staging_only)?;
+        let recorded = space::recorded::<SourceKind>(&self.there, cx, &original.dataset);
+        let wanted = self
+            .store
+            .declared_space(&target.dataset, recorded.await.map_err(staging_only)?);
+        let warnings = space::come_back::<SourceKind>(here, cx, &name, &wanted)
+            .await
+            .map_err(staging_only)?;
         let place = names::place(&self.store.places, "look", &target.dataset);
         let full = format!("{name}@{}", copy.name);
         let census = match points::census(full, place, point).await {
@@ -294,7 +301,7 @@ impl RestoreSource for ReplicaSource {
                 "ZFS checked every block that was sent".to_owned(),
                 format!("the snapshot that arrived has guid {}", original.guid),
             ],
-            warnings: Vec::new(),
+            warnings,
         })
     }
 }

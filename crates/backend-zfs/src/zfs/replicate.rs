@@ -32,7 +32,7 @@ use super::parse::Line;
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer;
-use super::{argv, error, list, snapshots, staging};
+use super::{argv, error, list, snapshots, space, staging};
 
 /// Sends to a second pool.
 #[derive(Debug, Clone)]
@@ -316,10 +316,13 @@ impl NativeReplicator {
             bookmark = None;
             left = &left[done + 1..];
         }
-        let (Some(first), receive) = (
-            left.first(),
-            argv::receive(&replica, &[("canmount", "noauto"), ("readonly", "on")]),
-        ) else {
+        let settings = space::write(&here.space);
+        let own = [
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            (argv::SETTINGS, settings.as_str()),
+        ];
+        let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
         let raw = here.encrypted && self.raw;

@@ -323,9 +323,8 @@ async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), 
     let place = target.mountpoint.clone();
     let dataset = target.dataset.clone();
     work::blocking("can't read what is mounted", move || {
-        let there = mounts::now().map_err(|error| {
-            StoreError::io("can't read what is mounted", &error).effect(Effect::Partial)
-        })?;
+        let there = mounts::now()
+            .map_err(|error| StoreError::io("can't read what is mounted", &error).effect(Effect::Partial))?;
         match mounts::at(&there, &inspect::real(&place)) {
             Some(mount) if mount.is_dataset(dataset.as_str()) => Ok(()),
             _ => Err(StoreError::new(

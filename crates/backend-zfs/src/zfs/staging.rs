@@ -209,7 +209,11 @@ pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetNam
             Said::Unclear(why) => {
                 let what = format!("whether {name} is there can't be told");
                 let error = StoreError::new(StoreKind::Io, what).said(why);
-                return Err(if made { error.effect(Effect::Partial) } else { error });
+                return Err(if made {
+                    error.effect(Effect::Partial)
+                } else {
+                    error
+                });
             }
         }
     }

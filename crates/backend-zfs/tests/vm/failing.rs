@@ -90,9 +90,10 @@ fn guid(dataset: &str) -> Option<String> {
 /// What is in a dataset that may still be mounted where it was.
 fn read(pool: &Pool, dataset: &str) -> Listing {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mounted = table.lines().map(|line| line.split(' ')).find_map(|mut words| {
-        (words.next() == Some(dataset)).then(|| words.next().unwrap().to_owned())
-    });
+    let mounted = table
+        .lines()
+        .map(|line| line.split(' '))
+        .find_map(|mut words| (words.next() == Some(dataset)).then(|| words.next().unwrap().to_owned()));
     match mounted {
         Some(place) => pool.files.list(std::path::Path::new(&place)),
         None => pool.read(dataset),
@@ -110,13 +111,25 @@ fn judge(pool: &Pool, target: &Target, before: &Before, error: &StoreError, whic
         if mounted == "yes" {
             assert_same(&before.tree, &pool.files.list(&target.mountpoint), &which);
         } else {
-            assert!(done && told.contains(&format!("zfs mount '{dataset}'")), "{which}");
+            assert!(
+                done && told.contains(&format!("zfs mount '{dataset}'")),
+                "{which}"
+            );
         }
         return;
     }
-    let listed = sure(["zfs", "list", "-Hpo", "guid,name", "-r", &format!("{}/svc", pool.pool)]);
+    let listed = sure([
+        "zfs",
+        "list",
+        "-Hpo",
+        "guid,name",
+        "-r",
+        &format!("{}/svc", pool.pool),
+    ]);
     let aside = listed.lines().find_map(|line| line.strip_prefix(&before.guid));
-    let aside = aside.unwrap_or_else(|| panic!("{which}: it is gone: {listed}")).trim();
+    let aside = aside
+        .unwrap_or_else(|| panic!("{which}: it is gone: {listed}"))
+        .trim();
     assert!(aside.contains("/.reseed-aside:"), "{which}");
     assert!(done && told.contains(aside), "{aside}: {which}");
     assert_same(&before.tree, &read(pool, aside), &which);
@@ -173,7 +186,11 @@ fn each_failure(mode: Mode, populated: bool) {
             match &ended {
                 Err(error) => judge(&pool, &target, &before, error, &which),
                 // What fails may be of no matter: what it was to do is done.
-                Ok(_) => assert_ne!(guid(target.dataset.as_str()), Some(before.guid.clone()), "{which}"),
+                Ok(_) => assert_ne!(
+                    guid(target.dataset.as_str()),
+                    Some(before.guid.clone()),
+                    "{which}"
+                ),
             }
             let found = inspected(&pool, &target).await;
             let again = match found.leftover.filter(|leftover| leftover.promoted) {

@@ -31,6 +31,10 @@ mod vm_follow;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "odd.rs"]
+mod vm_odd;
+#[path = "space.rs"]
+mod vm_space;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]

@@ -429,9 +429,12 @@ impl Walk<'_> {
         let this = |leftover: &Leftover| {
             leftover.promoted && leftover.source == point.source && leftover.point.id == point.id
         };
-        let stands = looked.ok().and_then(|found| found.into_iter().next()).filter(|found| {
-            found.condition == Condition::Populated && found.leftover.as_ref().is_some_and(this)
-        });
+        let stands = looked
+            .ok()
+            .and_then(|found| found.into_iter().next())
+            .filter(|found| {
+                found.condition == Condition::Populated && found.leftover.as_ref().is_some_and(this)
+            });
         let Some(found) = stands else { return Err(failure) };
         slot.staged = None;
         let more = failure.error.hint.as_ref();
@@ -441,7 +444,10 @@ impl Walk<'_> {
             failure.error,
             more.map_or(String::new(), |hint| format!(" ({hint})"))
         );
-        self.warn(message, Some("the next `reseed preseed` does the rest".to_owned()));
+        self.warn(
+            message,
+            Some("the next `reseed preseed` does the rest".to_owned()),
+        );
         Ok(Settled {
             guid: found.guid,
             ..Settled::default()

@@ -3,7 +3,10 @@
 //! The stream is received unmounted and resumably, without the properties that would make it mount, or fill the pool;
 //! send's output is receive's input, and nothing is copied through us. What arrived must have the point's guid. An
 //! interrupted stream goes on where it stopped, when the token is of the same snapshot; otherwise what arrived of it is
-//! thrown away: it is in staging, and of no use.
+//! thrown away: it is in staging, and of no use. A run that is killed leaves the two ends of its pipe behind; they end by
+//! themselves, for `zfs send` tells how far it is to nobody then, and until they have, the next run waits ([`STILL_ARRIVING`]).
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError, SourceKind};
@@ -21,7 +24,11 @@ use super::record::StageRecord;
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer::{self, Own};
-use super::{argv, engine, error, list, names, points, space, staging};
+use super::{argv, engine, error, list, names, points, space, staging, work};
+
+/// How often, and how long apart, it is looked whether what a killed run left running has ended. `zfs send` tells how far it is once
+/// a second, and dies of it when nobody listens any more.
+const STILL_ARRIVING: (u32, Duration) = (40, Duration::from_millis(500));
 
 /// Replicas in a second pool.
 #[derive(Debug, Clone)]
@@ -85,6 +92,20 @@ impl ReplicaSource {
 
     /// Brings what is missing of the point into staging. Says how much was there already.
     async fn fetch(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        name: &DatasetName,
+        original: &Listed,
+    ) -> Result<u64, SourceError> {
+        let (tries, pause) = STILL_ARRIVING;
+        work::patiently_while(tries, pause, is_arriving, || {
+            self.fetch_once(cx, plan, name, original)
+        })
+        .await
+    }
+
+    async fn fetch_once(
         &self,
         cx: &Context,
         plan: &RestorePlan,
@@ -180,6 +201,14 @@ impl ReplicaSource {
         )?;
         Ok(Some(decoded.bytes))
     }
+}
+
+/// Somebody else is receiving into it: `zfs` takes what is there for the rest of an interrupted stream, or for busy.
+fn is_arriving(error: &SourceError) -> bool {
+    error.kind() == SourceKind::Busy
+        || error
+            .tool_said()
+            .is_some_and(|words| words.contains("partially-complete state"))
 }
 
 /// A restore is told of as what it restores, and is never slowed down.

@@ -31,6 +31,8 @@ mod vm_follow;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "killed.rs"]
+mod vm_killed;
 #[path = "odd.rs"]
 mod vm_odd;
 #[path = "space.rs"]

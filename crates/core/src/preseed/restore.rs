@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
-use crate::store::Condition;
+use crate::store::{Condition, Inspection};
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
 
 /// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
@@ -426,15 +426,18 @@ impl Walk<'_> {
                 store.inspect(&cx, ask).await
             })
             .await;
-        let this = |leftover: &Leftover| {
-            leftover.promoted && leftover.source == point.source && leftover.point.id == point.id
-        };
-        let stands = looked
-            .ok()
-            .and_then(|found| found.into_iter().next())
-            .filter(|found| {
-                found.condition == Condition::Populated && found.leftover.as_ref().is_some_and(this)
+        let this = |found: &Inspection| {
+            let staged = found.leftover.as_ref().is_some_and(|leftover| {
+                leftover.promoted && leftover.source == point.source && leftover.point.id == point.id
             });
+            let marked = found.marker.as_ref().is_some_and(|marker| {
+                let state = &self.restored_marker(point).state;
+                marker.run == self.cx.run && marker.state == *state
+            });
+            found.condition == Condition::Populated && (staged || marked)
+        };
+        let found = looked.ok().and_then(|found| found.into_iter().next());
+        let stands = found.filter(this);
         let Some(found) = stands else { return Err(failure) };
         slot.staged = None;
         let more = failure.error.hint.as_ref();

@@ -21,7 +21,6 @@ fn vm_the_demo_heals_five_failures_on_real_zfs() {
     let dir = tempfile::tempdir().unwrap();
     let _pools = Pools;
     let ran = run_in(dir.path(), &["--json", "demo", "--zfs", "--dir", "lab"]);
-    let ran = ran.expect(0);
     let json = ran.json();
     let told: Vec<(String, String, String, String)> = json["scenarios"]
         .as_array()
@@ -48,5 +47,6 @@ fn vm_the_demo_heals_five_failures_on_real_zfs() {
         ("crash-mid-restore", "replica", "restored", "true"),
     ];
     let expected = expected.map(|(a, b, c, d)| (a.to_owned(), b.to_owned(), c.to_owned(), d.to_owned()));
-    assert_eq!(told, expected);
+    assert_eq!(told, expected, "{json:#}");
+    ran.expect(0);
 }

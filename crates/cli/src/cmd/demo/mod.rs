@@ -36,7 +36,7 @@ struct Scenario {
     /// Whether it went as it should.
     #[serde(skip)]
     as_expected: bool,
-    #[serde(skip)]
+    /// What was done to it, and what the restore said.
     story: String,
 }
 

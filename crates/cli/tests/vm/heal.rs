@@ -33,7 +33,7 @@ fn vm_a_dataset_comes_back_from_its_own_snapshot_and_from_the_replica() {
 
 #[test]
 fn vm_a_killed_restore_goes_on_from_the_same_source() {
-    let lab = ZfsLab::with_repository().started();
+    let lab = ZfsLab::new().started();
     // Enough for a stream to be cut in the middle of it.
     let (mut state, mut noise) = (7_u64, Vec::new());
     while noise.len() < 60_000_000 {
@@ -41,7 +41,7 @@ fn vm_a_killed_restore_goes_on_from_the_same_source() {
         noise.extend_from_slice(&state.to_be_bytes());
     }
     fs::write(lab.live().join("big"), &noise).unwrap();
-    for command in ["snapshot", "replicate", "backup"] {
+    for command in ["snapshot", "replicate"] {
         lab.run(&[command, "app"]).expect(0);
     }
     lab.lose_dataset();

@@ -317,11 +317,14 @@ impl NativeReplicator {
             left = &left[done + 1..];
         }
         let settings = space::write(&here.space);
-        let own = [
+        let mut own = vec![
             ("canmount", "noauto"),
             ("readonly", "on"),
             (argv::SETTINGS, settings.as_str()),
         ];
+        for (property, none) in space::none(&here.space) {
+            own.push((property, none));
+        }
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };

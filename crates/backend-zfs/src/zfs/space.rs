@@ -33,6 +33,13 @@ pub(crate) fn write(space: &Space) -> String {
     words.join(" ")
 }
 
+/// What a replica is to have instead of what its dataset has. `receive -x` keeps them out of a new dataset only: with an increment
+/// they come along and count, unless the replica has a value of its own (OpenZFS 2.3.2; `zfs_setup_cmdline_props`).
+pub(crate) fn none(space: &Space) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let set = PROPERTIES.into_iter().zip(*space).filter(|(_, bytes)| *bytes > 0);
+    set.map(|(name, _)| (name, "none"))
+}
+
 /// What a record says. Anything that isn't of one counts for nothing.
 pub(crate) fn read(text: &str) -> Wanted {
     let word = |word: &str| {
@@ -89,6 +96,9 @@ mod tests {
     #[test]
     fn what_is_written_down_is_read_and_nothing_else() {
         assert_eq!(write(&[0; 4]), "none");
+        assert_eq!(none(&[0; 4]).count(), 0);
+        let limited: Vec<_> = none(&[0, 7, 0, 1]).collect();
+        assert_eq!(limited, [("refquota", "none"), ("refreservation", "none")]);
         assert_eq!(read("none"), Wanted::new());
         let text = write(&[1 << 30, 0, 5, u64::MAX]);
         assert_eq!(

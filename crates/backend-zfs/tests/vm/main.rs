@@ -28,11 +28,11 @@ mod vm_delegation;
 mod vm_failing;
 #[path = "follow.rs"]
 mod vm_follow;
+#[path = "killed.rs"]
+mod vm_killed;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
-#[path = "killed.rs"]
-mod vm_killed;
 #[path = "odd.rs"]
 mod vm_odd;
 #[path = "space.rs"]

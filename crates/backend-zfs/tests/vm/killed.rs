@@ -77,6 +77,7 @@ fn goes_on(between: &'static str) {
         let guid = sure(["zfs", "get", "-Hpo", "value", "guid", &staged]);
         // The other source is there, and has the same: it is not asked for.
         let report = chain.preseed("next", &chain.service(&[&target])).await;
+        assert_eq!(report.attempts.len(), 1, "{:#?}", report.attempts);
         chain.is_back(&target, &expected, &report);
         assert_eq!(
             report.source.as_ref().map(ToString::to_string).as_deref(),

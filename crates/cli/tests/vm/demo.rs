@@ -20,7 +20,10 @@ impl Drop for Pools {
 fn vm_the_demo_heals_five_failures_on_real_zfs() {
     let dir = tempfile::tempdir().unwrap();
     let _pools = Pools;
-    let ran = run_in(dir.path(), &["--json", "demo", "--zfs", "--dir", "lab"]);
+    let ran = run_in(
+        dir.path(),
+        &["--json", "demo", "--zfs", "--small", "--dir", "lab"],
+    );
     let json = ran.json();
     let told: Vec<(String, String, String, String)> = json["scenarios"]
         .as_array()

@@ -194,21 +194,33 @@ impl ReplicaSource {
             "can't bring the rest of {} into {name}",
             plan.request.point.locator
         );
-        error::piped(
-            self.there.send(cx, send, here, receive, stream).await,
-            what,
-            Effect::StagingOnly,
-        )?;
-        Ok(Some(decoded.bytes))
+        let sent = self.there.send(cx, send, here, receive, stream).await;
+        let said = |words: &str| match &sent {
+            Ok(output) => output
+                .stages
+                .iter()
+                .any(|stage| stage.stderr.text().contains(words)),
+            Err(_) => false,
+        };
+        let busy = said("partially-complete state") || said("is busy");
+        let broke_off = said("incomplete stream");
+        let Err(error) = error::piped::<SourceKind>(sent, what, Effect::StagingOnly) else {
+            return Ok(Some(decoded.bytes));
+        };
+        // More has arrived than the token tells, and not by this stream: somebody else was still receiving. `zfs` has odd words
+        // for it ("incompatible embedded data stream feature with encrypted receive").
+        let now = list::fact::<SourceKind>(here, cx, name).await?;
+        let moved = matches!(&now, Said::Facts(now) if now.resume_token.as_ref() != Some(token));
+        Err(match busy || (moved && !broke_off) {
+            true => error.with_kind(SourceKind::Busy),
+            false => error,
+        })
     }
 }
 
-/// Somebody else is receiving into it: `zfs` takes what is there for the rest of an interrupted stream, or for busy.
+/// Somebody else is receiving into it.
 fn is_arriving(error: &SourceError) -> bool {
     error.kind() == SourceKind::Busy
-        || error
-            .tool_said()
-            .is_some_and(|words| words.contains("partially-complete state"))
 }
 
 /// A restore is told of as what it restores, and is never slowed down.

@@ -196,9 +196,15 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
             steps: Vec::new(),
         })
     });
-    source
-        .expect_execute()
-        .returning(|_, _, _| Ok(Restored::default()));
+    source.expect_execute().returning(|_, _, _| {
+        Ok(Restored {
+            bytes: 1,
+            files: 1,
+            reused: 0,
+            checked: Vec::new(),
+            warnings: Vec::new(),
+        })
+    });
     let mut verifier = MockLook::new();
     verifier.expect_measure().returning(|_, _| {
         Ok(Fingerprint {

@@ -90,6 +90,6 @@ fn the_workspaces_harness_runs_the_demo_in_its_machine() {
     );
     // Anywhere else there is nothing to boot one with.
     let elsewhere = tempfile::tempdir().unwrap();
-    let ran = run_in(elsewhere.path(), &["demo", "--vm"]).expect(1);
+    let ran = run_in(elsewhere.path(), &["demo", "--vm"]).expect(2);
     assert!(ran.all().contains("no checkout of reseed"), "{ran:?}");
 }

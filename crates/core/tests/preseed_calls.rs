@@ -208,7 +208,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
     let mut verifier = MockLook::new();
     verifier.expect_measure().returning(|_, _| {
         Ok(Fingerprint {
-            digest: "00".repeat(32).parse().unwrap(),
+            digest: format!("b3t1:{}", "00".repeat(32)).parse().unwrap(),
             files: 1,
             bytes: 1,
         })

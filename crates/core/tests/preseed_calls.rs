@@ -137,6 +137,13 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
         partial: false,
     };
     let mut store = MockStore::new();
+    store.expect_caps().return_const(StoreCaps {
+        atomic_group: true,
+        holds: false,
+        native_receive: false,
+        set_aside: true,
+        checks_reads: true,
+    });
     let (first, then) = (target.clone(), target.clone());
     store.expect_inspect().times(1).returning(move |_, _| {
         Ok(vec![Inspection {

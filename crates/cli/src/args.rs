@@ -368,6 +368,9 @@ pub(crate) struct DemoArgs {
     /// On real ZFS in a virtual machine; in a checkout of reseed, which sets the machine up
     #[arg(long, conflicts_with_all = ["zfs", "dir"])]
     pub(crate) vm: bool,
+    /// For tests: with a tenth of the data
+    #[arg(long, hide = true)]
+    pub(crate) small: bool,
     /// Say what it would do, and do nothing
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,

@@ -389,7 +389,10 @@ impl<'a> Wiring<'a> {
     }
 
     fn datasets(&self, name: &SourceName) -> NativeStore {
-        let store = NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES);
+        let declared = &self.session.config.datasets;
+        let declared = declared.iter().map(|(name, of)| (name.clone(), of.wanted()));
+        let store = NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES)
+            .declared(declared.collect());
         // Where it can't be opened, `zfs` is asked, and tells why.
         #[cfg(feature = "libzetta")]
         if let Ok(lzc) = reseed_backend_zfs::zfs::Lzc::open() {

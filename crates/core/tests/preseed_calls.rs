@@ -1,5 +1,5 @@
-//! What a preseed asks of its backends when data is there: one call for all services, and nothing else. Here the calls
-//! themselves are the point, so this is where mocks are used.
+//! What a preseed asks of its backends when data is there: one call for all services, and nothing else; and what it makes of a
+//! promotion that failed. Here the calls themselves are the point, so this is where mocks are used.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use mockall::mock;
 use reseed_core::clock::SystemClock;
 use reseed_core::entropy::SplitMix;
-use reseed_core::error::{OpError, SourceError, StoreError};
+use reseed_core::error::{Effect, OpError, SourceError, StoreError, StoreKind};
 use reseed_core::journal::MemoryJournal;
-use reseed_core::names::{DatasetName, HoldTag, RunId, ServiceName, SourceName};
+use reseed_core::names::{DatasetName, Guid, HoldTag, PointId, RunId, ServiceName, SourceName};
 use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Target};
 use reseed_core::preseed::{Outcome, preseed};
 use reseed_core::service::Policy;
-use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps};
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, SourceClass};
 use reseed_core::store::*;
 use reseed_core::verify::Validator;
 use reseed_core::{Context, Engine, RestoreSource, Service, SnapshotStore, Verifier};
@@ -115,4 +115,155 @@ async fn fifty_present_services_cost_one_inspection_and_no_other_call() {
             .iter()
             .all(|report| report.outcome == Outcome::DataPresent)
     );
+}
+
+/// A preseed of one service whose only source delivers, and whose promotion fails with this effect; what stands there then.
+async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>) {
+    let target = Target {
+        dataset: DatasetName::new("tank/a").unwrap(),
+        mountpoint: "/srv/a".into(),
+    };
+    let name = SourceName::new("back").unwrap();
+    let point = RecoveryPoint {
+        id: PointId::from(Guid(7)),
+        dataset: target.dataset.clone(),
+        source: name.clone(),
+        locator: "back/a@one".to_owned(),
+        snapshot: None,
+        taken_at: jiff::Timestamp::UNIX_EPOCH,
+        fingerprint: None,
+        bytes: None,
+        unseeded: false,
+        partial: false,
+    };
+    let mut store = MockStore::new();
+    store.expect_caps().return_const(StoreCaps {
+        atomic_group: true,
+        holds: false,
+        native_receive: false,
+        set_aside: true,
+        checks_reads: true,
+    });
+    let (first, then) = (target.clone(), target.clone());
+    store.expect_inspect().times(1).returning(move |_, _| {
+        Ok(vec![Inspection {
+            condition: Condition::Absent,
+            ..populated(&first)
+        }])
+    });
+    let promoted = Leftover {
+        run: RunId::new("run").unwrap(),
+        source: name.clone(),
+        point: point.clone(),
+        promoted: true,
+    };
+    store.expect_inspect().returning(move |_, _| {
+        Ok(vec![match stands {
+            true => Inspection {
+                guid: Some(Guid(9)),
+                leftover: Some(promoted.clone()),
+                ..populated(&then)
+            },
+            false => Inspection {
+                condition: Condition::Absent,
+                ..populated(&then)
+            },
+        }])
+    });
+    let place = target.clone();
+    store.expect_stage().returning(move |_, _| {
+        Ok(Staging {
+            target: place.clone(),
+            path: "/staged".into(),
+            locator: "staged".to_owned(),
+            state: StageState::Fresh,
+        })
+    });
+    store.expect_settle().returning(move |_, request| match request {
+        Settle::Promote { .. } => {
+            Err(StoreError::new(StoreKind::NoSpace, "can't write the marker").effect(effect))
+        }
+        other => panic!("{other:?}"),
+    });
+    let mut source = MockSource::new();
+    source.expect_name().return_const(name);
+    source.expect_caps().return_const(SourceCaps {
+        kind: SourceClass::Replica,
+        delivery: Delivery::Files,
+        partial: false,
+        verifies: true,
+    });
+    source
+        .expect_points()
+        .returning(move |_, _| Ok(vec![point.clone()]));
+    source.expect_plan().returning(|_, request| {
+        Ok(RestorePlan {
+            request: request.clone(),
+            bytes: None,
+            steps: Vec::new(),
+        })
+    });
+    source.expect_execute().returning(|_, _, _| {
+        Ok(Restored {
+            bytes: 1,
+            files: 1,
+            reused: 0,
+            checked: Vec::new(),
+            warnings: Vec::new(),
+        })
+    });
+    let mut verifier = MockLook::new();
+    verifier.expect_measure().returning(|_, _| {
+        Ok(Fingerprint {
+            digest: format!("b3t1:{}", "00".repeat(32)).parse().unwrap(),
+            files: 1,
+            bytes: 1,
+        })
+    });
+    let service = Service {
+        name: ServiceName::new("a").unwrap(),
+        targets: vec![target],
+        store: Arc::new(store),
+        sources: vec![Arc::new(source)],
+        replicators: Vec::new(),
+        offsite: Vec::new(),
+        policy: Policy::default(),
+    };
+    let engine = Engine {
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SplitMix::seeded(1)),
+        verifier: Arc::new(verifier),
+        journal: Arc::new(MemoryJournal::new()),
+        host: "lab".to_owned(),
+    };
+    let cx = Context::silent(RunId::new("run").unwrap());
+    let report = preseed(&engine, &cx, &[&service], std::time::Duration::ZERO)
+        .await
+        .remove(0);
+    if report.outcome == Outcome::Restored {
+        assert_eq!(report.datasets.len(), 1);
+    }
+    (report.outcome, report.warnings)
+}
+
+#[tokio::test]
+async fn data_that_stands_at_its_place_is_restored_though_its_marker_could_not_be_written() {
+    for effect in [Effect::Partial, Effect::Unknown] {
+        let (outcome, warnings) = promotion_failed(effect, true).await;
+        assert_eq!(outcome, Outcome::Restored, "{warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.contains("can't write the marker")),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_promotion_that_failed_before_that_is_failed() {
+    for (effect, stands) in [(Effect::Partial, false), (Effect::StagingOnly, true)] {
+        let (outcome, _) = promotion_failed(effect, stands).await;
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    }
 }

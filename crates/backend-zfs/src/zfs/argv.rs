@@ -9,12 +9,16 @@ use std::ffi::OsString;
 
 use reseed_core::names::{DatasetName, HoldTag, SnapshotName};
 
+use super::rows;
+
 /// Local user property: who brought the dataset into the state it is in, bound to its guid.
 pub(crate) const MARKER: &str = "reseed:marker";
 /// Local user property: this dataset was staged by reseed, for what, and from which point; bound to its guid.
 pub(crate) const STAGE: &str = "reseed:stage";
 /// Local user property of a replica: of which host's dataset it is ([`origin`](super::origin)).
 pub(crate) const ORIGIN: &str = "reseed:origin";
+/// Local user property of a replica: the quotas and reservations that its dataset had ([`space`](super::space)).
+pub(crate) const SETTINGS: &str = "reseed:settings";
 /// On a snapshot: when it was taken by the caller's clock.
 pub(crate) const TAKEN: &str = "reseed:taken";
 /// On a snapshot: `on` when the service was unseeded then.
@@ -66,6 +70,7 @@ pub(crate) const NEVER_RECEIVED: &[&str] = &[
     MARKER,
     STAGE,
     ORIGIN,
+    SETTINGS,
 ];
 
 /// Arguments after the program.
@@ -88,18 +93,18 @@ fn assign(key: &str, value: &str) -> OsString {
     format!("{key}={value}").into()
 }
 
-/// Several properties of exactly these datasets, with their sources.
-pub(crate) fn get_facts<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+/// Several properties of exactly these datasets, with their sources, and what ends the answer about each.
+pub(crate) fn get_facts<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>, nonce: u64) -> Args {
     let mut out = args(["get", "-Hp", "-o", "name,property,value,source"]);
-    out.push(FACTS.join(",").into());
+    out.push(format!("{},{}", FACTS.join(","), rows::end(nonce)).into());
     names(&mut out, datasets);
     out
 }
 
 /// The snapshots of exactly these datasets.
 pub(crate) fn list_snapshots<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
-    let mut out = args(["list", "-Hp", "-t", "snapshot", "-d", "1", "-o"]);
-    out.push(SNAPSHOT_COLUMNS.join(",").into());
+    let mut out = args(["list", "-Hp", "-t", SNAPSHOTS, "-d", "1", "-o"]);
+    out.push(rows::columns(SNAPSHOT_COLUMNS).into());
     names(&mut out, datasets);
     out
 }
@@ -109,8 +114,26 @@ pub(crate) fn list_these<'a>(
     snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
 ) -> Args {
     let mut out = args(["list", "-Hp", "-t", "snapshot", "-o"]);
-    out.push(SNAPSHOT_COLUMNS.join(",").into());
+    out.push(rows::columns(SNAPSHOT_COLUMNS).into());
     out.extend(snapshots.into_iter().map(|(d, s)| OsString::from(full(d, s))));
+    out
+}
+
+/// What a listing of these columns would tell of `what`, in a form that no property's value can forge ([`rows`]): `below` is the
+/// types of what is listed with each, none where each itself is meant.
+pub(crate) fn apart<'a>(
+    columns: &[&str],
+    below: Option<&str>,
+    what: impl IntoIterator<Item = &'a str>,
+    nonce: u64,
+) -> Args {
+    let mut out = args(["get", "-Hp"]);
+    if let Some(types) = below {
+        out.extend(["-d", "1", "-t", types].map(OsString::from));
+    }
+    out.extend(args(["-o", "name,property,value"]));
+    out.push(format!("{},{}", rows::asked(columns).join(","), rows::end(nonce)).into());
+    out.extend(what.into_iter().map(OsString::from));
     out
 }
 
@@ -278,6 +301,11 @@ pub(crate) fn get_written(dataset: &DatasetName, snapshot: &SnapshotName) -> Arg
     out
 }
 
+/// The types that a listing of snapshots asks for.
+pub(crate) const SNAPSHOTS: &str = "snapshot";
+/// The types that a listing of lineages asks for.
+pub(crate) const LINEAGES: &str = "filesystem,volume,snapshot,bookmark";
+
 /// The columns that [`list_lineages`] asks for, in this order.
 pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     "name",
@@ -286,6 +314,10 @@ pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
     "creation",
     "written",
     "encryption",
+    "quota",
+    "refquota",
+    "reservation",
+    "refreservation",
     "receive_resume_token",
     TAKEN,
     UNSEEDED,
@@ -297,16 +329,8 @@ pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
 
 /// Exactly these datasets with their snapshots and bookmarks, and the datasets right below without theirs.
 pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
-    let mut out = args([
-        "list",
-        "-Hp",
-        "-t",
-        "filesystem,volume,snapshot,bookmark",
-        "-d",
-        "1",
-        "-o",
-    ]);
-    out.push(LINEAGE_COLUMNS.join(",").into());
+    let mut out = args(["list", "-Hp", "-t", LINEAGES, "-d", "1", "-o"]);
+    out.push(rows::columns(LINEAGE_COLUMNS).into());
     names(&mut out, datasets);
     out
 }
@@ -461,6 +485,20 @@ pub(crate) fn get_own(dataset: &DatasetName) -> Args {
     ])
 }
 
+/// A dataset's own value of a property; nothing when it has none.
+pub(crate) fn get_local(dataset: &DatasetName, property: &str) -> Args {
+    args([
+        "get",
+        "-Hp",
+        "-s",
+        "local",
+        "-o",
+        "value",
+        property,
+        dataset.as_str(),
+    ])
+}
+
 /// Whether a dataset's encryption key is loaded.
 pub(crate) fn get_keystatus(dataset: &DatasetName) -> Args {
     args(["get", "-Hp", "-o", "value", "keystatus", dataset.as_str()])
@@ -501,7 +539,7 @@ pub(crate) mod tests {
             .collect();
         assert!(words[0] != "rollback", "{words:?}");
         for flag in ["-r", "-R", "-d", "-f", "-F", "-rR"] {
-            let allowed = words[0] == "list" && flag == "-d";
+            let allowed = matches!(words[0].as_str(), "list" | "get") && flag == "-d";
             assert!(allowed || !words.iter().any(|word| word == flag), "{words:?}");
         }
         if words[0] == "destroy" {
@@ -516,19 +554,28 @@ pub(crate) mod tests {
         let tag = HoldTag::new("reseed:x").unwrap();
         let all = [
             (
-                get_facts([&a, &b]),
+                get_facts([&a, &b], 255),
                 "get -Hp -o name,property,value,source type,guid,mountpoint,canmount,origin,receive_resume_token,\
-                 reseed:marker,reseed:stage tank/a b tank/c",
+                 reseed:marker,reseed:stage,reseed:end-00000000000000ff tank/a b tank/c",
             ),
             (
                 list_snapshots([&a]),
                 "list -Hp -t snapshot -d 1 -o name,guid,createtxg,creation,userrefs,referenced,reseed:taken,\
-                 reseed:unseeded,reseed:digest tank/a b",
+                 reseed:unseeded,reseed:digest,name tank/a b",
             ),
             (
                 list_these([(&a, &at)]),
                 "list -Hp -t snapshot -o name,guid,createtxg,creation,userrefs,referenced,reseed:taken,\
-                 reseed:unseeded,reseed:digest tank/a b@one two",
+                 reseed:unseeded,reseed:digest,name tank/a b@one two",
+            ),
+            (
+                apart(SNAPSHOT_COLUMNS, Some(SNAPSHOTS), [a.as_str()], 255),
+                "get -Hp -d 1 -t snapshot -o name,property,value guid,createtxg,creation,userrefs,referenced,\
+                 reseed:taken,reseed:unseeded,reseed:digest,reseed:end-00000000000000ff tank/a b",
+            ),
+            (
+                apart(&["name", "guid", TAKEN], None, ["tank/a b@one two"], 1),
+                "get -Hp -o name,property,value guid,reseed:taken,reseed:end-0000000000000001 tank/a b@one two",
             ),
             (
                 list_children(&b),
@@ -581,7 +628,7 @@ pub(crate) mod tests {
             (
                 list_lineages([&b]),
                 "list -Hp -t filesystem,volume,snapshot,bookmark -d 1 -o name,guid,createtxg,creation,written,\
-                 encryption,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest,userrefs,reseed:origin tank/c",
+                 encryption,quota,refquota,reservation,refreservation,receive_resume_token,reseed:taken,reseed:unseeded,reseed:digest,userrefs,reseed:origin,name tank/c",
             ),
             (allowed(&b), "allow tank/c"),
             (
@@ -603,13 +650,17 @@ pub(crate) mod tests {
                 receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
                 "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
                  -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
-                 -o canmount=noauto -o readonly=on tank/c",
+                 -x reseed:settings -o canmount=noauto -o readonly=on tank/c",
             ),
             (receive_rest(&b), "receive -s -u tank/c"),
             (receive_abort(&b), "receive -A tank/c"),
             (bookmark(&b, &at, &snap("m")), "bookmark tank/c@one two tank/c#m"),
             (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
             (get_encryption(&b), "get -Hp -o value encryption tank/c"),
+            (
+                get_local(&b, SETTINGS),
+                "get -Hp -s local -o value reseed:settings tank/c",
+            ),
             (get_keystatus(&b), "get -Hp -o value keystatus tank/c"),
             (get_written(&b, &at), "get -Hp -o value written@one two tank/c"),
             (list_pools(), "list -Hp -o name,health"),

@@ -15,6 +15,7 @@ use reseed_core::replicate::{Divergence, ReplicationStep};
 
 use super::names;
 use super::parse::{Line, What};
+use super::space::Space;
 use super::transfer::{Own, is_cipher};
 
 /// A snapshot or bookmark of a lineage.
@@ -37,6 +38,8 @@ pub(crate) struct Lineage {
     pub(crate) dataset: Option<Guid>,
     pub(crate) written: u64,
     pub(crate) encrypted: bool,
+    /// Its quotas and reservations.
+    pub(crate) space: Space,
     pub(crate) resume_token: Option<String>,
     /// Whose replica it says it is, or inherits.
     pub(crate) origin: Option<String>,
@@ -75,6 +78,7 @@ impl Lineage {
                     all.dataset = Some(line.guid);
                     all.written = line.written;
                     all.encrypted = is_cipher(&line.encryption);
+                    all.space = line.space;
                     all.resume_token = line.resume_token.clone();
                     all.origin = line.origin.clone();
                 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error};
+use reseed_core::event::Event;
 use reseed_core::exec::Output;
 use reseed_core::names::{DatasetName, HoldTag, SnapshotName};
 use reseed_core::point::Snapshot;
@@ -14,10 +15,10 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, Hold, Line, Listed, Said, What};
+use super::parse::{self, BadOutput, Hold, Line, Listed, Odd, Said, What};
 use super::pools::{self, Pool};
-use super::record;
 use super::tool::{Tool, not_understood};
+use super::{record, rows};
 
 /// What is said of each dataset, in their order, in one process.
 pub(crate) async fn facts<K: FromFault>(
@@ -29,15 +30,16 @@ pub(crate) async fn facts<K: FromFault>(
         return Ok(Vec::new());
     }
     let what = "can't ask zfs about the datasets";
+    let nonce = rows::nonce();
     let output = tool
-        .ask(cx, argv::get_facts(names))
+        .ask(cx, argv::get_facts(names, nonce))
         .await
         .map_err(|error| error.into_error(what, Effect::None))?;
     let stdout = output
         .whole_stdout()
         .map_err(|error| error.into_error(what, Effect::None))?;
     let words = output.stderr.text();
-    let mut all = parse::facts(names, stdout, &words).map_err(|bad| not_understood(what, bad))?;
+    let mut all = parse::facts(names, nonce, stdout, &words).map_err(|bad| not_understood(what, bad))?;
     // Nothing was answered at all (no module, no permission): its words are the reason, for each.
     let reason = words.trim();
     if !reason.is_empty() {
@@ -103,7 +105,22 @@ pub(crate) async fn snapshots<K: FromFault>(
     }
     let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
     let args = argv::list_snapshots(wanted.iter().copied());
-    let mut found = listed(tool, cx, args, wanted.iter().map(|name| name.as_str()).collect()).await?;
+    let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
+    let stdout = answered(tool, cx, args, &names).await?;
+    let mut found = match parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))? {
+        Some(found) => found,
+        None => {
+            let nonce = rows::nonce();
+            let args = argv::apart(
+                argv::SNAPSHOT_COLUMNS,
+                Some(argv::SNAPSHOTS),
+                names.iter().copied(),
+                nonce,
+            );
+            let stdout = answered(tool, cx, args, &names).await?;
+            believed(cx, parse::snapshots_apart(&stdout, nonce), SNAPSHOTS)?
+        }
+    };
     found.retain(|snapshot| wanted.contains(&snapshot.dataset));
     Ok(found)
 }
@@ -119,24 +136,59 @@ pub(crate) async fn these<'a, K: FromFault>(
         return Ok(Vec::new());
     }
     let names: Vec<String> = wanted.iter().map(|(d, s)| format!("{d}@{s}")).collect();
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     let args = argv::list_these(wanted.iter().copied());
-    listed(tool, cx, args, names.iter().map(String::as_str).collect()).await
+    let stdout = answered(tool, cx, args, &names).await?;
+    if let Some(found) = parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))? {
+        return Ok(found);
+    }
+    let nonce = rows::nonce();
+    let args = argv::apart(argv::SNAPSHOT_COLUMNS, None, names.iter().copied(), nonce);
+    let stdout = answered(tool, cx, args, &names).await?;
+    believed(cx, parse::snapshots_apart(&stdout, nonce), SNAPSHOTS)
+}
+
+const SNAPSHOTS: &str = "can't list snapshots";
+const LINEAGES: &str = "can't list snapshots and bookmarks";
+
+/// What could be read in a form that can't be forged. What is odd in it is told.
+fn believed<T, K: FromFault>(
+    cx: &Context,
+    read: Result<(Vec<T>, Vec<Odd>), BadOutput>,
+    what: &str,
+) -> Result<Vec<T>, Error<K>> {
+    const TOLD: usize = 3;
+    let (found, odd) = read.map_err(|bad| not_understood(what, bad))?;
+    for (name, property) in odd.iter().take(TOLD) {
+        let more = odd.len().saturating_sub(TOLD);
+        let more = if more > 0 {
+            format!(" (and {more} more)")
+        } else {
+            String::new()
+        };
+        cx.emit(Event::Warning {
+            service: None,
+            message: format!("{property} of {name} holds a tab or a newline, and is not believed{more}"),
+            hint: Some(format!("take it off: `zfs inherit {property} '{name}'`")),
+        });
+    }
+    Ok(found)
 }
 
 /// Runs a listing of `wanted`, and accepts of its failures only that some of them aren't there.
-async fn listed<K: FromFault>(
+async fn answered<K: FromFault>(
     tool: &Tool,
     cx: &Context,
     args: Args,
-    wanted: BTreeSet<&str>,
-) -> Result<Vec<Listed>, Error<K>> {
-    let what = "can't list snapshots";
+    wanted: &BTreeSet<&str>,
+) -> Result<Vec<u8>, Error<K>> {
+    let what = SNAPSHOTS;
     let output = tool
         .ask(cx, args)
         .await
         .map_err(|error| error.into_error(what, Effect::None))?;
     if !output.exit.success() {
-        let gone = only_missing(tool, &output, &wanted)?;
+        let gone = only_missing(tool, &output, wanted)?;
         let datasets: Vec<DatasetName> = gone
             .iter()
             .filter_map(|name| DatasetName::new(name.split('@').next().unwrap_or(name)).ok())
@@ -146,7 +198,7 @@ async fn listed<K: FromFault>(
     let stdout = output
         .whole_stdout()
         .map_err(|error| error.into_error(what, Effect::None))?;
-    parse::snapshots(stdout).map_err(|bad| not_understood(what, bad))
+    Ok(stdout.to_vec())
 }
 
 /// The names that weren't there, when that is all that went wrong.
@@ -176,21 +228,23 @@ pub(crate) async fn lineages<K: FromFault>(
     if datasets.is_empty() {
         return Ok(Vec::new());
     }
-    let what = "can't list snapshots and bookmarks";
     let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
-    let output = tool
-        .ask(cx, argv::list_lineages(wanted.iter().copied()))
-        .await
-        .map_err(|error| error.into_error(what, Effect::None))?;
-    if !output.exit.success() {
-        let names = wanted.iter().map(|name| name.as_str()).collect();
-        only_missing::<K>(tool, &output, &names)?;
-        pools_usable(tool, cx, datasets).await?;
-    }
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(what, Effect::None))?;
-    let mut found = parse::lineages(stdout).map_err(|bad| not_understood(what, bad))?;
+    let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
+    let stdout = answered(tool, cx, argv::list_lineages(wanted.iter().copied()), &names).await?;
+    let mut found = match parse::lineages(&stdout).map_err(|bad| not_understood(LINEAGES, bad))? {
+        Some(found) => found,
+        None => {
+            let nonce = rows::nonce();
+            let args = argv::apart(
+                argv::LINEAGE_COLUMNS,
+                Some(argv::LINEAGES),
+                names.iter().copied(),
+                nonce,
+            );
+            let stdout = answered(tool, cx, args, &names).await?;
+            believed(cx, parse::lineages_apart(&stdout, nonce), LINEAGES)?
+        }
+    };
     found.retain(|line| wanted.contains(&line.dataset) || line.what == What::Dataset);
     Ok(found)
 }

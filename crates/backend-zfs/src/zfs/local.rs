@@ -17,7 +17,7 @@ use super::parse::Said;
 use super::record::StageRecord;
 use super::store::NativeStore;
 use super::tool::not_cancelled;
-use super::{argv, list, names, points, settings};
+use super::{argv, list, names, points, settings, space};
 
 /// The snapshots in the pool of the live data.
 #[derive(Debug, Clone)]
@@ -92,13 +92,16 @@ impl RestoreSource for LocalSource {
         let census = points::census(full.clone(), place, point).await?;
         not_cancelled::<SourceKind>(cx)?;
         let mut warnings = Vec::new();
+        let own = settings::own::<SourceKind>(tool, cx, &origin.dataset).await?;
         let reused = match list::fact::<SourceKind>(tool, cx, &name).await? {
             Said::NotThere => {
                 let record = points::begun(cx, plan)?;
                 let ours = [("canmount", "noauto"), (argv::STAGE, record.as_str())];
-                let own = settings::own::<SourceKind>(tool, cx, &origin.dataset).await?;
-                let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                let all: Vec<_> = own.chain(ours).collect();
+                let set = own
+                    .set
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str()));
+                let all: Vec<_> = set.chain(ours).collect();
                 let clone = async |properties: &[(&str, &str)]| {
                     let args = argv::clone((&origin.dataset, &origin.name), &name, properties);
                     let what = format!("can't clone {full}");
@@ -131,6 +134,10 @@ impl RestoreSource for LocalSource {
                 });
             }
         };
+        let wanted = self
+            .store
+            .declared_space(&plan.request.target.dataset, own.reserved);
+        warnings.extend(space::come_back::<SourceKind>(tool, cx, &name, &wanted).await?);
         Ok(Restored {
             bytes: census.bytes,
             files: census.files,

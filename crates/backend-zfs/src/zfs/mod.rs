@@ -23,6 +23,7 @@
 //! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
 mod argv;
+mod aside;
 pub mod delegation;
 mod engine;
 mod error;
@@ -51,10 +52,12 @@ mod record;
 mod replica;
 mod replicate;
 mod root;
+mod rows;
 mod settings;
 mod settle;
 mod since;
 mod snapshots;
+mod space;
 mod staging;
 mod store;
 mod tool;

@@ -1,34 +1,38 @@
 //! What `zfs` and `zpool` answer, as types. Pure; knows the `-Hp` forms of 2.1 to 2.3, which are the same.
 //!
 //! Promises that an answer that is cut off, garbled or about something else is an error and never a shorter answer, and
-//! that hostile property values (tabs, newlines, lines that look like the tool's) spoil at most the dataset that they
-//! are on.
+//! that hostile property values (tabs, newlines, lines that look like the tool's, bytes that are no text) spoil at most the
+//! dataset or the snapshot that they are on ([`rows`](super::rows)).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 use reseed_core::names::{DatasetName, Guid, HoldTag, SnapshotName};
 
-use super::argv::FACTS;
+use super::argv::{FACTS, LINEAGE_COLUMNS, SNAPSHOT_COLUMNS};
+use super::rows;
+use super::space::Space;
 
 /// Why an answer could not be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct BadOutput(pub(crate) String);
 
-fn bad<T>(why: impl Into<String>) -> Result<T, BadOutput> {
+pub(super) fn bad<T>(why: impl Into<String>) -> Result<T, BadOutput> {
     Err(BadOutput(why.into()))
 }
 
 /// The beginning of a text, for an error.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(120).collect();
     format!("{cut:?}")
 }
 
-/// The text of an answer, which must end with a whole line.
-pub(crate) fn text(output: &[u8]) -> Result<&str, BadOutput> {
-    let text = std::str::from_utf8(output).map_err(|error| BadOutput(format!("it is not text: {error}")))?;
+/// The text of an answer, which must end with a whole line. Names and numbers are ASCII; only values can hold bytes that are
+/// no text, and are not what they were then.
+pub(crate) fn text(output: &[u8]) -> Result<Cow<'_, str>, BadOutput> {
+    let text = String::from_utf8_lossy(output);
     if !text.is_empty() && !text.ends_with('\n') {
         return bad(format!(
             "it ends in the middle of a line: {}",
@@ -84,7 +88,12 @@ pub(crate) enum Said {
 }
 
 /// Reads the answer to [`get_facts`](super::argv::get_facts): one entry per dataset, in their order.
-pub(crate) fn facts(wanted: &[DatasetName], stdout: &[u8], stderr: &str) -> Result<Vec<Said>, BadOutput> {
+pub(crate) fn facts(
+    wanted: &[DatasetName],
+    nonce: u64,
+    stdout: &[u8],
+    stderr: &str,
+) -> Result<Vec<Said>, BadOutput> {
     let stdout = text(stdout)?;
     let known: HashMap<&str, usize> = wanted
         .iter()
@@ -92,29 +101,31 @@ pub(crate) fn facts(wanted: &[DatasetName], stdout: &[u8], stderr: &str) -> Resu
         .map(|(at, name)| (name.as_str(), at))
         .collect();
     let mut found: Vec<HashMap<&str, Vec<String>>> = vec![HashMap::new(); wanted.len()];
-    let mut open: Option<(usize, &str)> = None;
-    for line in stdout.lines() {
-        let mut parts = line.splitn(3, '\t');
-        let begins = match (parts.next(), parts.next(), parts.next()) {
-            (Some(name), Some(property), Some(rest)) => known
-                .get(name)
-                .zip(FACTS.iter().find(|fact| **fact == property))
-                .map(|(at, property)| (*at, *property, rest)),
-            _ => None,
+    for block in rows::blocks(&stdout, nonce)? {
+        let Some(at) = known.get(block.name) else {
+            return bad(format!("it is about something else: {}", shown(block.name)));
         };
-        match (begins, open) {
-            (Some((at, property, rest)), _) => {
-                found[at].entry(property).or_default().push(rest.to_owned());
-                open = Some((at, property));
-            }
-            // A value with a newline in it goes on.
-            (None, Some((at, property))) => {
-                if let Some(value) = found[at].get_mut(property).and_then(|values| values.last_mut()) {
-                    value.push('\n');
-                    value.push_str(line);
+        let mut open: Option<&str> = None;
+        for line in &block.lines {
+            let begins = line
+                .strip_prefix(block.name)
+                .and_then(|rest| rest.strip_prefix('\t'))
+                .and_then(|rest| rest.split_once('\t'))
+                .and_then(|(property, rest)| Some((*FACTS.iter().find(|fact| **fact == property)?, rest)));
+            match (begins, open) {
+                (Some((property, rest)), _) => {
+                    found[*at].entry(property).or_default().push(rest.to_owned());
+                    open = Some(property);
                 }
+                // A value with a newline in it goes on.
+                (None, Some(property)) => {
+                    if let Some(value) = found[*at].get_mut(property).and_then(|values| values.last_mut()) {
+                        value.push('\n');
+                        value.push_str(line);
+                    }
+                }
+                (None, None) => return bad(format!("it begins with something else: {}", shown(line))),
             }
-            (None, None) => return bad(format!("it begins with something else: {}", shown(line))),
         }
     }
     let missing = not_opened(stderr);
@@ -211,14 +222,57 @@ pub(crate) struct Listed {
     pub(crate) digest: Option<String>,
 }
 
-/// Reads the answer to [`list_snapshots`](super::argv::list_snapshots).
-pub(crate) fn snapshots(stdout: &[u8]) -> Result<Vec<Listed>, BadOutput> {
-    text(stdout)?.lines().map(listed).collect()
+/// Reads the answer to [`list_snapshots`](super::argv::list_snapshots) or `list_these`. None when what somebody has written into
+/// a property may have made some of its lines: then [`snapshots_apart`] tells.
+pub(crate) fn snapshots(stdout: &[u8]) -> Result<Option<Vec<Listed>>, BadOutput> {
+    let text = text(stdout)?;
+    let rows = rows::plain(&text, SNAPSHOT_COLUMNS.len());
+    rows.map(|rows| rows.iter().map(|row| listed(row)).collect())
+        .transpose()
 }
 
-fn listed(line: &str) -> Result<Listed, BadOutput> {
-    let columns: Vec<&str> = line.split('\t').collect();
-    let [
+/// Reads the answer to [`apart`](super::argv::apart) about snapshots. An odd property is none; each is named in the second
+/// list.
+pub(crate) fn snapshots_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Listed>, Vec<Odd>), BadOutput> {
+    apart(stdout, nonce, SNAPSHOT_COLUMNS, listed)
+}
+
+/// A property that could not be read: of what, and which.
+pub(crate) type Odd = (String, &'static str);
+
+fn apart<T>(
+    stdout: &[u8],
+    nonce: u64,
+    columns: &[&'static str],
+    read: impl Fn(&[&str]) -> Result<T, BadOutput>,
+) -> Result<(Vec<T>, Vec<Odd>), BadOutput> {
+    let text = text(stdout)?;
+    let (mut all, mut odd) = (Vec::new(), Vec::new());
+    for block in rows::blocks(&text, nonce)? {
+        let asked = rows::asked(columns);
+        let values = rows::values(&block, &asked)?;
+        let of = |column: &str| {
+            asked
+                .iter()
+                .position(|one| *one == column)
+                .and_then(|at| values[at])
+        };
+        let mut row = vec![block.name];
+        for column in &columns[1..] {
+            let value = of(column);
+            row.push(value.unwrap_or("-"));
+            if value.is_none() {
+                odd.push((block.name.to_owned(), *column));
+            }
+        }
+        all.push(read(&row)?);
+    }
+    Ok((all, odd))
+}
+
+fn listed(columns: &[&str]) -> Result<Listed, BadOutput> {
+    let line = &columns.join(" ");
+    let &[
         full,
         guid,
         createtxg,
@@ -228,7 +282,7 @@ fn listed(line: &str) -> Result<Listed, BadOutput> {
         taken,
         unseeded,
         digest,
-    ] = columns[..]
+    ] = columns
     else {
         return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
     };
@@ -262,6 +316,7 @@ pub(crate) struct Line {
     /// Bytes that are new since the snapshot before.
     pub(crate) written: u64,
     pub(crate) encryption: String,
+    pub(crate) space: Space,
     pub(crate) resume_token: Option<String>,
     pub(crate) taken: Option<String>,
     pub(crate) unseeded: bool,
@@ -280,27 +335,39 @@ pub(crate) enum What {
     Bookmark(SnapshotName),
 }
 
-/// Reads the answer to [`list_lineages`](super::argv::list_lineages).
-pub(crate) fn lineages(stdout: &[u8]) -> Result<Vec<Line>, BadOutput> {
-    text(stdout)?.lines().map(lineage).collect()
+/// Reads the answer to [`list_lineages`](super::argv::list_lineages), or none as [`snapshots`] does.
+pub(crate) fn lineages(stdout: &[u8]) -> Result<Option<Vec<Line>>, BadOutput> {
+    let text = text(stdout)?;
+    let rows = rows::plain(&text, LINEAGE_COLUMNS.len());
+    rows.map(|rows| rows.iter().map(|row| lineage(row)).collect())
+        .transpose()
 }
 
-fn lineage(line: &str) -> Result<Line, BadOutput> {
-    let columns: Vec<&str> = line.split('\t').collect();
-    let [
+/// Reads the answer to [`apart`](super::argv::apart) about lineages, as [`snapshots_apart`] does.
+pub(crate) fn lineages_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Line>, Vec<Odd>), BadOutput> {
+    apart(stdout, nonce, LINEAGE_COLUMNS, lineage)
+}
+
+fn lineage(columns: &[&str]) -> Result<Line, BadOutput> {
+    let line = &columns.join(" ");
+    let &[
         full,
         guid,
         createtxg,
         creation,
         written,
         encryption,
+        quota,
+        refquota,
+        reservation,
+        refreservation,
         token,
         taken,
         unseeded,
         digest,
         userrefs,
         origin,
-    ] = columns[..]
+    ] = columns
     else {
         return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
     };
@@ -318,6 +385,17 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
         ("-", _) => 0,
         (number, _) => number.parse().map_err(|_| wrong("no size"))?,
     };
+    let mut space = Space::default();
+    for (bytes, text) in space
+        .iter_mut()
+        .zip([quota, refquota, reservation, refreservation])
+    {
+        *bytes = match text {
+            // Of a snapshot.
+            "-" | "none" => 0,
+            number => number.parse().map_err(|_| wrong("no quota or reservation"))?,
+        };
+    }
     Ok(Line {
         dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
         what,
@@ -326,6 +404,7 @@ fn lineage(line: &str) -> Result<Line, BadOutput> {
         creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
         written,
         encryption: encryption.to_owned(),
+        space,
         resume_token: own(token),
         taken: own(taken),
         unseeded: unseeded == "on",

@@ -2,15 +2,18 @@
 //!
 //! Order, and what a crash between two steps leaves:
 //! 1. The staged dataset gets a record that says what it is about to become, bound to its guid. (Staged still.)
-//! 2. What stands at the target is renamed aside, while it is mounted, and looked at again: if a service has written to
-//!    it meanwhile, or uses it, it is renamed back, still mounted. (The target is absent; `inspect` knows what is mounted
-//!    at its place for something set aside.) Then it is unmounted, and told not to mount by itself.
+//! 2. What stands at the target is renamed aside ([`aside`]), while it is mounted, and looked at again: if a service has
+//!    written to it meanwhile, or uses it, it is renamed back, still mounted. (The target is absent; `inspect` knows what is
+//!    mounted at its place for something set aside.) Then it is unmounted, and told not to mount by itself.
 //! 3. The staged dataset is renamed to the target: from here on the restored data is what stands there, and the rest is
 //!    `Finish`. (Unmounted, told by `inspect` as promoted.)
 //! 4. Properties that staging had changed are set right and it is mounted. A clone of what was set aside is promoted
 //!    (`zfs promote`): the snapshots up to the restored one come along, so history and the base of the next replication
 //!    stay with the live dataset, and what was set aside no longer carries it. Newer snapshots stay aside. None is lost.
 //! 5. The marker is written, and then the record is taken away.
+//!
+//! What fails before the third step is taken back: the target stands as it was. What fails after it isn't: the data is there,
+//! the error says so and where what stood there is, and the same request goes on.
 
 use std::path::Path;
 
@@ -20,8 +23,9 @@ use reseed_core::names::{DatasetName, Guid};
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Replace, Settled};
 
-use super::mounts::{self, Mount, Standing};
-use super::parse::{Facts, Origin};
+use super::aside::{self, Aside, mount_at, mount_of};
+use super::mounts;
+use super::parse::{Facts, Origin, Said};
 use super::record::{self, StageRecord};
 use super::settle::{forbids, known, stale, standing, write_marker};
 use super::snapshots::calm;
@@ -86,37 +90,107 @@ pub(crate) async fn promote(
     super::tool::not_cancelled::<StoreKind>(cx)?;
 
     let cx = &calm(cx);
-    work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+    let staging_only = |error: StoreError| error.effect(Effect::StagingOnly);
+    work::unmount(staging_place(places, &target.dataset))
+        .await
+        .map_err(staging_only)?;
     let what = format!("can't prepare {name}");
     let args = argv::set(&name, &[(argv::STAGE, &text), ("canmount", "noauto")]);
     tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
         .await?;
     let set_aside = match aside {
-        Some(live) => Some(set_aside(tool, cx, target, &live, replace).await?),
-        None => earlier_aside(tool, cx, target).await?,
+        Some(live) => {
+            let aside = aside::set_aside(tool, cx, target, &live, replace).await?;
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+                return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
+            }
+            Some(aside.name)
+        }
+        None => {
+            let earlier = earlier_aside(tool, cx, target, replace)
+                .await
+                .map_err(staging_only)?;
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+                let error = error.effect(Effect::StagingOnly);
+                return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
+                    None => error,
+                    Some(kept) => {
+                        let told = format!(
+                            "what stood at {} was set aside by an earlier run: {kept}",
+                            target.dataset
+                        );
+                        aside::and_hint(error, &told).effect(Effect::Partial)
+                    }
+                });
+            }
+            earlier
+        }
     };
-    clear_place(tool, cx, target).await?;
-    let effect = if set_aside.is_some() {
-        Effect::Partial
-    } else {
-        Effect::StagingOnly
+    let behind = |error| stands(target, set_aside.as_ref(), error);
+    let Some(facts) = known(tool, cx, &target.dataset).await.map_err(behind)? else {
+        return Err(behind(stale(format!("{} went away", target.dataset))).effect(Effect::Unknown));
     };
-    let what = format!("can't rename {name} to {}", target.dataset);
-    tool.change::<StoreKind>(cx, argv::rename(&name, &target.dataset), what, effect)
+    complete(tool, cx, target, &facts, &record, marker)
         .await
-        .map_err(|error| match error.kind() {
-            StoreKind::AlreadyExists => stale(format!("something has come to stand at {}", target.dataset)),
-            _ => error,
-        })?;
-    let Some(facts) = known(tool, cx, &target.dataset).await? else {
-        return Err(stale(format!("{} went away", target.dataset)).effect(Effect::Unknown));
-    };
-    complete(tool, cx, target, &facts, &record, marker).await?;
+        .map_err(behind)?;
     Ok(Settled {
         set_aside: set_aside.map(|name| name.to_string()),
         guid: Some(facts.guid),
         quarantined: None,
     })
+}
+
+/// The third step. What is at its place then is looked up when the rename says that it failed.
+async fn into_place(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    name: &DatasetName,
+    guid: Guid,
+) -> Result<(), StoreError> {
+    clear_place(tool, cx, target).await?;
+    let what = format!("can't rename {name} to {}", target.dataset);
+    let renamed = tool
+        .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
+        .await;
+    let Err(error) = renamed else { return Ok(()) };
+    match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
+        Ok(Said::Facts(found)) if found.guid == guid => Ok(()),
+        _ if error.kind() == StoreKind::AlreadyExists => Err(stale(format!(
+            "something has come to stand at {}",
+            target.dataset
+        ))),
+        _ => Err(error),
+    }
+}
+
+/// What was set aside goes back, unless what is staged stands in its place after all, or may.
+async fn not_in_place(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    aside: &Aside,
+    staged: &Facts,
+    error: StoreError,
+) -> StoreError {
+    match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
+        Ok(Said::Facts(found)) if found.guid == staged.guid => stands(target, Some(&aside.name), error),
+        _ => aside::back(tool, cx, target, aside, error).await,
+    }
+}
+
+/// An error after the third step.
+fn stands(target: &Target, aside: Option<&DatasetName>, error: StoreError) -> StoreError {
+    let effect = match error.may_have() {
+        Effect::Unknown => Effect::Unknown,
+        _ => Effect::Partial,
+    };
+    let kept = aside.map_or(String::new(), |aside| format!(", what stood there is {aside}"));
+    let told = format!(
+        "what was restored is {} now{kept}; the same command again finishes it",
+        target.dataset
+    );
+    aside::and_hint(error, &told).effect(effect)
 }
 
 /// Nothing is staged: the request was settled before, or cut off after the rename.
@@ -177,7 +251,7 @@ async fn to_set_aside(
         }
         // A run that was cut off after it had set aside exactly that.
         (Condition::Absent, Replace::SetAside { guid }) => {
-            if find_aside(tool, cx, target, Some(guid)).await?.is_none() {
+            if aside::find(tool, cx, target, Some(guid)).await?.is_none() {
                 return Err(stale(format!(
                     "{}, which was to be set aside, is gone",
                     target.dataset
@@ -203,119 +277,18 @@ async fn to_set_aside(
     Ok(Some(live.clone()))
 }
 
-/// Something that was set aside for this target and has this guid, or any.
-async fn find_aside(
-    tool: &Tool,
-    cx: &Context,
-    target: &Target,
-    guid: Option<Guid>,
-) -> Result<Option<DatasetName>, StoreError> {
-    let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
-    let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
-    let found = kept.into_iter().zip(said).find(|(_, said)| match said {
-        super::parse::Said::Facts(facts) => guid.is_none_or(|guid| facts.guid == guid),
-        _ => false,
-    });
-    Ok(found.map(|(name, _)| name))
-}
-
-/// The first free name to set a target aside under in this run.
-pub(crate) async fn free_aside(
-    tool: &Tool,
-    cx: &Context,
-    target: &Target,
-) -> Result<DatasetName, StoreError> {
-    let mut nth = 1;
-    loop {
-        let name = names::aside(&target.dataset, &cx.run, nth)?;
-        if known(tool, cx, &name).await?.is_none() {
-            return Ok(name);
-        }
-        nth += 1;
-    }
-}
-
-/// Renames what stands at the target, looks again, and unmounts it.
-async fn set_aside(
-    tool: &Tool,
-    cx: &Context,
-    target: &Target,
-    live: &Facts,
-    replace: Replace,
-) -> Result<DatasetName, StoreError> {
-    let aside = free_aside(tool, cx, target).await?;
-    let what = format!("can't set {} aside as {aside}", target.dataset);
-    tool.change::<StoreKind>(
-        cx,
-        argv::rename(&target.dataset, &aside),
-        what,
-        Effect::StagingOnly,
-    )
-    .await?;
-    let result = match known(tool, cx, &aside).await? {
-        Some(found) if found.guid == live.guid => emptied(tool, cx, &aside, replace).await,
-        _ => Err(stale(format!("{} was replaced meanwhile", target.dataset))),
-    };
-    let Err(error) = result else { return Ok(aside) };
-    // It is mounted where it was; only its name changes back.
-    let what = format!("can't rename {aside} back to {}", target.dataset);
-    match tool
-        .change::<StoreKind>(cx, argv::rename(&aside, &target.dataset), what, Effect::Partial)
-        .await
-    {
-        Ok(_) => Err(error),
-        Err(worse) => Err(worse.hint(format!("its data is in {aside}; rename it back by hand"))),
-    }
-}
-
-/// Looks at what was renamed aside, still mounted; unmounts it and tells it not to mount by itself.
-async fn emptied(tool: &Tool, cx: &Context, aside: &DatasetName, replace: Replace) -> Result<(), StoreError> {
-    let mounted = mount_of(aside).await?;
-    if let Some(mount) = &mounted {
-        if replace == Replace::OnlyEmpty {
-            let (path, device) = (mount.point.clone(), mount.device);
-            let found = work::blocking("can't look at what was set aside", move || {
-                mounts::look(&path, Some(device))
-                    .map_err(|error| StoreError::io("can't look at what was set aside", &error))
-            })
-            .await?;
-            if found != Standing::EmptyDir {
-                return Err(stale("data has come to stand at the target; it is left alone"));
-            }
-        }
-        let what = format!("can't unmount {:?}", mount.point);
-        work::patiently(|| {
-            tool.change::<StoreKind>(cx, argv::unmount(aside), what.clone(), Effect::StagingOnly)
-        })
-        .await?;
-    }
-    let what = format!("can't keep {aside} from being mounted");
-    tool.change::<StoreKind>(
-        cx,
-        argv::set(aside, &[("canmount", "noauto")]),
-        what,
-        Effect::Partial,
-    )
-    .await?;
-    Ok(())
-}
-
-async fn mount_of(dataset: &DatasetName) -> Result<Option<Mount>, StoreError> {
-    let dataset = dataset.clone();
-    work::blocking("can't read what is mounted", move || {
-        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
-        Ok(mounts::of(&all, dataset.as_str()).cloned())
-    })
-    .await
-}
-
-/// What an earlier run has set aside and left mounted at the target's place: its name.
+/// What an earlier run has set aside for this target: exactly that, where the request says what.
 async fn earlier_aside(
     tool: &Tool,
     cx: &Context,
     target: &Target,
+    replace: Replace,
 ) -> Result<Option<DatasetName>, StoreError> {
-    find_aside(tool, cx, target, None).await
+    let guid = match replace {
+        Replace::OnlyEmpty => None,
+        Replace::SetAside { guid } => Some(guid),
+    };
+    aside::find(tool, cx, target, guid).await
 }
 
 /// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is
@@ -332,7 +305,7 @@ pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> R
         if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
             let aside = DatasetName::new(source)
                 .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
-            emptied(tool, cx, &aside, Replace::SetAside { guid: Guid(0) }).await?;
+            aside::emptied(tool, cx, &aside, Replace::SetAside { guid: Guid(0) }).await?;
         }
     }
     let (target, place) = (target.clone(), target.mountpoint.clone());
@@ -345,7 +318,8 @@ pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> R
     occupied.map_or(Ok(()), Err)
 }
 
-/// What comes after the rename: properties, mount, clone and origin turned round, marker, record.
+/// What comes after the rename: properties, mount, clone and origin turned round, marker, record. Its errors are of something
+/// that has been done in part.
 pub(crate) async fn complete(
     tool: &Tool,
     cx: &Context,
@@ -354,13 +328,27 @@ pub(crate) async fn complete(
     record: &StageRecord,
     marker: &Marker,
 ) -> Result<(), StoreError> {
-    let partial = |error: StoreError| error.effect(Effect::Partial);
+    let done = rest(tool, cx, target, facts, record, marker).await;
+    done.map_err(|error| match error.may_have() {
+        Effect::Unknown => error,
+        _ => error.effect(Effect::Partial),
+    })
+}
+
+async fn rest(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    facts: &Facts,
+    record: &StageRecord,
+    marker: &Marker,
+) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
     if mount_of(&target.dataset)
         .await?
         .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
     {
-        clear_place(tool, cx, target).await.map_err(partial)?;
+        clear_place(tool, cx, target).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);
@@ -372,7 +360,7 @@ pub(crate) async fn complete(
             let args = argv::set(&target.dataset, &[("canmount", "on")]);
             tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
         }
-        mount_live(tool, cx, target, wanted).await.map_err(partial)?;
+        mount_at(tool, cx, &target.dataset, &target.mountpoint, wanted == "legacy").await?;
     }
     if let Some(origin) = &facts.clone_of
         && names::is_aside(&target.dataset, origin)
@@ -383,51 +371,7 @@ pub(crate) async fn complete(
     }
     write_marker(tool, cx, target, facts.guid, marker).await?;
     let what = format!("can't take the staging record off {}", target.dataset);
-    tool.change::<StoreKind>(
-        cx,
-        argv::inherit(&target.dataset, argv::STAGE),
-        what,
-        Effect::Partial,
-    )
-    .await?;
+    let args = argv::inherit(&target.dataset, argv::STAGE);
+    tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
     Ok(())
-}
-
-async fn mount_live(tool: &Tool, cx: &Context, target: &Target, wanted: &str) -> Result<(), StoreError> {
-    if wanted != "legacy" {
-        let what = format!("can't mount {}", target.dataset);
-        let mounted = tool
-            .change::<StoreKind>(cx, argv::mount(&target.dataset), what, Effect::Partial)
-            .await;
-        let there = mount_of(&target.dataset).await?;
-        return match (mounted, there) {
-            (_, Some(mount)) if mount.point == inspect::real(&target.mountpoint) => Ok(()),
-            (Err(error), _) => Err(error),
-            (Ok(_), there) => Err(StoreError::new(
-                StoreKind::Io,
-                format!(
-                    "{} was mounted at {:?}, not at {:?}",
-                    target.dataset,
-                    there.map(|m| m.point),
-                    target.mountpoint
-                ),
-            )),
-        };
-    }
-    let (dataset, place) = (target.dataset.to_string(), target.mountpoint.clone());
-    work::blocking("can't mount", move || {
-        std::fs::create_dir_all(&place)
-            .and_then(|()| {
-                rustix::mount::mount(
-                    dataset.as_str(),
-                    &place,
-                    "zfs",
-                    rustix::mount::MountFlags::empty(),
-                    None,
-                )
-                .map_err(std::io::Error::from)
-            })
-            .map_err(|error| StoreError::io(format!("can't mount {dataset} at {place:?}"), &error))
-    })
-    .await
 }

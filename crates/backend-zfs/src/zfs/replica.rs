@@ -3,7 +3,10 @@
 //! The stream is received unmounted and resumably, without the properties that would make it mount, or fill the pool;
 //! send's output is receive's input, and nothing is copied through us. What arrived must have the point's guid. An
 //! interrupted stream goes on where it stopped, when the token is of the same snapshot; otherwise what arrived of it is
-//! thrown away: it is in staging, and of no use.
+//! thrown away: it is in staging, and of no use. A run that is killed leaves the two ends of its pipe behind; they end by
+//! themselves, for `zfs send` tells how far it is to nobody then, and until they have, the next run waits ([`STILL_ARRIVING`]).
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError, SourceKind};
@@ -22,7 +25,11 @@ use super::record::StageRecord;
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer::{self, Own};
-use super::{argv, engine, error, list, names, points, staging};
+use super::{argv, engine, error, list, names, points, space, staging, work};
+
+/// How often, and how long apart, it is looked whether what a killed run left running has ended. `zfs send` tells how far it is once
+/// a second, and dies of it when nobody listens any more.
+const STILL_ARRIVING: (u32, Duration) = (40, Duration::from_millis(500));
 
 /// Replicas in a second pool.
 #[derive(Debug, Clone)]
@@ -122,6 +129,20 @@ impl ReplicaSource {
         name: &DatasetName,
         original: &Listed,
     ) -> Result<u64, SourceError> {
+        let (tries, pause) = STILL_ARRIVING;
+        work::patiently_while(tries, pause, is_arriving, || {
+            self.fetch_once(cx, plan, name, original)
+        })
+        .await
+    }
+
+    async fn fetch_once(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        name: &DatasetName,
+        original: &Listed,
+    ) -> Result<u64, SourceError> {
         let here = &self.store.tool;
         match list::fact::<SourceKind>(here, cx, name).await? {
             Said::NotThere => {}
@@ -204,13 +225,33 @@ impl ReplicaSource {
             "can't bring the rest of {} into {name}",
             plan.request.point.locator
         );
-        error::piped(
-            self.there.send(cx, send, here, receive, stream).await,
-            what,
-            Effect::StagingOnly,
-        )?;
-        Ok(Some(decoded.bytes))
+        let sent = self.there.send(cx, send, here, receive, stream).await;
+        let said = |words: &str| match &sent {
+            Ok(output) => output
+                .stages
+                .iter()
+                .any(|stage| stage.stderr.text().contains(words)),
+            Err(_) => false,
+        };
+        let busy = said("partially-complete state") || said("is busy");
+        let broke_off = said("incomplete stream");
+        let Err(error) = error::piped::<SourceKind>(sent, what, Effect::StagingOnly) else {
+            return Ok(Some(decoded.bytes));
+        };
+        // More has arrived than the token tells, and not by this stream: somebody else was still receiving. `zfs` has odd words
+        // for it ("incompatible embedded data stream feature with encrypted receive").
+        let now = list::fact::<SourceKind>(here, cx, name).await?;
+        let moved = matches!(&now, Said::Facts(now) if now.resume_token.as_ref() != Some(token));
+        Err(match busy || (moved && !broke_off) {
+            true => error.with_kind(SourceKind::Busy),
+            false => error,
+        })
     }
+}
+
+/// Somebody else is receiving into it.
+fn is_arriving(error: &SourceError) -> bool {
+    error.kind() == SourceKind::Busy
 }
 
 /// A restore is told of as what it restores, and is never slowed down.
@@ -306,6 +347,13 @@ impl RestoreSource for ReplicaSource {
         transfer::carry_over::<SourceKind>(here, cx, &name, &copy.name, &has, &wanted)
             .await
             .map_err(staging_only)?;
+        let recorded = space::recorded::<SourceKind>(&self.there, cx, &original.dataset);
+        let wanted = self
+            .store
+            .declared_space(&target.dataset, recorded.await.map_err(staging_only)?);
+        let warnings = space::come_back::<SourceKind>(here, cx, &name, &wanted)
+            .await
+            .map_err(staging_only)?;
         let place = names::place(&self.store.places, "look", &target.dataset);
         let full = format!("{name}@{}", copy.name);
         let census = match points::census(full, place, point).await {
@@ -326,7 +374,7 @@ impl RestoreSource for ReplicaSource {
                 "ZFS checked every block that was sent".to_owned(),
                 format!("the snapshot that arrived has guid {}", original.guid),
             ],
-            warnings: Vec::new(),
+            warnings,
         })
     }
 }

@@ -37,7 +37,7 @@ use super::parse::{Line, What};
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer;
-use super::{argv, error, list, names, snapshots, staging};
+use super::{argv, error, list, names, snapshots, space, staging};
 use hold::{Held, Named};
 
 /// Sends to a second pool.
@@ -432,8 +432,14 @@ impl NativeReplicator {
             left = &left[done + 1..];
         }
         let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
-        let mut own = vec![("canmount", "noauto"), ("readonly", "on")];
+        let settings = space::write(&here.space);
+        let mut own = vec![
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            (argv::SETTINGS, settings.as_str()),
+        ];
         own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        own.extend(space::none(&here.space));
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };

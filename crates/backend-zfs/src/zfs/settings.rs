@@ -1,14 +1,15 @@
 //! What is set on a dataset itself, so that a clone of it can have the same: a clone inherits from the dataset it stands below,
 //! not from its origin, and would lose recordsize, quota or acltype without a word.
 //!
-//! Left out is what reseed sets itself, what can't be given to a clone (encryption, what is fixed when a filesystem is made),
-//! and reservations: for a while both would have them, which a pool may have no room for.
+//! Left out is what reseed sets itself, and what can't be given to a clone (encryption, what is fixed when a filesystem is
+//! made). Reservations come afterwards ([`space`]): for a while both have them, which a pool may have no room for.
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, Error};
 use reseed_core::names::DatasetName;
 
 use super::error::FromFault;
+use super::space::{self, Wanted};
 use super::tool::Tool;
 use super::{argv, error};
 
@@ -16,8 +17,6 @@ use super::{argv, error};
 const LEFT_OUT: &[&str] = &[
     "mountpoint",
     "canmount",
-    "reservation",
-    "refreservation",
     "volsize",
     "encryption",
     "keyformat",
@@ -30,12 +29,21 @@ const LEFT_OUT: &[&str] = &[
     "mlslabel",
 ];
 
-/// Names and values of what is set on the dataset, and not inherited.
+/// What is set on a dataset, and not inherited.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// What a clone can be made with: names and values.
+    pub(crate) set: Vec<(String, String)>,
+    /// Its reservations.
+    pub(crate) reserved: Wanted,
+}
+
+/// What is set on the dataset.
 pub(crate) async fn own<K: FromFault>(
     tool: &Tool,
     cx: &Context,
     dataset: &DatasetName,
-) -> Result<Vec<(String, String)>, Error<K>> {
+) -> Result<Own, Error<K>> {
     let what = format!("can't read what is set on {dataset}");
     let output = error::succeeded::<K>(tool.ask(cx, argv::get_own(dataset)).await, &*what, Effect::None)?;
     let text = output
@@ -45,15 +53,24 @@ pub(crate) async fn own<K: FromFault>(
 }
 
 /// A value with a newline in it makes lines that are none; it stays behind.
-fn chosen(text: &str, dataset: &DatasetName) -> Vec<(String, String)> {
-    let line = |line: &str| {
-        let (name, rest) = line.split_once('\t')?;
-        let (property, rest) = rest.split_once('\t')?;
-        let (value, _source) = rest.rsplit_once('\t')?;
-        let ours = property.starts_with("reseed:") || LEFT_OUT.contains(&property);
-        (name == dataset.as_str() && !ours).then(|| (property.to_owned(), value.to_owned()))
-    };
-    text.lines().filter_map(line).collect()
+fn chosen(text: &str, dataset: &DatasetName) -> Own {
+    let mut own = Own::default();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, '\t');
+        let (Some(name), Some(property), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let Some((value, _source)) = rest.rsplit_once('\t').filter(|_| name == dataset.as_str()) else {
+            continue;
+        };
+        let known = space::PROPERTIES.into_iter().find(|known| *known == property);
+        if let Some(known) = known.filter(|known| known.contains("reservation")) {
+            own.reserved.insert(known, value.to_owned());
+        } else if !property.starts_with("reseed:") && !LEFT_OUT.contains(&property) {
+            own.set.push((property.to_owned(), value.to_owned()));
+        }
+    }
+    own
 }
 
 #[cfg(test)]
@@ -68,9 +85,11 @@ mod tests {
         let found = chosen(text, &ds("tank/a"));
         let expected = [("recordsize", "16384"), ("x:y", "a b")];
         assert_eq!(
-            found,
+            found.set,
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
-        assert_eq!(chosen("tank/a\tx:y\tone\ntwo\tlocal\n", &ds("tank/a")), []);
+        assert_eq!(found.reserved, Wanted::from([("reservation", "5".to_owned())]));
+        let odd = chosen("tank/a\tx:y\tone\ntwo\tlocal\n", &ds("tank/a"));
+        assert_eq!(odd, Own::default());
     }
 }

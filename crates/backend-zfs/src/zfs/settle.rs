@@ -148,7 +148,10 @@ async fn quarantine(
     let args = argv::set(&name, &[(argv::STAGE, &text)]);
     tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
         .await?;
-    let kept = finish_quarantine(tool, cx, places, target, &name, &record).await?;
+    // It is marked: whatever fails now, the next `stage` goes on with it.
+    let kept = finish_quarantine(tool, cx, places, target, &name, &record)
+        .await
+        .map_err(|error| error.effect(Effect::StagingOnly))?;
     Ok(Settled {
         quarantined: Some(kept.to_string()),
         ..Settled::default()
@@ -258,7 +261,7 @@ async fn start_empty(
 ) -> Result<Settled, StoreError> {
     match standing(tool, cx, target).await? {
         Condition::Empty => {}
-        Condition::Absent => create_empty(tool, cx, target).await?,
+        Condition::Absent => return created_empty(tool, cx, target, marker).await,
         condition => {
             let facts = known(tool, cx, &target.dataset).await?;
             if condition == Condition::Populated
@@ -273,6 +276,23 @@ async fn start_empty(
         return Err(stale(format!("{} went away", target.dataset)));
     };
     write_marker(tool, &calm(cx), target, facts.guid, marker).await
+}
+
+/// Starts empty where nothing is. From where the dataset is made on, something has changed.
+async fn created_empty(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    marker: &Marker,
+) -> Result<Settled, StoreError> {
+    create_empty(tool, cx, target).await?;
+    let partial = |error: StoreError| error.effect(Effect::Partial);
+    let Some(facts) = known(tool, cx, &target.dataset).await.map_err(partial)? else {
+        return Err(partial(stale(format!("{} went away", target.dataset))));
+    };
+    write_marker(tool, &calm(cx), target, facts.guid, marker)
+        .await
+        .map_err(partial)
 }
 
 /// Makes the target's dataset, mounted at its place in the same step.
@@ -303,7 +323,8 @@ async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), 
     let place = target.mountpoint.clone();
     let dataset = target.dataset.clone();
     work::blocking("can't read what is mounted", move || {
-        let there = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        let there = mounts::now()
+            .map_err(|error| StoreError::io("can't read what is mounted", &error).effect(Effect::Partial))?;
         match mounts::at(&there, &inspect::real(&place)) {
             Some(mount) if mount.is_dataset(dataset.as_str()) => Ok(()),
             _ => Err(StoreError::new(

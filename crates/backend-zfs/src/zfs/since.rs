@@ -8,7 +8,7 @@ use reseed_core::store::Since;
 
 use super::parse::{BadOutput, text};
 use super::tool::{Tool, not_understood};
-use super::{argv, error, list, promote};
+use super::{argv, aside, error, list};
 
 /// Tells it of one of a target's own snapshots.
 pub(crate) async fn since(
@@ -37,7 +37,7 @@ pub(crate) async fn since(
         .map_err(|error| error.into_error(&*what, Effect::None))?;
     Ok(Since {
         written: Some(written(stdout).map_err(|bad| not_understood(what, bad))?),
-        kept_as: promote::free_aside(tool, cx, target).await?.to_string(),
+        kept_as: aside::free_name(tool, cx, target).await?.to_string(),
     })
 }
 

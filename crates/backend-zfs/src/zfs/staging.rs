@@ -134,7 +134,7 @@ async fn restore(
     staging.state = work::blocking(&what.clone(), move || match mounts::look(&path, None) {
         Ok(Standing::EmptyDir) => Ok(StageState::Fresh),
         Ok(_) => Ok(StageState::Partial),
-        Err(error) => Err(StoreError::io(what, &error)),
+        Err(error) => Err(StoreError::io(what, &error).effect(Effect::StagingOnly)),
     })
     .await?;
     Ok(staging)
@@ -190,6 +190,7 @@ pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetNam
     }
     above.reverse();
     let said = list::facts::<StoreKind>(tool, cx, &above).await?;
+    let mut made = false;
     for (name, said) in above.iter().zip(said) {
         match said {
             Said::Facts(_) => {}
@@ -199,12 +200,20 @@ pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetNam
                 match tool.change::<StoreKind>(cx, args, what, Effect::Partial).await {
                     // Another dataset of the same run needs it too, and was quicker.
                     Err(error) if error.kind() == StoreKind::AlreadyExists => {}
-                    made => drop(made?),
+                    done => {
+                        done?;
+                        made = true;
+                    }
                 }
             }
             Said::Unclear(why) => {
                 let what = format!("whether {name} is there can't be told");
-                return Err(StoreError::new(StoreKind::Io, what).said(why));
+                let error = StoreError::new(StoreKind::Io, what).said(why);
+                return Err(if made {
+                    error.effect(Effect::Partial)
+                } else {
+                    error
+                });
             }
         }
     }

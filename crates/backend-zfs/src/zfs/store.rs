@@ -1,12 +1,13 @@
 //! [`NativeStore`]: the [`SnapshotStore`] over ZFS. What it does is in the modules beside this one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::exec::Runner;
-use reseed_core::names::{HoldTag, SourceName};
+use reseed_core::names::{DatasetName, HoldTag, SourceName};
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
     CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, Since, StageRequest, Staging, StoreCaps,
@@ -14,6 +15,7 @@ use reseed_core::store::{
 use reseed_core::{Context, SnapshotStore};
 
 use super::location::Location;
+use super::space::{self, Wanted};
 use super::tool::{Tool, not_cancelled};
 use super::version::{Installed, LEAST};
 use super::{inspect, prune, settle, since, snapshots, staging};
@@ -27,6 +29,7 @@ pub struct NativeStore {
     name: SourceName,
     pub(crate) tool: Tool,
     pub(crate) places: PathBuf,
+    declared: Arc<BTreeMap<DatasetName, BTreeMap<String, String>>>,
 }
 
 impl NativeStore {
@@ -38,7 +41,28 @@ impl NativeStore {
             name,
             tool: Tool::new(runner, Location::Local),
             places: places.into(),
+            declared: Arc::default(),
         }
+    }
+
+    /// What is declared of datasets: their ZFS properties. Quotas and reservations among them stand above those that a dataset had
+    /// when it comes back; the rest is for [`Layout`](crate::datasets::Layout) to set.
+    #[must_use]
+    pub fn declared(mut self, datasets: BTreeMap<DatasetName, BTreeMap<String, String>>) -> Self {
+        self.declared = Arc::new(datasets);
+        self
+    }
+
+    /// The quotas and reservations that a dataset comes back with: what is declared of it, or else what it had.
+    pub(crate) fn declared_space(&self, dataset: &DatasetName, mut had: Wanted) -> Wanted {
+        if let Some(declared) = self.declared.get(dataset) {
+            for property in space::PROPERTIES {
+                if let Some(value) = declared.get(property) {
+                    had.insert(property, value.clone());
+                }
+            }
+        }
+        had
     }
 
     /// Has libzfs_core take what it takes better than a process: snapshots of several datasets, removing snapshots of

@@ -45,7 +45,23 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tries again for two seconds while something is in use. A child of ours that was forked on another thread holds our open
 /// directories until it has become its own program, and a mount with them.
-pub(crate) async fn patiently<T, K, F, Fut>(mut attempt: F) -> Result<T, Error<K>>
+pub(crate) async fn patiently<T, K, F, Fut>(attempt: F) -> Result<T, Error<K>>
+where
+    K: Kind,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, Error<K>>>,
+{
+    let busy = |error: &Error<K>| error.kind() == K::from_common(Common::Busy);
+    patiently_while(BUSY_TRIES, BUSY_PAUSE, busy, attempt).await
+}
+
+/// Tries so often, so long apart, as long as its error passes.
+pub(crate) async fn patiently_while<T, K, F, Fut>(
+    tries: u32,
+    pause: Duration,
+    passes: impl Fn(&Error<K>) -> bool,
+    mut attempt: F,
+) -> Result<T, Error<K>>
 where
     K: Kind,
     F: FnMut() -> Fut,
@@ -53,9 +69,9 @@ where
 {
     // The kernel lives in real time, whatever clock the caller has.
     let clock = SystemClock::new();
-    for _ in 1..BUSY_TRIES {
+    for _ in 1..tries {
         match attempt().await {
-            Err(error) if error.kind() == K::from_common(Common::Busy) => clock.sleep(BUSY_PAUSE).await,
+            Err(error) if passes(&error) => clock.sleep(pause).await,
             result => return result,
         }
     }

@@ -229,13 +229,12 @@ impl Chain {
     }
 
     pub(crate) fn source(&self, back: usize) -> ReplicaSource {
+        self.source_of(back, &self.pool.store)
+    }
+
+    pub(crate) fn source_of(&self, back: usize, store: &NativeStore) -> ReplicaSource {
         let called = ["second", "third"][back];
-        ReplicaSource::new(
-            name(called),
-            &self.pool.store,
-            Location::Local,
-            self.mapping(back),
-        )
+        ReplicaSource::new(name(called), store, Location::Local, self.mapping(back))
     }
 
     pub(crate) fn replicator(&self, back: usize, store: &NativeStore) -> NativeReplicator {

@@ -27,17 +27,25 @@ mod vm_cost;
 mod vm_crash;
 #[path = "delegation.rs"]
 mod vm_delegation;
+#[path = "failing.rs"]
+mod vm_failing;
 #[path = "follow.rs"]
 mod vm_follow;
 #[path = "keep.rs"]
 mod vm_keep;
+#[path = "killed.rs"]
+mod vm_killed;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
+#[path = "odd.rs"]
+mod vm_odd;
 #[path = "origin.rs"]
 mod vm_origin;
 #[path = "prune.rs"]
 mod vm_prune;
+#[path = "space.rs"]
+mod vm_space;
 #[path = "ssh.rs"]
 mod vm_ssh;
 #[path = "survive_chain.rs"]

@@ -32,6 +32,28 @@ fn vm_a_dataset_comes_back_from_its_own_snapshot_and_from_the_replica() {
 }
 
 #[test]
+fn vm_a_killed_restore_goes_on_from_the_same_source() {
+    let lab = ZfsLab::new().started();
+    // Enough for a stream to be cut in the middle of it.
+    let (mut state, mut noise) = (7_u64, Vec::new());
+    while noise.len() < 60_000_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        noise.extend_from_slice(&state.to_be_bytes());
+    }
+    fs::write(lab.live().join("big"), &noise).unwrap();
+    for command in ["snapshot", "replicate"] {
+        lab.run(&[command, "app"]).expect(0);
+    }
+    lab.lose_dataset();
+    let killed = lab.run(&["preseed", "app", "--crash-after", "1"]);
+    assert_eq!(killed.code, None, "{killed:?}");
+    assert!(!lab.live().join("file").exists());
+    assert_eq!(lab.preseed(0), from("back"));
+    lab.assert_whole();
+    assert!(fs::read(lab.live().join("big")).unwrap() == noise);
+}
+
+#[test]
 fn vm_without_the_replica_it_comes_back_from_the_repository_and_replication_begins_anew() {
     let lab = ZfsLab::with_repository().protected();
     lab.run(&["backup", "app"]).expect(0);

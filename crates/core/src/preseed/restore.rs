@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
-use crate::store::Condition;
+use crate::store::{Condition, Inspection};
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
 
 /// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
@@ -169,7 +169,10 @@ impl Walk<'_> {
         self.recheck(slots).await?;
         let mut begun = false;
         for ((slot, point), verified) in slots.iter_mut().zip(&candidate.points).zip(verified) {
-            let settled = self.promote(slot, point, begun).await?;
+            let settled = match self.promote(slot, point, begun).await {
+                Ok(settled) => settled,
+                Err(failure) => self.stands(slot, point, failure).await?,
+            };
             begun = true;
             if let Some(aside) = &settled.set_aside {
                 self.step(
@@ -401,6 +404,57 @@ impl Walk<'_> {
             format!("{} to its state of {}", slot.target.dataset, point.taken_at),
         );
         Ok(settled)
+    }
+
+    /// A promotion that failed after the data stood at its place (S12), say at the marker, has done what it was for: a service
+    /// that is kept from starting by that is no better off. What is missing is told, and the next run does it.
+    async fn stands(
+        &mut self,
+        slot: &mut Slot,
+        point: &RecoveryPoint,
+        failure: Failure,
+    ) -> Result<Settled, Failure> {
+        if !matches!(failure.error.effect, Effect::Partial | Effect::Unknown) {
+            return Err(failure);
+        }
+        let store = &self.service.store;
+        let ask = std::slice::from_ref(&slot.target);
+        let limit = self.left_to_end();
+        let looked = self
+            .engine
+            .within(self.cx, limit, "looking at what stands there", |cx| async move {
+                store.inspect(&cx, ask).await
+            })
+            .await;
+        let this = |found: &Inspection| {
+            let staged = found.leftover.as_ref().is_some_and(|leftover| {
+                leftover.promoted && leftover.source == point.source && leftover.point.id == point.id
+            });
+            let marked = found.marker.as_ref().is_some_and(|marker| {
+                let state = &self.restored_marker(point).state;
+                marker.run == self.cx.run && marker.state == *state
+            });
+            found.condition == Condition::Populated && (staged || marked)
+        };
+        let found = looked.ok().and_then(|found| found.into_iter().next());
+        let stands = found.filter(this);
+        let Some(found) = stands else { return Err(failure) };
+        slot.staged = None;
+        let more = failure.error.hint.as_ref();
+        let message = format!(
+            "{} is back and live; what comes after that failed: {}{}",
+            slot.target.dataset,
+            failure.error,
+            more.map_or(String::new(), |hint| format!(" ({hint})"))
+        );
+        self.warn(
+            message,
+            Some("the next `reseed preseed` does the rest".to_owned()),
+        );
+        Ok(Settled {
+            guid: found.guid,
+            ..Settled::default()
+        })
     }
 
     pub(super) async fn settle(&self, request: &Settle, what: &str) -> Result<Settled, StoreError> {

@@ -1,4 +1,5 @@
 use super::super::argv::tests::{ds, snap};
+use super::super::versions::{NONCE, again, ended, spaced};
 use super::*;
 
 /// Recorded from OpenZFS 2.3.2 on Debian 12.
@@ -15,7 +16,7 @@ fn wanted() -> Vec<DatasetName> {
 
 #[test]
 fn recorded_facts_are_read() {
-    let all = facts(&wanted(), GET_2_3, GET_2_3_ERR).unwrap();
+    let all = facts(&wanted(), NONCE, &ended(GET_2_3), GET_2_3_ERR).unwrap();
     let [Said::Facts(a), Said::NotThere, Said::Facts(b), Said::NotThere] = &all[..] else {
         panic!("{all:?}");
     };
@@ -33,7 +34,7 @@ fn recorded_facts_are_read() {
 
 #[test]
 fn recorded_snapshots_are_read() {
-    let all = snapshots(LIST_2_3).unwrap();
+    let all = snapshots(&again(LIST_2_3)).unwrap().unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!((&all[0].dataset, &all[0].name), (&ds("tank/svc/a"), &snap("one")));
     assert_eq!(all[0].guid, Guid(16_671_633_086_552_951_368));
@@ -57,8 +58,9 @@ fn recorded_holds_are_read() {
 
 #[test]
 fn a_cut_answer_is_never_a_shorter_one() {
-    for cut in 1..GET_2_3.len() {
-        match facts(&wanted(), &GET_2_3[..cut], GET_2_3_ERR) {
+    let (get, list) = (ended(GET_2_3), again(LIST_2_3));
+    for cut in 1..get.len() {
+        match facts(&wanted(), NONCE, &get[..cut], GET_2_3_ERR) {
             Err(_) => {}
             Ok(all) => {
                 let whole = all.iter().filter(|said| matches!(said, Said::Facts(_))).count();
@@ -69,28 +71,31 @@ fn a_cut_answer_is_never_a_shorter_one() {
             }
         }
     }
-    for cut in 1..LIST_2_3.len() {
-        let whole_lines = LIST_2_3[cut - 1] == b'\n';
-        assert_eq!(snapshots(&LIST_2_3[..cut]).is_ok(), whole_lines, "{cut}");
+    for cut in 1..list.len() {
+        let whole_lines = list[cut - 1] == b'\n';
+        assert_eq!(snapshots(&list[..cut]).is_ok(), whole_lines, "{cut}");
     }
 }
 
 #[test]
 fn what_nobody_spoke_of_is_unclear_and_not_missing() {
     assert!(matches!(
-        facts(&[ds("tank/x")], b"", "").unwrap()[0],
+        facts(&[ds("tank/x")], NONCE, b"", "").unwrap()[0],
         Said::Unclear(_)
     ));
     let denied = "cannot open 'tank/x': permission denied\n";
     assert!(matches!(
-        facts(&[ds("tank/x")], b"", denied).unwrap()[0],
+        facts(&[ds("tank/x")], NONCE, b"", denied).unwrap()[0],
         Said::Unclear(_)
     ));
     let gone = "cannot open 'tank/x': dataset does not exist\n";
-    assert_eq!(facts(&[ds("tank/x")], b"", gone).unwrap()[0], Said::NotThere);
+    assert_eq!(
+        facts(&[ds("tank/x")], NONCE, b"", gone).unwrap()[0],
+        Said::NotThere
+    );
     // About another dataset whose name begins alike.
     assert!(matches!(
-        facts(&[ds("tank/x1")], b"", gone).unwrap()[0],
+        facts(&[ds("tank/x1")], NONCE, b"", gone).unwrap()[0],
         Said::Unclear(_)
     ));
 }
@@ -99,22 +104,29 @@ fn answer(marker: &str) -> String {
     format!(
         "tank/x\ttype\tfilesystem\t-\ntank/x\tguid\t7\t-\ntank/x\tmountpoint\t/x\tlocal\n\
          tank/x\tcanmount\ton\tdefault\ntank/x\torigin\t-\t-\ntank/x\treceive_resume_token\t-\t-\n\
-         tank/x\treseed:marker\t{marker}\tlocal\ntank/x\treseed:stage\t-\t-\n"
+         tank/x\treseed:marker\t{marker}\tlocal\ntank/x\treseed:stage\t-\t-\ntank/x\t{}\t-\t-\n",
+        rows::end(NONCE)
     )
 }
 
 #[test]
 fn hostile_values_spoil_only_their_own_dataset() {
+    let other = answer("m").replace("tank/x", "tank/y");
     let read = |marker: &str| {
-        facts(&[ds("tank/x")], answer(marker).as_bytes(), "")
-            .unwrap()
-            .remove(0)
+        let text = format!("{}{other}", answer(marker));
+        let mut all = facts(&[ds("tank/x"), ds("tank/y")], NONCE, text.as_bytes(), "").unwrap();
+        let Said::Facts(other) = all.pop().unwrap() else {
+            panic!("{marker:?} spoils another dataset")
+        };
+        assert_eq!((other.guid, other.marker.as_deref()), (Guid(7), Some("m")));
+        all.remove(0)
     };
     for odd in [
         "a\tb",
         "a\nb",
         "a\n\nb\t\tc",
         "tank/y\tguid\t9",
+        "x\tlocal\ntank/y\tguid\t9\t-",
         "\"\\u0000\"",
         "größe",
     ] {
@@ -142,13 +154,13 @@ fn hostile_values_spoil_only_their_own_dataset() {
 fn garbled_answers_are_errors() {
     let guidless = answer("m").replace("\t7\t", "\t-7\t");
     assert!(matches!(
-        facts(&[ds("tank/x")], guidless.as_bytes(), "").unwrap()[0],
+        facts(&[ds("tank/x")], NONCE, guidless.as_bytes(), "").unwrap()[0],
         Said::Unclear(_)
     ));
-    assert!(facts(&[ds("tank/x")], b"usage:\n", "").is_err());
-    assert!(facts(&[ds("tank/x")], b"\xff\xfe\n", "").is_err());
-    let line = "tank/a@s\t1\t2\t3\t0\t5\t-\t-\t-\n";
-    assert!(snapshots(line.as_bytes()).is_ok());
+    assert!(facts(&[ds("tank/x")], NONCE, b"usage:\n", "").is_err());
+    assert!(facts(&[ds("tank/x")], NONCE, b"\xff\xfe\n", "").is_err());
+    let line = "tank/a@s\t1\t2\t3\t0\t5\t-\t-\t-\ttank/a@s\n";
+    assert!(snapshots(line.as_bytes()).unwrap().is_some());
     for (from, to) in [
         ("\t1\t", "\tx\t"),
         ("@s", "s"),
@@ -157,11 +169,13 @@ fn garbled_answers_are_errors() {
         ("\t3\t", "\t99999999999999999\t"),
     ] {
         assert!(
-            snapshots(line.replacen(from, to, 1).as_bytes()).is_err(),
+            snapshots(line.replace(from, to).as_bytes()).is_err(),
             "{from:?} {to:?}"
         );
     }
-    assert!(snapshots(b"tank/a@s\t1\t2\t3\t0\t5\t-\t-\n").is_err());
+    // Odd, so it is asked again.
+    assert_eq!(snapshots(&line.as_bytes()[2..]).unwrap(), None);
+    assert!(snapshots_apart(line.as_bytes(), NONCE).is_err());
     assert!(holds(b"tank/a@s\n").is_err());
     assert!(pools(b"tank\n").is_err());
     assert_eq!(
@@ -177,7 +191,8 @@ fn lineages_are_read_and_cut_ones_refused() {
         back/r/a@one\t18446744073709551615\t14\t100\t25\toff\t-\t2026-11-22T20:33:00Z\t-\t-\t0\tnas:tank/a\n\
         back/r/a@two\t9\t15\t101\t0\taes-256-gcm\t-\t-\ton\td\t2\tnas:tank/a\n\
         back/r/a#reseed:second:9\t9\t15\t101\t-\t-\t-\t-\t-\t-\t-\t-\n";
-    let all = lineages(lines.as_bytes()).unwrap();
+    let lines = again(&spaced(lines.as_bytes()));
+    let all = lineages(&lines).unwrap().unwrap();
     let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
     let expected = [
         What::Dataset,
@@ -198,11 +213,7 @@ fn lineages_are_read_and_cut_ones_refused() {
         (Some("nas:tank/a"), &None)
     );
     for cut in 1..lines.len() {
-        assert_eq!(
-            lineages(&lines.as_bytes()[..cut]).is_ok(),
-            lines.as_bytes()[cut - 1] == b'\n',
-            "{cut}"
-        );
+        assert_eq!(lineages(&lines[..cut]).is_ok(), lines[cut - 1] == b'\n', "{cut}");
     }
 }
 
@@ -218,4 +229,47 @@ fn an_odd_value_spoils_its_own_dataset_only() {
     for bad in ["x\n", "back/a\tx", "back/a\tx\nback/b\ty\nback/a\tz\n"] {
         assert!(origins(bad.as_bytes()).is_err(), "{bad:?}");
     }
+}
+
+/// As `zfs get` tells it: a snapshot whose time has a newline in it, one whose digest is no text, and one that is as it should be.
+#[test]
+fn an_odd_property_costs_what_it_is_on_this_one_fact() {
+    let block = |name: &str, taken: &[u8], digest: &[u8]| {
+        let fixed =
+            format!("{name}\tguid\t1\n{name}\tcreatetxg\t2\n{name}\tcreation\t3\n{name}\tuserrefs\t0\n");
+        let more = format!("{name}\treferenced\t5\n{name}\treseed:taken\t");
+        let next = format!("\n{name}\treseed:unseeded\ton\n{name}\treseed:digest\t");
+        let last = format!("\n{name}\t{}\t-\n", rows::end(NONCE));
+        [
+            fixed.as_bytes(),
+            more.as_bytes(),
+            taken,
+            next.as_bytes(),
+            digest,
+            last.as_bytes(),
+        ]
+        .concat()
+    };
+    let forged = block("tank/b@fake", b"-", b"-");
+    let text = [
+        block("tank/a@one", b"x\ny\tz", b"d"),
+        block("tank/a@two", b"-", &[b"x\n".as_slice(), &forged[..40]].concat()),
+        block("tank/a@three", b"2026\r", b"\xff\xfe"),
+    ]
+    .concat();
+    let (found, odd) = snapshots_apart(&text, NONCE).unwrap();
+    let names: Vec<_> = found.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["one", "two", "three"]);
+    assert!(found.iter().all(|one| one.unseeded && one.guid == Guid(1)));
+    assert_eq!(
+        (found[0].taken.as_deref(), found[0].digest.as_deref()),
+        (None, Some("d"))
+    );
+    assert_eq!(
+        (found[1].taken.as_deref(), found[1].digest.as_deref()),
+        (None, None)
+    );
+    assert_eq!(found[2].taken.as_deref(), Some("2026\r"));
+    let expected = [("tank/a@one", "reseed:taken"), ("tank/a@two", "reseed:digest")];
+    assert_eq!(odd, expected.map(|(name, property)| (name.to_owned(), property)));
 }

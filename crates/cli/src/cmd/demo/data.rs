@@ -14,15 +14,15 @@ const SMALL_FILES: u32 = 2_000;
 const LARGE_FILES: u32 = 3;
 const LARGE_BYTES: usize = 24 << 20;
 
-/// Fills a new directory.
-pub(super) fn make(root: &Path) -> Result<(), OpError> {
+/// Fills a new directory, with so many times less than all of it.
+pub(super) fn make(root: &Path, less: u32) -> Result<(), OpError> {
     let io = |error: io::Error| {
         OpError::io(
             format!("can't make the demo's data in {}", root.display()),
             &error,
         )
     };
-    files(root).map_err(io)?;
+    files(root, less).map_err(io)?;
     database(&root.join("library.db")).map_err(|error| {
         OpError::new(
             reseed_core::error::OpKind::Failed,
@@ -31,10 +31,10 @@ pub(super) fn make(root: &Path) -> Result<(), OpError> {
     })
 }
 
-fn files(root: &Path) -> io::Result<()> {
+fn files(root: &Path, less: u32) -> io::Result<()> {
     fs::create_dir_all(root)?;
     let random = SplitMix::seeded(42);
-    for n in 0..SMALL_FILES {
+    for n in 0..SMALL_FILES / less {
         let dir = root.join(format!("albums/{:02}", n % 40));
         if n < 40 {
             fs::create_dir_all(&dir)?;
@@ -43,7 +43,10 @@ fn files(root: &Path) -> io::Result<()> {
         fs::write(dir.join(format!("{n:04}.json")), noise(&random, size))?;
     }
     for n in 0..LARGE_FILES {
-        fs::write(root.join(format!("video-{n}.mkv")), noise(&random, LARGE_BYTES))?;
+        fs::write(
+            root.join(format!("video-{n}.mkv")),
+            noise(&random, LARGE_BYTES / usize::try_from(less).unwrap_or(1)),
+        )?;
     }
     let odd = root.join("odd names");
     fs::create_dir(&odd)?;
@@ -63,7 +66,7 @@ fn files(root: &Path) -> io::Result<()> {
     fs::create_dir(root.join("empty"))?;
     fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o700))?;
     let mut sparse = fs::File::create(root.join("sparse.img"))?;
-    sparse.seek(SeekFrom::Start(32 << 20))?;
+    sparse.seek(SeekFrom::Start((32 << 20) / u64::from(less)))?;
     sparse.write_all(b"end")?;
     sparse.sync_all()
 }

@@ -36,7 +36,7 @@ struct Scenario {
     /// Whether it went as it should.
     #[serde(skip)]
     as_expected: bool,
-    #[serde(skip)]
+    /// What was done to it, and what the restore said.
     story: String,
 }
 
@@ -75,7 +75,7 @@ async fn walk(args: &DemoArgs, ui: Ui, cancel: CancellationToken) -> Result<Answ
     };
     say(&format!("lab: {}", lab.dir.display()));
     say("making a service's data: a SQLite database, 2,000 small files, large ones, links and odd names ...");
-    data::make(&lab.live())?;
+    data::make(&lab.live(), if args.small { 10 } else { 1 })?;
     say("protecting it: snapshot, replica, off-site backup ...");
     lab.protect().await?;
 

@@ -29,10 +29,17 @@ pub(super) async fn run(ui: Ui, cancel: &CancellationToken) -> Result<Answer, Op
         .arg(program)
         .args(["demo", "--zfs"])
         .cwd(root);
+    // What cargo, and what the set-up downloads with, go by; a command of ours gets nothing of that by itself.
+    for (name, value) in std::env::vars_os().filter(|(name, _)| is_builders(&name.to_string_lossy())) {
+        command = command.env(name, value);
+    }
     if ui.json {
         command = command.arg("--json");
     } else {
-        crate::complain("booting a machine with OpenZFS, and the demo in it; this takes some minutes ...");
+        crate::complain(
+            "booting a machine with OpenZFS, and the demo in it; this takes some minutes, more the first time, when Debian's \
+             packages for it are installed ...",
+        );
     }
     let output = SystemRunner::new().run(&command, cancel).await.map_err(|error| {
         error.into_error::<OpKind>("can't run the demo in a virtual machine", Effect::None)
@@ -46,4 +53,13 @@ pub(super) async fn run(ui: Ui, cancel: &CancellationToken) -> Result<Answer, Op
         OpError::new(OpKind::Failed, "the demo failed in the virtual machine")
             .said(format!("{text}\n{}", output.stderr.text()).trim()),
     )
+}
+
+/// Whether a variable tells cargo, rustc or apt where and how to work.
+fn is_builders(name: &str) -> bool {
+    let begins = ["CARGO_", "RUSTUP_", "RUSTC", "RUSTFLAGS", "RESEED_"];
+    let proxies = ["http_proxy", "https_proxy", "no_proxy"];
+    begins.iter().any(|begin| name.starts_with(begin))
+        || proxies.contains(&name.to_lowercase().as_str())
+        || matches!(name, "CI" | "DEBIAN_FRONTEND")
 }

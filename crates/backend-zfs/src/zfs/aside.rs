@@ -1,0 +1,277 @@
+//! What stands at a target on its way aside, and back (S11, S13): the renames of live data.
+//!
+//! Promises that whoever can't go on leaves it as it was: under its name, mounted where it was. Where that can't be had either,
+//! the error says under which name the data is now, and with which commands it comes back. What happened is never taken from
+//! a command's exit but looked up: one that failed may have done its work.
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::names::{DatasetName, Guid};
+use reseed_core::point::Target;
+use reseed_core::store::Replace;
+
+use super::mounts::{self, Mount, Standing};
+use super::parse::{Facts, Said};
+use super::settle::{known, stale};
+use super::tool::Tool;
+use super::{argv, inspect, list, names, work};
+
+/// What was set aside, and how it stood.
+#[derive(Debug, Clone)]
+pub(crate) struct Aside {
+    pub(crate) name: DatasetName,
+    guid: Guid,
+    canmount: String,
+    /// Where it was mounted, and whether `zfs mount` does that.
+    mounted: Option<Mount>,
+    legacy: bool,
+}
+
+/// Something that was set aside for this target and has this guid, or any.
+pub(crate) async fn find(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    guid: Option<Guid>,
+) -> Result<Option<DatasetName>, StoreError> {
+    let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
+    let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
+    let found = kept.into_iter().zip(said).find(|(_, said)| match said {
+        Said::Facts(facts) => guid.is_none_or(|guid| facts.guid == guid),
+        _ => false,
+    });
+    Ok(found.map(|(name, _)| name))
+}
+
+/// The first free name to set a target aside under in this run.
+pub(crate) async fn free_name(tool: &Tool, cx: &Context, target: &Target) -> Result<DatasetName, StoreError> {
+    let mut nth = 1;
+    loop {
+        let name = names::aside(&target.dataset, &cx.run, nth)?;
+        if known(tool, cx, &name).await?.is_none() {
+            return Ok(name);
+        }
+        nth += 1;
+    }
+}
+
+/// Renames what stands at the target, looks again, and unmounts it. After an error it stands there as before, or the error
+/// says where it is.
+pub(crate) async fn set_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    live: &Facts,
+    replace: Replace,
+) -> Result<Aside, StoreError> {
+    let staging_only = |error: StoreError| error.effect(Effect::StagingOnly);
+    let aside = Aside {
+        name: free_name(tool, cx, target).await.map_err(staging_only)?,
+        guid: live.guid,
+        canmount: live.canmount.text.clone(),
+        mounted: mount_of(&target.dataset).await.map_err(staging_only)?,
+        legacy: live.mountpoint.text == "legacy",
+    };
+    let what = format!("can't set {} aside as {}", target.dataset, aside.name);
+    let rename = argv::rename(&target.dataset, &aside.name);
+    let mut result = tool
+        .change::<StoreKind>(cx, rename, what, Effect::StagingOnly)
+        .await
+        .map(drop);
+    if result.is_ok() {
+        result = match known(tool, cx, &aside.name).await {
+            Ok(Some(found)) if found.guid == live.guid => emptied(tool, cx, &aside.name, replace).await,
+            Ok(_) => Err(stale(format!("{} was replaced meanwhile", target.dataset))),
+            Err(error) => Err(error),
+        };
+    }
+    match result {
+        Ok(()) => Ok(aside),
+        Err(error) => Err(back(tool, cx, target, &aside, error).await),
+    }
+}
+
+/// Looks at what was renamed aside, still mounted; unmounts it and tells it not to mount by itself.
+pub(crate) async fn emptied(
+    tool: &Tool,
+    cx: &Context,
+    aside: &DatasetName,
+    replace: Replace,
+) -> Result<(), StoreError> {
+    let mounted = mount_of(aside).await?;
+    if let Some(mount) = &mounted {
+        if replace == Replace::OnlyEmpty {
+            let (path, device) = (mount.point.clone(), mount.device);
+            let found = work::blocking("can't look at what was set aside", move || {
+                mounts::look(&path, Some(device))
+                    .map_err(|error| StoreError::io("can't look at what was set aside", &error))
+            })
+            .await?;
+            if found != Standing::EmptyDir {
+                return Err(stale("data has come to stand at the target; it is left alone"));
+            }
+        }
+        let what = format!("can't unmount {:?}", mount.point);
+        work::patiently(|| {
+            tool.change::<StoreKind>(cx, argv::unmount(aside), what.clone(), Effect::StagingOnly)
+        })
+        .await?;
+    }
+    let what = format!("can't keep {aside} from being mounted");
+    let args = argv::set(aside, &[("canmount", "noauto")]);
+    tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+    Ok(())
+}
+
+/// Puts what was set aside back in its place, and answers the error for which that is done: with no more than staging left
+/// behind, or with where the data is.
+pub(crate) async fn back(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    aside: &Aside,
+    error: StoreError,
+) -> StoreError {
+    let (name, dataset) = (&aside.name, &target.dataset);
+    let by_hand = format!("`zfs rename -u '{name}' '{dataset}'` and `zfs mount '{dataset}'` bring it back");
+    match renamed_back(tool, cx, target, aside).await {
+        Back::There => {}
+        Back::Aside(why) => {
+            let told = format!("what stood at {dataset} is now {name} ({why}); {by_hand}");
+            return and_hint(error, &told).effect(Effect::Partial);
+        }
+        Back::Unclear(why) => {
+            let told = format!(
+                "whether what stood at {dataset} is there, or {name} now, can't be told ({why}); if it is that, {by_hand}"
+            );
+            return and_hint(error, &told).effect(Effect::Unknown);
+        }
+    }
+    match mounted_again(tool, cx, target, aside).await {
+        Ok(()) => error.effect(Effect::StagingOnly),
+        Err(why) => {
+            let told = format!(
+                "{dataset} is as it was, only not mounted ({why}): `zfs set canmount={} '{dataset}'` and `zfs mount '{dataset}'`",
+                aside.canmount
+            );
+            and_hint(error, &told).effect(Effect::Partial)
+        }
+    }
+}
+
+/// Where what was set aside is after it was to be renamed back.
+enum Back {
+    /// At its place.
+    There,
+    /// Aside still, and why.
+    Aside(String),
+    /// One of both; why that isn't known.
+    Unclear(String),
+}
+
+async fn renamed_back(tool: &Tool, cx: &Context, target: &Target, aside: &Aside) -> Back {
+    let mut refused = None;
+    for _ in 0..2 {
+        let both = [aside.name.clone(), target.dataset.clone()];
+        let said = match list::facts::<StoreKind>(tool, cx, &both).await {
+            Ok(said) => said,
+            Err(error) => return Back::Unclear(error.to_string()),
+        };
+        match (&said[0], &said[1]) {
+            (_, Said::Facts(live)) if live.guid == aside.guid => return Back::There,
+            (Said::Facts(kept), Said::NotThere) if kept.guid == aside.guid => {}
+            (Said::Facts(kept), Said::Facts(_)) if kept.guid == aside.guid => {
+                return Back::Aside("something else has come to stand there".to_owned());
+            }
+            other => return Back::Unclear(format!("zfs says {other:?}")),
+        }
+        if let Some(refused) = refused.take() {
+            return Back::Aside(refused);
+        }
+        // Whatever it says: what became of it is looked up.
+        let args = argv::rename(&aside.name, &target.dataset);
+        let what = "it can't be renamed back";
+        let renamed = tool.change::<StoreKind>(cx, args, what, Effect::Partial).await;
+        refused = Some(match renamed {
+            Ok(_) => "it was renamed back, and is not there".to_owned(),
+            Err(error) => error.to_string(),
+        });
+    }
+    Back::Unclear(refused.unwrap_or_default())
+}
+
+/// Lets it mount by itself again, if it did, and mounts it where it was mounted.
+async fn mounted_again(tool: &Tool, cx: &Context, target: &Target, aside: &Aside) -> Result<(), StoreError> {
+    let Some(facts) = known(tool, cx, &target.dataset).await? else {
+        return Err(stale(format!("{} went away", target.dataset)));
+    };
+    if facts.canmount.text != aside.canmount {
+        let what = format!("can't set canmount of {}", target.dataset);
+        let args = argv::set(&target.dataset, &[("canmount", &aside.canmount)]);
+        tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
+    }
+    match &aside.mounted {
+        Some(mount) if mount_of(&target.dataset).await?.is_none() => {
+            mount_at(tool, cx, &target.dataset, &mount.point, aside.legacy).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mounts a dataset where its properties say, or, with `mountpoint=legacy`, where it belongs.
+pub(crate) async fn mount_at(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+    place: &std::path::Path,
+    legacy: bool,
+) -> Result<(), StoreError> {
+    if !legacy {
+        let what = format!("can't mount {dataset}");
+        let mounted = tool
+            .change::<StoreKind>(cx, argv::mount(dataset), what, Effect::Partial)
+            .await;
+        let there = mount_of(dataset).await?;
+        return match (mounted, there) {
+            (_, Some(mount)) if mount.point == inspect::real(place) => Ok(()),
+            (Err(error), _) => Err(error),
+            (Ok(_), there) => Err(StoreError::new(
+                StoreKind::Io,
+                format!(
+                    "{dataset} was mounted at {:?}, not at {place:?}",
+                    there.map(|m| m.point)
+                ),
+            )),
+        };
+    }
+    let (dataset, place) = (dataset.to_string(), place.to_owned());
+    work::blocking("can't mount", move || {
+        let mount = || {
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount(dataset.as_str(), &place, "zfs", flags, None)
+        };
+        std::fs::create_dir_all(&place)
+            .and_then(|()| mount().map_err(std::io::Error::from))
+            .map_err(|error| StoreError::io(format!("can't mount {dataset} at {place:?}"), &error))
+    })
+    .await
+}
+
+/// Where a dataset is mounted.
+pub(crate) async fn mount_of(dataset: &DatasetName) -> Result<Option<Mount>, StoreError> {
+    let dataset = dataset.clone();
+    work::blocking("can't read what is mounted", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        Ok(mounts::of(&all, dataset.as_str()).cloned())
+    })
+    .await
+}
+
+/// An error with something more to know, before what it said already.
+pub(crate) fn and_hint(error: StoreError, more: &str) -> StoreError {
+    let hint = match error.what_to_do() {
+        Some(hint) => format!("{more}; {hint}"),
+        None => more.to_owned(),
+    };
+    error.hint(hint)
+}

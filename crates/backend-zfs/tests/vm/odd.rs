@@ -1,0 +1,124 @@
+//! What anybody may have written into a property costs nobody else anything.
+
+use std::sync::{Arc, Mutex};
+
+use reseed_core::Context;
+use reseed_core::event::{Event, EventSink};
+use reseed_core::names::RunId;
+use reseed_core::point::Target;
+use reseed_core::store::Condition;
+use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
+use reseed_testkit::conformance::{block_on, context, minute};
+use reseed_testkit::files::Files as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::Chain;
+use crate::lab::sure;
+use crate::source_lab::snapshot;
+
+#[derive(Debug, Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl EventSink for Warnings {
+    fn emit(&self, _: &RunId, event: Event) {
+        if let Event::Warning { message, .. } = event {
+            self.0.lock().unwrap().push(message);
+        }
+    }
+}
+
+fn set(property: &str, value: &[u8], on: &str) {
+    use std::os::unix::ffi::OsStringExt as _;
+    let assigned = std::ffi::OsString::from_vec([property.as_bytes(), b"=", value].concat());
+    let command = reseed_core::exec::Command::new("zfs")
+        .arg("set")
+        .arg(assigned)
+        .arg(on);
+    reseed_testkit::vm::pool::blocking(command).unwrap();
+}
+
+#[test]
+fn an_odd_property_of_a_snapshot_costs_that_one_fact() {
+    block_on(async {
+        let chain = Chain::new("512M");
+        let (odd, other) = (chain.pool.target("odd"), chain.pool.target("other"));
+        let (_, first) = chain.made(&odd, 1000).await;
+        chain.made(&other, 1000).await;
+        let second = snapshot(&chain.pool, &odd, "two", 2, true).await;
+        let third = snapshot(&chain.pool, &odd, "three", 3, false).await;
+        let full = |name: &str| format!("{}@{name}", odd.dataset);
+        let (guid, line) = (other.dataset.as_str(), "1\t2\t3\t0\t5\t-\t-");
+        set("reseed:taken", b"a\nb\tc", &full("one"));
+        // A whole line of a listing, and a property that is no text.
+        let forged = format!("x\t{}\n{guid}@fake\t{line}\t{guid}@fake", full("two"));
+        set("reseed:digest", forged.as_bytes(), &full("two"));
+        set("reseed:unseeded", b"\xff\xfe", &full("three"));
+
+        let warnings = Arc::new(Warnings::default());
+        let cx = Context::new(
+            RunId::new("odd").unwrap(),
+            warnings.clone(),
+            CancellationToken::new(),
+        );
+        let targets = [odd.clone(), other.clone()];
+        let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
+        let names: Vec<_> = listed
+            .iter()
+            .map(|one| format!("{}@{}", one.dataset, one.name))
+            .collect();
+        let expected = [full("one"), full("two"), full("three"), format!("{guid}@one")];
+        assert_eq!(names, expected);
+        let guids: Vec<_> = listed[..3].iter().map(|one| one.guid).collect();
+        assert_eq!(guids, [first.guid, second.guid, third.guid]);
+        // ZFS's own time, now, stands in for the odd one; what isn't odd is believed.
+        assert!(listed[0].taken_at != minute(1) && listed[0].fingerprint.is_some());
+        assert!(listed[1].taken_at == minute(2) && listed[1].fingerprint.is_none());
+        assert!(listed[2].taken_at == minute(3) && !listed[2].unseeded);
+        assert!(listed[3].taken_at == minute(1) && listed[3].fingerprint.is_some());
+        let told = warnings.0.lock().unwrap().join("\n");
+        assert!(
+            told.contains(&format!("reseed:taken of {}", full("one")))
+                && told.contains(&format!("reseed:digest of {}", full("two"))),
+            "{told}"
+        );
+        // They are sent, offered, and come back.
+        chain.replicate(&targets).await;
+        let points = chain.source(0).points(&context("points"), &odd).await.unwrap();
+        assert_eq!(points.len(), 3, "{points:?}");
+        let plan = chain
+            .replicator(0, &chain.pool.store)
+            .plan(&cx, &targets)
+            .await
+            .unwrap();
+        assert_eq!(plan.steps, []);
+        let expected = chain.pool.files.list(&odd.mountpoint);
+        chain.lose(&odd);
+        let report = chain.preseed("back", &chain.service(&[&odd])).await;
+        chain.is_back(&odd, &expected, &report);
+    });
+}
+
+async fn condition(chain: &Chain, target: &Target) -> Condition {
+    chain.look(target).await.condition
+}
+
+#[test]
+fn an_odd_property_of_a_dataset_costs_nobody_else_anything() {
+    block_on(async {
+        let chain = Chain::new("512M");
+        let (odd, other) = (chain.pool.target("odd"), chain.pool.target("other"));
+        chain.made(&odd, 1000).await;
+        chain.made(&other, 1000).await;
+        let dataset = other.dataset.as_str();
+        let forged = format!("x\tlocal\n{dataset}\tguid\t9\t-\n{dataset}\ttype\tvolume\t-\n");
+        let forged = [forged.as_bytes(), b"\xff"].concat();
+        set("reseed:marker", &forged, odd.dataset.as_str());
+        let both = [odd.clone(), other.clone()];
+        let found = chain.pool.store.inspect(&context("look"), &both).await.unwrap();
+        assert_eq!(found[1].condition, Condition::Populated, "{found:?}");
+        assert_eq!(condition(&chain, &odd).await, Condition::Populated);
+        assert_eq!(found[0].marker, None);
+        let guid = sure(["zfs", "get", "-Hpo", "value", "guid", dataset]);
+        assert_eq!(found[1].guid.unwrap().to_string(), guid);
+    });
+}

@@ -23,20 +23,7 @@ fn wanted(suite: &str) -> [(String, &'static [&'static str]); 2] {
 
 /// The text of a `.sources` file with what is missing for packages of `contrib` and of backports; `None` when nothing is.
 pub(crate) fn missing(sources: &[Source], codename: &str) -> Result<Option<String>, String> {
-    let base = sources
-        .iter()
-        .find_map(|source| {
-            let suite = source
-                .suites
-                .iter()
-                .find(|suite| *suite == codename || *suite == "stable")?;
-            let main = source.components.iter().any(|component| component == "main");
-            main.then_some((source, suite))
-        })
-        .ok_or_else(|| {
-            format!("none of apt's sources has {codename} main, so nothing can be derived from it")
-        })?;
-    let (base, suite) = base;
+    let (base, suite) = base(sources, codename)?;
     let mut text = String::new();
     for (suite, components) in wanted(suite) {
         let has = |component: &&str| {
@@ -54,6 +41,29 @@ pub(crate) fn missing(sources: &[Source], codename: &str) -> Result<Option<Strin
         }
     }
     Ok((!text.is_empty()).then_some(text))
+}
+
+/// The text of a `.sources` file with another release of the archive that this machine's own is from.
+pub(crate) fn release(sources: &[Source], codename: &str, release: &str) -> Result<String, String> {
+    let (base, _) = base(sources, codename)?;
+    Ok(stanza(base, release, &["main"]))
+}
+
+/// The source of the machine's own release, and what it calls it.
+fn base<'a>(sources: &'a [Source], codename: &str) -> Result<(&'a Source, &'a String), String> {
+    sources
+        .iter()
+        .find_map(|source| {
+            let suite = source
+                .suites
+                .iter()
+                .find(|suite| *suite == codename || *suite == "stable")?;
+            let main = source.components.iter().any(|component| component == "main");
+            main.then_some((source, suite))
+        })
+        .ok_or_else(|| {
+            format!("none of apt's sources has {codename} main, so nothing can be derived from it")
+        })
 }
 
 /// As the base in everything but suite and components: apt refuses two keys for one archive.
@@ -187,6 +197,17 @@ mod tests {
         let text = missing(&sources, "bookworm").unwrap().unwrap();
         sources.extend(deb822(&text));
         assert_eq!(missing(&sources, "bookworm"), Ok(None));
+    }
+
+    #[test]
+    fn a_newer_release_comes_from_the_archive_of_the_machine() {
+        let text = release(&deb822(STANZAS), "bookworm", "trixie").unwrap();
+        assert_eq!(
+            text,
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie\nComponents: main\n\
+             Signed-By: /usr/share/keyrings/a.gpg\n\n"
+        );
+        assert!(release(&deb822(STANZAS), "sid", "trixie").is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod apt;
 mod bench;
 mod contracts;
 mod lint;
+mod newer_restic;
 mod setup;
 mod sh;
 mod sim;

@@ -181,7 +181,7 @@ pub(crate) fn cargo_deny(yes: bool) -> Result<PathBuf, String> {
     }
 }
 
-fn cache_dir() -> PathBuf {
+pub(crate) fn cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())

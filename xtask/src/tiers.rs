@@ -4,7 +4,7 @@
 //! is a failure everywhere: then the filter or the names are wrong.
 
 use crate::tests_run::{self, Count};
-use crate::{Done, setup, sh, sim, vm, vm_setup};
+use crate::{Done, newer_restic, setup, sh, sim, vm, vm_setup};
 
 /// Which tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -100,20 +100,23 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
         notes: Vec::new(),
     };
     let ready = setup::ensure(tier.needs(), yes).and_then(|()| match tier {
-        Tier::Vm => vm_setup::ensure(yes),
-        Tier::Fast | Tier::Real => Ok(()),
+        Tier::Vm => vm_setup::ensure(yes).map(|()| Vec::new()),
+        Tier::Real => newer_restic::ensure(yes).map(|newer| {
+            vec![
+                ("RESEED_REAL_RESTIC".to_owned(), path_of("restic")),
+                ("RESEED_REAL_RESTIC_NEWER".to_owned(), newer.display().to_string()),
+                ("RESEED_REAL_SANOID".to_owned(), path_of("sanoid")),
+            ]
+        }),
+        Tier::Fast => Ok(Vec::new()),
     });
-    if let Err(why) = ready {
-        report.count.skipped = 1;
-        report.notes.push(format!("the whole tier was skipped: {why}"));
-        return Ok(report);
-    }
-    let env = match tier {
-        Tier::Real => vec![
-            ("RESEED_REAL_RESTIC".to_owned(), path_of("restic")),
-            ("RESEED_REAL_SANOID".to_owned(), path_of("sanoid")),
-        ],
-        Tier::Fast | Tier::Vm => Vec::new(),
+    let env = match ready {
+        Ok(env) => env,
+        Err(why) => {
+            report.count.skipped = 1;
+            report.notes.push(format!("the whole tier was skipped: {why}"));
+            return Ok(report);
+        }
     };
     report.count = match tier {
         Tier::Vm => vm::tests(&vm::Args::default())?,
@@ -124,7 +127,12 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
             report.count.add(&tests_run::doctests()?);
             simulate(&mut report)?;
         }
-        Tier::Real => report.notes.push(format!("with {}", version_of("restic")?)),
+        Tier::Real => {
+            let newer = env.iter().find(|(name, _)| name == "RESEED_REAL_RESTIC_NEWER");
+            let newer = newer.map_or("restic", |(_, path)| path.as_str());
+            let note = format!("with {} and {}", version_of("restic")?, version_of(newer)?);
+            report.notes.push(note);
+        }
         Tier::Vm => report.notes.push(format!("with {}", vm_setup::versions())),
     }
     if report.count.ran() == 0 {

@@ -274,7 +274,7 @@ fn static_busybox() -> bool {
 }
 
 /// The release's name, if this is a Debian.
-fn codename(os_release: &str) -> Option<String> {
+pub(crate) fn codename(os_release: &str) -> Option<String> {
     let value = |name: &str| {
         let mut lines = os_release.lines().filter_map(|line| line.split_once('='));
         lines
@@ -285,7 +285,7 @@ fn codename(os_release: &str) -> Option<String> {
     value("VERSION_CODENAME")
 }
 
-fn sources() -> Vec<apt::Source> {
+pub(crate) fn sources() -> Vec<apt::Source> {
     let mut sources = apt::one_line(&std::fs::read_to_string("/etc/apt/sources.list").unwrap_or_default());
     let dir = std::fs::read_dir("/etc/apt/sources.list.d");
     let mut files: Vec<PathBuf> = dir

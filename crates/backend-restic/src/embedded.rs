@@ -145,7 +145,7 @@ fn common(error: &EngineError) -> Common {
         E::PathIsFile { .. } | E::TargetConflict { .. } | E::Invalid { .. } => Common::InvalidInput,
         E::WrongPassword { .. } => Common::AuthFailed,
         E::NewerVersion { .. } => Common::Unsupported,
-        E::Locked { .. } | E::LockLost { .. } => Common::Busy,
+        E::Locked { .. } | E::LockLost { .. } | E::Busy { .. } => Common::Busy,
         E::Denied { .. } | E::PasswordFile { .. } => Common::PermissionDenied,
         E::NoSpace { .. } => Common::NoSpace,
         E::ReadOnly { .. } => Common::ReadOnly,
@@ -157,7 +157,9 @@ fn common(error: &EngineError) -> Common {
         | E::UnsafeName { .. }
         | E::Panicked { .. } => Common::Corrupt,
         E::Store { .. } => Common::Unreachable,
-        E::Target { .. } | E::Worker { .. } => Common::Io,
+        E::ToolMissing { .. } => Common::ToolMissing,
+        E::BadOutput { .. } => Common::BadOutput,
+        E::Target { .. } | E::Worker { .. } | E::Tool { .. } | E::ToolDied { .. } => Common::Io,
     }
 }
 
@@ -179,5 +181,7 @@ fn nothing_happened(error: &EngineError) -> bool {
             | E::EmptyResult { .. }
             | E::MissingBlob { .. }
             | E::UnsafeName { .. }
+            | E::ToolMissing { .. }
+            | E::Busy { .. }
     )
 }

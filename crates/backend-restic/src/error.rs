@@ -68,6 +68,12 @@ pub enum EngineError {
         /// Why.
         detail: String,
     },
+    /// Another run of ours is at the same.
+    #[error("{detail}")]
+    Busy {
+        /// At what.
+        detail: String,
+    },
     /// Part of the repository is there but cannot be read or makes no sense.
     #[error("cannot read {what}: {detail}")]
     Unreadable {
@@ -191,6 +197,34 @@ pub enum EngineError {
         /// How it ended.
         detail: String,
     },
+    /// A program that is needed is not there, or too old.
+    #[error("{detail}")]
+    ToolMissing {
+        /// Which, and why it does not do.
+        detail: String,
+    },
+    /// A program failed in a way that has no kind of its own.
+    #[error("restic failed with {exit}: {detail}")]
+    Tool {
+        /// How it ended.
+        exit: String,
+        /// Its own words.
+        detail: String,
+    },
+    /// A program was killed, or did not end.
+    #[error("restic did not end by itself ({exit}): {detail}")]
+    ToolDied {
+        /// How it ended.
+        exit: String,
+        /// Its own words.
+        detail: String,
+    },
+    /// A program's answer makes no sense.
+    #[error("restic's answer is not understood: {detail}")]
+    BadOutput {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A defect in a library, caught at its border.
     #[error("internal failure during {during}: {detail}")]
     Panicked {
@@ -242,6 +276,7 @@ impl EngineError {
             Self::Locked { .. } => {
                 "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
             }
+            Self::Busy { .. } => "wait for the other run to end",
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
             Self::Unreadable { .. } => {
                 "it is damaged, cut off or missing: run `restic check --read-data`; other sources and older points are tried"
@@ -274,6 +309,11 @@ impl EngineError {
             Self::Panicked { .. } => {
                 "the repository may be damaged: run `restic check --read-data`; other sources are tried"
             }
+            Self::ToolMissing { .. } => "install restic 0.14 or newer, or choose the embedded engine",
+            Self::Tool { .. } | Self::ToolDied { .. } => {
+                "run it again; if it persists, run the same with restic itself to see all that it says"
+            }
+            Self::BadOutput { .. } => "its version may not be known here: see `restic version`",
             Self::Cancelled | Self::Invalid { .. } => return None,
         })
     }

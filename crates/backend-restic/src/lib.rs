@@ -1,13 +1,15 @@
-//! Off-site repositories in restic's format: the embedded engine.
+//! Off-site repositories in restic's format: the restic program, driven, and an engine of our own.
 //!
-//! - [`Embedded`]: the engine behind the core's traits, [`OffsiteRepo`](reseed_core::OffsiteRepo) and
+//! - [`Restic`]: the program behind the core's traits, see [`restic`]
+//! - [`Embedded`]: the embedded engine behind them, [`OffsiteRepo`](reseed_core::OffsiteRepo) and
 //!   [`RestoreSource`](reseed_core::RestoreSource)
 //! - [`repo`]: where a repository is, creating and opening it; [`error`]: what can go wrong, with hints
 //! - [`lock`]: restic-compatible locks
 //! - [`snapshots`], [`backup`], [`check`], [`restore`]: what can be done with a repository
 //! - [`worker`] and [`child`]: a restore in a process of its own, from both sides of the pipe
 //!
-//! The engine reads and writes what restic reads and writes, and never forgets or prunes: that is the restic binary's.
+//! Both read and write the same repositories and each other's recovery points. The embedded engine never forgets or
+//! prunes: that is the program's.
 
 pub mod backup;
 pub mod check;
@@ -16,6 +18,7 @@ mod cipher;
 mod embedded;
 pub mod error;
 mod listing;
+mod local;
 pub mod lock;
 mod mode;
 mod offsite_repo;
@@ -25,13 +28,16 @@ mod place;
 pub mod points;
 pub mod progress;
 pub mod repo;
+pub mod restic;
 pub mod restore;
 mod restore_source;
 pub mod secret;
 pub mod snapshots;
 mod staging;
 mod store;
+mod top;
 mod words;
 pub mod worker;
 
 pub use embedded::{Embedded, PasswordFrom};
+pub use restic::Restic;

@@ -8,16 +8,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
+use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::event::Event;
+use reseed_core::names::SourceName;
 use reseed_core::point::{RecoveryPoint, Target};
 use rustic_core::{IndexedIdsStatus, Repository, TreeId};
 
 use crate::embedded::Embedded;
 use crate::error::{EngineError, Result, guarded};
 use crate::place::{self, Entry, Levels};
-use crate::points::{Claim, claim, point_of, point_of_unreadable};
+use crate::points::{Claim, claim, point_of, point_of_unreadable, without_superseded};
 use crate::repo::{OpenRepo, prefer};
-use crate::snapshots::Snapshot;
+use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::Backend;
 
 /// A recovery point, and how to get at it.
@@ -62,54 +64,86 @@ impl Embedded {
     /// The points of a target or of all; only the one with this locator, where one is given.
     pub(crate) fn listing(&self, target: Option<&Target>, only: Option<&str>) -> Result<Listing> {
         let open = self.engine.open(&self.password.read()?)?;
-        let mut all = open.snapshots()?;
-        if let Some(id) = only {
-            all.readable.retain(|snapshot| snapshot.id == id);
-            all.unreadable.retain(|(name, _)| name == id);
-        }
-        all.readable
-            .retain(|snapshot| claim(snapshot, target) != Claim::No);
-        let (ours, theirs): (Vec<_>, Vec<_>) = all
-            .readable
-            .into_iter()
-            .partition(|snapshot| self.host.as_ref().is_none_or(|host| snapshot.host == *host));
-
+        let all = open.snapshots()?;
         let mut holdings = Holdings {
             open: Some(open),
             trees: None,
         };
+        let wanted = Wanted {
+            source: &self.name,
+            host: self.host.as_deref(),
+            target,
+            only,
+        };
+        wanted.among(all, |snapshot, path| holdings.holds(snapshot, path))
+    }
+}
+
+/// Which points are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// What the source is called.
+    pub(crate) source: &'a SourceName,
+    /// Of this host only.
+    pub(crate) host: Option<&'a str>,
+    /// Of this target only.
+    pub(crate) target: Option<&'a Target>,
+    /// With this locator only.
+    pub(crate) only: Option<&'a str>,
+}
+
+impl Wanted<'_> {
+    /// Those that are among all snapshots of a repository. `holds` says whether a snapshot's tree holds a path.
+    pub(crate) fn among(
+        &self,
+        mut all: Snapshots,
+        mut holds: impl FnMut(&Snapshot, &Path) -> Result<bool>,
+    ) -> Result<Listing> {
+        without_superseded(&mut all.readable);
+        if let Some(id) = self.only {
+            all.readable.retain(|snapshot| snapshot.id == id);
+            all.unreadable.retain(|(name, _)| name == id);
+        }
+        all.readable
+            .retain(|snapshot| claim(snapshot, self.target) != Claim::No);
+        let (ours, theirs): (Vec<_>, Vec<_>) = all
+            .readable
+            .into_iter()
+            .partition(|snapshot| self.host.is_none_or(|host| snapshot.host == *host));
+
         let mut listing = Listing::default();
         for snapshot in &ours {
-            listing.found.extend(self.found(&mut holdings, snapshot, target)?);
+            listing.found.extend(self.found(&mut holds, snapshot)?);
         }
         if listing.found.is_empty() {
             for snapshot in &theirs {
-                if !listing.others.contains(&snapshot.host)
-                    && self.found(&mut holdings, snapshot, target)?.is_some()
-                {
+                if !listing.others.contains(&snapshot.host) && self.found(&mut holds, snapshot)?.is_some() {
                     listing.others.insert(snapshot.host.clone());
                 }
             }
         }
+        // Two of the same second are in the order in which they were taken.
+        listing
+            .found
+            .sort_by_key(|found| std::cmp::Reverse(found.point.taken_at));
         for (id, error) in all.unreadable {
-            listing
-                .found
-                .extend(point_of_unreadable(&id, &self.name, target).map(|point| Found {
+            listing.found.extend(
+                point_of_unreadable(&id, self.source, self.target).map(|point| Found {
                     point,
                     path: None,
                     damage: Some(error),
-                }));
+                }),
+            );
         }
         Ok(listing)
     }
 
     fn found(
         &self,
-        holdings: &mut Holdings,
+        holds: &mut impl FnMut(&Snapshot, &Path) -> Result<bool>,
         snapshot: &Snapshot,
-        target: Option<&Target>,
     ) -> Result<Option<Found>> {
-        let Some(point) = point_of(snapshot, &self.name, target) else {
+        let Some(point) = point_of(snapshot, self.source, self.target) else {
             return Ok(None);
         };
         let mut found = Found {
@@ -117,13 +151,19 @@ impl Embedded {
             path: None,
             damage: None,
         };
-        let (Claim::Perhaps, Some(target)) = (claim(snapshot, target), target) else {
+        let (Claim::Perhaps, Some(target)) = (claim(snapshot, self.target), self.target) else {
             return Ok(Some(found));
         };
-        match holdings.holds(snapshot, &target.mountpoint) {
+        match holds(snapshot, &target.mountpoint) {
             Ok(false) => return Ok(None),
             Ok(true) => found.path = Some(target.mountpoint.clone()),
-            Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+            Err(
+                error @ (EngineError::Store { .. }
+                | EngineError::Cancelled
+                | EngineError::Tool { .. }
+                | EngineError::ToolDied { .. }
+                | EngineError::BadOutput { .. }),
+            ) => return Err(error),
             // Nobody knows any more whether the target was in there.
             Err(error) => {
                 found.point.partial = true;
@@ -132,6 +172,18 @@ impl Embedded {
         }
         Ok(Some(found))
     }
+}
+
+/// What a source that was asked for a target's points says, when it has only some of other hosts.
+pub(crate) fn of_others(listing: &Listing, source: &SourceName, target: &Target) -> Option<SourceError> {
+    if !listing.found.is_empty() || listing.others.is_empty() {
+        return None;
+    }
+    // Not "there are none": a machine that was renamed or replaced must not take this for a first start.
+    let others: Vec<&str> = listing.others.iter().map(String::as_str).collect();
+    let what = format!("{source} holds {} only of {}", target.dataset, others.join(", "));
+    let hint = "if that is what this machine was called before, set `host` in the configuration to it";
+    Some(SourceError::new(SourceKind::NoSuchPoint, what).hint(hint))
 }
 
 /// Looks into trees; the index that this takes is read at the first question.

@@ -30,7 +30,7 @@ use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result};
 use crate::store::{Gate, Store, layout};
 
-const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+pub(crate) const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
 const REFRESH_EVERY: Duration = Duration::from_mins(5);
 const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
@@ -137,7 +137,7 @@ pub(crate) enum LockState {
     Dead,
 }
 
-fn process_alive(pid: i32) -> bool {
+pub(crate) fn process_alive(pid: i32) -> bool {
     let Some(pid) = rustix::process::Pid::from_raw(pid) else {
         return false;
     };

@@ -20,6 +20,7 @@ const DATASET: &str = "reseed-dataset=";
 const SNAPSHOT: &str = "reseed-snapshot=";
 const FINGERPRINT: &str = "reseed-fingerprint=";
 const UNSEEDED: &str = "reseed-unseeded";
+const TAKEN: &str = "reseed-taken=";
 /// The dataset of what nobody said the dataset of.
 const UNCLAIMED: &str = "unclaimed";
 
@@ -47,6 +48,22 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
         tags.push(UNSEEDED.to_owned());
     }
     tags
+}
+
+/// One more tag, where the record keeps whole seconds only and the request says more.
+pub(crate) fn tag_of_time(taken_at: Timestamp) -> Option<String> {
+    (taken_at.subsec_nanosecond() != 0).then(|| format!("{TAKEN}{taken_at}"))
+}
+
+/// Removes each snapshot that another one says the same of, and that it is partial: where nothing may be deleted, the one
+/// that was tagged afterwards doesn't replace the first but stands beside it, and the first looks complete.
+pub(crate) fn without_superseded(snapshots: &mut Vec<Snapshot>) {
+    let replaced: Vec<String> = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.tags.iter().any(|tag| tag == PARTIAL))
+        .filter_map(|snapshot| snapshot.original.clone())
+        .collect();
+    snapshots.retain(|snapshot| !replaced.contains(&snapshot.id));
 }
 
 /// What a snapshot's record says about being one of a target.
@@ -112,7 +129,10 @@ pub fn point_of(snapshot: &Snapshot, source: &SourceName, target: Option<&Target
         source: source.clone(),
         locator: snapshot.id.clone(),
         snapshot: value(SNAPSHOT).and_then(|name| SnapshotName::new(name).ok()),
-        taken_at: snapshot.time,
+        taken_at: value(TAKEN)
+            .and_then(|time| time.parse().ok())
+            .filter(|time: &Timestamp| time.as_second() == snapshot.time.as_second())
+            .unwrap_or(snapshot.time),
         fingerprint,
         bytes: bytes.or(fingerprint.map(|print| print.bytes)),
         unseeded: has(UNSEEDED),
@@ -229,6 +249,7 @@ mod tests {
             tree: String::new(),
             files: None,
             bytes: None,
+            original: None,
         }
     }
 

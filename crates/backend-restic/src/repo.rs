@@ -4,7 +4,6 @@
 //! but [`Engine::init`], and that only where nothing is.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use rustic_core::{
 
 use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result, guarded};
+use crate::local;
 use crate::lock::{Locker, hostname};
 use crate::secret::Password;
 use crate::store::{Backend, Gate, Store, layout};
@@ -106,25 +106,8 @@ impl Engine {
             location: self.location(),
         };
         if let Place::Local(path) = &self.place {
-            match std::fs::symlink_metadata(path) {
-                Ok(meta) if meta.is_file() => {
-                    return Err(EngineError::PathIsFile {
-                        path: self.location(),
-                    });
-                }
-                Ok(_) => {
-                    // Anything in there is somebody's: a damaged repository, or a mistyped path.
-                    let mut entries = std::fs::read_dir(path).map_err(|error| self.unreadable(&error))?;
-                    if entries.next().is_some() {
-                        return Err(occupied());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    std::fs::create_dir_all(path)
-                        .map_err(|error| EngineError::target("create", path, &error))?;
-                }
-                Err(error) => return Err(self.unreadable(&error)),
-            }
+            local::must_be_vacant(path)?;
+            std::fs::create_dir_all(path).map_err(|error| EngineError::target("create", path, &error))?;
         }
         let store = self.store()?;
         for kind in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
@@ -204,25 +187,7 @@ impl Engine {
         bars: impl ProgressBars,
     ) -> Result<OpenRepo> {
         if let Place::Local(path) = &self.place {
-            match std::fs::metadata(path) {
-                Ok(meta) if meta.is_dir() => {}
-                Ok(_) => {
-                    return Err(EngineError::PathIsFile {
-                        path: self.location(),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(EngineError::NoRepository {
-                        location: self.location(),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    return Err(EngineError::PathIsFile {
-                        path: self.location(),
-                    });
-                }
-                Err(error) => return Err(self.unreadable(&error)),
-            }
+            local::must_be_directory(path)?;
         }
         let store = self.store()?;
         let backend = Backend::new(Arc::clone(&store), gate);
@@ -311,19 +276,6 @@ impl Engine {
             what: format!("the configuration of {}", self.location()),
             detail,
         })
-    }
-
-    fn unreadable(&self, error: &io::Error) -> EngineError {
-        let (what, detail) = (self.location(), error.to_string());
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            EngineError::Denied { what, detail }
-        } else {
-            // A stale mount or a failing disk: nothing was read yet that could be called damaged.
-            EngineError::Store {
-                action: format!("look at {what}"),
-                detail,
-            }
-        }
     }
 
     fn store(&self) -> Result<Arc<Store>> {

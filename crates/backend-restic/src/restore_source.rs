@@ -11,7 +11,7 @@ use reseed_core::{Context, RestoreSource};
 use crate::child::Address;
 use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
-use crate::listing::Found;
+use crate::listing::{Found, of_others};
 use crate::restore::RestoreJob;
 use crate::staging::must_not_hold;
 
@@ -24,7 +24,9 @@ impl OwnKinds for SourceKind {
             EngineError::NoSnapshot { .. } => Some(Self::NoSuchPoint),
             EngineError::EmptyResult { .. } => Some(Self::NothingRestored),
             EngineError::Target { .. } => Some(Self::Target),
-            EngineError::Worker { .. } | EngineError::Panicked { .. } => Some(Self::Crashed),
+            EngineError::Worker { .. } | EngineError::Panicked { .. } | EngineError::ToolDied { .. } => {
+                Some(Self::Crashed)
+            }
             _ => None,
         }
     }
@@ -84,18 +86,8 @@ impl RestoreSource for Embedded {
                 Effect::None,
             )
         })?;
-        if listing.found.is_empty() && !listing.others.is_empty() {
-            // Not "there are none": a machine that was renamed or replaced must not take this for a first start.
-            let others: Vec<String> = listing.others.into_iter().collect();
-            let what = format!(
-                "{} holds {} only of {}",
-                self.name,
-                target.dataset,
-                others.join(", ")
-            );
-            let hint =
-                "if that is what this machine was called before, set `host` in the configuration to it";
-            return Err(SourceError::new(SourceKind::NoSuchPoint, what).hint(hint));
+        if let Some(error) = of_others(&listing, &self.name, target) {
+            return Err(error);
         }
         Ok(listing.points(cx, self.name.as_str()))
     }

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub files: Option<u64>,
     /// Their bytes, likewise.
     pub bytes: Option<u64>,
+    /// The snapshot that this one was made of by changing what is recorded about it.
+    pub original: Option<String>,
 }
 
 impl From<(rustic_core::repofile::SnapshotId, SnapshotFile)> for Snapshot {
@@ -45,6 +47,7 @@ impl From<(rustic_core::repofile::SnapshotId, SnapshotFile)> for Snapshot {
             tree: file.tree.to_hex().to_string(),
             files: counted.map(|summary| summary.total_files_processed),
             bytes: counted.map(|summary| summary.total_bytes_processed),
+            original: file.original.map(|id| id.to_hex().to_string()),
         }
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_backend_restic::repo::Engine as ResticEngine;
+use reseed_backend_restic::restic::Location as ResticLocation;
 use reseed_backend_restic::worker::Worker;
-use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
@@ -186,32 +187,32 @@ impl Session {
 
     pub(crate) fn repo(&self, name: &str) -> Result<Arc<dyn OffsiteRepo>, OpError> {
         let wiring = Wiring::new(self);
-        let found = SourceName::new(name).ok().and_then(|name| wiring.embedded(&name));
-        found
-            .map(|repo| Arc::new(repo) as Arc<dyn OffsiteRepo>)
-            .ok_or_else(|| {
-                let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
-                OpError::new(
-                    OpKind::InvalidInput,
-                    format!("no off-site repository {name:?} is configured"),
-                )
-                .hint(format!("there are: {}", names.join(", ")))
-            })
+        let found = SourceName::new(name).ok().and_then(|name| wiring.offsite(&name));
+        found.map(|(repo, _)| repo).ok_or_else(|| {
+            let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
+            OpError::new(
+                OpKind::InvalidInput,
+                format!("no off-site repository {name:?} is configured"),
+            )
+            .hint(format!("there are: {}", names.join(", ")))
+        })
     }
 
-    pub(crate) fn repos(&self) -> Vec<(SourceName, Embedded)> {
+    pub(crate) fn repos(&self) -> Vec<(SourceName, Arc<dyn OffsiteRepo>)> {
         let wiring = Wiring::new(self);
         self.config
             .offsite
             .keys()
-            .filter_map(|name| Some((name.clone(), wiring.embedded(name)?)))
+            .filter_map(|name| Some((name.clone(), wiring.offsite(name)?.0)))
             .collect()
     }
 
     /// Where a repository is.
     pub(crate) fn location(&self, repo: &SourceName) -> String {
         match self.config.offsite.get(repo) {
-            Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
+            Some(Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. }) => {
+                repository.display().to_string()
+            }
             _ => String::new(),
         }
     }
@@ -520,7 +521,8 @@ impl<'a> Wiring<'a> {
         Some(made)
     }
 
-    fn embedded(&self, name: &SourceName) -> Option<Embedded> {
+    /// A repository, as what is written to and as what is restored from.
+    fn offsite(&self, name: &SourceName) -> Option<(Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>)> {
         match self.session.config.offsite.get(name)? {
             Offsite::Embedded {
                 repository,
@@ -539,7 +541,24 @@ impl<'a> Wiring<'a> {
                     PasswordFrom::File(password_file.clone()),
                     worker,
                 );
-                Some(repo.of_host(self.host))
+                let repo = Arc::new(repo.of_host(self.host));
+                Some((Arc::<Embedded>::clone(&repo), repo))
+            }
+            Offsite::Restic {
+                repository,
+                password_file,
+            } => {
+                let repo = Restic::new(
+                    name.clone(),
+                    ResticLocation::Local(repository.clone()),
+                    PasswordFrom::File(password_file.clone()),
+                    // Part of the paths that are recorded: restic finds the backup before by them.
+                    self.session.config.state_dir.join("restic").join(name.as_str()),
+                    Arc::clone(&self.session.runner),
+                    Arc::clone(&self.session.clock),
+                );
+                let repo = Arc::new(repo.of_host(self.host));
+                Some((Arc::<Restic>::clone(&repo), repo))
             }
             _ => None,
         }
@@ -558,8 +577,8 @@ impl<'a> Wiring<'a> {
                 sources.push(self.local(&backend));
             } else if let Some(replica) = self.replica(&backend, name) {
                 sources.push(replica);
-            } else if let Some(repo) = self.embedded(name) {
-                sources.push(Arc::new(repo));
+            } else if let Some((_, source)) = self.offsite(name) {
+                sources.push(source);
             }
         }
         let replicators = policy.replicas.iter();
@@ -572,8 +591,8 @@ impl<'a> Wiring<'a> {
         };
         let mut offsite: Vec<Arc<dyn OffsiteRepo>> = Vec::new();
         for name in &policy.offsite {
-            if let Some(repo) = self.embedded(name) {
-                offsite.push(Arc::new(repo));
+            if let Some((repo, _)) = self.offsite(name) {
+                offsite.push(repo);
             }
         }
         Service {

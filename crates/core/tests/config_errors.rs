@@ -183,7 +183,7 @@ fn places_that_are_not_complete_or_come_later() {
         "[stores.b]\npath = \"/b\"",
         "[stores.b]\ntype = \"zfs\"\npath = \"/b\"",
         "[stores.b]\ntype = \"dir\"\npath = \"/b\"",
-        "[offsite.b]\ntype = \"restic\"\nrepository = \"/b\"\npassword_file = \"/secret\"",
+        "[offsite.b]\ntype = \"s3\"\nrepository = \"/b\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"s3:https://example.org/bucket\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"local:/b\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"b\"\npassword_file = \"/secret\"",

@@ -29,6 +29,8 @@ use crate::store::Gate;
 use findings::Findings;
 pub(crate) use source::Cancelled;
 use source::TreeSource;
+pub(crate) use source::ZFS_CONTROL_INODE;
+pub(crate) use xattr::read as attributes_of;
 
 /// What to back up, and how it is recorded.
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use crate::mode;
 use crate::store::Gate;
 
 /// Inode of the control directory `.zfs`, which is not part of a dataset's data.
-const ZFS_CONTROL_INODE: u64 = 0x0000_ffff_ffff_ffff;
+pub(crate) const ZFS_CONTROL_INODE: u64 = 0x0000_ffff_ffff_ffff;
 /// All hard links of one backup are on one device; its number changes from snapshot to snapshot and is left out.
 const HARD_LINK_DEVICE: u64 = 1;
 

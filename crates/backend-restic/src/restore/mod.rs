@@ -11,13 +11,13 @@
 //! - an empty result is an error.
 
 mod holes;
-mod meta;
-mod names;
-mod plan;
+pub(crate) mod meta;
+pub(crate) mod names;
+pub(crate) mod plan;
 mod prepare;
 mod reads;
 mod report;
-mod target;
+pub(crate) mod target;
 mod verify;
 mod write;
 
@@ -38,6 +38,7 @@ use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
 use crate::store::{Gate, Store};
+use crate::top::Top;
 use plan::{First, OtherKind, Plan, Planner, Selection};
 use report::Notes;
 pub use report::RestoreReport;
@@ -216,7 +217,9 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
         ))
     };
     let mut levels = Planner::new(&open.store, &index, unsealer);
+    let top = job.path.is_none().then(|| Top::of_tags(&snapshot.tags)).flatten();
     let root = match (&job.path, snapshot.paths.as_slice()) {
+        _ if top.is_some() => top.as_ref().map(Top::place).unwrap_or_default(),
         (Some(wanted), recorded) => {
             place::of_path(&mut levels, tree, recorded, wanted)?.ok_or_else(|| EngineError::EmptyResult {
                 what: format!("snapshot {} does not hold {}", snapshot.id, wanted.display()),
@@ -230,7 +233,10 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
         root: &root,
         only: job.only.as_deref(),
     };
-    let plan = planner()?.build(&selection)?;
+    let mut plan = planner()?.build(&selection)?;
+    if let (Some(top), Some(first)) = (top, plan.dirs.first_mut()) {
+        first.meta = Some(top.meta);
+    }
     let nothing =
         plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
     if nothing {

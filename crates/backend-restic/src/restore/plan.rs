@@ -439,7 +439,7 @@ fn unsafe_name(parent: &Path, name: &OsStr, detail: &str) -> EngineError {
     }
 }
 
-fn meta_of(node: &Node) -> Meta {
+pub(crate) fn meta_of(node: &Node) -> Meta {
     let time = |time: jiff::Timestamp| {
         // A timestamp before 1970 has negative nanoseconds; the kernel wants them from 0.
         let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use reseed_backend_restic::repo::Engine;
+use reseed_backend_restic::restic::Location;
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::worker::Worker;
-use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::OffsiteError;
 use reseed_core::exec::SystemRunner;
@@ -35,7 +36,16 @@ const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
 const PASSWORD: &str = "correct horse";
 const OTHER_HOST: &str = "the-other-host";
 
+/// Which engine.
+#[derive(Debug, Clone)]
+pub(crate) enum By {
+    Embedded,
+    /// The program that this variable names. Without it the tests fail rather than pass for nothing.
+    Program(&'static str),
+}
+
 pub(crate) struct OnDisk {
+    by: By,
     dir: TempDir,
     files: RealFiles,
     clock: Arc<dyn Clock>,
@@ -45,8 +55,9 @@ pub(crate) struct OnDisk {
 
 impl OnDisk {
     /// Without a repository.
-    pub(crate) fn offsite() -> Self {
+    pub(crate) fn offsite(by: By) -> Self {
         let lab = Self {
+            by,
             dir: temporary(),
             files: RealFiles,
             clock: Arc::new(SystemClock::new()),
@@ -60,8 +71,8 @@ impl OnDisk {
     }
 
     /// With an empty one, which opens quickly: the suite of sources opens it many times.
-    pub(crate) fn source() -> Self {
-        let lab = Self::offsite();
+    pub(crate) fn source(by: By) -> Self {
+        let lab = Self::offsite(by);
         Forge::create(&lab.root(), PASSWORD);
         lab
     }
@@ -87,6 +98,35 @@ impl OnDisk {
         )
     }
 
+    fn restic(&self, variable: &str, password: &str) -> Restic {
+        let program = std::env::var_os(variable).unwrap_or_else(|| {
+            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
+        });
+        Restic::new(
+            source_name("offsite"),
+            Location::Local(self.root()),
+            PasswordFrom::Given(Password::new(password)),
+            self.path("work"),
+            Arc::new(SystemRunner::new()),
+            Arc::clone(&self.clock),
+        )
+        .program(program)
+    }
+
+    fn as_repo(&self, password: &str) -> Arc<dyn OffsiteRepo> {
+        match self.by {
+            By::Embedded => Arc::new(self.embedded(password)),
+            By::Program(variable) => Arc::new(self.restic(variable, password)),
+        }
+    }
+
+    fn as_source(&self, password: &str) -> Arc<dyn RestoreSource> {
+        match self.by {
+            By::Embedded => Arc::new(self.embedded(password)),
+            By::Program(variable) => Arc::new(self.restic(variable, password)),
+        }
+    }
+
     fn forge(&self) -> Forge {
         Forge::open(&self.root(), PASSWORD)
     }
@@ -109,15 +149,15 @@ impl OnDisk {
 /// The engine, and after an `init` a key that takes no time to derive instead of the one that it wrote: opening a
 /// repository is meant to be slow, and the suite does it a hundred times.
 #[derive(Debug)]
-struct Quick(Embedded, PathBuf);
+struct Quick(Arc<dyn OffsiteRepo>, PathBuf);
 
 #[async_trait]
 impl OffsiteRepo for Quick {
     fn name(&self) -> &SourceName {
-        OffsiteRepo::name(&self.0)
+        self.0.name()
     }
     fn caps(&self) -> OffsiteCaps {
-        OffsiteRepo::caps(&self.0)
+        self.0.caps()
     }
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
         let made = self.0.init(cx).await?;
@@ -136,7 +176,7 @@ impl OffsiteRepo for Quick {
         cx: &Context,
         target: Option<&Target>,
     ) -> Result<Vec<RecoveryPoint>, OffsiteError> {
-        OffsiteRepo::points(&self.0, cx, target).await
+        self.0.points(cx, target).await
     }
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
         self.0.check(cx, depth).await
@@ -145,10 +185,10 @@ impl OffsiteRepo for Quick {
 
 impl OffsiteLab for OnDisk {
     fn repo(&self) -> Arc<dyn OffsiteRepo> {
-        Arc::new(Quick(self.embedded(PASSWORD), self.root()))
+        Arc::new(Quick(self.as_repo(PASSWORD), self.root()))
     }
     fn repo_with_wrong_password(&self) -> Arc<dyn OffsiteRepo> {
-        Arc::new(self.embedded("wrong"))
+        self.as_repo("wrong")
     }
     fn files(&self) -> &dyn Files {
         &self.files
@@ -238,7 +278,7 @@ impl OffsiteLab for OnDisk {
 #[async_trait]
 impl SourceLab for OnDisk {
     fn source(&self) -> Arc<dyn RestoreSource> {
-        Arc::new(self.embedded(PASSWORD))
+        self.as_source(PASSWORD)
     }
     fn files(&self) -> &dyn Files {
         &self.files
@@ -263,7 +303,7 @@ impl SourceLab for OnDisk {
             unseeded: false,
         };
         let report = self
-            .embedded(PASSWORD)
+            .as_repo(PASSWORD)
             .backup(&context("keep"), &request)
             .await
             .unwrap();

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use reseed_core::OffsiteRepo as _;
 use reseed_core::error::{OffsiteKind, OpError, OpKind};
 use reseed_core::known::Known;
 use reseed_core::names::SourceName;

@@ -5,6 +5,7 @@
 mod bad_input;
 mod datasets;
 mod demo;
+mod engines;
 mod heal;
 mod interface;
 mod lab;

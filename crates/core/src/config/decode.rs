@@ -296,7 +296,7 @@ macro_rules! choice {
 pub(crate) use choice;
 
 /// Words that mean something in a later version, so that the answer is not a "did you mean".
-const LATER: [&str; 2] = ["restic", "s3"];
+const LATER: [&str; 1] = ["s3"];
 
 /// One of some words.
 pub(crate) fn word<'n>(

@@ -46,6 +46,8 @@ choice! {
     pub(crate) OffsiteType ("repository type") {
         /// The engine inside reseed. restic reads what it writes, and the other way round.
         Embedded = "embedded",
+        /// The restic program, 0.14 or newer.
+        Restic = "restic",
     }
 }
 

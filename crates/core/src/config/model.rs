@@ -97,7 +97,7 @@ impl Config {
             return Some(format!("{name} is in {}", place.display()));
         }
         let repository = |offsite: &Offsite| match offsite {
-            Offsite::Embedded { repository, .. } => repository.clone(),
+            Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. } => repository.clone(),
         };
         let mut repositories = self
             .offsite
@@ -217,6 +217,13 @@ impl Place {
 pub enum Offsite {
     /// Written and read by the embedded engine.
     Embedded {
+        /// Absolute.
+        repository: PathBuf,
+        /// Absolute.
+        password_file: PathBuf,
+    },
+    /// Written and read by the restic program.
+    Restic {
         /// Absolute.
         repository: PathBuf,
         /// Absolute.

@@ -191,10 +191,16 @@ fn ssh(file: &SshFile) -> Option<Ssh> {
 
 fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Offsite> {
     let (offsite, _) = entry.value.as_ref()?;
+    let repository = || Some(offsite.repository.0.as_ref()?.0.0.clone());
+    let password_file = || Some(offsite.password_file.0.as_ref()?.0.0.clone());
     match offsite.kind.0.as_ref()?.0 {
         OffsiteType::Embedded => Some(Offsite::Embedded {
-            repository: offsite.repository.0.as_ref()?.0.0.clone(),
-            password_file: offsite.password_file.0.as_ref()?.0.0.clone(),
+            repository: repository()?,
+            password_file: password_file()?,
+        }),
+        OffsiteType::Restic => Some(Offsite::Restic {
+            repository: repository()?,
+            password_file: password_file()?,
         }),
     }
 }

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use reseed_core::Service;
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::exec::{Command, Exit as ChildExit, Runner as _, SystemRunner};
 use reseed_core::ops::{self, OpOutcome, OpReport};
 use reseed_core::point::Fingerprint;
 use reseed_core::preseed::{self, ServiceReport};
-use reseed_core::{OffsiteRepo as _, Service};
 use tokio_util::sync::CancellationToken;
 
 use super::pools::{Pools, sector_of};

@@ -1,0 +1,282 @@
+//! How restic ended, as a kind of error. Pure.
+//!
+//! From 0.17 on the exit code tells some kinds; before, it is 1 for all of them, and the words decide. The words decide also where
+//! a code says less than they do. Whatever isn't known here is a failure, and never taken for "there is nothing".
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use reseed_core::exec::Exit;
+
+use super::parse::Problem;
+use crate::error::EngineError;
+use crate::lock::LockHolder;
+use crate::words::plain;
+
+/// Says why a call failed.
+///
+/// `words` is all that it said on its standard error, as text.
+pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
+    let has = |needle: &str| words.contains(needle);
+    let any = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
+    let place = || location.to_owned();
+    let code = exit.code();
+    if has("repository is already locked") || code == Some(11) {
+        return EngineError::Locked {
+            holder: holder(words),
+        };
+    }
+    // Where the password is "wrong", that word is not shown.
+    if has("password or no key found") || code == Some(12) {
+        return EngineError::WrongPassword { location: place() };
+    }
+    if has("unsupported repository version") || has("unsupported version") {
+        return EngineError::NewerVersion {
+            location: place(),
+            detail: said(words),
+        };
+    }
+    if has("config file already exists") {
+        return EngineError::AlreadyExists { location: place() };
+    }
+    let nothing_there = any(&[
+        "no such file or directory",
+        "does not exist",
+        "The specified key does not exist",
+        "404 Not Found",
+    ]);
+    if any(&["no matching ID found", "no snapshot found", "no snapshots found"]) {
+        return EngineError::NoSnapshot { id: quoted(words) };
+    }
+    // Asked for by its whole id, 0.18 doesn't list the snapshots but opens the file.
+    if has("failed to find snapshot") && nothing_there {
+        return EngineError::NoSnapshot { id: quoted(words) };
+    }
+    if code == Some(10) || (has("unable to open config file") && nothing_there) {
+        return EngineError::NoRepository { location: place() };
+    }
+    if let Some(error) = of_target(words) {
+        return error;
+    }
+    if is_damage(words) {
+        return EngineError::Unreadable {
+            what: format!("the repository at {location}"),
+            detail: said(words),
+        };
+    }
+    if any(&[
+        "permission denied",
+        "Access Denied",
+        "AccessDenied",
+        "403 Forbidden",
+        "401 Unauthorized",
+    ]) {
+        return EngineError::Denied {
+            what: place(),
+            detail: said(words),
+        };
+    }
+    let network = [
+        "dial tcp",
+        "no such host",
+        "connection refused",
+        "connection reset",
+        "network is unreachable",
+        "i/o timeout",
+        "TLS handshake",
+        "x509:",
+        "server response unexpected",
+        "too many levels of symbolic links",
+        "input/output error",
+        "stale NFS file handle",
+        "stale file handle",
+    ];
+    if any(&network) {
+        return EngineError::Store {
+            action: format!("answer for {location}"),
+            detail: said(words),
+        };
+    }
+    match exit {
+        Exit::Signal(_) => EngineError::ToolDied {
+            exit: exit.to_string(),
+            detail: said(words),
+        },
+        Exit::Code(_) => EngineError::Tool {
+            exit: exit.to_string(),
+            detail: said(words),
+        },
+    }
+}
+
+/// Errors of what is written to, which mends differently than what is read.
+fn of_target(words: &str) -> Option<EngineError> {
+    let path = || said(words);
+    if words.contains("no space left on device") || words.contains("disk quota exceeded") {
+        return Some(EngineError::NoSpace { path: path() });
+    }
+    if words.contains("read-only file system") {
+        return Some(EngineError::ReadOnly { path: path() });
+    }
+    None
+}
+
+/// Words of data that is there and is not what it should be, or is not there and should be.
+pub(crate) fn is_damage(words: &str) -> bool {
+    let lost = words.contains("no such file or directory")
+        && ["StreamPack", "LoadBlob", "LoadRaw", "loading", "Load(<"]
+            .iter()
+            .any(|by| words.contains(by));
+    lost || [
+        "ciphertext verification failed",
+        "invalid data returned",
+        "unexpected EOF",
+        "not found in repository",
+        "not found in index",
+        "blob not found",
+        "unexpected pack",
+        "does not match",
+        "wrong data returned",
+        "wrong hash",
+        "hash mismatch",
+        "file does not exist",
+        "checking for consistency",
+        "invalid ID",
+        "decompression failed",
+        "decoding",
+        "invalid character",
+        "size mismatch",
+        "too short",
+    ]
+    .iter()
+    .any(|word| words.contains(word))
+}
+
+/// Words of metadata that could not be set: the content is there all the same.
+fn is_metadata(why: &str) -> bool {
+    [
+        "lchown",
+        "chmod",
+        "chtimes",
+        "UtimesNano",
+        "xattr",
+        "setxattr",
+        "SetFlags",
+    ]
+    .iter()
+    .any(|word| why.contains(word))
+        && !why.contains("no such file or directory")
+}
+
+/// What a restore's problems come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Only metadata: each as a warning.
+    Metadata(Vec<String>),
+    /// It failed.
+    Failed(EngineError),
+}
+
+/// Judges the problems that a restore told: `first` are the first of `count`, `words` all the rest that it said.
+pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str, location: &str) -> Verdict {
+    let of_all = |fits: fn(&str) -> bool| first.iter().filter(move |problem| fits(&problem.why));
+    if let Some(error) = first
+        .iter()
+        .find_map(|problem| of_target(&format!("{}: {}", problem.item, problem.why)))
+    {
+        return Verdict::Failed(error);
+    }
+    let damaged: Vec<&Problem> = of_all(is_damage).collect();
+    if let Some(problem) = damaged.first() {
+        let more = count.saturating_sub(1);
+        let what = match more {
+            0 => plain(&problem.item),
+            _ => format!("{} and up to {more} more", plain(&problem.item)),
+        };
+        return Verdict::Failed(EngineError::Unreadable {
+            what,
+            detail: plain(&problem.why),
+        });
+    }
+    if first.is_empty() {
+        return Verdict::Failed(of(exit, words, location));
+    }
+    // All of them must be known to be harmless; only the first ones are.
+    let all = u64::try_from(first.len()).is_ok_and(|known| known == count);
+    if all && first.iter().all(|problem| is_metadata(&problem.why)) && exit.code() == Some(1) {
+        let tell = |problem: &Problem| format!("{}: {}", plain(&problem.item), plain(&problem.why));
+        return Verdict::Metadata(first.iter().map(tell).collect());
+    }
+    let problem = first
+        .iter()
+        .find(|problem| !is_metadata(&problem.why))
+        .unwrap_or(&first[0]);
+    Verdict::Failed(EngineError::Target {
+        action: "restore".into(),
+        path: plain(&problem.item),
+        detail: plain(&problem.why),
+    })
+}
+
+/// What it said, on one line; without what says nothing.
+fn said(words: &str) -> String {
+    let noise = |line: &&str| {
+        let line = line.trim();
+        !line.is_empty()
+            && !line.starts_with("github.com/")
+            && !line.starts_with("main.")
+            && !line.starts_with("runtime.")
+    };
+    let lines: Vec<&str> = words.lines().filter(noise).collect();
+    let text = plain(&lines.join(" "));
+    if text.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        text
+    }
+}
+
+fn quoted(words: &str) -> String {
+    words
+        .split('"')
+        .nth(1)
+        .map_or_else(|| "with that id".to_owned(), plain)
+}
+
+/// From `repository is already locked exclusively by PID 4711 on host by user (UID 0, GID 0)`, `lock was created at …` and
+/// `storage ID …`.
+fn holder(words: &str) -> LockHolder {
+    let after = |prefix: &str| words.split_once(prefix).map(|(_, rest)| rest);
+    let word = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
+    let by = after(" by PID ").unwrap_or_default();
+    let pid = word(by).parse().unwrap_or(0);
+    let rest = by.split_once(" on ").map_or("", |(_, rest)| rest);
+    let (host, who) = rest.split_once(" by ").unwrap_or((rest, ""));
+    let who = who.split(" (UID").next().unwrap_or_default();
+    LockHolder {
+        who: if who.is_empty() {
+            "somebody".to_owned()
+        } else {
+            plain(who)
+        },
+        host: if host.is_empty() {
+            "an unknown host".to_owned()
+        } else {
+            plain(host)
+        },
+        pid,
+        since: after("lock was created at ").and_then(time),
+        id: after("storage ID ").map(word).unwrap_or_default(),
+    }
+}
+
+/// A time of the zone that the child was given, which is UTC.
+fn time(text: &str) -> Option<Timestamp> {
+    let text = text.get(..19)?;
+    let time = DateTime::strptime("%Y-%m-%d %H:%M:%S", text).ok()?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! What real versions said when they failed (see `tests/transcripts`), and what is made of it.
+
+use super::*;
+
+macro_rules! said {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/transcripts/", $name, ".txt"))
+    };
+}
+
+/// The words of an output, messages taken apart as the runner's listener does.
+fn words(text: &str) -> String {
+    use crate::restic::parse::{Line, line};
+    let words = text.lines().filter_map(|text| match line(text.as_bytes()) {
+        Line::ExitError(words) => Some(words),
+        Line::Problem(_) => None,
+        _ => Some(text.to_owned()),
+    });
+    words.collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn judged(code: i32, text: &str) -> EngineError {
+    of(Exit::Code(code), &words(text), "/tmp/lab/repo")
+}
+
+#[test]
+fn both_versions_mean_the_same() {
+    for (code, text) in [
+        (1, said!("wrong-password-stderr-restic-0.14.0")),
+        (12, said!("wrong-password-stderr-restic-0.18.0")),
+    ] {
+        assert!(matches!(judged(code, text), EngineError::WrongPassword { .. }));
+    }
+    for (code, text) in [
+        (1, said!("no-repository-stderr-restic-0.14.0")),
+        (10, said!("no-repository-stderr-restic-0.18.0")),
+    ] {
+        assert!(matches!(judged(code, text), EngineError::NoRepository { .. }));
+    }
+    for text in [
+        said!("init-twice-stderr-restic-0.14.0"),
+        said!("init-twice-stderr-restic-0.18.0"),
+    ] {
+        assert!(matches!(judged(1, text), EngineError::AlreadyExists { .. }));
+    }
+    for text in [
+        said!("no-snapshot-stderr-restic-0.14.0"),
+        said!("no-snapshot-stderr-restic-0.18.0"),
+    ] {
+        assert_eq!(
+            judged(1, text),
+            EngineError::NoSnapshot {
+                id: "deadbeefdeadbeef".into()
+            }
+        );
+    }
+    assert!(matches!(
+        judged(1, said!("no-such-snapshot-file-stderr-restic-0.18.0")),
+        EngineError::NoSnapshot { .. }
+    ));
+    for text in [
+        said!("restore-read-only-stderr-restic-0.14.0"),
+        said!("restore-read-only-stderr-restic-0.18.0"),
+    ] {
+        assert!(
+            matches!(judged(1, text), EngineError::Denied { .. }),
+            "{:?}",
+            judged(1, text)
+        );
+    }
+}
+
+#[test]
+fn the_holder_of_a_lock_is_named() {
+    for (code, text) in [
+        (1, said!("locked-stderr-restic-0.14.0")),
+        (11, said!("locked-stderr-restic-0.18.0")),
+    ] {
+        let EngineError::Locked { holder } = judged(code, text) else {
+            panic!("{:?}", judged(code, text));
+        };
+        assert_eq!(
+            (holder.host.as_str(), holder.who.as_str()),
+            ("other-host", "root")
+        );
+        assert!(
+            holder.pid > 1 && holder.since.is_some() && holder.id.len() == 8,
+            "{holder}"
+        );
+    }
+    // A code alone, without words that are known: locked all the same, by nobody knows whom.
+    let EngineError::Locked { holder } = judged(11, "new words") else {
+        panic!()
+    };
+    assert_eq!((holder.pid, holder.since), (0, None));
+}
+
+#[test]
+fn a_question_that_could_not_be_asked_is_not_answered_with_nothing() {
+    // restic asks "Is there a repository at the following location?" whatever went wrong.
+    for why in [
+        "permission denied",
+        "too many levels of symbolic links",
+        "dial tcp: lookup s3.example: no such host",
+        "dial tcp 10.0.0.1:443: connect: connection refused",
+        "Access Denied.",
+        "x509: certificate signed by unknown authority",
+        "something that nobody has seen yet",
+    ] {
+        let text = format!(
+            "Fatal: unable to open config file: Stat: {why}\nIs there a repository at the following location?\nx"
+        );
+        let error = judged(1, &text);
+        let empty = matches!(
+            error,
+            EngineError::NoRepository { .. } | EngineError::NoSnapshot { .. }
+        );
+        assert!(!empty, "{why}: {error:?}");
+    }
+    for code in [1, 2, 4, 70, 126, 130] {
+        assert!(matches!(judged(code, ""), EngineError::Tool { .. }), "{code}");
+    }
+    let killed = of(Exit::Signal(9), "", "x");
+    assert!(matches!(killed, EngineError::ToolDied { .. }) && killed.to_string().contains("SIGKILL"));
+}
+
+fn problem(item: &str, why: &str) -> Problem {
+    Problem {
+        item: item.into(),
+        why: why.into(),
+    }
+}
+
+#[test]
+fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
+    let judge = |problems: &[Problem]| {
+        let count = u64::try_from(problems.len()).unwrap();
+        of_restore(Exit::Code(1), problems, count, "Fatal: There were errors", "x")
+    };
+    let owner = problem("/a", "lchown /stage/a: operation not permitted");
+    let Verdict::Metadata(warnings) = judge(std::slice::from_ref(&owner)) else {
+        panic!()
+    };
+    assert_eq!(warnings, ["/a: lchown /stage/a: operation not permitted"]);
+    // Not all that were told are known.
+    assert!(matches!(
+        of_restore(Exit::Code(1), std::slice::from_ref(&owner), 2, "", "x"),
+        Verdict::Failed(EngineError::Target { .. })
+    ));
+    let corrupt = problem("/b", "ciphertext verification failed");
+    assert!(matches!(
+        judge(&[owner, corrupt.clone()]),
+        Verdict::Failed(EngineError::Unreadable { .. })
+    ));
+    let missing = problem(
+        "/b",
+        "StreamPack: open /repo/data/d7/d75e: no such file or directory",
+    );
+    assert!(matches!(
+        judge(&[missing]),
+        Verdict::Failed(EngineError::Unreadable { .. })
+    ));
+    let full = problem("/c", "write /stage/c: no space left on device");
+    assert!(matches!(
+        judge(&[corrupt, full]),
+        Verdict::Failed(EngineError::NoSpace { .. })
+    ));
+    // A name that is not there had no metadata to be set: its content is missing too.
+    let gone = problem("/d", "UtimesNano: no such file or directory");
+    assert!(matches!(
+        judge(&[gone]),
+        Verdict::Failed(EngineError::Target { .. })
+    ));
+    assert!(matches!(judge(&[]), Verdict::Failed(EngineError::Tool { .. })));
+}

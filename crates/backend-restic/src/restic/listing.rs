@@ -1,0 +1,110 @@
+//! The recovery points of a repository, as restic lists them.
+//!
+//! restic passes over a snapshot that it can't read, says so on its standard error, and ends well. So whenever it says anything
+//! there, the list is compared with the bare ids, which need no reading: what is missing is a snapshot that is damaged.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+
+use reseed_core::Context;
+use reseed_core::point::Target;
+use tokio::runtime::Handle;
+
+use super::trees::Trees;
+use super::{Restic, argv, parse};
+use crate::error::{EngineError, Result};
+use crate::listing::{Listing, Wanted};
+use crate::place;
+use crate::snapshots::{Snapshot, Snapshots};
+
+/// Records that are kept in memory.
+const KNOWN: usize = 100_000;
+
+impl Restic {
+    /// Every snapshot, and those that are there and can't be read.
+    pub(crate) async fn all_snapshots(&self, cx: &Context) -> Result<Snapshots> {
+        let (printed, words) = self.ask_both(cx, argv::snapshots()).await?;
+        let readable = parse::snapshots(&printed)?;
+        let mut unreadable = Vec::new();
+        if !words.trim().is_empty() {
+            let listed: HashSet<&str> = readable.iter().map(|snapshot| snapshot.id.as_str()).collect();
+            let ids = self.ask(cx, argv::snapshot_ids()).await?;
+            for id in parse::ids(&String::from_utf8_lossy(&ids))? {
+                if !listed.contains(id.as_str()) {
+                    let error = EngineError::Unreadable {
+                        what: format!("snapshot {id}"),
+                        detail: crate::words::plain(&words),
+                    };
+                    unreadable.push((id, error));
+                }
+            }
+            unreadable.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if readable.len() <= KNOWN {
+            *known = readable
+                .iter()
+                .map(|snapshot| (snapshot.id.clone(), snapshot.clone()))
+                .collect();
+        }
+        drop(known);
+        Ok(Snapshots { readable, unreadable })
+    }
+
+    /// The points of a target or of all; only the one with this locator, where one is given.
+    pub(crate) async fn listing(
+        &self,
+        cx: &Context,
+        target: Option<&Target>,
+        only: Option<&str>,
+    ) -> Result<Listing> {
+        let all = self.all_snapshots(cx).await?;
+        let (target, only) = (target.cloned(), only.map(str::to_owned));
+        self.looking(cx, move |this, trees| {
+            let wanted = Wanted {
+                source: &this.name,
+                host: this.host.as_deref(),
+                target: target.as_ref(),
+                only: only.as_deref(),
+            };
+            wanted.among(all, |snapshot, path| {
+                Ok(place::of_path(trees, snapshot.tree_id()?, &snapshot.paths, path)?.is_some())
+            })
+        })
+        .await
+    }
+
+    /// Runs what may have to look into trees, where blocking is allowed.
+    pub(crate) async fn looking<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        work: impl FnOnce(&Self, &mut Trees<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let cx = cx.child();
+        let _ends_with_this_future = cx.cancel.clone().drop_guard();
+        let (this, runtime) = (self.clone(), Handle::current());
+        let done = tokio::task::spawn_blocking(move || {
+            let mut trees = Trees {
+                restic: &this,
+                cx: &cx,
+                runtime,
+            };
+            work(&this, &mut trees)
+        });
+        done.await.unwrap_or_else(|error| {
+            Err(EngineError::Panicked {
+                during: "the work".into(),
+                detail: error.to_string(),
+            })
+        })
+    }
+
+    /// A record that was read before.
+    pub(crate) fn known(&self, id: &str) -> Option<Snapshot> {
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+}

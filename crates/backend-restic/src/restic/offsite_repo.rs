@@ -1,0 +1,344 @@
+//! [`OffsiteRepo`] by the restic program.
+
+use async_trait::async_trait;
+use reseed_core::error::{Effect, OffsiteError};
+use reseed_core::event::Event;
+use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::offsite::{
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::{Context, OffsiteRepo};
+
+use super::parse::{Status, Summary};
+use super::run::Ended;
+use super::stand::Stand;
+use super::{Restic, argv, error, parse};
+use crate::embedded::envelope;
+use crate::error::{EngineError, Result};
+use crate::points::{PARTIAL, tag_of_time, tags_of};
+use crate::snapshots::Snapshot;
+use crate::top::Top;
+
+/// At most so many findings of a check are kept.
+const FINDINGS: usize = 200;
+
+impl Restic {
+    /// What may have happened to a call that failed: nothing, when it was not begun.
+    fn failure(cx_was_cancelled: bool, error: &EngineError, what: String, effect: Effect) -> OffsiteError {
+        let effect = if cx_was_cancelled { Effect::None } else { effect };
+        envelope(error, what, effect)
+    }
+
+    pub(crate) fn progress_to(cx: &Context, dataset: &DatasetName, status: Status) {
+        cx.emit(Event::Progress {
+            dataset: dataset.clone(),
+            bytes: status.bytes(),
+            total: status.total(),
+            files: status.files(),
+        });
+    }
+
+    async fn init_repository(&self, cx: &Context) -> Result<RepoInfo> {
+        if cx.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        if let Some(path) = self.location.local_path() {
+            crate::local::must_be_vacant(path)?;
+        }
+        let version = self.version(cx).await?;
+        let command = self.command(version, argv::init())?;
+        let ended = self.locking(cx, &command, &|_| ()).await?;
+        if !ended.exit.success() {
+            return Err(error::of(
+                ended.exit,
+                &ended.all_words(),
+                &self.location.to_string(),
+            ));
+        }
+        self.opened(cx).await
+    }
+
+    async fn opened(&self, cx: &Context) -> Result<RepoInfo> {
+        let printed = self.ask(cx, argv::config()).await?;
+        let (id, version) = parse::config(&printed)?;
+        if version > 2 {
+            return Err(EngineError::NewerVersion {
+                location: self.location.to_string(),
+                detail: format!("version {version}"),
+            });
+        }
+        Ok(RepoInfo { id, version })
+    }
+
+    async fn back_up(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport> {
+        if cx.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        self.look()?;
+        let version = self.version(cx).await?;
+        let stand = Stand::make(&self.work, &request.as_path, &request.path)?;
+        let top = Top::read(&request.path, stand.name.clone()).map_err(|error| EngineError::Source {
+            path: request.path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        let mut tags = tags_of(request);
+        tags.extend(tag_of_time(request.taken_at));
+        let mut lost = Vec::new();
+        tags.push(match top.to_tag() {
+            Some(tag) => tag,
+            None => {
+                lost.push(
+                    "the topmost directory: its extended attributes are too large to be kept".to_owned(),
+                );
+                let mut bare = top;
+                bare.meta.attributes.clear();
+                bare.to_tag().ok_or_else(|| EngineError::Invalid {
+                    detail: "the metadata of the topmost directory can't be a tag".into(),
+                })?
+            }
+        });
+        let recorded = argv::Recorded {
+            host: &request.host,
+            tags: &tags,
+            time: request.taken_at,
+        };
+        let args = argv::backup(&recorded, stand.exclude.as_deref(), &stand.what)?;
+        let command = self
+            .command(version, args)?
+            .cwd(&stand.cwd)
+            .env("PWD", &stand.pwd);
+        let dataset = &request.target.dataset;
+        let ended = self
+            .locking(cx, &command, &|status| Self::progress_to(cx, dataset, status))
+            .await?;
+        let (snapshot_id, summary) = self.backed_up(&ended)?;
+        let unreadable = ended.heard.count + u64::try_from(lost.len()).unwrap_or(u64::MAX);
+        let partial = unreadable > 0 || ended.exit.code() == Some(3);
+        let mut examples = lost;
+        examples.extend(ended.heard.problems.iter().map(|problem| {
+            let item = crate::words::plain(stand.relative(&problem.item));
+            format!("{item}: {}", crate::words::plain(&problem.why))
+        }));
+        let snapshot_id = if partial {
+            self.mark_partial(cx, snapshot_id, request).await
+        } else {
+            snapshot_id
+        };
+        Ok(BackupReport {
+            snapshot_id,
+            outcome: if partial {
+                BackupOutcome::Partial {
+                    unreadable: unreadable.max(1),
+                    examples,
+                }
+            } else {
+                BackupOutcome::Complete
+            },
+            files: summary.total_files_processed.unwrap_or(0),
+            bytes: summary.total_bytes_processed.unwrap_or(0),
+            added: summary.data_added_packed.or(summary.data_added).unwrap_or(0),
+        })
+    }
+
+    /// The snapshot and what is said of it. It counts only with the message that ends a backup, and with an exit code that fits.
+    fn backed_up(&self, ended: &Ended) -> Result<(String, Summary)> {
+        if !matches!(ended.exit.code(), Some(0 | 3)) {
+            return Err(error::of(
+                ended.exit,
+                &ended.all_words(),
+                &self.location.to_string(),
+            ));
+        }
+        let summary = ended
+            .heard
+            .summary
+            .clone()
+            .ok_or_else(|| EngineError::BadOutput {
+                detail: format!("a backup ended with {} and without a summary", ended.exit),
+            })?;
+        let id = summary.snapshot_id.clone().filter(|id| id.len() >= 8);
+        let id = id.ok_or_else(|| EngineError::BadOutput {
+            detail: "a backup's summary names no snapshot".into(),
+        })?;
+        Ok((id, summary))
+    }
+
+    /// Tags a snapshot that doesn't hold everything, which is known only when it is there. restic writes another one and
+    /// removes the first; where it may not remove, readers know by the second what the first is worth. Without the tag the digest
+    /// that was recorded keeps it from passing for the whole.
+    async fn mark_partial(&self, cx: &Context, id: String, request: &BackupRequest) -> String {
+        match self.tag_partial(cx, &id, request).await {
+            Ok(new) => new,
+            Err(error) => {
+                let name = &self.name;
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: format!("{name}: snapshot {id} is partial and could not be tagged so: {error}"),
+                    hint: Some(format!("run `restic tag --add {PARTIAL} {id}`")),
+                });
+                id
+            }
+        }
+    }
+
+    async fn tag_partial(&self, cx: &Context, id: &str, request: &BackupRequest) -> Result<String> {
+        let version = self.version(cx).await?;
+        let command = self.command(version, argv::tag(id, PARTIAL))?;
+        let ended = self.locking(cx, &command, &|_| ()).await?;
+        if let Some(new) = ended.heard.changed {
+            return Ok(new);
+        }
+        if !ended.exit.success() {
+            return Err(error::of(
+                ended.exit,
+                &ended.all_words(),
+                &self.location.to_string(),
+            ));
+        }
+        // Older ones don't say which one it became.
+        let point = format!("reseed-point={}", request.point);
+        let of_it = |snapshot: &Snapshot| {
+            let first = snapshot.original.as_ref();
+            first.is_some_and(|first| first.starts_with(id)) && snapshot.tags.contains(&point)
+        };
+        let all = self.all_snapshots(cx).await?.readable;
+        let new = all.into_iter().find(of_it);
+        new.map(|snapshot| snapshot.id)
+            .ok_or_else(|| EngineError::BadOutput {
+                detail: "the tagged snapshot isn't listed".into(),
+            })
+    }
+
+    async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport> {
+        if cx.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        self.look()?;
+        let version = self.version(cx).await?;
+        let command = self.command(version, argv::check(version, depth)?)?;
+        let ended = self.locking(cx, &command, &|_| ()).await?;
+        let mut report = CheckReport::default();
+        for problem in &ended.heard.problems {
+            report.errors.push(crate::words::plain(&problem.why));
+        }
+        let said = ended.all_words();
+        if ended.exit.success() {
+            let errors = ended
+                .heard
+                .summary
+                .as_ref()
+                .and_then(|summary| summary.num_errors);
+            if version.check_json() && errors.is_none() {
+                return Err(EngineError::BadOutput {
+                    detail: "a check ended well and without a summary".into(),
+                });
+            }
+            if errors.unwrap_or(0) > 0 && report.errors.is_empty() {
+                report.errors.push(format!("{} errors", errors.unwrap_or(0)));
+            }
+            let words = said.lines().map(str::trim).filter(|line| !line.is_empty());
+            report
+                .warnings
+                .extend(words.take(FINDINGS).map(crate::words::plain));
+            return Ok(report);
+        }
+        // It says so at its end, whatever it found.
+        if !said.contains("repository contains errors") {
+            let error = error::of(ended.exit, &said, &self.location.to_string());
+            // What keeps it from looking, or damage that it stumbled over.
+            return match &error {
+                EngineError::Unreadable { .. } => {
+                    report.errors.push(error.to_string());
+                    Ok(report)
+                }
+                _ => Err(error),
+            };
+        }
+        let words = ended
+            .words
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("Fatal:"));
+        let room = FINDINGS.saturating_sub(report.errors.len());
+        report.errors.extend(words.take(room).map(crate::words::plain));
+        if report.errors.is_empty() {
+            report.errors.push("the repository contains errors".to_owned());
+        }
+        Ok(report)
+    }
+}
+
+#[async_trait]
+impl OffsiteRepo for Restic {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    fn caps(&self) -> OffsiteCaps {
+        OffsiteCaps {
+            init: true,
+            prune: false,
+        }
+    }
+
+    async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        let cancelled = cx.cancel.is_cancelled();
+        self.init_repository(cx).await.map_err(|error| {
+            let what = format!("cannot create repository {}", self.name);
+            Self::failure(cancelled, &error, what, Effect::Partial)
+        })
+    }
+
+    async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
+        self.opened(cx).await.map_err(|error| {
+            envelope(
+                &error,
+                format!("cannot open repository {}", self.name),
+                Effect::None,
+            )
+        })
+    }
+
+    async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
+        let cancelled = cx.cancel.is_cancelled();
+        self.back_up(cx, request).await.map_err(|error| {
+            let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
+            let effect = match &error {
+                // Of the kinds that come before anything is written, those that the embedded engine tells otherwise.
+                EngineError::Store { .. } | EngineError::Denied { .. } | EngineError::Invalid { .. } => {
+                    Effect::None
+                }
+                _ => Effect::Partial,
+            };
+            Self::failure(cancelled, &error, what, effect)
+        })
+    }
+
+    async fn points(
+        &self,
+        cx: &Context,
+        target: Option<&Target>,
+    ) -> Result<Vec<RecoveryPoint>, OffsiteError> {
+        self.listing(cx, target, None)
+            .await
+            .map(|listing| listing.points(cx, self.name.as_str()))
+            .map_err(|error| {
+                envelope(
+                    &error,
+                    format!("cannot list what {} holds", self.name),
+                    Effect::None,
+                )
+            })
+    }
+
+    async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
+        self.checked(cx, depth).await.map_err(|error| {
+            envelope(
+                &error,
+                format!("cannot check repository {}", self.name),
+                Effect::None,
+            )
+        })
+    }
+}

@@ -1,0 +1,376 @@
+//! Running restic: every call goes through here. It promises that a lock which a call of ours left is taken away by restic's own
+//! rules, that a dead lock of somebody is taken away once and told of, and that a password reaches the child by a file that
+//! only it can read. It doesn't know what the calls are for.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reseed_core::Context;
+use reseed_core::event::Event;
+use reseed_core::exec::{Command, ExecError, Exit, Keep, Listener, Redactor, Secret};
+use tokio_util::sync::CancellationToken;
+
+use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
+use super::version::Version;
+use super::{Restic, argv, error};
+use crate::error::{EngineError, Result};
+use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
+
+/// The most that is kept of an answer: some hundred thousand snapshots.
+const MOST: usize = 256 << 20;
+/// Between SIGTERM and SIGKILL: it removes its lock, which is far away for some repositories.
+const GRACE: Duration = Duration::from_secs(30);
+/// For taking away a lock after the run is over: nobody waits for it gladly.
+const TIDY: Duration = Duration::from_secs(15);
+/// At most so many problems are kept; all are counted.
+const KEPT: usize = 20;
+
+/// What a call said while it ran.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard {
+    /// How often something could not be done.
+    pub(crate) count: u64,
+    /// The first of them.
+    pub(crate) problems: Vec<Problem>,
+    /// Why it ended.
+    pub(crate) last_words: Option<String>,
+    /// The message that ends it.
+    pub(crate) summary: Option<Summary>,
+    /// The snapshot that replaced another.
+    pub(crate) changed: Option<String>,
+    /// It had to ask again.
+    retries: u64,
+}
+
+impl Heard {
+    /// Whether the line is one of messages rather than words.
+    fn take(&mut self, bytes: &[u8], redactor: &Redactor) -> bool {
+        match line(bytes) {
+            Line::Problem(problem) => self.problem(&problem, redactor),
+            Line::ExitError(words) => self.last_words = Some(redactor.text(&words)),
+            Line::Summary(summary) => self.summary = Some(*summary),
+            Line::Changed(id) => self.changed = Some(id),
+            Line::Status(_) => {}
+            Line::Other => {
+                let text = String::from_utf8_lossy(bytes);
+                if text.contains("returned error, retrying after") {
+                    self.retries += 1;
+                    // The first ones are kept as words.
+                    return self.retries > 3;
+                }
+                match problem_in_words(&text) {
+                    Some(problem) => self.problem(&problem, redactor),
+                    None => return false,
+                }
+            }
+        }
+        true
+    }
+
+    fn problem(&mut self, problem: &Problem, redactor: &Redactor) {
+        self.count += 1;
+        if self.problems.len() < KEPT {
+            self.problems.push(Problem {
+                item: redactor.text(&problem.item),
+                why: redactor.text(&problem.why),
+            });
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    pub(crate) heard: Heard,
+    /// What it said besides.
+    pub(crate) words: String,
+}
+
+impl Ended {
+    /// All that it said about why it ended.
+    pub(crate) fn all_words(&self) -> String {
+        match &self.heard.last_words {
+            None => self.words.clone(),
+            Some(last) => format!("{last}\n{}", self.words),
+        }
+    }
+}
+
+impl Restic {
+    /// The version of the program, asked once.
+    pub(crate) async fn version(&self, cx: &Context) -> Result<Version> {
+        if let Some(version) = self.version.get() {
+            return Ok(*version);
+        }
+        let command = Command::new(&self.program)
+            .args(argv::version())
+            .install_hint("install restic (Debian: `apt-get install restic`)")
+            .time_limit(Duration::from_secs(60));
+        let output = self
+            .runner
+            .run(&command, &cx.cancel)
+            .await
+            .map_err(|error| failed_to_run(&error))?;
+        let version = Version::of_output(&output.stdout.text())?;
+        if self.version.set(version).is_ok() && version.is_unknown() {
+            cx.emit(Event::Warning {
+                service: None,
+                message: format!(
+                    "{}: restic {version} is newer than any that was tried with reseed",
+                    self.name
+                ),
+                hint: Some(
+                    "it should work; if something looks odd, try the one of your distribution".to_owned(),
+                ),
+            });
+        }
+        Ok(version)
+    }
+
+    pub(crate) fn command(&self, version: Version, args: Vec<OsString>) -> Result<Command> {
+        let password = self.password.read()?;
+        let mut command = Command::new(&self.program)
+            .args(argv::common(self.cache().as_deref()))
+            .args(args)
+            .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(password.expose()))
+            // Times that it prints and takes are without a zone.
+            .env("TZ", "UTC")
+            .env("RESTIC_PROGRESS_FPS", "2")
+            .keep_stderr(Keep::ends(64))
+            .grace(GRACE);
+        if version.device_feature() {
+            command = command.env("RESTIC_FEATURES", "device-id-for-hardlinks");
+        }
+        Ok(self.location.tell(command))
+    }
+
+    /// Before a call: what is not there, or is something else, is told apart by looking where that can be looked at. restic would
+    /// ask again for a quarter of an hour.
+    pub(crate) fn look(&self) -> Result<()> {
+        self.location
+            .local_path()
+            .map_or(Ok(()), crate::local::must_be_repository)
+    }
+
+    /// A call that only reads and takes no lock; all that it printed.
+    pub(crate) async fn ask(&self, cx: &Context, args: Vec<OsString>) -> Result<Vec<u8>> {
+        self.ask_both(cx, args).await.map(|(printed, _)| printed)
+    }
+
+    /// The same, with what it said besides.
+    pub(crate) async fn ask_both(&self, cx: &Context, args: Vec<OsString>) -> Result<(Vec<u8>, String)> {
+        if cx.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        self.look()?;
+        let version = self.version(cx).await?;
+        let command = self.command(version, args)?.keep_stdout(Keep::up_to(MOST));
+        let output = self
+            .runner
+            .run(&command, &cx.cancel)
+            .await
+            .map_err(|error| failed_to_run(&error))?;
+        let mut heard = Heard::default();
+        let said = output.stderr.text();
+        let words: Vec<&str> = said
+            .lines()
+            .filter(|text| !heard.take(text.as_bytes(), &Redactor::default()))
+            .collect();
+        let ended = Ended {
+            exit: output.exit,
+            words: words.join("\n"),
+            heard,
+        };
+        if !ended.exit.success() {
+            return Err(error::of(
+                ended.exit,
+                &ended.all_words(),
+                &self.location.to_string(),
+            ));
+        }
+        match output.stdout.whole() {
+            Some(whole) => {
+                let problems = ended.heard.problems.iter().map(|problem| problem.why.as_str());
+                let words = std::iter::once(ended.words.as_str()).chain(problems);
+                Ok((whole.to_vec(), words.collect::<Vec<_>>().join("\n")))
+            }
+            None => Err(EngineError::BadOutput {
+                detail: format!("{} bytes are more than are read", output.stdout.total()),
+            }),
+        }
+    }
+
+    /// A call that takes a lock. A dead lock in its way is removed, once; whatever lock it leaves itself too.
+    pub(crate) async fn locking(
+        &self,
+        cx: &Context,
+        command: &Command,
+        on_status: &(dyn Fn(Status) + Sync),
+    ) -> Result<Ended> {
+        let first = self.once(cx, command, on_status).await?;
+        let Some(holder) = locked(&first, &self.location.to_string()) else {
+            return Ok(first);
+        };
+        if !self.is_dead(&holder) {
+            return Ok(first);
+        }
+        self.unlock(&cx.cancel).await?;
+        cx.emit(Event::Warning {
+            service: None,
+            message: format!("{}: a lock was removed whose holder is dead: {holder}", self.name),
+            hint: Some("it was killed in the middle of its work, which a later run does again".to_owned()),
+        });
+        self.once(cx, command, on_status).await
+    }
+
+    async fn once(
+        &self,
+        cx: &Context,
+        command: &Command,
+        on_status: &(dyn Fn(Status) + Sync),
+    ) -> Result<Ended> {
+        if cx.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        let ended = self.listen(cx, command, on_status).await;
+        let may_have_left_its_lock = match &ended {
+            Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
+            Err(_) => false,
+            Ok(ended) => matches!(ended.exit, Exit::Signal(_)),
+        };
+        if may_have_left_its_lock {
+            // It has been waited for, so its lock is dead by restic's rules. Whether this works changes nothing.
+            let _ = self.unlock(&CancellationToken::new()).await;
+        }
+        ended
+    }
+
+    async fn listen(
+        &self,
+        cx: &Context,
+        command: &Command,
+        on_status: &(dyn Fn(Status) + Sync),
+    ) -> Result<Ended> {
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let (theirs, redactor) = (Arc::clone(&heard), command.redactor());
+        let command = command.clone().heard_by(Listener::new({
+            let redactor = redactor.clone();
+            move |bytes| take(&theirs, bytes, &redactor)
+        }));
+        let mut running = self
+            .runner
+            .stream(&command, &cx.cancel)
+            .await
+            .map_err(|error| failed_to_run(&error))?;
+        while let Some(text) = running.next_line().await {
+            if text.cut {
+                continue;
+            }
+            match line(&text.bytes) {
+                Line::Status(status) => on_status(status),
+                Line::Other => {}
+                _ => {
+                    take(&heard, &text.bytes, &redactor);
+                }
+            }
+        }
+        let ended = running.finish().await;
+        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match ended {
+            Ok(output) => Ok(Ended {
+                exit: output.exit,
+                heard,
+                words: output.stderr.text().into_owned(),
+            }),
+            // It had said that it was done before it heard that it should stop.
+            Err(ExecError::Cancelled { stderr, .. })
+                if heard.summary.is_some() && heard.last_words.is_none() =>
+            {
+                Ok(Ended {
+                    exit: if heard.count == 0 {
+                        Exit::Code(0)
+                    } else {
+                        Exit::Code(3)
+                    },
+                    heard,
+                    words: stderr,
+                })
+            }
+            Err(error) => Err(failed_to_run(&error)),
+        }
+    }
+
+    /// Takes away locks that are dead by restic's rules, and no others.
+    async fn unlock(&self, cancel: &CancellationToken) -> Result<()> {
+        let Some(version) = self.version.get() else {
+            return Ok(());
+        };
+        let command = self.command(*version, argv::unlock())?.time_limit(TIDY);
+        let output = self
+            .runner
+            .run(&command, cancel)
+            .await
+            .map_err(|error| failed_to_run(&error))?;
+        if output.exit.success() {
+            Ok(())
+        } else {
+            Err(error::of(
+                output.exit,
+                &output.stderr.text(),
+                &self.location.to_string(),
+            ))
+        }
+    }
+
+    /// Whether a lock's holder is dead as far as restic's rules say: on this host and gone, or silent for half an hour. That
+    /// it has the same name is all that is known of a host.
+    fn is_dead(&self, holder: &LockHolder) -> bool {
+        let gone = holder.host == hostname() && holder.pid > 0 && !process_alive(holder.pid);
+        let silent = holder
+            .since
+            .is_some_and(|since| self.clock.now().duration_since(since) > STALE_AFTER);
+        gone || silent
+    }
+}
+
+fn take(heard: &Mutex<Heard>, bytes: &[u8], redactor: &Redactor) -> bool {
+    heard
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take(bytes, redactor)
+}
+
+fn locked(ended: &Ended, location: &str) -> Option<LockHolder> {
+    if ended.exit.success() {
+        return None;
+    }
+    match error::of(ended.exit, &ended.all_words(), location) {
+        EngineError::Locked { holder } => Some(holder),
+        _ => None,
+    }
+}
+
+fn failed_to_run(error: &ExecError) -> EngineError {
+    let died = |exit: &str, stderr: &str| EngineError::ToolDied {
+        exit: exit.to_owned(),
+        detail: crate::words::plain(stderr),
+    };
+    match error {
+        ExecError::Cancelled { .. } => EngineError::Cancelled,
+        ExecError::NotInstalled { .. } => EngineError::ToolMissing {
+            detail: error.to_string(),
+        },
+        ExecError::WorkingDirectory { path, source } => EngineError::Source {
+            path: path.display().to_string(),
+            detail: source.to_string(),
+        },
+        ExecError::TimedOut { stderr, .. } => died("its time was up", stderr),
+        ExecError::Unkillable { .. } => died("it hangs in the kernel", &error.to_string()),
+        _ => EngineError::Tool {
+            exit: "no exit".to_owned(),
+            detail: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,288 @@
+//! The driver of the restic program beside the embedded engine and beside restic used by hand, in both versions that the
+//! environment names. Every test's name begins with `real_`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::*;
+use reseed_backend_restic::restic::Location;
+use reseed_backend_restic::worker::Worker;
+use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
+use reseed_core::error::SourceKind;
+use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
+use reseed_core::names::{DatasetName, PointId, SourceName};
+use reseed_core::offsite::{BackupOutcome, BackupRequest};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestoreRequest, Restored, Scope};
+use reseed_core::store::{StageState, Staging};
+use reseed_core::{OffsiteRepo, RestoreSource};
+use reseed_testkit::conformance::{block_on, context, minute};
+use tokio_util::sync::CancellationToken;
+
+const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
+
+fn programs() -> [OsString; 2] {
+    ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"].map(|name| {
+        std::env::var_os(name).unwrap_or_else(|| {
+            panic!("{name} must name the restic to test with (or leave out the tests named real_*)")
+        })
+    })
+}
+
+fn source_name() -> SourceName {
+    SourceName::new("offsite").unwrap()
+}
+
+fn driver(lab: &Lab, program: &OsString) -> Restic {
+    Restic::new(
+        source_name(),
+        Location::Local(lab.path("repo")),
+        PasswordFrom::Given(lab.password.clone()),
+        lab.path("work"),
+        Arc::new(SystemRunner::new()),
+        Arc::clone(&lab.clock),
+    )
+    .program(program)
+}
+
+fn embedded(lab: &Lab) -> Embedded {
+    Embedded::new(
+        source_name(),
+        lab.engine.clone(),
+        PasswordFrom::Given(lab.password.clone()),
+        Worker::new([WORKER], Arc::new(SystemRunner::new())),
+    )
+}
+
+fn target(mountpoint: impl Into<PathBuf>) -> Target {
+    Target {
+        dataset: DatasetName::new("tank/service").unwrap(),
+        mountpoint: mountpoint.into(),
+    }
+}
+
+fn request(tree: &Path, id: &str, minutes: i64) -> BackupRequest {
+    BackupRequest {
+        target: target(AS_PATH),
+        path: tree.into(),
+        as_path: AS_PATH.into(),
+        host: "testhost".into(),
+        point: PointId::new(id).unwrap(),
+        snapshot: None,
+        taken_at: minute(minutes),
+        fingerprint: None,
+        unseeded: false,
+    }
+}
+
+fn backup(repo: &dyn OffsiteRepo, tree: &Path, id: &str, minutes: i64) {
+    let report = block_on(repo.backup(&context("backup"), &request(tree, id, minutes))).unwrap();
+    assert_eq!(report.outcome, BackupOutcome::Complete);
+}
+
+fn points(source: &dyn RestoreSource, target: &Target) -> Vec<RecoveryPoint> {
+    block_on(source.points(&context("points"), target)).unwrap()
+}
+
+fn restore(
+    source: &dyn RestoreSource,
+    target: &Target,
+    point: &RecoveryPoint,
+    stage: &Path,
+) -> Result<Restored, reseed_core::error::SourceError> {
+    fs::create_dir_all(stage).unwrap();
+    let request = RestoreRequest {
+        target: target.clone(),
+        point: point.clone(),
+        scope: Scope::Whole,
+    };
+    let staging = Staging {
+        target: target.clone(),
+        path: stage.into(),
+        locator: stage.display().to_string(),
+        state: StageState::Fresh,
+    };
+    block_on(async {
+        let cx = context("restore");
+        let plan = source.plan(&cx, &request).await?;
+        source.execute(&cx, &plan, &staging).await
+    })
+}
+
+/// Without what old versions can't keep: a link whose target is no text, and links of links.
+fn make_tree_for_restic(tree: &Path) {
+    make_tree(tree);
+    fs::remove_file(tree.join("odd-link")).unwrap();
+    fs::remove_file(tree.join("sub/hard-linked-symlink")).unwrap();
+    set_mode(tree, 0o2751);
+    set_time(&tree.join("sub"), 1_450_000_000, 1);
+    set_time(tree, 1_400_000_000, 987_654_321);
+}
+
+fn by_hand(lab: &Lab, program: &OsString, args: &[&str]) {
+    let command = Command::new(program)
+        .args(["--no-cache", "-r"])
+        .arg(lab.path("repo"))
+        .args(args)
+        .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new("correct horse"));
+    let output = block_on(SystemRunner::new().run(&command, &CancellationToken::new())).unwrap();
+    assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+}
+
+#[test]
+fn real_each_engine_restores_what_the_other_backed_up_down_to_the_topmost_directory() {
+    for (number, program) in programs().iter().enumerate() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        make_tree_for_restic(&tree);
+        rustix::fs::setxattr(&tree, "user.top", b"v;a,lue", rustix::fs::XattrFlags::empty()).unwrap();
+        set_time(&tree, 1_400_000_000, 987_654_321);
+        let (driver, embedded) = (driver(&lab, program), embedded(&lab));
+        backup(&driver, &tree, "by-restic", 1);
+        backup(&embedded, &tree, "by-us", 2);
+        let sources: [(&str, &dyn RestoreSource); 2] = [("driver", &driver), ("embedded", &embedded)];
+        for (name, source) in sources {
+            let found = points(source, &target(AS_PATH));
+            let ids: Vec<&str> = found.iter().map(|point| point.id.as_str()).collect();
+            assert_eq!(ids, ["by-us", "by-restic"], "{name}");
+            for point in &found {
+                let stage = lab.path(&format!("stage-{number}-{name}-{}", point.id));
+                let restored = restore(source, &target(AS_PATH), point, &stage).unwrap();
+                assert_eq!(restored.warnings, Vec::<String>::new());
+                assert_same(&tree, &stage);
+            }
+        }
+    }
+}
+
+#[test]
+fn real_a_backup_by_hand_comes_back_also_where_it_lies_deep_in_the_snapshot() {
+    for (number, program) in programs().iter().enumerate() {
+        let lab = Lab::new();
+        // A name that patterns would take for something else.
+        let tree = lab.path("srv/a [b] *");
+        fs::create_dir_all(tree.parent().unwrap()).unwrap();
+        make_tree_for_restic(&tree);
+        by_hand(&lab, program, &["backup", tree.to_str().unwrap()]);
+        let driver = driver(&lab, program);
+        let target = target(&tree);
+        let found = points(&driver, &target);
+        assert_eq!(found.len(), 1);
+        // The live data is never restored onto.
+        let error = restore(&driver, &target, &found[0], &tree).unwrap_err();
+        assert_eq!(error.kind(), SourceKind::InvalidInput);
+        let stage = lab.path(&format!("stage-{number}"));
+        restore(&driver, &target, &found[0], &stage).unwrap();
+        assert_same(&tree, &stage);
+        // Again onto what is there.
+        restore(&driver, &target, &found[0], &stage).unwrap();
+        assert_same(&tree, &stage);
+    }
+}
+
+#[test]
+fn real_a_part_of_a_backup_by_hand_is_found_below_its_path() {
+    for program in &programs() {
+        let lab = Lab::new();
+        let tree = lab.path("srv/service");
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("file"), noise(3, 1000)).unwrap();
+        by_hand(&lab, program, &["backup", lab.path("srv").to_str().unwrap()]);
+        let driver = driver(&lab, program);
+        let found = points(&driver, &target(&tree));
+        assert_eq!(found.len(), 1);
+        assert!(points(&driver, &target(lab.path("srv/other"))).is_empty());
+        restore(&driver, &target(&tree), &found[0], &lab.path("stage")).unwrap();
+        assert_same(&tree, &lab.path("stage"));
+    }
+}
+
+#[test]
+fn real_a_damaged_snapshot_is_listed_as_such_and_hides_no_other() {
+    for program in &programs() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), noise(3, 1000)).unwrap();
+        let driver = driver(&lab, program);
+        for (id, minutes) in [("first", 1), ("second", 2)] {
+            backup(&driver, &tree, id, minutes);
+        }
+        let second = points(&driver, &target(AS_PATH)).remove(0);
+        flip_bit(&lab.path("repo/snapshots").join(&second.locator), 0.5);
+        let found = points(&driver, &target(AS_PATH));
+        let ids: Vec<(&str, bool)> = found
+            .iter()
+            .map(|point| (point.id.as_str(), point.partial))
+            .collect();
+        assert_eq!((ids.len(), ids[0]), (2, ("first", false)));
+        assert!(ids[1].1 && found[1].locator == second.locator);
+        restore(&driver, &target(AS_PATH), &found[0], &lab.path("stage")).unwrap();
+        let error = restore(&driver, &target(AS_PATH), &found[1], &lab.path("stage2")).unwrap_err();
+        assert_eq!(error.kind(), SourceKind::Corrupt);
+    }
+}
+
+#[test]
+fn real_parents_are_found_from_whichever_path_a_tree_is_read() {
+    for program in &programs() {
+        let lab = Lab::new();
+        let one = lab.path("one");
+        fs::create_dir(&one).unwrap();
+        fs::write(one.join("file"), noise(3, 1_000_000)).unwrap();
+        let driver = driver(&lab, program);
+        backup(&driver, &one, "first", 1);
+        fs::rename(&one, lab.path("two")).unwrap();
+        backup(&driver, &lab.path("two"), "second", 2);
+        let open = lab.engine.open(&lab.password).unwrap();
+        let paths: Vec<Vec<String>> = open
+            .snapshots()
+            .unwrap()
+            .readable
+            .into_iter()
+            .map(|snapshot| snapshot.paths)
+            .collect();
+        let recorded = lab.path("work/trees/var+lib+service").display().to_string();
+        assert_eq!(paths, [[recorded.clone()], [recorded]]);
+    }
+}
+
+#[test]
+fn real_a_point_that_is_gone_when_it_is_to_be_restored_is_told_and_nothing_is_made() {
+    for program in &programs() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), noise(3, 1000)).unwrap();
+        let driver = driver(&lab, program);
+        backup(&driver, &tree, "first", 1);
+        let point = points(&driver, &target(AS_PATH)).remove(0);
+        let request = RestoreRequest {
+            target: target(AS_PATH),
+            point: point.clone(),
+            scope: Scope::Whole,
+        };
+        let stage = lab.path("stage");
+        fs::create_dir(&stage).unwrap();
+        let staging = Staging {
+            target: target(AS_PATH),
+            path: stage.clone(),
+            locator: stage.display().to_string(),
+            state: StageState::Fresh,
+        };
+        let error = block_on(async {
+            let cx = context("gone");
+            let plan = driver.plan(&cx, &request).await.unwrap();
+            fs::remove_file(lab.path("repo/snapshots").join(&point.locator)).unwrap();
+            driver.execute(&cx, &plan, &staging).await.unwrap_err()
+        });
+        assert_eq!(error.kind(), SourceKind::NoSuchPoint, "{error}");
+        assert_eq!(fs::read_dir(&stage).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,78 @@
+//! Off-site repositories by the restic program, as configured. Named `real_*`: they need restic in two versions.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::lab::{Lab, Ran, run_with_path};
+
+/// Runs with this restic first in the path.
+fn run(lab: &Lab, args: &[&str]) -> Ran {
+    let config = lab.path("reseed.toml");
+    let mut all: Vec<&OsStr> = vec![OsStr::new("--config"), config.as_os_str()];
+    all.extend(args.iter().map(OsStr::new));
+    let path = std::env::var("PATH").unwrap_or_default();
+    run_with_path(&lab.root, &all, format!("{}:{path}", lab.path("bin").display()))
+}
+
+fn set_engine(lab: &Lab, from: &str, to: &str) {
+    let config = fs::read_to_string(lab.path("reseed.toml")).unwrap();
+    let changed = config.replace(&format!("type = \"{from}\""), &format!("type = \"{to}\""));
+    assert_ne!(config, changed);
+    fs::write(lab.path("reseed.toml"), changed).unwrap();
+}
+
+fn preseed(lab: &Lab) {
+    let report = run(lab, &["--json", "preseed", "app"]).expect(0).json();
+    let report = &report["reports"][0];
+    assert_eq!(report["outcome"]["result"], "restored", "{report:#}");
+    assert_eq!(report["source"], "offsite", "{report:#}");
+    lab.assert_whole();
+    let mode = fs::metadata(lab.live()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o2751, "the topmost directory's permissions");
+}
+
+#[test]
+fn real_restic_as_configured_backs_up_and_heals_and_the_embedded_engine_takes_over() {
+    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+        let program = std::env::var_os(variable).unwrap_or_else(|| {
+            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
+        });
+        let lab = Lab::with("chain = [\"offsite\"]\nwhen_exhausted = \"hold\"");
+        fs::create_dir(lab.path("bin")).unwrap();
+        symlink(program, lab.path("bin/restic")).unwrap();
+        set_engine(&lab, "embedded", "restic");
+        fs::set_permissions(lab.live(), fs::Permissions::from_mode(0o2751)).unwrap();
+        run(&lab, &["init"]).expect(0);
+        for command in ["snapshot", "backup"] {
+            run(&lab, &[command, "app"]).expect(0);
+        }
+        lab.lose_data();
+        preseed(&lab);
+        // Both engines write and read the same points, verified against the same digest.
+        set_engine(&lab, "restic", "embedded");
+        lab.lose_data();
+        preseed(&lab);
+        fs::write(lab.live().join("new"), "new").unwrap();
+        for command in ["snapshot", "backup"] {
+            run(&lab, &[command, "app"]).expect(0);
+        }
+        set_engine(&lab, "embedded", "restic");
+        lab.lose_data();
+        preseed(&lab);
+        assert_eq!(fs::read_to_string(lab.live().join("new")).unwrap(), "new");
+        run(&lab, &["verify", "--repo", "offsite"]).expect(0);
+    }
+}
+
+#[test]
+fn a_restic_that_is_not_there_is_told_with_what_to_do() {
+    let lab = Lab::new();
+    set_engine(&lab, "embedded", "restic");
+    fs::create_dir(lab.path("nothing")).unwrap();
+    let config = lab.path("reseed.toml");
+    let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("init")];
+    let ran = run_with_path(&lab.root, &args, lab.path("nothing")).expect(1);
+    assert!(ran.all().contains("restic is not installed"), "{ran:#?}");
+    assert!(ran.all().contains("hint:"), "{ran:#?}");
+}

@@ -439,7 +439,9 @@ impl NativeReplicator {
             (argv::SETTINGS, settings.as_str()),
         ];
         own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
-        own.extend(space::none(&here.space));
+        for (property, none) in space::none(&here.space) {
+            own.push((property, none));
+        }
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };

@@ -1,5 +1,6 @@
 //! What a preseed asks of its backends when data is there: one call for all services, and nothing else; and what it makes of a
 //! promotion that failed. Here the calls themselves are the point, so this is where mocks are used.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! What replicating several services asks of their replicator: one plan for all of them, when they share it. Here the calls
 //! themselves are the point, so this is where mocks are used.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +76,7 @@ impl Clock for Hand {
         Duration::from_secs(self.0.load(Ordering::SeqCst))
     }
     async fn sleep(&self, _: Duration) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -28,8 +28,8 @@ const PLAIN: Options<'_> = Options {
     never: &["mountpoint", "readonly"],
 };
 
-fn command(from: &str, to: &str, at: Location) -> Result<Command, ReplicateError> {
-    Syncoid::default().command(&ds(from), &ds(to), &at, &PLAIN)
+fn command(from: &str, to: &str, at: &Location) -> Result<Command, ReplicateError> {
+    Syncoid::default().command(&ds(from), &ds(to), at, &PLAIN)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn only_what_destroys_nothing_is_passed() {
 
 #[test]
 fn another_host_is_reached_as_strictly() {
-    let words = words(&command("tank/a", "b/a", Location::Ssh(far())).unwrap());
+    let words = words(&command("tank/a", "b/a", &Location::Ssh(far())).unwrap());
     for wanted in [
         "--sshoption=BatchMode=yes",
         "--sshoption=StrictHostKeyChecking=yes",
@@ -86,13 +86,13 @@ fn another_host_is_reached_as_strictly() {
 #[test]
 fn a_host_is_never_taken_for_a_pool_nor_a_pool_for_a_host() {
     let alias = Ssh::new("nas", "/etc/known").unwrap();
-    let words = words(&command("tank/a:b c", "x:y/a", Location::Ssh(alias)).unwrap());
+    let words = words(&command("tank/a:b c", "x:y/a", &Location::Ssh(alias)).unwrap());
     assert_eq!(words[words.len() - 2..], ["tank/a:b c", "@nas:x:y/a"]);
-    let error = command("nas:tank/a", "b/a", Location::Local).unwrap_err();
+    let error = command("nas:tank/a", "b/a", &Location::Local).unwrap_err();
     assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{error}");
-    assert!(command("tank/a", "nas:b/a", Location::Local).is_err());
-    assert!(command("nas:tank/a", "b/a", Location::Ssh(far())).is_err());
-    assert!(command("tank/a", "b/a:b", Location::Local).is_ok());
+    assert!(command("tank/a", "nas:b/a", &Location::Local).is_err());
+    assert!(command("nas:tank/a", "b/a", &Location::Ssh(far())).is_err());
+    assert!(command("tank/a", "b/a:b", &Location::Local).is_ok());
 }
 
 /// All that its shells see unquoted is one word each, and the rest is refused.
@@ -116,21 +116,21 @@ fn what_a_shell_would_take_apart_is_refused() {
         "",
     ] {
         let pinned = Ssh::new("repl@nas", evil).unwrap();
-        let error = command("tank/a", "b/a", Location::Ssh(pinned)).unwrap_err();
+        let error = command("tank/a", "b/a", &Location::Ssh(pinned)).unwrap_err();
         assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{evil:?}: {error}");
         let key = Ssh::new("repl@nas", "/etc/known")
             .unwrap()
             .identity(Path::new(evil));
-        assert!(command("tank/a", "b/a", Location::Ssh(key)).is_err(), "{evil:?}");
+        assert!(command("tank/a", "b/a", &Location::Ssh(key)).is_err(), "{evil:?}");
     }
     for evil in ["repl@[fe80::1]", "fe80::1", "nas%eth0", "a@b@c", "nas:22"] {
         let there = Ssh::new(evil, "/etc/known").unwrap();
         assert!(
-            command("tank/a", "b/a", Location::Ssh(there)).is_err(),
+            command("tank/a", "b/a", &Location::Ssh(there)).is_err(),
             "{evil:?}"
         );
     }
-    let command = command("tank/a b", "b/a b", Location::Ssh(far())).unwrap();
+    let command = command("tank/a b", "b/a b", &Location::Ssh(far())).unwrap();
     let words = words(&command);
     for word in &words {
         let unquoted = ["--sshoption=", "--sshkey=", "--sshport="];

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, GuestCommand, Machine, Problem, VmError};
 
 /// How long a test may take, unless told: under emulation everything is ten times slower.
-pub const TEST_LIMIT: Duration = Duration::from_secs(300);
+pub const TEST_LIMIT: Duration = Duration::from_secs(600);
 
 /// Machines that may die before the rest is given up.
 const DEATHS: u32 = 5;

@@ -64,6 +64,7 @@ impl Embedded {
         let open = self.engine.open(&self.password.read()?)?;
         let mut all = open.snapshots()?;
         if let Some(id) = only {
+            open.add_unlisted(&mut all, id)?;
             all.readable.retain(|snapshot| snapshot.id == id);
             all.unreadable.retain(|(name, _)| name == id);
         }
@@ -123,7 +124,7 @@ impl Embedded {
         match holdings.holds(snapshot, &target.mountpoint) {
             Ok(false) => return Ok(None),
             Ok(true) => found.path = Some(target.mountpoint.clone()),
-            Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+            Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => return Err(error),
             // Nobody knows any more whether the target was in there.
             Err(error) => {
                 found.point.partial = true;

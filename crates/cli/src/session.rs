@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_backend_restic::repo::Engine as ResticEngine;
+use reseed_backend_restic::s3::{CredentialsFrom, S3Place};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_backend_zfs::datasets::Layout;
@@ -19,7 +20,7 @@ use reseed_backend_zfs::zfs::{
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames};
+use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, RepoLocation};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -210,8 +211,8 @@ impl Session {
     /// Where a repository is.
     pub(crate) fn location(&self, repo: &SourceName) -> String {
         match self.config.offsite.get(repo) {
-            Some(Offsite::Embedded { repository, .. }) => repository.display().to_string(),
-            _ => String::new(),
+            Some(offsite) => offsite.repository().to_string(),
+            None => String::new(),
         }
     }
 
@@ -347,6 +348,33 @@ fn location(ssh: Option<&config::Ssh>) -> Option<Location> {
         there = there.identity(key);
     }
     Some(Location::Ssh(there))
+}
+
+/// The embedded engine at a repository's place.
+fn engine(
+    repository: &RepoLocation,
+    s3: Option<&config::S3Access>,
+    clock: Arc<dyn Clock>,
+) -> Option<ResticEngine> {
+    match (repository, s3) {
+        (RepoLocation::Directory(path), _) => Some(ResticEngine::local(path, clock)),
+        (RepoLocation::S3(location), Some(access)) => {
+            let place = S3Place {
+                endpoint: location.endpoint.clone(),
+                region: access.region.clone(),
+                bucket: location.bucket.clone(),
+                prefix: location.prefix.clone(),
+                allow_http: access.allow_http,
+            };
+            let key = CredentialsFrom::file(&access.credentials_file);
+            let key = match &access.profile {
+                Some(profile) => key.of_profile(profile),
+                None => key,
+            };
+            Some(ResticEngine::s3(place, key, clock))
+        }
+        _ => None,
+    }
 }
 
 fn mapping(names: ReplicaNames, root: &DatasetName) -> Mapping {
@@ -499,8 +527,9 @@ impl<'a> Wiring<'a> {
             Offsite::Embedded {
                 repository,
                 password_file,
+                s3,
             } => {
-                let engine = ResticEngine::local(repository, Arc::clone(&self.session.clock));
+                let engine = engine(repository, s3.as_ref(), self.clock())?;
                 // The worker is this very program, whatever PATH says.
                 let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
                 let worker = Worker::new(

@@ -1,4 +1,5 @@
-//! The embedded engine under the core's contracts, on real directories, with the restore worker as a real process.
+//! The embedded engine under the core's contracts, on real directories and in a bucket of an S3 server in this process,
+//! with the restore worker as a real process.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -14,4 +15,12 @@ mod offsite {
 
 mod source {
     reseed_testkit::conformance_source!(crate::lab::OnDisk::source());
+}
+
+mod offsite_s3 {
+    reseed_testkit::conformance_offsite!(crate::lab::OnDisk::offsite_in_s3());
+}
+
+mod source_s3 {
+    reseed_testkit::conformance_source!(crate::lab::OnDisk::source_in_s3());
 }

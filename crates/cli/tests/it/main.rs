@@ -9,3 +9,4 @@ mod heal;
 mod interface;
 mod lab;
 mod rollback;
+mod s3;

@@ -9,7 +9,7 @@ use reseed_core::layout::{Counts, PROFILES, Profile, Property, is_user_property}
 use reseed_core::names::DatasetName;
 
 use super::actual::{Actual, Dataset, DatasetKind};
-use crate::carry::{Imported, LeftOut, quoted};
+use crate::carry::{Imported, LeftOut, RESEEDS, quoted};
 
 /// Properties that say what a dataset holds or how it came about, and aren't settings.
 const NO_SETTING: [&str; 4] = ["snapdev", "volmode", "mlslabel", "context"];
@@ -29,6 +29,11 @@ pub fn import(actual: &Actual, pools: &[String]) -> Result<Imported, ConfigError
         if !pools.is_empty() && !pools.iter().any(|wanted| wanted == pool) {
             continue;
         }
+        let parsed = DatasetName::new(name.as_str());
+        if parsed.as_ref().is_ok_and(DatasetName::is_reseeds) {
+            left_out.push(LeftOut::new(name, RESEEDS));
+            continue;
+        }
         if dataset.kind == DatasetKind::Volume {
             left_out.push(LeftOut::new(
                 name,
@@ -36,7 +41,7 @@ pub fn import(actual: &Actual, pools: &[String]) -> Result<Imported, ConfigError
             ));
             continue;
         }
-        if let Err(error) = DatasetName::new(name.as_str()) {
+        if let Err(error) = parsed {
             left_out.push(LeftOut::new(name, error.to_string()));
             continue;
         }
@@ -161,6 +166,8 @@ tank/secret/below\ttype\tfilesystem\t-
 tank/secret/below\tencryption\taes-256-gcm\t-
 tank/secret/below\tencryptionroot\ttank/secret\t-
 tank/secret/below\tfilesystem_limit\t5\tlocal
+tank/.reseed-aside:pg:20261122T203300Z-1\ttype\tfilesystem\t-
+tank/.reseed-stage:pg/data\ttype\tfilesystem\t-
 tank/v\ttype\tvolume\t-
 usb\ttype\tfilesystem\t-
 ";
@@ -184,7 +191,15 @@ usb\ttype\tfilesystem\t-
              [datasets.\"tank/secret/below\"]"
         );
         let left: Vec<&str> = imported.left_out.iter().map(|left| left.what.as_str()).collect();
-        assert_eq!(left, ["tank/secret/below filesystem_limit=5", "tank/v"]);
+        assert_eq!(
+            left,
+            [
+                "tank/.reseed-aside:pg:20261122T203300Z-1",
+                "tank/.reseed-stage:pg/data",
+                "tank/secret/below filesystem_limit=5",
+                "tank/v"
+            ]
+        );
 
         let config = parse_on(&imported.toml, Format::Toml, "f", Some("nas"))
             .unwrap()

@@ -90,6 +90,9 @@ fn settings(name: &str, dataset: &Dataset, left_out: &mut Vec<LeftOut>) -> BTree
                 }
                 Err(wanted) => left_out.push(LeftOut::new(what(), format!("it can be declared as {wanted}"))),
             },
+            None if is_user_property(key) && odd(&value.value) => {
+                left_out.push(LeftOut::new(format!("{name} {key}"), ODD));
+            }
             None if is_user_property(key) => {
                 settings.insert(key.clone(), value.value.clone());
             }
@@ -97,7 +100,16 @@ fn settings(name: &str, dataset: &Dataset, left_out: &mut Vec<LeftOut>) -> BTree
             None => left_out.push(LeftOut::new(what(), "reseed can't declare this property")),
         }
     }
+    for key in dataset.odd.iter().filter(|key| !key.starts_with("reseed:")) {
+        left_out.push(LeftOut::new(format!("{name} {key}"), ODD));
+    }
     settings
+}
+
+const ODD: &str = "its value holds what is no text";
+
+fn odd(value: &str) -> bool {
+    value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
 /// `131072` as a person writes it.
@@ -153,10 +165,13 @@ tank/pg\trecordsize\t8192\tlocal
 tank/pg\tcompression\tlz4\tlocal
 tank/pg\tatime\toff\tinherited from tank
 tank/pg\tquota\t21474836480\treceived
-tank/pg\torg.example:who\tme \"too\"\tlocal
-tank/pg\treseed:marker\tx\tlocal
 tank/pg\tutf8only\ton\t-
 tank/pg\tnormalization\tformD\t-
+tank/pg\torg.example:who\tme \"too\"\tlocal
+tank/pg\torg.example:tab\ta\tb\tlocal
+tank/pg\torg.example:two\ta
+b\tlocal
+tank/pg\treseed:marker\tx\tlocal
 tank/secret\ttype\tfilesystem\t-
 tank/secret\tencryption\taes-256-gcm\t-
 tank/secret\tencryptionroot\ttank/secret\t-
@@ -174,7 +189,7 @@ usb\ttype\tfilesystem\t-
 
     #[test]
     fn what_is_imported_is_already_applied() {
-        let there = actual::parse(LISTING).unwrap();
+        let there = actual::tests::listing(LISTING);
         let imported = import(&there, &["tank".to_owned()]).unwrap();
         assert_eq!(
             imported.toml.lines().skip(2).collect::<Vec<_>>().join("\n"),
@@ -196,6 +211,8 @@ usb\ttype\tfilesystem\t-
             [
                 "tank/.reseed-aside:pg:20261122T203300Z-1",
                 "tank/.reseed-stage:pg/data",
+                "tank/pg org.example:tab",
+                "tank/pg org.example:two",
                 "tank/secret/below filesystem_limit=5",
                 "tank/v"
             ]

@@ -340,6 +340,7 @@ mod tests {
             properties: (properties.iter())
                 .map(|(key, text)| ((*key).to_owned(), value(text)))
                 .collect(),
+            odd: Vec::new(),
         }
     }
 

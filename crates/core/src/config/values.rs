@@ -429,8 +429,8 @@ impl Key for DatasetName {
     const PATTERN: &'static str = "^[A-Za-z][A-Za-z0-9_.: /-]{0,255}$";
 
     fn parse(text: &str) -> Result<Self, BadKey> {
-        let name =
-            Self::new(text).map_err(|error| (error.to_string(), Some("write it as `zfs list` does, in quotes")))?;
+        let name = Self::new(text)
+            .map_err(|error| (error.to_string(), Some("write it as `zfs list` does, in quotes")))?;
         match name.is_reseeds() {
             true => Err((is_reseeds(text), Some(RESEEDS))),
             false => Ok(name),

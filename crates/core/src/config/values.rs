@@ -296,6 +296,17 @@ impl Decode for Tries {
     }
 }
 
+/// How many datasets are sent at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtOnce(pub(crate) u32);
+value_schema!(AtOnce, { "type": "integer", "minimum": 1, "maximum": 32 });
+
+impl Decode for AtOnce {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        number(node, at, sink, 1, 32).map(Self)
+    }
+}
+
 /// The name of this machine in backups.
 #[derive(Debug, Clone)]
 pub(crate) struct HostName(pub(crate) String);

@@ -348,7 +348,10 @@ mod tests {
     fn the_newest_kernel_is_the_last() {
         let mut all = ["6.10.2-amd64", "6.1.0-40-amd64", "6.1.0-9-amd64", "6.9.7-amd64"];
         all.sort_by_key(|version| in_order(version));
-        assert_eq!(all, ["6.1.0-9-amd64", "6.1.0-40-amd64", "6.9.7-amd64", "6.10.2-amd64"]);
+        assert_eq!(
+            all,
+            ["6.1.0-9-amd64", "6.1.0-40-amd64", "6.9.7-amd64", "6.10.2-amd64"]
+        );
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn find(program: &str) -> Option<PathBuf> {
     sh::find(program).or_else(|| ["/usr/sbin", "/sbin"].into_iter().find_map(there))
 }
 
-/// Kernels in /boot that have a module of this name.
+/// Kernels in /boot that have a module of this name, the newest last.
 fn kernels(module: &str) -> Vec<String> {
     let names = std::fs::read_dir("/boot").into_iter().flatten().flatten();
     let versions = names
@@ -247,8 +247,15 @@ fn kernels(module: &str) -> Vec<String> {
         has_module(&std::fs::read_to_string(list).unwrap_or_default(), module)
     };
     let mut versions: Vec<String> = versions.filter(has).collect();
-    versions.sort();
+    versions.sort_by_key(|version| in_order(version));
     versions
+}
+
+/// By what kernels are sorted: 6.1.0-40 is newer than 6.1.0-9.
+fn in_order(version: &str) -> (Vec<u64>, String) {
+    let numbers = version.split(|c: char| !c.is_ascii_digit());
+    let numbers = numbers.filter_map(|number| number.parse().ok()).collect();
+    (numbers, version.to_owned())
 }
 
 fn usable_kernel() -> Option<String> {
@@ -335,6 +342,16 @@ mod tests {
                     Remv zfs-fuse [0.7.0-25+b1] [sanoid:amd64 ]\nInst libnvpair3linux (2.3.2-2~bpo12+2 Debian)\n";
         assert_eq!(removed(said).collect::<Vec<_>>(), ["zfs-fuse"]);
         assert_eq!(removed("Inst pv (1.6.20-1)\n").count(), 0);
+    }
+
+    #[test]
+    fn the_newest_kernel_is_the_last() {
+        let mut all = ["6.10.2-amd64", "6.1.0-40-amd64", "6.1.0-9-amd64", "6.9.7-amd64"];
+        all.sort_by_key(|version| in_order(version));
+        assert_eq!(
+            all,
+            ["6.1.0-9-amd64", "6.1.0-40-amd64", "6.9.7-amd64", "6.10.2-amd64"]
+        );
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub struct LeftOut {
     pub why: String,
 }
 
+/// Why a dataset that reseed made beside a target isn't taken over: declared, it would be made again, empty and without its
+/// record, when it is gone.
+pub(crate) const RESEEDS: &str = "it is reseed's own: staged, set aside or quarantined";
+
 impl LeftOut {
     pub(crate) fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self {

@@ -490,6 +490,7 @@ impl<'a> Wiring<'a> {
                     mapping: names,
                     raw,
                     bandwidth,
+                    at_once,
                     sender,
                     ssh,
                 },
@@ -500,7 +501,8 @@ impl<'a> Wiring<'a> {
                 let replicator = replicator
                     .of_host(&self.session.config.host)
                     .raw(*raw)
-                    .limit(limit);
+                    .limit(limit)
+                    .at_once(*at_once as usize);
                 Some(Arc::new(match sender {
                     Sender::Syncoid => replicator.through_syncoid(Syncoid::default()),
                     _ => replicator,

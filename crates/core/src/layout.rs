@@ -226,7 +226,7 @@ impl Property {
                 };
             }
             Shape::Compression if !is_compression(value) => {
-                return Err("off, on, lz4, lzjb, zle, gzip, gzip-1 to gzip-9, zstd, zstd-1 to zstd-19, or zstd-fast-N".to_owned());
+                return Err("off, on, lz4, lzjb, zle, gzip, gzip-1 to gzip-9, zstd, zstd-1 to zstd-19, zstd-fast, or zstd-fast-N with N 1 to 10, 20, 30 up to 100, 500 or 1000".to_owned());
             }
             Shape::Path(words) if value.starts_with('/') => {
                 let parts: Vec<&str> = value.split('/').skip(1).collect();
@@ -247,11 +247,11 @@ impl Property {
         Ok(match (self.name, value) {
             ("acltype", "posixacl") => "posix",
             ("acltype", "noacl") => "off",
-            // The two words for it that differ between versions, and what the default cipher is shown as.
-            ("xattr", "on") => "sa",
+            // What the default cipher is shown as.
             ("encryption", "on") => "aes-256-gcm",
             ("compression", "gzip") => "gzip-6",
             ("compression", "zstd") => "zstd-3",
+            ("compression", "zstd-fast-1") => "zstd-fast",
             (_, value) => value,
         }
         .to_owned())
@@ -305,8 +305,24 @@ fn is_compression(value: &str) -> bool {
     ["off", "on", "lz4", "lzjb", "zle", "gzip", "zstd", "zstd-fast"].contains(&value)
         || level(value.strip_prefix("gzip-"), 9)
         || level(value.strip_prefix("zstd-"), 19)
-        || level(value.strip_prefix("zstd-fast-"), 1000)
+        || level(value.strip_prefix("zstd-fast-"), 10)
+        || FAST.contains(&value)
 }
+
+/// Behind 10 there are only these.
+const FAST: [&str; 11] = [
+    "zstd-fast-20",
+    "zstd-fast-30",
+    "zstd-fast-40",
+    "zstd-fast-50",
+    "zstd-fast-60",
+    "zstd-fast-70",
+    "zstd-fast-80",
+    "zstd-fast-90",
+    "zstd-fast-100",
+    "zstd-fast-500",
+    "zstd-fast-1000",
+];
 
 #[cfg(test)]
 mod tests {
@@ -340,6 +356,14 @@ mod tests {
             ("compression", "zstd-03", None),
             ("compression", "gzip", Some("gzip-6")),
             ("compression", "lz5", None),
+            ("compression", "zstd-fast-1", Some("zstd-fast")),
+            ("compression", "zstd-fast-10", Some("zstd-fast-10")),
+            ("compression", "zstd-fast-11", None),
+            ("compression", "zstd-fast-25", None),
+            ("compression", "zstd-fast-100", Some("zstd-fast-100")),
+            ("compression", "zstd-fast-110", None),
+            ("compression", "zstd-fast-1000", Some("zstd-fast-1000")),
+            ("xattr", "on", Some("on")),
             ("acltype", "posixacl", Some("posix")),
             ("atime", "yes", None),
             ("mountpoint", "/srv/a b", Some("/srv/a b")),

@@ -213,6 +213,12 @@ impl DatasetName {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
+    /// Whether it is one that reseed made beside a target (staged, set aside, quarantined), or lies in one: a part of its name
+    /// begins with `.reseed-`.
+    pub fn is_reseeds(&self) -> bool {
+        self.0.split('/').any(|part| part.starts_with(".reseed-"))
+    }
+
     /// A dataset below this one.
     ///
     /// # Errors

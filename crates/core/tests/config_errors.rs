@@ -316,3 +316,22 @@ fn as_an_error_of_an_operation_it_names_the_first_and_the_number() {
         Some("see them all with `reseed config check`")
     );
 }
+
+#[test]
+fn what_reseed_set_aside_cannot_be_declared() {
+    let store = "[stores.z]\ntype = \"zfs\"\nroot = \"tank/services\"\n";
+    for name in [
+        "tank/services/.reseed-aside:a:20261122T203300Z-1",
+        "tank/.reseed-stage:a/data",
+    ] {
+        for mistake in [
+            format!("[datasets.{name:?}]"),
+            format!("{store}[services.a]\nstore = \"z\"\npath = \"/a\"\ndataset = {name:?}"),
+        ] {
+            let error = errors(&format!("{BASE}{mistake}")).to_op_error();
+            let shown = error.to_string();
+            assert!(shown.contains("can't be declared: it is reseed's own"), "{shown}");
+            assert!(error.what_to_do().unwrap().contains("`.reseed-`"));
+        }
+    }
+}

@@ -89,6 +89,27 @@ fn datasets_are_below_the_store_s_root_or_where_they_are_said_to_be() {
 }
 
 #[test]
+fn how_many_are_sent_at_once_is_said_of_the_replica() {
+    let at_once = |line: &str| {
+        let config = load(&with(&format!(
+            "[replicas.b]\ntype = \"zfs\"\nroot = \"b\"\n{line}"
+        )))?
+        .config;
+        match config.replicas[&SourceName::new("b").unwrap()] {
+            Place::ZfsReplica { at_once, .. } => Ok(at_once),
+            _ => Err("not a replica".to_owned()),
+        }
+    };
+    assert_eq!(at_once(""), Ok(2));
+    assert_eq!(at_once("at_once = 1"), Ok(1));
+    assert_eq!(at_once("at_once = 32"), Ok(32));
+    for bad in ["0", "33", "-1", "\"2\"", "true"] {
+        let error = at_once(&format!("at_once = {bad}")).unwrap_err();
+        assert!(error.contains("at_once"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_shown_reads_back_as_the_same() {
     let config = read(SOUND);
     let shown = config::to_toml(&config);

@@ -13,7 +13,7 @@ use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::exec::{Command, Keep, Runner};
 use serde::Serialize;
 
-use super::actual::{self, Actual};
+use super::actual::{self, Actual, Read};
 use super::plan::{LayoutPlan, Step};
 
 /// A thousand datasets with seventy properties each are 8 MiB.
@@ -78,10 +78,23 @@ impl Layout {
     pub async fn read(&self, cx: &Context) -> Result<Actual, StoreError> {
         let what = "can't read the datasets' properties";
         let columns = "name,property,value,source";
+        let bad = |error| StoreError::new(StoreKind::BadOutput, what).said(error);
         let command = zfs(["get", "-Hp", "-o", columns, "-t", "filesystem,volume", "all"])
             .keep_stdout(Keep::up_to(MOST_LISTING));
         let listing = self.listing(cx, &command, what).await?;
-        actual::parse(&listing).map_err(|error| StoreError::new(StoreKind::BadOutput, what).said(error))
+        let names = self.names(cx).await?;
+        if let Read::All(actual) = actual::parse(&listing, &names).map_err(bad)? {
+            return Ok(actual);
+        }
+        let mut actual = Actual::new();
+        for name in names {
+            let command =
+                zfs(["get", "-Hp", "-o", columns, "all", &name]).keep_stdout(Keep::up_to(MOST_LISTING));
+            let answer = self.listing(cx, &command, what).await?;
+            let dataset = actual::parse_one(&answer, &name).map_err(bad)?;
+            actual.insert(name, dataset);
+        }
+        Ok(actual)
     }
 
     /// The names of all filesystems and volumes.
@@ -100,8 +113,8 @@ impl Layout {
         let output = self.runner.run(command, &cx.cancel).await.map_err(failed)?;
         let output = output.require_success().map_err(failed)?;
         let bytes = output.whole_stdout().map_err(failed)?;
-        String::from_utf8(bytes.to_vec())
-            .map_err(|error| StoreError::new(StoreKind::BadOutput, what).said(error))
+        // One value in another encoding is no reason to see nothing.
+        Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// Carries the plan out. Each step's outcome is in the answer; the plan's obstacles are left alone.

@@ -9,7 +9,7 @@ use reseed_core::layout::{Counts, PROFILES, Profile, Property, is_user_property}
 use reseed_core::names::DatasetName;
 
 use super::actual::{Actual, Dataset, DatasetKind};
-use crate::carry::{Imported, LeftOut, quoted};
+use crate::carry::{Imported, LeftOut, RESEEDS, quoted};
 
 /// Properties that say what a dataset holds or how it came about, and aren't settings.
 const NO_SETTING: [&str; 4] = ["snapdev", "volmode", "mlslabel", "context"];
@@ -29,6 +29,11 @@ pub fn import(actual: &Actual, pools: &[String]) -> Result<Imported, ConfigError
         if !pools.is_empty() && !pools.iter().any(|wanted| wanted == pool) {
             continue;
         }
+        let parsed = DatasetName::new(name.as_str());
+        if parsed.as_ref().is_ok_and(DatasetName::is_reseeds) {
+            left_out.push(LeftOut::new(name, RESEEDS));
+            continue;
+        }
         if dataset.kind == DatasetKind::Volume {
             left_out.push(LeftOut::new(
                 name,
@@ -36,7 +41,7 @@ pub fn import(actual: &Actual, pools: &[String]) -> Result<Imported, ConfigError
             ));
             continue;
         }
-        if let Err(error) = DatasetName::new(name.as_str()) {
+        if let Err(error) = parsed {
             left_out.push(LeftOut::new(name, error.to_string()));
             continue;
         }
@@ -85,6 +90,9 @@ fn settings(name: &str, dataset: &Dataset, left_out: &mut Vec<LeftOut>) -> BTree
                 }
                 Err(wanted) => left_out.push(LeftOut::new(what(), format!("it can be declared as {wanted}"))),
             },
+            None if is_user_property(key) && odd(&value.value) => {
+                left_out.push(LeftOut::new(format!("{name} {key}"), ODD));
+            }
             None if is_user_property(key) => {
                 settings.insert(key.clone(), value.value.clone());
             }
@@ -92,7 +100,16 @@ fn settings(name: &str, dataset: &Dataset, left_out: &mut Vec<LeftOut>) -> BTree
             None => left_out.push(LeftOut::new(what(), "reseed can't declare this property")),
         }
     }
+    for key in dataset.odd.iter().filter(|key| !key.starts_with("reseed:")) {
+        left_out.push(LeftOut::new(format!("{name} {key}"), ODD));
+    }
     settings
+}
+
+const ODD: &str = "its value holds what is no text";
+
+fn odd(value: &str) -> bool {
+    value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
 /// `131072` as a person writes it.
@@ -148,10 +165,13 @@ tank/pg\trecordsize\t8192\tlocal
 tank/pg\tcompression\tlz4\tlocal
 tank/pg\tatime\toff\tinherited from tank
 tank/pg\tquota\t21474836480\treceived
-tank/pg\torg.example:who\tme \"too\"\tlocal
-tank/pg\treseed:marker\tx\tlocal
 tank/pg\tutf8only\ton\t-
 tank/pg\tnormalization\tformD\t-
+tank/pg\torg.example:who\tme \"too\"\tlocal
+tank/pg\torg.example:tab\ta\tb\tlocal
+tank/pg\torg.example:two\ta
+b\tlocal
+tank/pg\treseed:marker\tx\tlocal
 tank/secret\ttype\tfilesystem\t-
 tank/secret\tencryption\taes-256-gcm\t-
 tank/secret\tencryptionroot\ttank/secret\t-
@@ -161,13 +181,15 @@ tank/secret/below\ttype\tfilesystem\t-
 tank/secret/below\tencryption\taes-256-gcm\t-
 tank/secret/below\tencryptionroot\ttank/secret\t-
 tank/secret/below\tfilesystem_limit\t5\tlocal
+tank/.reseed-aside:pg:20261122T203300Z-1\ttype\tfilesystem\t-
+tank/.reseed-stage:pg/data\ttype\tfilesystem\t-
 tank/v\ttype\tvolume\t-
 usb\ttype\tfilesystem\t-
 ";
 
     #[test]
     fn what_is_imported_is_already_applied() {
-        let there = actual::parse(LISTING).unwrap();
+        let there = actual::tests::listing(LISTING);
         let imported = import(&there, &["tank".to_owned()]).unwrap();
         assert_eq!(
             imported.toml.lines().skip(2).collect::<Vec<_>>().join("\n"),
@@ -184,7 +206,17 @@ usb\ttype\tfilesystem\t-
              [datasets.\"tank/secret/below\"]"
         );
         let left: Vec<&str> = imported.left_out.iter().map(|left| left.what.as_str()).collect();
-        assert_eq!(left, ["tank/secret/below filesystem_limit=5", "tank/v"]);
+        assert_eq!(
+            left,
+            [
+                "tank/.reseed-aside:pg:20261122T203300Z-1",
+                "tank/.reseed-stage:pg/data",
+                "tank/pg org.example:tab",
+                "tank/pg org.example:two",
+                "tank/secret/below filesystem_limit=5",
+                "tank/v"
+            ]
+        );
 
         let config = parse_on(&imported.toml, Format::Toml, "f", Some("nas"))
             .unwrap()

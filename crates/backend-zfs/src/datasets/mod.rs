@@ -12,6 +12,6 @@ pub mod apply;
 pub mod import;
 pub mod plan;
 
-pub use actual::{Actual, BadListing, Dataset, DatasetKind, Value};
+pub use actual::{Actual, Dataset, DatasetKind, Value};
 pub use apply::{Applied, Layout, Outcome};
 pub use plan::{LayoutPlan, Obstacle, Step, plan};

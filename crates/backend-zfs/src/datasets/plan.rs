@@ -246,12 +246,19 @@ fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
     };
     match (is, property.map(|property| property.counts)) {
         (Some(is), _) if form(is) == form(wanted) => Difference::None,
+        (Some(is), _) if key == "xattr" && is_same_xattr(wanted, is) => Difference::None,
         // The default cipher has changed before; that it is encrypted is what was asked for.
         (Some(is), _) if key == "encryption" && wanted == "on" && is != "off" => Difference::None,
         (Some(is), Some(Counts::AtCreation)) => Difference::Fixed(is.to_owned()),
         (None, Some(Counts::AtCreation)) => Difference::Fixed("unknown to this zfs".to_owned()),
         (_, counts) => Difference::Settable(counts == Some(Counts::ForNewData)),
     }
+}
+
+/// `on` is one of the other two, and which one has changed: up to OpenZFS 2.2 it is `dir`, and `dir` is shown as `on`; from 2.3 on it is
+/// `sa`, and shown as such.
+fn is_same_xattr(wanted: &str, is: &str) -> bool {
+    matches!((wanted, is), ("dir", "on") | ("on", "sa"))
 }
 
 /// Where a dataset that isn't mounted is to be mounted once its properties are as declared, and whether its key is missing
@@ -340,6 +347,7 @@ mod tests {
             properties: (properties.iter())
                 .map(|(key, text)| ((*key).to_owned(), value(text)))
                 .collect(),
+            odd: Vec::new(),
         }
     }
 
@@ -377,6 +385,28 @@ mod tests {
                     put(actual.get_mut(dataset).unwrap(), "mounted", "yes");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_word_on_for_xattr_is_what_the_version_makes_of_it() {
+        for (declared, is, same) in [
+            ("sa", "sa", true),
+            ("sa", "on", false),
+            ("sa", "dir", false),
+            ("dir", "on", true),
+            ("dir", "dir", true),
+            ("dir", "sa", false),
+            ("on", "on", true),
+            ("on", "sa", true),
+            ("on", "dir", false),
+        ] {
+            let wanted = wanted(&[("tank/a", &[("xattr", declared)])]);
+            let actual = Actual::from([
+                ("tank".to_owned(), there(&[])),
+                ("tank/a".to_owned(), there(&[("xattr", is)])),
+            ]);
+            assert_eq!(plan(&wanted, &actual).steps.is_empty(), same, "{declared} {is}");
         }
     }
 

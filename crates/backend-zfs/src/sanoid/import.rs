@@ -14,7 +14,7 @@ use reseed_core::retention::sanoid::Kind;
 use super::conf::SanoidConf;
 use super::keys::{self, Fate};
 use super::resolve::{Managed, is_default};
-use crate::carry::{Imported, LeftOut, quoted};
+use crate::carry::{Imported, LeftOut, RESEEDS, quoted};
 
 /// Why nothing was imported.
 #[derive(Debug, Clone)]
@@ -45,8 +45,12 @@ pub fn import(conf: &SanoidConf, datasets: Option<&[String]>) -> Result<Imported
             true => format!("[{}]", one.section),
             false => format!("[{}] path = {}", one.section, one.dataset),
         };
-        if let Err(error) = DatasetName::new(one.dataset.as_str()) {
-            left_out.push(LeftOut::new(what, error.to_string()));
+        let not = match DatasetName::new(one.dataset.as_str()) {
+            Ok(name) => name.is_reseeds().then(|| RESEEDS.to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = not {
+            left_out.push(LeftOut::new(what, why));
             continue;
         }
         if !seen.insert(&one.dataset) {
@@ -166,6 +170,7 @@ daily_hour = 4
             "tank/data",
             "tank/data/scratch",
             "tank/data/odd,name",
+            "tank/data/.reseed-bad:x:usb",
             "tank/vm",
             "tank/vm/one",
         ]
@@ -185,6 +190,10 @@ daily_hour = 4
             let Ok(name) = DatasetName::new(managed.dataset.as_str()) else {
                 continue;
             };
+            if name.is_reseeds() {
+                assert!(!config.datasets.contains_key(&name));
+                continue;
+            }
             let Some(declared) = config.datasets.get(&name) else {
                 assert_eq!(managed.dataset, "gone");
                 continue;
@@ -203,6 +212,7 @@ daily_hour = 4
                 "[template_production] daily_hour = 4 (line 20)",
                 "[gone]",
                 "[tank/data/odd,name]",
+                "[tank/data/.reseed-bad:x:usb]",
                 "[tank/vm] recursive = zfs",
             ]
         );

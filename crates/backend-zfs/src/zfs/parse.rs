@@ -19,12 +19,12 @@ use super::space::Space;
 #[error("{0}")]
 pub(crate) struct BadOutput(pub(crate) String);
 
-pub(super) fn bad<T>(why: impl Into<String>) -> Result<T, BadOutput> {
+pub(crate) fn bad<T>(why: impl Into<String>) -> Result<T, BadOutput> {
     Err(BadOutput(why.into()))
 }
 
 /// The beginning of a text, for an error.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(120).collect();
     format!("{cut:?}")
 }

@@ -137,6 +137,64 @@ pub(crate) fn values<'a>(block: &Block<'a>, properties: &[&str]) -> Result<Vec<O
     Ok(all)
 }
 
+/// A line of `zfs get -Hp -o name,property,value,source all`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fact<'a> {
+    pub(crate) property: &'a str,
+    /// None when it goes over several lines, and so may hold anything.
+    pub(crate) value: Option<&'a str>,
+    pub(crate) source: &'a str,
+}
+
+/// What the lines about one dataset say of it, each property once.
+///
+/// ZFS prints its own properties first and those of users behind them, so nothing that looks like one of its own behind the first
+/// of a user's is one. What is no line of this dataset belongs to the value before it. A user's value can still make up another
+/// property of a user's on the same dataset: whoever may write one may write all.
+pub(crate) fn facts<'a>(name: &str, lines: &[&'a str]) -> Result<Vec<Fact<'a>>, BadOutput> {
+    let mut all: Vec<Fact<'a>> = Vec::new();
+    let mut of_users = false;
+    for line in lines {
+        let begun = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('\t')?.split_once('\t'))
+            .filter(|(property, _)| is_property(property) && (property.contains(':') || !of_users));
+        let Some((property, rest)) = begun else {
+            match all.last_mut() {
+                Some(before) => before.value = None,
+                None => return bad(format!("it doesn't begin with {name}: {}", shown(line))),
+            }
+            continue;
+        };
+        of_users |= property.contains(':');
+        // Whoever made up the second, nobody knows which of them it was.
+        if let Some(twice) = all.iter_mut().find(|fact| fact.property == property) {
+            twice.value = None;
+            continue;
+        }
+        let (value, source) = match rest.rsplit_once('\t') {
+            Some((value, source)) if is_source(source) => (Some(value), source),
+            _ => (None, ""),
+        };
+        all.push(Fact {
+            property,
+            value,
+            source,
+        });
+    }
+    Ok(all)
+}
+
+fn is_property(name: &str) -> bool {
+    !name.is_empty()
+        && (name.chars()).all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_@:-.+".contains(c))
+}
+
+fn is_source(text: &str) -> bool {
+    ["-", "local", "received", "default", "temporary", "none"].contains(&text)
+        || text.starts_with("inherited from ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +261,32 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!((guid, one, two), (Some("1"), Some("x"), None));
+    }
+
+    #[test]
+    fn a_value_makes_no_property_of_zfs_itself() {
+        for odd in [
+            "x\ty",
+            "x\ny",
+            "\n",
+            "x\na\tsharenfs\ton\tlocal",
+            "x\tlocal\na\tsharenfs\ton",
+            "x\tlocal\nb\tsharenfs\ton",
+            "x\tlocal\na\tquota\t5\tlocal\na\tx:two\tforged",
+        ] {
+            let text = format!(
+                "a\ttype\tfilesystem\t-\na\tquota\t0\tdefault\na\tx:one\t{odd}\tlocal\na\tx:two\t2\tlocal\n"
+            );
+            let found = facts("a", &lines(&text).collect::<Vec<_>>()).unwrap();
+            let names: Vec<&str> = found.iter().map(|fact| fact.property).collect();
+            assert_eq!(names, ["type", "quota", "x:one", "x:two"], "{odd:?}");
+            assert_eq!(found[1].value, Some("0"), "{odd:?}");
+            let one = (!odd.contains('\n')).then_some(odd);
+            assert_eq!(found[2].value, one, "{odd:?}");
+            let two = (!odd.contains("x:two")).then_some("2");
+            assert_eq!(found[3].value, two, "{odd:?}");
+        }
+        assert!(facts("a", &["b\ttype\tfilesystem\t-"]).is_err());
     }
 
     #[test]

@@ -9,9 +9,10 @@ use reseed_core::error::{Effect, Error};
 use reseed_core::names::DatasetName;
 
 use super::error::FromFault;
+use super::parse::BadOutput;
 use super::space::{self, Wanted};
-use super::tool::Tool;
-use super::{argv, error};
+use super::tool::{Tool, not_understood};
+use super::{argv, error, rows};
 
 /// Never carried over.
 const LEFT_OUT: &[&str] = &[
@@ -49,28 +50,31 @@ pub(crate) async fn own<K: FromFault>(
     let text = output
         .whole_stdout()
         .map_err(|error| error.into_error(&*what, Effect::None))?;
-    Ok(chosen(&String::from_utf8_lossy(text), dataset))
+    chosen(&String::from_utf8_lossy(text), dataset).map_err(|error| not_understood(&*what, error))
 }
 
-/// A value with a newline in it makes lines that are none; it stays behind.
-fn chosen(text: &str, dataset: &DatasetName) -> Own {
+/// A value with a newline in it stays behind, and so does what it makes look like another property.
+fn chosen(text: &str, dataset: &DatasetName) -> Result<Own, BadOutput> {
     let mut own = Own::default();
-    for line in text.lines() {
-        let mut parts = line.splitn(3, '\t');
-        let (Some(name), Some(property), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+    let lines: Vec<&str> = rows::lines(text).collect();
+    for fact in rows::facts(dataset.as_str(), &lines)? {
+        let Some(value) = fact.value else {
             continue;
         };
-        let Some((value, _source)) = rest.rsplit_once('\t').filter(|_| name == dataset.as_str()) else {
-            continue;
-        };
-        let known = space::PROPERTIES.into_iter().find(|known| *known == property);
+        let known = space::PROPERTIES
+            .into_iter()
+            .find(|known| *known == fact.property);
         if let Some(known) = known.filter(|known| known.contains("reservation")) {
             own.reserved.insert(known, value.to_owned());
-        } else if !property.starts_with("reseed:") && !LEFT_OUT.contains(&property) {
-            own.set.push((property.to_owned(), value.to_owned()));
+        // What isn't UTF-8 can't be written as it was.
+        } else if !fact.property.starts_with("reseed:")
+            && !LEFT_OUT.contains(&fact.property)
+            && !value.contains(char::REPLACEMENT_CHARACTER)
+        {
+            own.set.push((fact.property.to_owned(), value.to_owned()));
         }
     }
-    own
+    Ok(own)
 }
 
 #[cfg(test)]
@@ -82,14 +86,23 @@ mod tests {
     fn what_is_reseeds_own_and_what_a_clone_cannot_have_stays_behind() {
         let text = "tank/a\trecordsize\t16384\tlocal\ntank/a\tmountpoint\t/a\tlocal\ntank/a\treservation\t5\tlocal\n\
                     tank/a\tx:y\ta b\treceived\ntank/a\tkeylocation\tprompt\tlocal\n";
-        let found = chosen(text, &ds("tank/a"));
+        let found = chosen(text, &ds("tank/a")).unwrap();
         let expected = [("recordsize", "16384"), ("x:y", "a b")];
         assert_eq!(
             found.set,
             expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
         assert_eq!(found.reserved, Wanted::from([("reservation", "5".to_owned())]));
-        let odd = chosen("tank/a\tx:y\tone\ntwo\tlocal\n", &ds("tank/a"));
-        assert_eq!(odd, Own::default());
+        for odd in [
+            "one\ntwo",
+            "x\ntank/a\tsharenfs\ton\tlocal",
+            "x\tlocal\ntank/a\tsharenfs\ton",
+            "x\tlocal\ntank/a\treservation\t5\tlocal\n",
+            "\u{fffd}",
+        ] {
+            let found = chosen(&format!("tank/a\tx:y\t{odd}\tlocal\n"), &ds("tank/a")).unwrap();
+            assert_eq!(found, Own::default(), "{odd:?}");
+        }
+        assert_eq!(chosen("", &ds("tank/a")).unwrap(), Own::default());
     }
 }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use reseed_backend_zfs::zfs::{Lzc, NativeStore};
 use reseed_core::SnapshotStore as _;
-use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::SnapshotName;
 use reseed_core::point::{Snapshot, Target};
@@ -239,11 +237,9 @@ fn a_pool_that_is_away_or_suspended_is_told_as_by_the_tool() {
         sure(["zpool", "import", "-d", away.root.to_str().unwrap(), &away.pool]);
 
         let writes = suspend(&lab.pool).await;
-        let clock = SystemClock::new();
         lab.started();
         let error = refused(&lab.lzc, &lab.targets, "one").await;
         assert_eq!(error.kind(), StoreKind::PoolUnavailable, "{error:?}");
-        assert!(clock.monotonic() < Duration::from_secs(20));
         assert_ne!(lab.started(), 0, "a process, which can be left behind");
         resume(&lab.pool, writes);
         let made = lab

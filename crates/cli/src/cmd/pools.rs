@@ -140,9 +140,13 @@ pub(crate) async fn scrub(args: &ScrubArgs, session: &Session) -> Result<Answer,
             .as_ref()
             .filter(|scan| scan.state == ScanState::Finished);
         let (mood, words) = match scan {
-            _ if pool.data_errors.is_none_or(|count| count > 0) => (
+            _ if pool.data_errors.is_some_and(|count| count > 0) => (
                 Mood::Bad,
                 "damaged beyond repair: `zpool status -v` names the files".to_owned(),
+            ),
+            _ if pool.data_errors.is_none() => (
+                Mood::Bad,
+                "unknown whether data is damaged: the list of damaged files can't be read; see `zpool status -v`".to_owned(),
             ),
             None => (Mood::Warn, "it was stopped before its end".to_owned()),
             Some(scan) if scan.errors.is_none_or(|errors| errors > 0) => {

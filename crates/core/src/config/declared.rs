@@ -175,6 +175,12 @@ fn properties(
             );
             complete = false;
         }
+        if Property::find(name).is_none() && value.0.contains(char::is_control) {
+            let message = format!("`{name}` can't be {}", quoted(&value.0));
+            let hint = "it is a text without control characters";
+            sink.error(at.key(name, span), span, message, Extra::hint(hint));
+            complete = false;
+        }
         all.insert(name.clone(), value.0.clone());
     }
     complete.then_some(all)

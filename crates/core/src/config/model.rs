@@ -153,6 +153,8 @@ pub enum Place {
         /// The most that each stream to it may have.
         #[serde(skip_serializing_if = "Option::is_none")]
         bandwidth: Option<Bandwidth>,
+        /// How many datasets are sent at once, from 1 to 32.
+        at_once: u32,
         /// What sends.
         sender: Sender,
         /// Where the pool is; on this machine without.

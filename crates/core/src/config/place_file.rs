@@ -9,7 +9,7 @@ use super::declared::Flag;
 use super::decode::{At, Decode, Field as _, Maybe, Must, choice, record, table};
 use super::diagnostic::Sink;
 use super::node::Node;
-use super::values::{AbsPath, DatasetRef, Port, SecretPath, SshHost, SshUser};
+use super::values::{AbsPath, AtOnce, DatasetRef, Port, SecretPath, SshHost, SshUser};
 
 choice! {
     /// What a store or a replica is.
@@ -90,6 +90,8 @@ record! {
         raw: Maybe<Flag> = "raw",
         /// The most that each stream to it may have. Needs `pv`. Default: no limit.
         bandwidth: Maybe<Bandwidth> = "bandwidth",
+        /// How many datasets are sent to it at once. Default: 2.
+        at_once: Maybe<AtOnce> = "at_once",
         /// What sends to it. Default: `native`.
         sender: Maybe<Sender> = "sender",
         /// The machine that the pool is on. Default: this one.

@@ -174,6 +174,7 @@ fn replica(entry: &NamedEntry<SourceName, ReplicaFile>) -> Option<Place> {
         mapping: file.mapping.value().copied().unwrap_or(ReplicaNames::WithPool),
         raw: file.raw.value().is_none_or(|flag| flag.0),
         bandwidth: file.bandwidth.value().copied(),
+        at_once: file.at_once.value().map_or(2, |number| number.0),
         sender: file.sender.value().copied().unwrap_or(Sender::Native),
         ssh,
     })

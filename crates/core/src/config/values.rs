@@ -296,6 +296,17 @@ impl Decode for Tries {
     }
 }
 
+/// How many datasets are sent at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AtOnce(pub(crate) u32);
+value_schema!(AtOnce, { "type": "integer", "minimum": 1, "maximum": 32 });
+
+impl Decode for AtOnce {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        number(node, at, sink, 1, 32).map(Self)
+    }
+}
+
 /// The name of this machine in backups.
 #[derive(Debug, Clone)]
 pub(crate) struct HostName(pub(crate) String);
@@ -418,11 +429,23 @@ fn not_hidden(what: &str, text: &str) -> Result<(), BadKey> {
     }
 }
 
+/// Whoever declares what reseed set aside has it made again, empty and without its record, when it is gone.
+fn is_reseeds(text: &str) -> String {
+    format!("{} can't be declared: it is reseed's own", quoted(text))
+}
+
+const RESEEDS: &str = "no part of a dataset's name may begin with `.reseed-`; take it out";
+
 impl Key for DatasetName {
     const PATTERN: &'static str = "^[A-Za-z][A-Za-z0-9_.: /-]{0,255}$";
 
     fn parse(text: &str) -> Result<Self, BadKey> {
-        Self::new(text).map_err(|error| (error.to_string(), Some("write it as `zfs list` does, in quotes")))
+        let name = Self::new(text)
+            .map_err(|error| (error.to_string(), Some("write it as `zfs list` does, in quotes")))?;
+        match name.is_reseeds() {
+            true => Err((is_reseeds(text), Some(RESEEDS))),
+            false => Ok(name),
+        }
     }
 }
 
@@ -491,6 +514,7 @@ impl Decode for DatasetRef {
             return bad(node, at, sink, message, hint);
         }
         match DatasetName::new(text) {
+            Ok(name) if name.is_reseeds() => bad(node, at, sink, is_reseeds(text), RESEEDS),
             Ok(name) => Some(Self(name)),
             Err(error) => bad(node, at, sink, error.to_string(), "write it as `zfs list` does"),
         }

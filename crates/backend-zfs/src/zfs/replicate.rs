@@ -264,7 +264,7 @@ impl NativeReplicator {
         let mut needed: BTreeSet<Named> = sent.map(|one| (one.dataset.clone(), one.name.clone())).collect();
         for target in targets {
             let (here, there) = self.both(sides, target)?;
-            needed.extend(hold::needed(&target.dataset, &here, &there));
+            needed.extend(hold::needed(&self.name, &target.dataset, &here, &there));
         }
         Ok(sides.held.clone().without(&needed).references(&sides.here))
     }
@@ -610,7 +610,7 @@ impl NativeReplicator {
         for dataset in &of {
             let there = self.replica(dataset).ok().and_then(|name| sides.there.get(&name));
             if let (Some(here), Some(there)) = (sides.here.get(*dataset), there) {
-                needed.extend(hold::needed(dataset, here, there));
+                needed.extend(hold::needed(&self.name, dataset, here, there));
             }
         }
         for (step, arrival) in done {
@@ -624,7 +624,7 @@ impl NativeReplicator {
                     let last = step
                         .send
                         .last()
-                        .filter(|last| !hold::has_bookmark(here, last.guid));
+                        .filter(|last| !hold::has_bookmark(&self.name, here, last.guid));
                     needed.extend(last.map(|last| (dataset.clone(), last.name.clone())));
                 }
                 Arrival::Unsure => {
@@ -634,7 +634,7 @@ impl NativeReplicator {
                     };
                     of.insert(dataset);
                     let there = all.get(&name).cloned().unwrap_or_default();
-                    needed.extend(hold::needed(dataset, here, &there));
+                    needed.extend(hold::needed(&self.name, dataset, here, &there));
                 }
             }
         }

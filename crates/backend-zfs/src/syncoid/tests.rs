@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use reseed_core::error::ReplicateKind;
 use reseed_core::exec::is_plain_word;
 
 use super::*;
@@ -142,5 +141,29 @@ fn what_a_shell_would_take_apart_is_refused() {
         for part in options.iter().filter_map(|name| word.strip_prefix(name)) {
             assert!(part.split(' ').all(is_plain_word), "{word}");
         }
+    }
+}
+
+#[test]
+fn a_dataset_with_several_limits_can_be_sent_and_what_is_no_word_is_refused() {
+    let settings = crate::zfs::space::write(&[5, 7, 0, 1]);
+    let set = [("reseed:settings", settings.as_str())];
+    let options = Options { set: &set, ..PLAIN };
+    let command = Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Local, &options);
+    let words = words(&command.unwrap());
+    let receive = words
+        .iter()
+        .find_map(|word| word.strip_prefix("--recvoptions="))
+        .unwrap();
+    assert!(
+        receive.starts_with("u o reseed:settings=quota=5,refquota=7,refreservation=1 x "),
+        "{receive}"
+    );
+    for odd in ["a b", "", "a\tb", "$x", "a;b"] {
+        let set = [("reseed:settings", odd)];
+        let options = Options { set: &set, ..PLAIN };
+        let refused = Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Local, &options);
+        let error = refused.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{odd:?}");
     }
 }

@@ -57,7 +57,7 @@ mod settings;
 mod settle;
 mod since;
 mod snapshots;
-mod space;
+pub(crate) mod space;
 mod staging;
 mod store;
 mod tool;

@@ -406,6 +406,21 @@ impl NativeReplicator {
         let Some(last) = step.send.last() else {
             return Ok(arrival);
         };
+        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
+        let settings = space::write(&here.space);
+        let mut own = vec![
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            (argv::SETTINGS, settings.as_str()),
+        ];
+        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        for (property, none) in space::none(&here.space) {
+            own.push((property, none));
+        }
+        // Before anything is renamed.
+        if self.syncoid.is_some() {
+            Syncoid::can_set(&own)?;
+        }
         let mut there = there.clone();
         if let Some(divergence) = &step.set_aside {
             self.set_aside(cx, &replica, &divergence.renamed_to).await?;
@@ -430,17 +445,6 @@ impl NativeReplicator {
             from = Some(left[done].name.clone());
             bookmark = None;
             left = &left[done + 1..];
-        }
-        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
-        let settings = space::write(&here.space);
-        let mut own = vec![
-            ("canmount", "noauto"),
-            ("readonly", "on"),
-            (argv::SETTINGS, settings.as_str()),
-        ];
-        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
-        for (property, none) in space::none(&here.space) {
-            own.push((property, none));
         }
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);

@@ -374,7 +374,7 @@ impl NativeReplicator {
         })?;
         let what = format!("can't set {replica} aside as {to}");
         self.there
-            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::None)
+            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::Unknown)
             .await
             .map(drop)
     }
@@ -506,7 +506,9 @@ impl NativeReplicator {
         }
         let output = self.here.run_here(cx, command).await;
         let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
-        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;
+        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica))
+            .await
+            .map_err(|error| error.effect(Effect::Partial))?;
         if there.iter().any(|copy| copy.guid == last.guid) {
             return Ok(());
         }

@@ -19,6 +19,7 @@ use reseed_core::error::{ReplicateError, ReplicateKind};
 use reseed_core::exec::Command;
 use reseed_core::names::DatasetName;
 
+use crate::zfs::argv::Form;
 use crate::zfs::{Location, Ssh};
 
 /// Always passed.
@@ -91,10 +92,11 @@ impl Syncoid {
     ) -> Result<Command, ReplicateError> {
         Self::can_send(from, to, at)?;
         Self::can_set(options.set)?;
-        let mut send = "p L c e".to_owned();
-        if options.raw {
-            send.push_str(" w");
-        }
+        let send = match options.form {
+            Form::Plain => "p L c e",
+            Form::Raw => "p L c e w",
+            Form::Decrypted => "L c e",
+        };
         let mut receive = "u".to_owned();
         for (name, value) in options.set {
             receive.push_str(&format!(" o {name}={value}"));
@@ -129,8 +131,8 @@ impl Syncoid {
 /// How it is to send and receive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options<'a> {
-    /// As it is on disk, encrypted.
-    pub(crate) raw: bool,
+    /// As it is on disk, or in the clear.
+    pub(crate) form: Form,
     /// Bytes a second, kept by `mbuffer`.
     pub(crate) limit: Option<NonZeroU64>,
     /// Properties of the replica, in plain words.

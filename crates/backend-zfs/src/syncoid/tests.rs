@@ -21,7 +21,7 @@ fn far() -> Ssh {
 }
 
 const PLAIN: Options<'_> = Options {
-    raw: false,
+    form: Form::Plain,
     limit: None,
     set: &[("canmount", "noauto"), ("readonly", "on")],
     never: &["mountpoint", "readonly"],
@@ -34,9 +34,13 @@ fn command(from: &str, to: &str, at: &Location) -> Result<Command, ReplicateErro
 #[test]
 fn only_what_destroys_nothing_is_passed() {
     for at in [Location::Local, Location::Ssh(far())] {
-        for raw in [false, true] {
+        for (form, sent) in [
+            (Form::Plain, "p L c e"),
+            (Form::Raw, "p L c e w"),
+            (Form::Decrypted, "L c e"),
+        ] {
             let limit = NonZeroU64::new(5);
-            let options = Options { raw, limit, ..PLAIN };
+            let options = Options { form, limit, ..PLAIN };
             let command = Syncoid::default().command(&ds("tank/a b"), &ds("b/a"), &at, &options);
             let words = words(&command.unwrap());
             for wanted in ["--no-sync-snap", "--no-rollback", "--source-bwlimit=5"] {
@@ -55,7 +59,7 @@ fn only_what_destroys_nothing_is_passed() {
                 .iter()
                 .find_map(|word| word.strip_prefix("--sendoptions="))
                 .unwrap();
-            assert_eq!(send, if raw { "p L c e w" } else { "p L c e" });
+            assert_eq!(send, sent);
             let receive = words
                 .iter()
                 .find_map(|word| word.strip_prefix("--recvoptions="))

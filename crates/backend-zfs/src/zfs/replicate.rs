@@ -449,24 +449,28 @@ impl NativeReplicator {
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
-        let raw = here.encrypted && self.raw;
+        let form = argv::Form::of(here.encrypted, self.raw);
+        if form == argv::Form::Decrypted {
+            // What the snapshots say of themselves doesn't come along.
+            arrival = Arrival::Unsure;
+        }
         if let Some(syncoid) = &self.syncoid {
             if from.is_none() && bookmark.is_none() {
                 staging::make_parents(&self.there, cx, &replica)
                     .await
                     .map_err(other)?;
             }
-            self.by_syncoid(cx, syncoid, last, &replica, raw, &own).await?;
+            self.by_syncoid(cx, syncoid, last, &replica, form, &own).await?;
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
             let send = match &bookmark {
-                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, raw),
+                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, form),
                 None => {
                     staging::make_parents(&self.there, cx, &replica)
                         .await
                         .map_err(other)?;
-                    argv::send_full(dataset, &first.name, raw)
+                    argv::send_full(dataset, &first.name, form)
                 }
             };
             self.pipe(cx, &first.name, dataset, send, receive.clone()).await?;
@@ -474,7 +478,7 @@ impl NativeReplicator {
             left = &left[1..];
         }
         if let (Some(from), false) = (from, left.is_empty()) {
-            let send = argv::send_since(dataset, &from, &last.name, raw);
+            let send = argv::send_since(dataset, &from, &last.name, form);
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
         Ok(arrival)
@@ -487,14 +491,14 @@ impl NativeReplicator {
         syncoid: &Syncoid,
         last: &SnapshotRef,
         replica: &DatasetName,
-        raw: bool,
+        form: argv::Form,
         set: &[(&str, &str)],
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
         let at = self.there.location();
         let options = syncoid::Options {
-            raw,
+            form,
             limit: self.limit,
             set,
             never: argv::NEVER_RECEIVED,

@@ -417,6 +417,10 @@ impl NativeReplicator {
         for (property, none) in space::none(&here.space) {
             own.push((property, none));
         }
+        // With an increment `-x` keeps out only what the replica has a value of its own for.
+        if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
+            own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
+        }
         // Before anything is renamed.
         if self.syncoid.is_some() {
             Syncoid::can_set(&own)?;

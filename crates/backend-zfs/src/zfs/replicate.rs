@@ -725,7 +725,11 @@ impl Replicator for NativeReplicator {
         not_cancelled::<ReplicateKind>(cx)?;
         let sides = self.sides(cx, targets).await?;
         let (mut steps, mut left_out) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
         for target in targets {
+            if !seen.insert(&target.dataset) {
+                continue;
+            }
             let Some(step) = self.step(&sides, target)? else {
                 continue;
             };

@@ -138,8 +138,10 @@ impl Session {
                 .map(|service| wiring.service(service))
                 .collect());
         }
+        let mut seen = BTreeSet::new();
         names
             .iter()
+            .filter(|name| seen.insert(name.as_str()))
             .map(|name| Ok(wiring.service(self.config.service(name)?)))
             .collect()
     }

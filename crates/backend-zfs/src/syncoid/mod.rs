@@ -15,10 +15,11 @@ use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use reseed_core::error::ReplicateError;
+use reseed_core::error::{ReplicateError, ReplicateKind};
 use reseed_core::exec::Command;
 use reseed_core::names::DatasetName;
 
+use crate::zfs::argv::Form;
 use crate::zfs::{Location, Ssh};
 
 /// Always passed.
@@ -62,6 +63,22 @@ impl Syncoid {
         words::check(from, to, at)
     }
 
+    /// Whether these properties can be given to a replica: its options are taken apart at spaces, and by shells.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value that isn't one plain word.
+    pub(crate) fn can_set(set: &[(&str, &str)]) -> Result<(), ReplicateError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-/:%=,".contains(c);
+        let odd = |value: &str| value.is_empty() || !value.chars().all(plain);
+        match set.iter().find(|(_, value)| odd(value)) {
+            Some((name, value)) => Err(ReplicateError::new(
+                ReplicateKind::InvalidInput,
+                format!("syncoid can't be given {name}={value:?}, which isn't one plain word"),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Sends a dataset's snapshots to its replica. `set` are properties that the replica gets, `never` those that must not come along.
     ///
     /// # Errors
@@ -74,10 +91,12 @@ impl Syncoid {
         options: &Options<'_>,
     ) -> Result<Command, ReplicateError> {
         Self::can_send(from, to, at)?;
-        let mut send = "p L c e".to_owned();
-        if options.raw {
-            send.push_str(" w");
-        }
+        Self::can_set(options.set)?;
+        let send = match options.form {
+            Form::Plain => "p L c e",
+            Form::Raw => "p L c e w",
+            Form::Decrypted => "L c e",
+        };
         let mut receive = "u".to_owned();
         for (name, value) in options.set {
             receive.push_str(&format!(" o {name}={value}"));
@@ -112,8 +131,8 @@ impl Syncoid {
 /// How it is to send and receive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options<'a> {
-    /// As it is on disk, encrypted.
-    pub(crate) raw: bool,
+    /// As it is on disk, or in the clear.
+    pub(crate) form: Form,
     /// Bytes a second, kept by `mbuffer`.
     pub(crate) limit: Option<NonZeroU64>,
     /// Properties of the replica, in plain words.

@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use reseed_core::error::ReplicateKind;
 use reseed_core::exec::is_plain_word;
 
 use super::*;
@@ -22,7 +21,7 @@ fn far() -> Ssh {
 }
 
 const PLAIN: Options<'_> = Options {
-    raw: false,
+    form: Form::Plain,
     limit: None,
     set: &[("canmount", "noauto"), ("readonly", "on")],
     never: &["mountpoint", "readonly"],
@@ -35,9 +34,13 @@ fn command(from: &str, to: &str, at: &Location) -> Result<Command, ReplicateErro
 #[test]
 fn only_what_destroys_nothing_is_passed() {
     for at in [Location::Local, Location::Ssh(far())] {
-        for raw in [false, true] {
+        for (form, sent) in [
+            (Form::Plain, "p L c e"),
+            (Form::Raw, "p L c e w"),
+            (Form::Decrypted, "L c e"),
+        ] {
             let limit = NonZeroU64::new(5);
-            let options = Options { raw, limit, ..PLAIN };
+            let options = Options { form, limit, ..PLAIN };
             let command = Syncoid::default().command(&ds("tank/a b"), &ds("b/a"), &at, &options);
             let words = words(&command.unwrap());
             for wanted in ["--no-sync-snap", "--no-rollback", "--source-bwlimit=5"] {
@@ -56,7 +59,7 @@ fn only_what_destroys_nothing_is_passed() {
                 .iter()
                 .find_map(|word| word.strip_prefix("--sendoptions="))
                 .unwrap();
-            assert_eq!(send, if raw { "p L c e w" } else { "p L c e" });
+            assert_eq!(send, sent);
             let receive = words
                 .iter()
                 .find_map(|word| word.strip_prefix("--recvoptions="))
@@ -142,5 +145,29 @@ fn what_a_shell_would_take_apart_is_refused() {
         for part in options.iter().filter_map(|name| word.strip_prefix(name)) {
             assert!(part.split(' ').all(is_plain_word), "{word}");
         }
+    }
+}
+
+#[test]
+fn a_dataset_with_several_limits_can_be_sent_and_what_is_no_word_is_refused() {
+    let settings = crate::zfs::space::write(&[5, 7, 0, 1]);
+    let set = [("reseed:settings", settings.as_str())];
+    let options = Options { set: &set, ..PLAIN };
+    let command = Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Local, &options);
+    let words = words(&command.unwrap());
+    let receive = words
+        .iter()
+        .find_map(|word| word.strip_prefix("--recvoptions="))
+        .unwrap();
+    assert!(
+        receive.starts_with("u o reseed:settings=quota=5,refquota=7,refreservation=1 x "),
+        "{receive}"
+    );
+    for odd in ["a b", "", "a\tb", "$x", "a;b"] {
+        let set = [("reseed:settings", odd)];
+        let options = Options { set: &set, ..PLAIN };
+        let refused = Syncoid::default().command(&ds("tank/a"), &ds("b/a"), &Location::Local, &options);
+        let error = refused.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{odd:?}");
     }
 }

@@ -341,25 +341,54 @@ const FOLLOWED: [&str; 3] = ["send", "-P", "-v"];
 
 /// What a stream is made with. The same for each of a pair's streams: one without large blocks after one with them is
 /// refused (TRAPS).
-fn sending(raw: bool) -> Args {
+fn sending(form: Form) -> Args {
     let mut out = args(FOLLOWED);
-    out.extend(args(["-p", "-L", "-c", "-e"]));
-    if raw {
+    if form != Form::Decrypted {
+        out.push("-p".into());
+    }
+    out.extend(args(["-L", "-c", "-e"]));
+    if form == Form::Raw {
         out.push("-w".into());
     }
     out
 }
 
+/// In which form a dataset's content is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// It isn't encrypted.
+    Plain,
+    /// Encrypted, and sent so.
+    Raw,
+    /// Encrypted, and sent in the clear: `zfs` refuses to send properties with it.
+    Decrypted,
+}
+
+impl Form {
+    pub(crate) fn of(encrypted: bool, raw: bool) -> Self {
+        match (encrypted, raw) {
+            (false, _) => Self::Plain,
+            (true, true) => Self::Raw,
+            (true, false) => Self::Decrypted,
+        }
+    }
+}
+
 /// A whole snapshot.
-pub(crate) fn send_full(dataset: &DatasetName, snapshot: &SnapshotName, raw: bool) -> Args {
-    let mut out = sending(raw);
+pub(crate) fn send_full(dataset: &DatasetName, snapshot: &SnapshotName, form: Form) -> Args {
+    let mut out = sending(form);
     out.push(full(dataset, snapshot).into());
     out
 }
 
 /// Everything from after one snapshot up to another one.
-pub(crate) fn send_since(dataset: &DatasetName, base: &SnapshotName, last: &SnapshotName, raw: bool) -> Args {
-    let mut out = sending(raw);
+pub(crate) fn send_since(
+    dataset: &DatasetName,
+    base: &SnapshotName,
+    last: &SnapshotName,
+    form: Form,
+) -> Args {
+    let mut out = sending(form);
     out.push("-I".into());
     // A bare name is warned about; with `@` it is this dataset's.
     out.push(format!("@{base}").into());
@@ -372,9 +401,9 @@ pub(crate) fn send_since_bookmark(
     dataset: &DatasetName,
     bookmark: &SnapshotName,
     snapshot: &SnapshotName,
-    raw: bool,
+    form: Form,
 ) -> Args {
-    let mut out = sending(raw);
+    let mut out = sending(form);
     out.push("-i".into());
     out.push(format!("{dataset}#{bookmark}").into());
     out.push(full(dataset, snapshot).into());
@@ -635,14 +664,17 @@ pub(crate) mod tests {
                 bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
                 "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",
             ),
-            (send_full(&b, &at, false), "send -P -v -p -L -c -e tank/c@one two"),
             (
-                send_since(&b, &at, &snap("x"), true),
+                send_full(&b, &at, Form::Plain),
+                "send -P -v -p -L -c -e tank/c@one two",
+            ),
+            (
+                send_since(&b, &at, &snap("x"), Form::Raw),
                 "send -P -v -p -L -c -e -w -I @one two tank/c@x",
             ),
             (
-                send_since_bookmark(&b, &snap("m"), &at, false),
-                "send -P -v -p -L -c -e -i tank/c#m tank/c@one two",
+                send_since_bookmark(&b, &snap("m"), &at, Form::Decrypted),
+                "send -P -v -L -c -e -i tank/c#m tank/c@one two",
             ),
             (send_rest("1-ab"), "send -P -v -t 1-ab"),
             (decode_token("1-ab"), "send -nvPt 1-ab"),

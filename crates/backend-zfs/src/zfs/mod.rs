@@ -22,7 +22,7 @@
 //!   stands there: a rename would take them along.
 //! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
-mod argv;
+pub(crate) mod argv;
 mod aside;
 pub mod delegation;
 mod engine;
@@ -57,7 +57,7 @@ mod settings;
 mod settle;
 mod since;
 mod snapshots;
-mod space;
+pub(crate) mod space;
 mod staging;
 mod store;
 mod tool;

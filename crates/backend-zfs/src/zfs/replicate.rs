@@ -264,7 +264,7 @@ impl NativeReplicator {
         let mut needed: BTreeSet<Named> = sent.map(|one| (one.dataset.clone(), one.name.clone())).collect();
         for target in targets {
             let (here, there) = self.both(sides, target)?;
-            needed.extend(hold::needed(&target.dataset, &here, &there));
+            needed.extend(hold::needed(&self.name, &target.dataset, &here, &there));
         }
         Ok(sides.held.clone().without(&needed).references(&sides.here))
     }
@@ -374,7 +374,7 @@ impl NativeReplicator {
         })?;
         let what = format!("can't set {replica} aside as {to}");
         self.there
-            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::None)
+            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::Unknown)
             .await
             .map(drop)
     }
@@ -406,6 +406,25 @@ impl NativeReplicator {
         let Some(last) = step.send.last() else {
             return Ok(arrival);
         };
+        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
+        let settings = space::write(&here.space);
+        let mut own = vec![
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            (argv::SETTINGS, settings.as_str()),
+        ];
+        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        for (property, none) in space::none(&here.space) {
+            own.push((property, none));
+        }
+        // With an increment `-x` keeps out only what the replica has a value of its own for.
+        if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
+            own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
+        }
+        // Before anything is renamed.
+        if self.syncoid.is_some() {
+            Syncoid::can_set(&own)?;
+        }
         let mut there = there.clone();
         if let Some(divergence) = &step.set_aside {
             self.set_aside(cx, &replica, &divergence.renamed_to).await?;
@@ -431,38 +450,31 @@ impl NativeReplicator {
             bookmark = None;
             left = &left[done + 1..];
         }
-        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
-        let settings = space::write(&here.space);
-        let mut own = vec![
-            ("canmount", "noauto"),
-            ("readonly", "on"),
-            (argv::SETTINGS, settings.as_str()),
-        ];
-        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
-        for (property, none) in space::none(&here.space) {
-            own.push((property, none));
-        }
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
-        let raw = here.encrypted && self.raw;
+        let form = argv::Form::of(here.encrypted, self.raw);
+        if form == argv::Form::Decrypted {
+            // What the snapshots say of themselves doesn't come along.
+            arrival = Arrival::Unsure;
+        }
         if let Some(syncoid) = &self.syncoid {
             if from.is_none() && bookmark.is_none() {
                 staging::make_parents(&self.there, cx, &replica)
                     .await
                     .map_err(other)?;
             }
-            self.by_syncoid(cx, syncoid, last, &replica, raw, &own).await?;
+            self.by_syncoid(cx, syncoid, last, &replica, form, &own).await?;
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
             let send = match &bookmark {
-                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, raw),
+                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, form),
                 None => {
                     staging::make_parents(&self.there, cx, &replica)
                         .await
                         .map_err(other)?;
-                    argv::send_full(dataset, &first.name, raw)
+                    argv::send_full(dataset, &first.name, form)
                 }
             };
             self.pipe(cx, &first.name, dataset, send, receive.clone()).await?;
@@ -470,7 +482,7 @@ impl NativeReplicator {
             left = &left[1..];
         }
         if let (Some(from), false) = (from, left.is_empty()) {
-            let send = argv::send_since(dataset, &from, &last.name, raw);
+            let send = argv::send_since(dataset, &from, &last.name, form);
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
         Ok(arrival)
@@ -483,14 +495,14 @@ impl NativeReplicator {
         syncoid: &Syncoid,
         last: &SnapshotRef,
         replica: &DatasetName,
-        raw: bool,
+        form: argv::Form,
         set: &[(&str, &str)],
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
         let at = self.there.location();
         let options = syncoid::Options {
-            raw,
+            form,
             limit: self.limit,
             set,
             never: argv::NEVER_RECEIVED,
@@ -502,7 +514,9 @@ impl NativeReplicator {
         }
         let output = self.here.run_here(cx, command).await;
         let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
-        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica)).await?;
+        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica))
+            .await
+            .map_err(|error| error.effect(Effect::Partial))?;
         if there.iter().any(|copy| copy.guid == last.guid) {
             return Ok(());
         }
@@ -610,7 +624,7 @@ impl NativeReplicator {
         for dataset in &of {
             let there = self.replica(dataset).ok().and_then(|name| sides.there.get(&name));
             if let (Some(here), Some(there)) = (sides.here.get(*dataset), there) {
-                needed.extend(hold::needed(dataset, here, there));
+                needed.extend(hold::needed(&self.name, dataset, here, there));
             }
         }
         for (step, arrival) in done {
@@ -624,7 +638,7 @@ impl NativeReplicator {
                     let last = step
                         .send
                         .last()
-                        .filter(|last| !hold::has_bookmark(here, last.guid));
+                        .filter(|last| !hold::has_bookmark(&self.name, here, last.guid));
                     needed.extend(last.map(|last| (dataset.clone(), last.name.clone())));
                 }
                 Arrival::Unsure => {
@@ -634,7 +648,7 @@ impl NativeReplicator {
                     };
                     of.insert(dataset);
                     let there = all.get(&name).cloned().unwrap_or_default();
-                    needed.extend(hold::needed(dataset, here, &there));
+                    needed.extend(hold::needed(&self.name, dataset, here, &there));
                 }
             }
         }
@@ -711,7 +725,11 @@ impl Replicator for NativeReplicator {
         not_cancelled::<ReplicateKind>(cx)?;
         let sides = self.sides(cx, targets).await?;
         let (mut steps, mut left_out) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
         for target in targets {
+            if !seen.insert(&target.dataset) {
+                continue;
+            }
             let Some(step) = self.step(&sides, target)? else {
                 continue;
             };
@@ -859,7 +877,7 @@ impl Replicator for NativeReplicator {
                     name: base.mark.name,
                     guid: base.mark.guid,
                 }),
-                newest: there.snapshots.iter().map(|mark| mark.taken_at).max(),
+                newest: lineage::newest(&here, &there),
                 snapshots: u64::try_from(there.snapshots.len()).unwrap_or(u64::MAX),
             });
         }

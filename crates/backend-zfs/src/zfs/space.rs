@@ -23,14 +23,14 @@ pub(crate) type Space = [u64; PROPERTIES.len()];
 /// What is wanted of them, as values for `zfs set`.
 pub(crate) type Wanted = BTreeMap<&'static str, String>;
 
-/// The record's text for a property.
+/// The record's text for a property: one word, for syncoid takes its options apart at spaces.
 pub(crate) fn write(space: &Space) -> String {
     let set = PROPERTIES.iter().zip(space).filter(|(_, bytes)| **bytes > 0);
     let words: Vec<String> = set.map(|(name, bytes)| format!("{name}={bytes}")).collect();
     if words.is_empty() {
         return "none".to_owned();
     }
-    words.join(" ")
+    words.join(",")
 }
 
 /// What a replica is to have instead of what its dataset has. `receive -x` keeps them out of a new dataset only: with an increment
@@ -48,7 +48,8 @@ pub(crate) fn read(text: &str) -> Wanted {
         let bytes: u64 = bytes.parse().ok()?;
         (bytes > 0).then(|| (name, bytes.to_string()))
     };
-    text.split(' ').filter_map(word).collect()
+    // Earlier records have spaces.
+    text.split([' ', ',']).filter_map(word).collect()
 }
 
 /// What is written down on a replica.
@@ -103,9 +104,10 @@ mod tests {
         let text = write(&[1 << 30, 0, 5, u64::MAX]);
         assert_eq!(
             text,
-            "quota=1073741824 reservation=5 refreservation=18446744073709551615"
+            "quota=1073741824,reservation=5,refreservation=18446744073709551615"
         );
         assert_eq!(read(&text).len(), 3);
+        assert_eq!(read(&text), read(&text.replace(',', " ")));
         assert_eq!(read(&text)["quota"], "1073741824");
         for odd in [
             "",

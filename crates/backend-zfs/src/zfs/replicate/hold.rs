@@ -105,15 +105,21 @@ pub(super) fn worth(steps: &[ReplicationStep]) -> BTreeSet<Named> {
     all.map(|one| (one.dataset.clone(), one.name.clone())).collect()
 }
 
-/// What has to stay on the store so that the replica can be continued from where it is. Pure. What has a bookmark may go.
-pub(super) fn needed(dataset: &DatasetName, here: &Lineage, there: &Lineage) -> BTreeSet<Named> {
+/// What has to stay on the store so that the replica can be continued from where it is. Pure. What has a bookmark of this
+/// replica's may go.
+pub(super) fn needed(
+    replica: &SourceName,
+    dataset: &DatasetName,
+    here: &Lineage,
+    there: &Lineage,
+) -> BTreeSet<Named> {
     let base = lineage::base(here, there);
     let mut all = BTreeSet::new();
     if let Some(Base {
         mark,
         is_bookmark: false,
     }) = &base
-        && !has_bookmark(here, mark.guid)
+        && !has_bookmark(replica, here, mark.guid)
     {
         all.insert((dataset.clone(), mark.name.clone()));
     }
@@ -126,9 +132,18 @@ pub(super) fn needed(dataset: &DatasetName, here: &Lineage, there: &Lineage) -> 
     all
 }
 
-/// Whether the base of an increment is there also when its snapshot is gone. Pure.
-pub(super) fn has_bookmark(here: &Lineage, guid: Guid) -> bool {
-    here.bookmarks.iter().any(|mark| mark.guid == guid)
+/// The name of a replica's own bookmark.
+pub(super) fn bookmark(replica: &SourceName, guid: Guid) -> String {
+    format!("reseed:{replica}:{guid}")
+}
+
+/// Whether the base of an increment is there also when its snapshot is gone. Pure. Another's bookmark doesn't count: whoever
+/// made it removes it, another replica of the same dataset for one.
+pub(super) fn has_bookmark(replica: &SourceName, here: &Lineage, guid: Guid) -> bool {
+    let name = bookmark(replica, guid);
+    here.bookmarks
+        .iter()
+        .any(|mark| mark.guid == guid && mark.name.as_str() == name)
 }
 
 fn held_by_anyone(here: &BTreeMap<DatasetName, Lineage>) -> Vec<(&DatasetName, &SnapshotName)> {
@@ -299,7 +314,8 @@ mod tests {
 
     #[test]
     fn what_the_next_run_goes_on_from_is_needed() {
-        let needs = |here: &Lineage, there: &Lineage| needed(&ds("tank/a"), here, there);
+        let nas = SourceName::new("nas").unwrap();
+        let needs = |here: &Lineage, there: &Lineage| needed(&nas, &ds("tank/a"), here, there);
         let mut here = lineage(1..=4);
         // A first one that was cut; then a middle one, which is the base of the rest.
         let mut there = lineage([]);
@@ -309,8 +325,15 @@ mod tests {
         assert_eq!(needs(&here, &there), named(&[2, 3]));
         there.resume_token = None;
         assert_eq!(needs(&here, &there), named(&[2]));
+        let bookmarked = |replica: &str, guid| Mark {
+            name: snap(&bookmark(&SourceName::new(replica).unwrap(), Guid(guid))),
+            ..mark(guid)
+        };
+        // Another's bookmark stands for nothing: it is theirs to remove.
+        here.bookmarks = vec![bookmarked("nas2", 2), mark(2)];
+        assert_eq!(needs(&here, &there), named(&[2]));
         // A bookmark stands for a base, and for nothing else.
-        here.bookmarks = vec![mark(2), mark(3)];
+        here.bookmarks = vec![bookmarked("nas", 2), bookmarked("nas", 3)];
         assert_eq!(needs(&here, &there), named(&[]));
         there.resume_token = Some("1-x".to_owned());
         assert_eq!(needs(&here, &there), named(&[3]));

@@ -20,7 +20,7 @@ use reseed_core::replicate::ReplicationStep;
 use super::super::argv;
 use super::super::lineage::Lineage;
 use super::super::tool::Tool;
-use super::hold::has_bookmark;
+use super::hold::{self, has_bookmark};
 
 /// Old bookmarks of one replica that a dataset may have before they are removed.
 const MOST_OLD: usize = 8;
@@ -62,7 +62,7 @@ pub(super) fn keeping(
         for one in base.into_iter().chain(first).chain([newest]) {
             known.insert(Some(one.guid));
             // A name that would be too long for ZFS.
-            let Ok(name) = SnapshotName::new(format!("{prefix}{}", one.guid)) else {
+            let Ok(name) = SnapshotName::new(hold::bookmark(replica, one.guid)) else {
                 continue;
             };
             let wanted = Wanted {
@@ -71,7 +71,7 @@ pub(super) fn keeping(
                 guid: one.guid,
                 bookmark: name,
             };
-            if !has_bookmark(from, one.guid) && !all.make.contains(&wanted) {
+            if !has_bookmark(replica, from, one.guid) && !all.make.contains(&wanted) {
                 all.make.push(wanted);
             }
         }
@@ -234,11 +234,11 @@ mod tests {
             keeping(&nas, &[step(1, 2)], &with(vec![ours(1), ours(2)])),
             Keeping::default()
         );
-        // Whoever has made it.
-        assert_eq!(
-            made(&keeping(&nas, &[step(1, 2)], &with(vec![mark("by-hand", 1)]))),
-            [2]
-        );
+        // Another's is no reason to have none: it is theirs to remove.
+        let anothers = mark(&format!("reseed:nas2:{}", Guid(1)), 1);
+        for one in [mark("by-hand", 1), anothers] {
+            assert_eq!(made(&keeping(&nas, &[step(1, 2)], &with(vec![one]))), [1, 2]);
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub fn plan(wanted: &Wanted, actual: &Actual) -> LayoutPlan {
                 continue;
             }
             for (key, value) in properties {
-                match compare(key, value, there.get(key)) {
+                match compare(key, value, there) {
                     Difference::None => {}
                     Difference::Fixed(is) => refuse(format!(
                         "{key} is {is} and can't become {value}: it is decided when a dataset is created. Create another \
@@ -236,7 +236,8 @@ enum Difference {
     Fixed(String),
 }
 
-fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
+fn compare(key: &str, wanted: &str, there: &Dataset) -> Difference {
+    let is = there.get(key);
     let property = Property::find(key);
     // What a newer or older zfs prints and we don't know is compared as it stands.
     let form = |value: &str| {
@@ -246,7 +247,7 @@ fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
     };
     match (is, property.map(|property| property.counts)) {
         (Some(is), _) if form(is) == form(wanted) => Difference::None,
-        (Some(is), _) if key == "xattr" && is_same_xattr(wanted, is) => Difference::None,
+        (Some(is), _) if key == "xattr" && is_same_xattr(wanted, is, there) => Difference::None,
         // The default cipher has changed before; that it is encrypted is what was asked for.
         (Some(is), _) if key == "encryption" && wanted == "on" && is != "off" => Difference::None,
         (Some(is), Some(Counts::AtCreation)) => Difference::Fixed(is.to_owned()),
@@ -256,9 +257,14 @@ fn compare(key: &str, wanted: &str, is: Option<&str>) -> Difference {
 }
 
 /// `on` is one of the other two, and which one has changed: up to OpenZFS 2.2 it is `dir`, and `dir` is shown as `on`; from 2.3 on it is
-/// `sa`, and shown as such.
-fn is_same_xattr(wanted: &str, is: &str) -> bool {
-    matches!((wanted, is), ("dir", "on") | ("on", "sa"))
+/// `sa`, and `sa` is shown as `on`. The property `direct` came with 2.3 too.
+fn is_same_xattr(wanted: &str, is: &str, there: &Dataset) -> bool {
+    let on = match there.get("direct") {
+        Some(_) => "sa",
+        None => "dir",
+    };
+    let meant = |word| if word == "on" { on } else { word };
+    meant(wanted) == meant(is)
 }
 
 /// Where a dataset that isn't mounted is to be mounted once its properties are as declared, and whether its key is missing
@@ -390,23 +396,28 @@ mod tests {
 
     #[test]
     fn the_word_on_for_xattr_is_what_the_version_makes_of_it() {
-        for (declared, is, same) in [
-            ("sa", "sa", true),
-            ("sa", "on", false),
-            ("sa", "dir", false),
-            ("dir", "on", true),
-            ("dir", "dir", true),
-            ("dir", "sa", false),
-            ("on", "on", true),
-            ("on", "sa", true),
-            ("on", "dir", false),
+        // Declared, what is shown, the same up to 2.2, the same from 2.3 on.
+        for (declared, is, older, newer) in [
+            ("sa", "sa", true, true),
+            ("sa", "on", false, true),
+            ("sa", "dir", false, false),
+            ("sa", "off", false, false),
+            ("dir", "on", true, false),
+            ("dir", "dir", true, true),
+            ("dir", "sa", false, false),
+            ("on", "on", true, true),
+            ("on", "sa", false, true),
+            ("on", "dir", true, false),
         ] {
-            let wanted = wanted(&[("tank/a", &[("xattr", declared)])]);
-            let actual = Actual::from([
-                ("tank".to_owned(), there(&[])),
-                ("tank/a".to_owned(), there(&[("xattr", is)])),
-            ]);
-            assert_eq!(plan(&wanted, &actual).steps.is_empty(), same, "{declared} {is}");
+            for (same, more) in [(older, ("x:y", "z")), (newer, ("direct", "standard"))] {
+                let wanted = wanted(&[("tank/a", &[("xattr", declared)])]);
+                let actual = Actual::from([
+                    ("tank".to_owned(), there(&[])),
+                    ("tank/a".to_owned(), there(&[("xattr", is), more])),
+                ]);
+                let steps = plan(&wanted, &actual).steps;
+                assert_eq!(steps.is_empty(), same, "{declared} {is} {more:?}");
+            }
         }
     }
 

@@ -211,8 +211,8 @@ daily_hour = 4
                 "[template_production] monitor = no (line 19)",
                 "[template_production] daily_hour = 4 (line 20)",
                 "[gone]",
-                "[tank/data/odd,name]",
                 "[tank/data/.reseed-bad:x:usb]",
+                "[tank/data/odd,name]",
                 "[tank/vm] recursive = zfs",
             ]
         );

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_reseeds_own_and_what_a_clone_cannot_have_stays_behind() {
         let text = "tank/a\trecordsize\t16384\tlocal\ntank/a\tmountpoint\t/a\tlocal\ntank/a\treservation\t5\tlocal\n\
-                    tank/a\tx:y\ta b\treceived\ntank/a\tkeylocation\tprompt\tlocal\n";
+                    tank/a\tkeylocation\tprompt\tlocal\ntank/a\tx:y\ta b\treceived\n";
         let found = chosen(text, &ds("tank/a")).unwrap();
         let expected = [("recordsize", "16384"), ("x:y", "a b")];
         assert_eq!(

@@ -122,6 +122,18 @@ pub(crate) fn base(here: &Lineage, there: &Lineage) -> Option<Base> {
     })
 }
 
+/// When the newest was taken of what came from the store. What the replica has of its own since, a snapshot of its own tools for one,
+/// is no news of the store, and neither is a date that one of those has.
+pub(crate) fn newest(here: &Lineage, there: &Lineage) -> Option<Timestamp> {
+    if let Some(base) = base(here, there) {
+        let copy = there.snapshots.iter().find(|copy| copy.guid == base.mark.guid);
+        return copy.map(|copy| copy.taken_at);
+    }
+    let ours = there.snapshots.iter().rev().find(|copy| copy.own.taken.is_some());
+    ours.map(|copy| copy.taken_at)
+        .or_else(|| there.snapshots.iter().map(|copy| copy.taken_at).max())
+}
+
 /// Why a replica's lineage can't be continued, if so.
 fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<String> {
     there.dataset?;

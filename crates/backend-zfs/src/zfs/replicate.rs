@@ -877,7 +877,7 @@ impl Replicator for NativeReplicator {
                     name: base.mark.name,
                     guid: base.mark.guid,
                 }),
-                newest: there.snapshots.iter().map(|mark| mark.taken_at).max(),
+                newest: lineage::newest(&here, &there),
                 snapshots: u64::try_from(there.snapshots.len()).unwrap_or(u64::MAX),
             });
         }

@@ -209,7 +209,11 @@ pub(crate) async fn require_ours(
 
 /// Refuses what says by a property of its own that it is another dataset's of this host.
 async fn require_of(tool: &Tool, cx: &Context, host: &str, all: &[Seen]) -> Result<(), ReplicateError> {
-    let doubtful = |seen: &&Seen| seen.value.as_ref().is_some_and(|value| *value != write(host, &seen.of));
+    let doubtful = |seen: &&Seen| {
+        seen.value
+            .as_ref()
+            .is_some_and(|value| *value != write(host, &seen.of))
+    };
     let asked = all.iter().filter(doubtful).map(|seen| &seen.replica).collect();
     let own = own_values::<ReplicateKind>(tool, cx, &asked).await?;
     for seen in all {

@@ -174,7 +174,10 @@ impl NativeReplicator {
             if let Some(other) = of.insert(replica.clone(), &target.dataset)
                 && *other != target.dataset
             {
-                let what = format!("{other} and {} would both have {replica} for a replica", target.dataset);
+                let what = format!(
+                    "{other} and {} would both have {replica} for a replica",
+                    target.dataset
+                );
                 return Err(ReplicateError::new(ReplicateKind::InvalidInput, what)
                     .hint("give the replica `mapping = \"with-pool\"`, or each pool a replica with a `root` of its own"));
             }
@@ -364,8 +367,8 @@ impl NativeReplicator {
         if wanted.is_empty() {
             return true;
         }
-        let sure = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
-        sides.held.add(&tag, wanted);
+        let (sure, held) = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
+        sides.held.add(&tag, held);
         sure
     }
 

@@ -115,7 +115,7 @@ fn check_replicas(
         }
         let users = services
             .values()
-            .filter(|service| service.policy.replicas.iter().any(|name| *name == entry.name));
+            .filter(|service| service.policy.replicas.contains(&entry.name));
         let sent: BTreeSet<&DatasetName> = users
             .flat_map(|service| service.datasets.iter().map(|target| &target.dataset))
             .collect();

@@ -235,3 +235,21 @@ fn what_a_store_can_not_send_to_is_left_out_of_the_default() {
     let far = SOUND.replace("backup/nas", "tank/services/sonarr");
     read(&far);
 }
+
+#[test]
+fn copies_that_would_have_one_name_are_refused() {
+    let fits = |dataset: &str, mapping: &str| {
+        let service = format!("\n[services.z]\npath = \"/srv/z\"\ndataset = \"{dataset}\"\n");
+        let text = SOUND.replace("without-pool", mapping) + &service;
+        load(&text).map(drop)
+    };
+    for dataset in ["fast/services/sonarr", "fast/services", "fast/elsewhere/old/z"] {
+        let why = fits(dataset, "without-pool").unwrap_err();
+        assert!(
+            why.contains("get in each other's way on the replica usb"),
+            "{why}"
+        );
+        assert_eq!(fits(dataset, "with-pool"), Ok(()));
+    }
+    assert_eq!(fits("fast/services/z", "without-pool"), Ok(()));
+}

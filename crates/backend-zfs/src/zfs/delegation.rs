@@ -152,20 +152,21 @@ impl Audit {
             let names: Vec<&str> = of.iter().map(|one| one.permission.as_str()).collect();
             names.join(",")
         };
+        // Names may have spaces, and no quotes.
+        let name = match dataset.as_str().contains(' ') {
+            true => format!("'{dataset}'"),
+            false => dataset.to_string(),
+        };
         let mut commands = Vec::new();
         let mut grant: Vec<Finding> = missing.clone();
         if too_much.iter().any(|one| one.permission == "receive") && !has.contains("receive:append") {
             grant.insert(0, finding(&RECEIVING[0]));
         }
         if !grant.is_empty() {
-            commands.push(format!("zfs allow -u {} {} {dataset}", who.user, list(&grant)));
+            commands.push(format!("zfs allow -u {} {} {name}", who.user, list(&grant)));
         }
         if !too_much.is_empty() {
-            commands.push(format!(
-                "zfs unallow -u {} {} {dataset}",
-                who.user,
-                list(&too_much)
-            ));
+            commands.push(format!("zfs unallow -u {} {} {name}", who.user, list(&too_much)));
         }
         Self {
             role,

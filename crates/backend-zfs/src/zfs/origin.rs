@@ -9,7 +9,9 @@
 //!   host's, and gets the property with the next stream. Between two hosts that share such a replica the first to send wins, and
 //!   the other is refused from then on. When it has to be set aside it stays what it is: it is renamed and can still be
 //!   restored from.
-//! - The host decides. The dataset is there to be read by people: after a pool was renamed it is another one.
+//! - For what is restored the host decides: after a pool was renamed the dataset is another one. What is sent has to be the
+//!   dataset's too: two of one host that were given one place would set each other aside just so. After a renaming somebody says
+//!   so with `zfs set`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -125,6 +127,19 @@ async fn owners<K: FromFault>(
     cx: &Context,
     datasets: &BTreeSet<&DatasetName>,
 ) -> Result<BTreeMap<DatasetName, String>, Error<K>> {
+    let own = own_values(tool, cx, datasets).await?;
+    Ok(own
+        .into_iter()
+        .map(|(name, value)| (name, host_of(&value)))
+        .collect())
+}
+
+/// What these datasets say by a property of their own.
+async fn own_values<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    datasets: &BTreeSet<&DatasetName>,
+) -> Result<BTreeMap<DatasetName, String>, Error<K>> {
     if datasets.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -137,7 +152,7 @@ async fn owners<K: FromFault>(
     let found = parse::origins(stdout).map_err(|bad| not_understood(what, bad))?;
     Ok(found
         .into_iter()
-        .map(|(name, value)| (name, host_of(&value.unwrap_or_default())))
+        .map(|(name, value)| (name, value.unwrap_or_default()))
         .collect())
 }
 
@@ -168,7 +183,7 @@ async fn sorted<K: FromFault>(
     Ok((wanted, others))
 }
 
-/// Refuses to send to replicas of which one is another host's.
+/// Refuses to send to replicas of which one is another host's, or another dataset's of this host.
 pub(crate) async fn require_ours(
     tool: &Tool,
     cx: &Context,
@@ -176,9 +191,9 @@ pub(crate) async fn require_ours(
     all: Vec<Seen>,
 ) -> Result<(), ReplicateError> {
     let whose = Whose::Ours(host.to_owned());
-    let (_, others) = sorted::<ReplicateKind>(tool, cx, &whose, all).await?;
+    let (_, others) = sorted::<ReplicateKind>(tool, cx, &whose, all.clone()).await?;
     let Some((seen, owner)) = others.first() else {
-        return Ok(());
+        return require_of(tool, cx, host, &all).await;
     };
     let what = format!(
         "{}, where the replica of {} would be, is of the host {}, and this one is {host}",
@@ -190,6 +205,30 @@ pub(crate) async fn require_ours(
         "give each host a `root` of its own for its replicas; if this machine was called that before, set `host` in the \
          configuration to it",
     ))
+}
+
+/// Refuses what says by a property of its own that it is another dataset's of this host.
+async fn require_of(tool: &Tool, cx: &Context, host: &str, all: &[Seen]) -> Result<(), ReplicateError> {
+    let doubtful = |seen: &&Seen| {
+        seen.value
+            .as_ref()
+            .is_some_and(|value| *value != write(host, &seen.of))
+    };
+    let asked = all.iter().filter(doubtful).map(|seen| &seen.replica).collect();
+    let own = own_values::<ReplicateKind>(tool, cx, &asked).await?;
+    for seen in all {
+        let ours = write(host, &seen.of);
+        if let Some(value) = own.get(&seen.replica).filter(|value| **value != ours) {
+            let (replica, of) = (&seen.replica, &seen.of);
+            let what = format!("{replica}, where the replica of {of} would be, says that it is of {value:?}");
+            return Err(ReplicateError::new(ReplicateKind::InvalidInput, what).hint(format!(
+                "two datasets can't have one replica: give the replica `mapping = \"with-pool\"`, or each pool a `root` of its own. If \
+                 the dataset was only renamed, say so on the replica's machine: `zfs set {}={ours} '{replica}'`",
+                argv::ORIGIN
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The lineages of a dataset that are wanted, where its replica is: the one that is continued, and those set aside beside it. When
@@ -225,7 +264,7 @@ fn only_others(source: &SourceName, whose: &Whose, of: &DatasetName, others: &[O
     let hint = match whose {
         Whose::Theirs(host) => format!(
             "where {} says nothing of whose it is and you know that it is {host}'s, tell it on its machine: \
-             `zfs set {}={} {}`",
+             `zfs set {}={} '{}'`",
             others[0].0.replica,
             argv::ORIGIN,
             write(host, of),

@@ -168,8 +168,20 @@ impl NativeReplicator {
     /// What is asked of the replica's side. Its root is asked along: without it, "none is there" would not be an answer.
     fn names_there(&self, targets: &[Target]) -> Result<Vec<DatasetName>, ReplicateError> {
         let mut names = Vec::with_capacity(targets.len() + 1);
+        let mut of: BTreeMap<DatasetName, &DatasetName> = BTreeMap::new();
         for target in targets {
-            names.push(self.replica(&target.dataset)?);
+            let replica = self.replica(&target.dataset)?;
+            if let Some(other) = of.insert(replica.clone(), &target.dataset)
+                && *other != target.dataset
+            {
+                let what = format!(
+                    "{other} and {} would both have {replica} for a replica",
+                    target.dataset
+                );
+                return Err(ReplicateError::new(ReplicateKind::InvalidInput, what)
+                    .hint("give the replica `mapping = \"with-pool\"`, or each pool a replica with a `root` of its own"));
+            }
+            names.push(replica);
         }
         names.push(self.mapping.root().clone());
         Ok(names)
@@ -355,8 +367,8 @@ impl NativeReplicator {
         if wanted.is_empty() {
             return true;
         }
-        let sure = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
-        sides.held.add(&tag, wanted);
+        let (sure, held) = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
+        sides.held.add(&tag, held);
         sure
     }
 

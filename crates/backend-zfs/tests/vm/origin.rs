@@ -276,9 +276,14 @@ fn only_a_replicas_own_value_counts() {
         sure(["zfs", "set", "reseed:origin=strange", &replica]);
         let error = nas.plan(&hosts.cx, hosts.targets()).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("strange"), "{error}");
-        // The same host under another pool's name is the same host.
+        // The same host's of another dataset: not sent to, until somebody says that it was renamed.
         sure(["zfs", "set", "reseed:origin=nas:other/a", &replica]);
         hosts.change().await;
+        let error = nas.plan(&hosts.cx, hosts.targets()).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("nas:other/a"), "{error}");
+        let ours = format!("reseed:origin={}", hosts.value("nas"));
+        assert!(error.what_to_do().unwrap_or_default().contains(&ours), "{error}");
+        sure(["zfs", "set", &ours, &replica]);
         assert_eq!(hosts.send(&nas).await, 1);
         assert_eq!(Hosts::origin(&replica), format!("{}\tlocal", hosts.value("nas")));
     });

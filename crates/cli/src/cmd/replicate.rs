@@ -50,7 +50,9 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
                             if let Some(aside) = &step.set_aside {
                                 text.push_str(&format!(
                                     "  first {} would be set aside as {}: {}\n",
-                                    step.target.dataset, aside.renamed_to, aside.why
+                                    step.target.dataset,
+                                    aside.renamed_to,
+                                    printable(&aside.why)
                                 ));
                             }
                         }
@@ -58,7 +60,11 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
                     }
                     Err(error) => {
                         exit = Exit::Failed;
-                        text.push_str(&format!("{}: can't tell: {error}\n", service.name));
+                        text.push_str(&format!(
+                            "{}: can't tell: {}\n",
+                            service.name,
+                            printable(&error.to_string())
+                        ));
                         plans.push(json!({ "service": service.name, "error": error.report() }));
                     }
                 }

@@ -8,7 +8,7 @@ use super::decode::{At, Named};
 use super::diagnostic::{Extra, Sink};
 use super::file::ServiceFile;
 use super::model::Service;
-use super::place_file::{ReplicaFile, StoreFile};
+use super::place_file::{ReplicaFile, ReplicaNames, StoreFile};
 use super::places::Places;
 use super::text::Span;
 use crate::names::{DatasetName, ServiceName};
@@ -82,6 +82,7 @@ pub(crate) fn check(
             span,
         }));
     }
+    check_replicas(places, services, &claims, sink);
     claims.sort_by(|a, b| {
         let order = |claim: &Claim<'_>| claim.span.start;
         a.order().cmp(&b.order()).then_with(|| order(a).cmp(&order(b)))
@@ -96,6 +97,61 @@ pub(crate) fn check(
         }
         around.push(claim);
     }
+}
+
+/// Reports datasets of different pools that a replica without their pools' names can't keep apart.
+fn check_replicas(
+    places: &Places<'_>,
+    services: &BTreeMap<ServiceName, Service>,
+    claims: &[Claim<'_>],
+    sink: &mut Sink<'_>,
+) {
+    for entry in places.replicas {
+        let Some((ReplicaFile::Zfs(file), _)) = &entry.value else {
+            continue;
+        };
+        if file.mapping.value() != Some(&ReplicaNames::WithoutPool) {
+            continue;
+        }
+        let users = services
+            .values()
+            .filter(|service| service.policy.replicas.contains(&entry.name));
+        let sent: BTreeSet<&DatasetName> = users
+            .flat_map(|service| service.datasets.iter().map(|target| &target.dataset))
+            .collect();
+        let mut copies: Vec<(&Claim<'_>, Vec<&str>)> = (claims.iter())
+            .filter(|claim| claim.is_data && sent.contains(claim.dataset))
+            .map(|claim| (claim, without_pool(claim.dataset)))
+            .collect();
+        copies.sort_by(|a, b| a.1.cmp(&b.1).then_with(|| a.0.span.start.cmp(&b.0.span.start)));
+        for (at, (outer, above)) in copies.iter().enumerate() {
+            let inside = copies[at + 1..]
+                .iter()
+                .take_while(|(_, name)| name.starts_with(above))
+                .filter(|(inner, _)| inner.dataset.pool() != outer.dataset.pool());
+            for (inner, _) in inside {
+                let (here, there) = match inner.span.start >= outer.span.start {
+                    true => (inner, outer),
+                    false => (outer, inner),
+                };
+                let message = format!(
+                    "the copies of {} and {} get in each other's way on the replica {}, which leaves out the pools' names",
+                    here.dataset, there.dataset, entry.name
+                );
+                let hint = "give the replica `mapping = \"with-pool\"`, or each pool a replica with a `root` of its own";
+                sink.error(&here.key, here.span, message, Extra::hint(hint));
+            }
+        }
+    }
+}
+
+fn without_pool(dataset: &DatasetName) -> Vec<&str> {
+    let mut parts: Vec<&str> = dataset.as_str().split('/').collect();
+    // A pool itself is called by its name.
+    if parts.len() > 1 {
+        parts.remove(0);
+    }
+    parts
 }
 
 fn warn_of_same_pool(places: &Places<'_>, replicas: &[Claim<'_>], sink: &mut Sink<'_>) {

@@ -120,3 +120,24 @@ fn what_is_below_keeps_a_replica_from_being_set_aside() {
     let step = planned(&here, &there).unwrap();
     assert_eq!(in_the_way(&step, &ds("back/tank/a"), &there).map(drop), None);
 }
+
+#[test]
+fn a_replica_is_as_new_as_what_came_from_the_store() {
+    let at = |mut one: Mark, second, is_ours: bool| {
+        one.taken_at = Timestamp::from_second(second).unwrap();
+        one.own.taken = is_ours.then(|| one.taken_at.to_string());
+        one
+    };
+    let second = |here: &Lineage, there: &Lineage| newest(here, there).map(Timestamp::as_second);
+    let here = lineage(&[mark("a", 1, 10, 5)]);
+    let (sent, later) = (
+        at(mark("a", 1, 7, 5), 100, true),
+        at(mark("own", 9, 8, 0), 900, false),
+    );
+    let there = lineage(&[sent, later.clone()]);
+    assert_eq!(second(&here, &there), Some(100));
+    // Without a base, what says that it is ours; else the newest of all.
+    assert_eq!(second(&Lineage::default(), &there), Some(100));
+    assert_eq!(second(&Lineage::default(), &lineage(&[later])), Some(900));
+    assert_eq!(second(&here, &Lineage::default()), None);
+}

@@ -180,15 +180,20 @@ pub(super) async fn held(
     Ok(all)
 }
 
-/// Holds what isn't held yet. Whether all of it is held now.
+/// Holds what isn't held yet. Whether all of it is held now, and what may be: of a command that failed others than the one that it
+/// failed for are.
 pub(super) async fn hold(
     tool: &Tool,
     cx: &Context,
     tag: &HoldTag,
     wanted: &BTreeSet<Named>,
     held: &Held,
-) -> bool {
+) -> (bool, BTreeSet<Named>) {
     let missing: Vec<&Named> = wanted.iter().filter(|one| !held.has(tag, one)).collect();
+    let mut may_be = wanted.clone();
+    for one in &missing {
+        may_be.remove(*one);
+    }
     let mut all = true;
     for part in missing.chunks(AT_ONCE) {
         let args = argv::hold(tag, part.iter().map(|(dataset, name)| (dataset, name)));
@@ -208,8 +213,9 @@ pub(super) async fn hold(
                 break;
             }
         }
+        may_be.extend(part.iter().map(|one| (*one).clone()));
     }
-    all
+    (all, may_be)
 }
 
 /// Lets go. What can't be is tried again by the next run.

@@ -80,8 +80,12 @@ pub(crate) async fn promote(
         return Ok(done);
     }
     let there = standing(tool, cx, target).await?;
-    let aside = to_set_aside(tool, cx, target, live.as_ref(), &there, replace).await?;
+    let aside = to_set_aside(tool, cx, target, live.as_ref(), &there, replace, &record).await?;
     record.promoting = Some(staged.guid);
+    record.over = match replace {
+        Replace::SetAside { guid } => Some(guid),
+        Replace::OnlyEmpty => None,
+    };
     record.mountpoint = live
         .as_ref()
         .filter(|live| live.mountpoint.origin == Origin::Local && live.mountpoint.text == "legacy")
@@ -107,7 +111,7 @@ pub(crate) async fn promote(
             Some(aside.name)
         }
         None => {
-            let earlier = earlier_aside(tool, cx, target, replace)
+            let earlier = earlier_aside(tool, cx, target, replace, &record)
                 .await
                 .map_err(staging_only)?;
             if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
@@ -233,9 +237,16 @@ async fn to_set_aside(
     live: Option<&Facts>,
     there: &Condition,
     replace: Replace,
+    record: &StageRecord,
 ) -> Result<Option<Facts>, StoreError> {
     let allowed = match (there, replace) {
         (Condition::Absent | Condition::Empty, Replace::OnlyEmpty) => true,
+        // This very staging was cut off after it had set aside exactly that.
+        (Condition::Unmounted { .. }, Replace::SetAside { guid })
+            if live.is_none() && record.over == Some(guid) =>
+        {
+            true
+        }
         (
             Condition::Empty | Condition::Populated | Condition::Unmounted { .. },
             Replace::SetAside { guid },
@@ -251,7 +262,7 @@ async fn to_set_aside(
         }
         // A run that was cut off after it had set aside exactly that.
         (Condition::Absent, Replace::SetAside { guid }) => {
-            if aside::find(tool, cx, target, Some(guid)).await?.is_none() {
+            if aside::find(tool, cx, target, guid).await?.is_none() {
                 return Err(stale(format!(
                     "{}, which was to be set aside, is gone",
                     target.dataset
@@ -277,18 +288,19 @@ async fn to_set_aside(
     Ok(Some(live.clone()))
 }
 
-/// What an earlier run has set aside for this target: exactly that, where the request says what.
+/// What an earlier run has set aside for this target: exactly that, where the request says what; otherwise only what the run that
+/// staged this, or this one, has renamed. Whatever else lies aside is older, and never stood here meanwhile.
 async fn earlier_aside(
     tool: &Tool,
     cx: &Context,
     target: &Target,
     replace: Replace,
+    record: &StageRecord,
 ) -> Result<Option<DatasetName>, StoreError> {
-    let guid = match replace {
-        Replace::OnlyEmpty => None,
-        Replace::SetAside { guid } => Some(guid),
-    };
-    aside::find(tool, cx, target, guid).await
+    match replace {
+        Replace::OnlyEmpty => aside::of_runs(tool, cx, target, [&record.run, &cx.run]).await,
+        Replace::SetAside { guid } => aside::find(tool, cx, target, guid).await,
+    }
 }
 
 /// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is

@@ -241,8 +241,12 @@ fn not_there(target: &Target, mounts: &[Mount]) -> Condition {
 /// What at a target's place would be hidden by mounting over it.
 pub(crate) fn occupied(target: &Target, place: &Path, mounts: &[Mount]) -> Option<Condition> {
     if let Some(mount) = mounts::at(mounts, place) {
-        // A promotion that was cut off between renaming what stood there and unmounting it: the next one goes on.
-        if mount.fstype == "zfs" && names::is_aside(&target.dataset, &mount.source.to_string_lossy()) {
+        // A promotion onto something empty that was cut off between renaming that and unmounting it: the next one goes on,
+        // unless a service has written to it meanwhile.
+        if mount.fstype == "zfs"
+            && names::is_aside(&target.dataset, &mount.source.to_string_lossy())
+            && matches!(mounts::look(place, Some(mount.device)), Ok(Standing::EmptyDir))
+        {
             return None;
         }
         return Some(Condition::Occupied {

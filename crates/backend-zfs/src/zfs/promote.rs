@@ -105,7 +105,7 @@ pub(crate) async fn promote(
     let set_aside = match aside {
         Some(live) => {
             let aside = aside::set_aside(tool, cx, target, &live, replace).await?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
                 return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
             }
             Some(aside.name)
@@ -114,7 +114,7 @@ pub(crate) async fn promote(
             let earlier = earlier_aside(tool, cx, target, replace, &record)
                 .await
                 .map_err(staging_only)?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
                 let error = error.effect(Effect::StagingOnly);
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
@@ -151,8 +151,9 @@ async fn into_place(
     target: &Target,
     name: &DatasetName,
     guid: Guid,
+    replace: Replace,
 ) -> Result<(), StoreError> {
-    clear_place(tool, cx, target).await?;
+    clear_place(tool, cx, target, replace).await?;
     let what = format!("can't rename {name} to {}", target.dataset);
     let renamed = tool
         .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
@@ -304,8 +305,13 @@ async fn earlier_aside(
 }
 
 /// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is
-/// unmounted.
-pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
+/// unmounted: when it is empty, or exactly what may be replaced.
+pub(crate) async fn clear_place(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    replace: Replace,
+) -> Result<(), StoreError> {
     let place = target.mountpoint.clone();
     let mount = work::blocking("can't read what is mounted", move || {
         let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
@@ -317,7 +323,12 @@ pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> R
         if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
             let aside = DatasetName::new(source)
                 .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
-            aside::emptied(tool, cx, &aside, Replace::SetAside { guid: Guid(0) }).await?;
+            let there = known(tool, cx, &aside).await?.map(|facts| facts.guid);
+            let replace = match replace {
+                Replace::SetAside { guid } if there == Some(guid) => replace,
+                _ => Replace::OnlyEmpty,
+            };
+            aside::emptied(tool, cx, &aside, replace).await?;
         }
     }
     let (target, place) = (target.clone(), target.mountpoint.clone());
@@ -360,7 +371,9 @@ async fn rest(
         .await?
         .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
     {
-        clear_place(tool, cx, target).await?;
+        let over = record.over;
+        let replace = over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid });
+        clear_place(tool, cx, target, replace).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);

@@ -10,7 +10,7 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use reseed_core::point::{Marker, Target};
-use reseed_core::store::{Condition, Leftover, Settle, Settled, StageState, Staging};
+use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
 
 use super::mounts;
 use super::parse::{Facts, Said};
@@ -325,7 +325,7 @@ async fn created_empty(
 
 /// Makes the target's dataset, mounted at its place in the same step.
 async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
-    promote::clear_place(tool, cx, target).await?;
+    promote::clear_place(tool, cx, target, Replace::OnlyEmpty).await?;
     staging::make_parents(tool, cx, &target.dataset).await?;
     let mountpoint = promote::mountpoint_text(target)?;
     // Inherited where that is the right place, so that a later change above still counts.

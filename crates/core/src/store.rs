@@ -179,6 +179,14 @@ pub enum Condition {
     },
 }
 
+impl Inspection {
+    /// What stood at the target when a promotion was cut off that had set it aside ([`Leftover::over`]).
+    #[must_use]
+    pub fn cut_off(&self) -> Option<Guid> {
+        self.leftover.as_ref()?.over
+    }
+}
+
 /// What an earlier run left staged for a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
@@ -190,6 +198,10 @@ pub struct Leftover {
     pub point: RecoveryPoint,
     /// Its tree stands at the target already; only what comes after the rename is missing.
     pub promoted: bool,
+    /// Its promotion was cut off: this guid is of what stood at the target, which is set aside now, and nothing stands there. The
+    /// target is told as [`Condition::Unmounted`]; a promotion of what is staged with [`Replace::SetAside`] of this guid goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Guid>,
 }
 
 /// Asks for a snapshot of several targets at one instant.

@@ -153,6 +153,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
         }])
     });
     let promoted = Leftover {
+        over: None,
         run: RunId::new("run").unwrap(),
         source: name.clone(),
         point: point.clone(),

@@ -161,6 +161,7 @@ fn leftover(place: &Place, target: &Target, live: Option<Guid>) -> Option<Leftov
         return None;
     };
     (record.dataset == target.dataset && record.quarantined.is_none()).then(|| Leftover {
+        over: None,
         run: record.run.clone(),
         source: record.source().clone(),
         promoted: live == Some(record.tree),

@@ -6,7 +6,7 @@
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
-use reseed_core::names::{DatasetName, Guid};
+use reseed_core::names::{DatasetName, Guid, RunId};
 use reseed_core::point::Target;
 use reseed_core::store::Replace;
 
@@ -27,20 +27,42 @@ pub(crate) struct Aside {
     legacy: bool,
 }
 
-/// Something that was set aside for this target and has this guid, or any.
+/// What was set aside for this target and has this guid. Not being able to tell is an error.
 pub(crate) async fn find(
     tool: &Tool,
     cx: &Context,
     target: &Target,
-    guid: Option<Guid>,
+    guid: Guid,
 ) -> Result<Option<DatasetName>, StoreError> {
     let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
     let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
-    let found = kept.into_iter().zip(said).find(|(_, said)| match said {
-        Said::Facts(facts) => guid.is_none_or(|guid| facts.guid == guid),
-        _ => false,
-    });
-    Ok(found.map(|(name, _)| name))
+    let mut unclear = None;
+    for (name, said) in kept.into_iter().zip(said) {
+        match said {
+            Said::Facts(facts) if facts.guid == guid => return Ok(Some(name)),
+            Said::Facts(_) | Said::NotThere => {}
+            Said::Unclear(why) => unclear = Some((name, why)),
+        }
+    }
+    let Some((name, why)) = unclear else {
+        return Ok(None);
+    };
+    Err(StoreError::new(StoreKind::Io, format!("the state of {name} can't be told")).said(why))
+}
+
+/// What was set aside for this target by one of these runs.
+pub(crate) async fn of_runs(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    runs: [&RunId; 2],
+) -> Result<Option<DatasetName>, StoreError> {
+    let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
+    let mine = |name: &DatasetName| {
+        runs.iter()
+            .any(|run| names::is_aside_of(&target.dataset, name, run))
+    };
+    Ok(kept.into_iter().rev().find(mine))
 }
 
 /// The first free name to set a target aside under in this run.

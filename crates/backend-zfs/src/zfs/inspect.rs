@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
 use reseed_core::error::StoreError;
-use reseed_core::names::DatasetName;
+use reseed_core::names::{DatasetName, Guid};
 use reseed_core::point::Target;
 use reseed_core::store::{Condition, Inspection, Leftover};
 
@@ -19,7 +19,7 @@ use super::parse::{Facts, Said};
 use super::pools::{self, Pool};
 use super::record::{self, StageRecord};
 use super::tool::Tool;
-use super::{list, names, work};
+use super::{aside, list, names, work};
 
 /// Judges every target.
 pub(crate) async fn inspect(
@@ -39,10 +39,11 @@ pub(crate) async fn inspect(
     let said = list::facts(tool, cx, &wanted).await?;
     let said: BTreeMap<DatasetName, Said> = wanted.into_iter().zip(said).collect();
     let pools = pools_of(tool, cx, targets, &said).await;
+    let cut_off = cut_off(tool, cx, targets, &said).await;
     let targets = targets.to_vec();
     work::blocking("can't look at the mounted datasets", move || {
         let mounts = mounts::now();
-        let judge = |target: &Target| one(target, &said, &pools, mounts.as_deref());
+        let judge = |target: &Target| one(target, &said, &pools, &cut_off, mounts.as_deref());
         Ok(targets.iter().map(judge).collect())
     })
     .await
@@ -79,10 +80,55 @@ async fn pools_of(
     all
 }
 
+/// What stood at a target when a promotion was cut off, and what it is called now; or why that can't be told.
+type CutOff = Result<(Guid, DatasetName), String>;
+
+/// The targets that aren't there because what stood there was set aside for what is staged, which doesn't stand there yet.
+async fn cut_off(
+    tool: &Tool,
+    cx: &Context,
+    targets: &[Target],
+    said: &BTreeMap<DatasetName, Said>,
+) -> BTreeMap<DatasetName, CutOff> {
+    let mut all = BTreeMap::new();
+    for target in targets {
+        let staged = names::staging(&target.dataset)
+            .ok()
+            .and_then(|name| said.get(&name));
+        let (Some(Said::NotThere), Some(Said::Facts(staged))) = (said.get(&target.dataset), staged) else {
+            continue;
+        };
+        let record = StageRecord::of(staged).filter(|record| record.dataset == target.dataset);
+        let Some(over) = record.and_then(|record| record.over) else {
+            continue;
+        };
+        match aside::find(tool, cx, target, over).await {
+            Ok(None) => {}
+            Ok(Some(name)) => {
+                all.insert(target.dataset.clone(), Ok((over, name)));
+            }
+            Err(error) => {
+                let why = format!("whether its data is set aside can't be told: {error}");
+                all.insert(target.dataset.clone(), Err(why));
+            }
+        }
+    }
+    all
+}
+
+/// The words for a target whose data an interrupted promotion has left aside.
+pub(crate) fn is_aside(dataset: &DatasetName, aside: &DatasetName) -> String {
+    format!(
+        "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or \
+         `zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount=on '{dataset}'` and `zfs mount '{dataset}'` bring it back"
+    )
+}
+
 fn one(
     target: &Target,
     said: &BTreeMap<DatasetName, Said>,
     pools: &BTreeMap<String, Pool>,
+    cut_off: &BTreeMap<DatasetName, CutOff>,
     mounts: Result<&[Mount], &std::io::Error>,
 ) -> Inspection {
     let facts = match said.get(&target.dataset) {
@@ -104,7 +150,18 @@ fn one(
                 why: format!("can't read what is mounted: {error}"),
             },
             (Some(Said::Facts(facts)), Ok(mounts)) => there(target, facts, mounts),
-            (Some(Said::NotThere), Ok(mounts)) => not_there(target, mounts),
+            (Some(Said::NotThere), Ok(mounts)) => match cut_off.get(&target.dataset) {
+                None => not_there(target, mounts),
+                Some(Ok((guid, aside))) => {
+                    if let Some(leftover) = &mut answer.leftover {
+                        leftover.over = Some(*guid);
+                    }
+                    Condition::Unmounted {
+                        why: is_aside(&target.dataset, aside),
+                    }
+                }
+                Some(Err(why)) => Condition::Unknown { why: why.clone() },
+            },
             (Some(Said::Unclear(why)), _) => Condition::Unknown { why: why.clone() },
             (None, _) => Condition::Unknown {
                 why: "zfs wasn't asked about it".to_owned(),
@@ -120,6 +177,7 @@ fn leftover(target: &Target, facts: Option<&Facts>, said: &BTreeMap<DatasetName,
         source: record.point.source.clone(),
         point: record.point,
         promoted,
+        over: None,
     };
     if let Some(record) = facts.and_then(|facts| StageRecord::promoted(&target.dataset, facts)) {
         return Some(told(record, true));
@@ -183,8 +241,12 @@ fn not_there(target: &Target, mounts: &[Mount]) -> Condition {
 /// What at a target's place would be hidden by mounting over it.
 pub(crate) fn occupied(target: &Target, place: &Path, mounts: &[Mount]) -> Option<Condition> {
     if let Some(mount) = mounts::at(mounts, place) {
-        // A promotion that was cut off between renaming what stood there and unmounting it: the next one goes on.
-        if mount.fstype == "zfs" && names::is_aside(&target.dataset, &mount.source.to_string_lossy()) {
+        // A promotion onto something empty that was cut off between renaming that and unmounting it: the next one goes on,
+        // unless a service has written to it meanwhile.
+        if mount.fstype == "zfs"
+            && names::is_aside(&target.dataset, &mount.source.to_string_lossy())
+            && matches!(mounts::look(place, Some(mount.device)), Ok(Standing::EmptyDir))
+        {
             return None;
         }
         return Some(Condition::Occupied {

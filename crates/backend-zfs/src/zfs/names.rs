@@ -65,6 +65,17 @@ pub(crate) fn is_aside(target: &DatasetName, name: &str) -> bool {
     })
 }
 
+/// Whether something was set aside for this target by that run.
+pub(crate) fn is_aside_of(target: &DatasetName, name: &DatasetName, run: &RunId) -> bool {
+    let Ok(first) = aside(target, run, 1) else {
+        return false;
+    };
+    name.as_str().strip_prefix(first.as_str()).is_some_and(|rest| {
+        let nth = rest.strip_prefix('-').and_then(|nth| nth.parse::<u32>().ok());
+        rest.is_empty() || nth.is_some()
+    })
+}
+
 /// Where what a source delivered is kept when it failed verification.
 pub(crate) fn quarantine(target: &DatasetName, source: &SourceName) -> Result<DatasetName, StoreError> {
     sibling(target, &format!("{BAD}{}:{source}", target.leaf()))
@@ -89,6 +100,10 @@ mod tests {
         assert_eq!(kept, ds("tank/svc/.reseed-aside:a b:20261122T203300Z-1-2"));
         assert!(is_aside(&target, kept.as_str()));
         assert!(is_aside(&target, &format!("{kept}@snap")));
+        assert!(is_aside_of(&target, &kept, &run));
+        assert!(is_aside_of(&target, &aside(&target, &run, 1).unwrap(), &run));
+        let later = RunId::new("20261122T203300Z-12").unwrap();
+        assert!(!is_aside_of(&target, &aside(&target, &later, 1).unwrap(), &run));
         for other in [
             "tank/svc/a b",
             "tank/svc/.reseed-aside:a",

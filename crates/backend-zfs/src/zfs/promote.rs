@@ -80,8 +80,12 @@ pub(crate) async fn promote(
         return Ok(done);
     }
     let there = standing(tool, cx, target).await?;
-    let aside = to_set_aside(tool, cx, target, live.as_ref(), &there, replace).await?;
+    let aside = to_set_aside(tool, cx, target, live.as_ref(), &there, replace, &record).await?;
     record.promoting = Some(staged.guid);
+    record.over = match replace {
+        Replace::SetAside { guid } => Some(guid),
+        Replace::OnlyEmpty => None,
+    };
     record.mountpoint = live
         .as_ref()
         .filter(|live| live.mountpoint.origin == Origin::Local && live.mountpoint.text == "legacy")
@@ -101,16 +105,16 @@ pub(crate) async fn promote(
     let set_aside = match aside {
         Some(live) => {
             let aside = aside::set_aside(tool, cx, target, &live, replace).await?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
                 return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
             }
             Some(aside.name)
         }
         None => {
-            let earlier = earlier_aside(tool, cx, target, replace)
+            let earlier = earlier_aside(tool, cx, target, replace, &record)
                 .await
                 .map_err(staging_only)?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid).await {
+            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
                 let error = error.effect(Effect::StagingOnly);
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
@@ -147,8 +151,9 @@ async fn into_place(
     target: &Target,
     name: &DatasetName,
     guid: Guid,
+    replace: Replace,
 ) -> Result<(), StoreError> {
-    clear_place(tool, cx, target).await?;
+    clear_place(tool, cx, target, replace).await?;
     let what = format!("can't rename {name} to {}", target.dataset);
     let renamed = tool
         .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
@@ -233,9 +238,16 @@ async fn to_set_aside(
     live: Option<&Facts>,
     there: &Condition,
     replace: Replace,
+    record: &StageRecord,
 ) -> Result<Option<Facts>, StoreError> {
     let allowed = match (there, replace) {
         (Condition::Absent | Condition::Empty, Replace::OnlyEmpty) => true,
+        // This very staging was cut off after it had set aside exactly that.
+        (Condition::Unmounted { .. }, Replace::SetAside { guid })
+            if live.is_none() && record.over == Some(guid) =>
+        {
+            true
+        }
         (
             Condition::Empty | Condition::Populated | Condition::Unmounted { .. },
             Replace::SetAside { guid },
@@ -251,7 +263,7 @@ async fn to_set_aside(
         }
         // A run that was cut off after it had set aside exactly that.
         (Condition::Absent, Replace::SetAside { guid }) => {
-            if aside::find(tool, cx, target, Some(guid)).await?.is_none() {
+            if aside::find(tool, cx, target, guid).await?.is_none() {
                 return Err(stale(format!(
                     "{}, which was to be set aside, is gone",
                     target.dataset
@@ -277,23 +289,29 @@ async fn to_set_aside(
     Ok(Some(live.clone()))
 }
 
-/// What an earlier run has set aside for this target: exactly that, where the request says what.
+/// What an earlier run has set aside for this target: exactly that, where the request says what; otherwise only what the run that
+/// staged this, or this one, has renamed. Whatever else lies aside is older, and never stood here meanwhile.
 async fn earlier_aside(
     tool: &Tool,
     cx: &Context,
     target: &Target,
     replace: Replace,
+    record: &StageRecord,
 ) -> Result<Option<DatasetName>, StoreError> {
-    let guid = match replace {
-        Replace::OnlyEmpty => None,
-        Replace::SetAside { guid } => Some(guid),
-    };
-    aside::find(tool, cx, target, guid).await
+    match replace {
+        Replace::OnlyEmpty => aside::of_runs(tool, cx, target, [&record.run, &cx.run]).await,
+        Replace::SetAside { guid } => aside::find(tool, cx, target, guid).await,
+    }
 }
 
 /// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is
-/// unmounted.
-pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
+/// unmounted: when it is empty, or exactly what may be replaced.
+pub(crate) async fn clear_place(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    replace: Replace,
+) -> Result<(), StoreError> {
     let place = target.mountpoint.clone();
     let mount = work::blocking("can't read what is mounted", move || {
         let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
@@ -305,7 +323,12 @@ pub(crate) async fn clear_place(tool: &Tool, cx: &Context, target: &Target) -> R
         if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
             let aside = DatasetName::new(source)
                 .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
-            aside::emptied(tool, cx, &aside, Replace::SetAside { guid: Guid(0) }).await?;
+            let there = known(tool, cx, &aside).await?.map(|facts| facts.guid);
+            let replace = match replace {
+                Replace::SetAside { guid } if there == Some(guid) => replace,
+                _ => Replace::OnlyEmpty,
+            };
+            aside::emptied(tool, cx, &aside, replace).await?;
         }
     }
     let (target, place) = (target.clone(), target.mountpoint.clone());
@@ -348,7 +371,9 @@ async fn rest(
         .await?
         .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
     {
-        clear_place(tool, cx, target).await?;
+        let over = record.over;
+        let replace = over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid });
+        clear_place(tool, cx, target, replace).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);

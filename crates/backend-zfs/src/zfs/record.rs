@@ -59,6 +59,10 @@ pub(crate) struct StageRecord {
     /// What stood there had this mountpoint of its own and `zfs mount` can't mount it (`legacy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mountpoint: Option<String>,
+    /// The guid of what may be set aside for it, written before that is renamed. While that is aside and nothing stands at the
+    /// target, its data is not absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) over: Option<Guid>,
     /// It failed verification, and is kept for that reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quarantined: Option<String>,
@@ -73,6 +77,7 @@ impl StageRecord {
             point,
             promoting: None,
             mountpoint: None,
+            over: None,
             quarantined: None,
         }
     }

@@ -240,9 +240,11 @@ impl ReplicaSource {
         };
         // More has arrived than the token tells, and not by this stream: somebody else was still receiving. `zfs` has odd words
         // for it ("incompatible embedded data stream feature with encrypted receive").
-        let now = list::fact::<SourceKind>(here, cx, name).await?;
-        let moved = matches!(&now, Said::Facts(now) if now.resume_token.as_ref() != Some(token));
-        Err(match busy || (moved && !broke_off) {
+        let now = list::fact::<SourceKind>(here, cx, name).await.ok();
+        let moved = matches!(&now, Some(Said::Facts(now)) if now.resume_token.as_ref() != Some(token));
+        // A time that is up, or a target that is full, stays what it is.
+        let unclear = error.kind() == SourceKind::Io;
+        Err(match unclear && (busy || (moved && !broke_off)) {
             true => error.with_kind(SourceKind::Busy),
             false => error,
         })

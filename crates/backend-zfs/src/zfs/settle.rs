@@ -10,7 +10,7 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use reseed_core::point::{Marker, Target};
-use reseed_core::store::{Condition, Leftover, Settle, Settled, StageState, Staging};
+use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
 
 use super::mounts;
 use super::parse::{Facts, Said};
@@ -141,6 +141,7 @@ async fn quarantine(
         return Err(stale(format!("nothing is staged for {}", target.dataset)));
     };
     let mut record = ours(&name, target, &facts)?;
+    nothing_aside(tool, cx, target, &record).await?;
     record.quarantined = Some(why.chars().take(500).collect());
     let text = record.write()?;
     let cx = &calm(cx);
@@ -204,9 +205,36 @@ async fn discard(
         let what = format!("{name} is not what run {} has staged", leftover.run);
         return Err(stale(what));
     }
+    nothing_aside(tool, cx, target, &record).await?;
     work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
     destroy(tool, cx, &name).await?;
     Ok(Settled::default())
+}
+
+/// Keeps a staging whose promotion was cut off after live data was set aside for it: its record is all that tells that the
+/// target's data isn't absent.
+async fn nothing_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    record: &StageRecord,
+) -> Result<(), StoreError> {
+    let Some(over) = record.over else { return Ok(()) };
+    if known(tool, cx, &target.dataset).await?.is_some() {
+        return Ok(());
+    }
+    let Some(aside) = super::aside::find(tool, cx, target, over).await? else {
+        return Ok(());
+    };
+    let what = format!(
+        "what is staged for {} stays: {}",
+        target.dataset,
+        inspect::is_aside(&target.dataset, &aside)
+    );
+    Err(StoreError::new(StoreKind::StageConflict, what).hint(format!(
+        "restore point {} from {} with `--set-aside`, or bring the data back by hand",
+        record.point.id, record.point.source
+    )))
 }
 
 /// Destroys a dataset of ours: its snapshots by name, then itself. Never `-r`: what has children or clones stays.
@@ -297,7 +325,7 @@ async fn created_empty(
 
 /// Makes the target's dataset, mounted at its place in the same step.
 async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
-    promote::clear_place(tool, cx, target).await?;
+    promote::clear_place(tool, cx, target, Replace::OnlyEmpty).await?;
     staging::make_parents(tool, cx, &target.dataset).await?;
     let mountpoint = promote::mountpoint_text(target)?;
     // Inherited where that is the right place, so that a later change above still counts.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use reseed_backend_zfs::zfs::NativeStore;
 use reseed_core::SnapshotStore;
 use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
+use reseed_core::names::Guid;
 use reseed_core::store::{Condition, Delivery, Replace, Settle, StagePurpose, StageRequest};
 use reseed_testkit::conformance::{block_on, context, marker, point};
 use reseed_testkit::files::{Files as _, assert_same, write_odd_tree};
@@ -150,6 +151,105 @@ fn a_promotion_that_dies_at_any_command_is_finished_by_the_next() {
                     promoted_seen > 2,
                     "no crash came between the rename and the marker"
                 );
+                return;
+            }
+        }
+        panic!("a promotion has more commands than expected");
+    });
+}
+
+/// Every command at which a restore over live data may die: never is that data taken for absent, nor the service started
+/// without it, and the same request goes on.
+#[test]
+fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
+    block_on(async {
+        let pool = Pool::new();
+        let cx = context("crash");
+        let mut aside_seen = 0;
+        for round in 0..40_i64 {
+            let (steps, after) = (round / 2, round % 2 == 1);
+            let target = pool.target(&format!("l{round}"));
+            let dataset = target.dataset.as_str();
+            sure(["zfs", "create", dataset]);
+            pool.files.write(&target.mountpoint.join("live"), b"live");
+            let guid = sure(["zfs", "get", "-Hpo", "value", "guid", dataset]);
+            let guid: Guid = guid.trim().parse().unwrap();
+            let restored = point(&target, "p1");
+            let purpose = StagePurpose::Restore {
+                point: restored.clone(),
+                delivery: Delivery::Files,
+            };
+            let request = StageRequest {
+                target: target.clone(),
+                purpose,
+            };
+            let staging = pool.store.stage(&cx, &request).await.unwrap();
+            pool.files.write(&staging.path.join("restored"), b"restored");
+            let expected = pool.files.list(&staging.path);
+            let wanted = marker(&cx, &restored);
+            let promote = Settle::Promote {
+                staging,
+                replace: Replace::SetAside { guid },
+                marker: wanted.clone(),
+            };
+            let dying = Dying {
+                inner: SystemRunner::new(),
+                left: AtomicI64::new(steps),
+                after,
+            };
+            let doomed = NativeStore::new(name("local"), Arc::new(dying), pool.store.places());
+            let ended = doomed.settle(&cx, &promote).await;
+
+            let look = async || {
+                let ask = std::slice::from_ref(&target);
+                pool.store.inspect(&cx, ask).await.unwrap().remove(0)
+            };
+            let found = look().await;
+            let which = format!("after {steps} commands ({after}): {found:?}");
+            assert!(
+                matches!(
+                    found.condition,
+                    Condition::Populated | Condition::Unmounted { .. }
+                ),
+                "{which}"
+            );
+            if found.cut_off().is_some() {
+                aside_seen += 1;
+                assert_eq!(found.cut_off(), Some(guid), "{which}");
+                let empty = Settle::StartEmpty {
+                    target: target.clone(),
+                    marker: wanted.clone(),
+                };
+                let discard = Settle::DiscardLeftover {
+                    target: target.clone(),
+                    leftover: found.leftover.clone().unwrap(),
+                };
+                for refused in [empty, discard] {
+                    assert!(pool.store.settle(&cx, &refused).await.is_err(), "{which}");
+                }
+                assert_eq!(look().await, found, "{which}");
+            }
+            let again = match found.leftover.filter(|leftover| leftover.promoted) {
+                Some(leftover) => Settle::Finish {
+                    target: target.clone(),
+                    leftover,
+                    marker: wanted.clone(),
+                },
+                None => promote.clone(),
+            };
+            pool.store
+                .settle(&context("next"), &again)
+                .await
+                .unwrap_or_else(|error| panic!("{which}: {error}"));
+            let found = look().await;
+            assert_eq!(
+                (&found.condition, found.marker.as_ref(), &found.leftover),
+                (&Condition::Populated, Some(&wanted), &None),
+                "{which}"
+            );
+            assert_same(&expected, &pool.files.list(&target.mountpoint), &which);
+            if ended.is_ok() {
+                assert!(aside_seen > 1, "no crash came between the renames");
                 return;
             }
         }

@@ -347,7 +347,10 @@ pub(super) async fn inspect(
 pub(super) fn slot(service: &Service, inspection: &Inspection, set_aside: bool) -> Result<Slot, OpError> {
     let dataset = &inspection.target.dataset;
     let blocked = |why: String| OpError::new(OpKind::Blocked, why);
-    let replace = match (&inspection.condition, inspection.guid) {
+    let cut_off = inspection.cut_off().filter(|_| set_aside);
+    let replace = match (&inspection.condition, cut_off.or(inspection.guid)) {
+        // The very restore that has set it aside goes on.
+        (Condition::Unmounted { .. }, Some(guid)) if cut_off.is_some() => Replace::SetAside { guid },
         (Condition::Absent | Condition::Empty, _) => Replace::OnlyEmpty,
         (Condition::Populated, Some(guid)) if set_aside => Replace::SetAside { guid },
         (Condition::Populated, _) => {

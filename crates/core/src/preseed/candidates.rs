@@ -194,6 +194,7 @@ mod tests {
     fn a_leftover_goes_first_only_when_that_loses_nothing() {
         let data = target("tank/data");
         let leftover = |at| Leftover {
+            over: None,
             run: RunId::new("r").unwrap(),
             source: SourceName::new("r").unwrap(),
             point: point("tank/data", "r", 3, at),

@@ -53,6 +53,10 @@ pub(crate) fn decide(inspections: &[Inspection]) -> Decision {
                     "the data of {dataset} is probably still there; bring the pool or filesystem back, then run it again"
                 ),
             ),
+            Condition::Unmounted { why } if inspection.cut_off().is_some() => (
+                format!("a restore of {dataset} was cut off while its data was set aside: {why}"),
+                "the same `reseed restore` with `--set-aside` again finishes it".to_owned(),
+            ),
             Condition::Unmounted { why } => (
                 format!("{dataset} exists but is not mounted at {place}: {why}"),
                 format!(
@@ -98,6 +102,34 @@ mod tests {
             marker: None,
             leftover: None,
         }
+    }
+
+    #[test]
+    fn data_that_was_left_aside_blocks_and_the_same_restore_goes_on() {
+        let mut cut_off = with(Condition::Unmounted { why: "aside".into() });
+        let point = crate::point::RecoveryPoint {
+            id: "p1".parse().unwrap(),
+            dataset: cut_off.target.dataset.clone(),
+            source: "off".parse().unwrap(),
+            locator: "p1".into(),
+            snapshot: None,
+            taken_at: jiff::Timestamp::UNIX_EPOCH,
+            fingerprint: None,
+            bytes: None,
+            unseeded: false,
+            partial: false,
+        };
+        cut_off.leftover = Some(crate::store::Leftover {
+            run: "20261122T203300Z-1".parse().unwrap(),
+            source: point.source.clone(),
+            point,
+            promoted: false,
+            over: Some(crate::names::Guid(7)),
+        });
+        let Decision::Blocked { hint, .. } = decide(&[cut_off]) else {
+            panic!("not blocked")
+        };
+        assert!(hint.contains("--set-aside"), "{hint}");
     }
 
     #[test]

@@ -223,6 +223,7 @@ impl Walk<'_> {
             let as_planned = match (slot.replace, &found.condition) {
                 (Replace::OnlyEmpty, Condition::Absent | Condition::Empty) => true,
                 (Replace::SetAside { guid }, Condition::Populated) => found.guid == Some(guid),
+                (Replace::SetAside { guid }, Condition::Unmounted { .. }) => found.cut_off() == Some(guid),
                 _ => false,
             };
             if !as_planned {

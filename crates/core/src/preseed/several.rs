@@ -192,6 +192,7 @@ mod tests {
                 },
             }),
             leftover: staged_by.map(|run| Leftover {
+                over: None,
                 run: RunId::new(run).unwrap(),
                 source,
                 point,

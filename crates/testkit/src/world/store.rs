@@ -108,6 +108,7 @@ pub(super) fn inspect_one(state: &State, target: &Target) -> Inspection {
         (*guid == found.guid).then(|| marker.clone())
     });
     let leftover = |run: &RunId, point: &RecoveryPoint, promoted| Leftover {
+        over: None,
         run: run.clone(),
         source: point.source.clone(),
         point: point.clone(),

@@ -234,6 +234,7 @@ pub async fn s12_finish_leaves_any_other_target_alone(lab: &impl StoreLab) {
         let finish = Settle::Finish {
             target: target.clone(),
             leftover: Leftover {
+                over: None,
                 run: context("another").run,
                 source: point(target, id).source,
                 point: point(target, id),

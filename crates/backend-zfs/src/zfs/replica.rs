@@ -242,8 +242,9 @@ impl ReplicaSource {
         // for it ("incompatible embedded data stream feature with encrypted receive").
         let now = list::fact::<SourceKind>(here, cx, name).await.ok();
         let moved = matches!(&now, Some(Said::Facts(now)) if now.resume_token.as_ref() != Some(token));
-        // A time that is up, or a target that is full, stays what it is.
-        let unclear = error.kind() == SourceKind::Io;
+        // A time that is up, or a target that is full, stays what it is. Where the other one has brought all of it there is
+        // nothing to go on with, and `zfs` says that the dataset is there.
+        let unclear = matches!(error.kind(), SourceKind::Io | SourceKind::AlreadyExists);
         Err(match unclear && (busy || (moved && !broke_off)) {
             true => error.with_kind(SourceKind::Busy),
             false => error,

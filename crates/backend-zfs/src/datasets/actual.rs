@@ -1,7 +1,7 @@
 //! What datasets a pool has and how they are set, from `zfs get -Hp -o name,property,value,source -t filesystem,volume
 //! all`. Pure.
 //!
-//! Anybody's values are in it as they are, newlines and all: what may be believed of it is said at [`rows::facts`] and [`Read`].
+//! Anybody's values are in it as they are, newlines and all: what may be believed of it is said in `zfs/rows.rs` and at `Read` here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

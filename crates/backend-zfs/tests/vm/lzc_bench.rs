@@ -68,7 +68,7 @@ fn vm_alone_bench_lzc_calls() {
         let (mut snapshot, mut exist, mut one) = (Times::default(), Times::default(), Times::default());
         for round in 0..ROUNDS {
             let full = |name: &str| -> Vec<String> {
-                let of = |target: &reseed_core::point::Target| format!("{}@{name}{round}", target.dataset);
+                let of = |target: &Target| format!("{}@{name}{round}", target.dataset);
                 targets.iter().map(of).collect()
             };
             let paths: Vec<PathBuf> = full("lzc").into_iter().map(PathBuf::from).collect();

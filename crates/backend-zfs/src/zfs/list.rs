@@ -249,17 +249,18 @@ pub(crate) async fn lineages<K: FromFault>(
     Ok(found)
 }
 
-/// A dataset and the datasets right below it.
-pub(crate) async fn children<K: FromFault>(
+/// What is answered about a dataset and those right below it; nothing when it isn't there.
+async fn below<K: FromFault>(
     tool: &Tool,
     cx: &Context,
     dataset: &DatasetName,
-) -> Result<Vec<DatasetName>, Error<K>> {
-    let what = format!("can't list what is below {dataset}");
+    args: Args,
+    what: &str,
+) -> Result<Vec<u8>, Error<K>> {
     let output = tool
-        .ask(cx, argv::list_children(dataset))
+        .ask(cx, args)
         .await
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
+        .map_err(|error| error.into_error(what, Effect::None))?;
     if !output.exit.success() {
         only_missing::<K>(tool, &output, &BTreeSet::from([dataset.as_str()]))?;
         pools_usable(tool, cx, [dataset]).await?;
@@ -267,8 +268,19 @@ pub(crate) async fn children<K: FromFault>(
     }
     let stdout = output
         .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    let names = parse::names(stdout).map_err(|bad| not_understood(&*what, bad))?;
+        .map_err(|error| error.into_error(what, Effect::None))?;
+    Ok(stdout.to_vec())
+}
+
+/// A dataset and the datasets right below it.
+pub(crate) async fn children<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Vec<DatasetName>, Error<K>> {
+    let what = format!("can't list what is below {dataset}");
+    let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
+    let names = parse::names(&stdout).map_err(|bad| not_understood(&*what, bad))?;
     Ok(names.into_iter().filter(|name| name != dataset).collect())
 }
 
@@ -279,19 +291,8 @@ pub(crate) async fn origins<K: FromFault>(
     dataset: &DatasetName,
 ) -> Result<Vec<(DatasetName, Option<String>)>, Error<K>> {
     let what = format!("can't list whose the replicas below {dataset} are");
-    let output = tool
-        .ask(cx, argv::list_origins(dataset))
-        .await
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    if !output.exit.success() {
-        only_missing::<K>(tool, &output, &BTreeSet::from([dataset.as_str()]))?;
-        pools_usable(tool, cx, [dataset]).await?;
-        return Ok(Vec::new());
-    }
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    parse::origins(stdout).map_err(|bad| not_understood(what, bad))
+    let stdout = below(tool, cx, dataset, argv::list_origins(dataset), &what).await?;
+    parse::origins(&stdout).map_err(|bad| not_understood(what, bad))
 }
 
 /// What was set aside for a dataset.

@@ -1,0 +1,204 @@
+//! Questions: nothing is changed by any of these.
+
+use std::ffi::OsString;
+
+use reseed_core::names::{DatasetName, SnapshotName};
+
+use super::super::rows;
+use super::{Args, DIGEST, MARKER, ORIGIN, STAGE, TAKEN, UNSEEDED, args, full, names};
+
+/// The properties that [`get_facts`] asks for, in this order.
+pub(crate) const FACTS: &[&str] = &[
+    "type",
+    "guid",
+    "mountpoint",
+    "canmount",
+    "origin",
+    "receive_resume_token",
+    MARKER,
+    STAGE,
+];
+
+/// The columns that [`list_snapshots`] asks for, in this order.
+///
+/// `creation` and `userrefs` make a listing 2.5 to 3.2 times slower (TRAPS); the age and the holds of a snapshot are
+/// part of what the store answers, so they are asked for once, for all datasets together.
+pub(crate) const SNAPSHOT_COLUMNS: &[&str] = &[
+    "name",
+    "guid",
+    "createtxg",
+    "creation",
+    "userrefs",
+    "referenced",
+    TAKEN,
+    UNSEEDED,
+    DIGEST,
+];
+
+/// Several properties of exactly these datasets, with their sources, and what ends the answer about each.
+pub(crate) fn get_facts<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>, nonce: u64) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "name,property,value,source"]);
+    out.push(format!("{},{}", FACTS.join(","), rows::end(nonce)).into());
+    names(&mut out, datasets);
+    out
+}
+
+/// The snapshots of exactly these datasets.
+pub(crate) fn list_snapshots<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+    let mut out = args(["list", "-Hp", "-t", SNAPSHOTS, "-d", "1", "-o"]);
+    out.push(rows::columns(SNAPSHOT_COLUMNS).into());
+    names(&mut out, datasets);
+    out
+}
+
+/// Exactly these snapshots.
+pub(crate) fn list_these<'a>(
+    snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>,
+) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "snapshot", "-o"]);
+    out.push(rows::columns(SNAPSHOT_COLUMNS).into());
+    out.extend(snapshots.into_iter().map(|(d, s)| OsString::from(full(d, s))));
+    out
+}
+
+/// What a listing of these columns would tell of `what`, in a form that no property's value can forge ([`rows`]): `below` is the
+/// types of what is listed with each, none where each itself is meant.
+pub(crate) fn apart<'a>(
+    columns: &[&str],
+    below: Option<&str>,
+    what: impl IntoIterator<Item = &'a str>,
+    nonce: u64,
+) -> Args {
+    let mut out = args(["get", "-Hp"]);
+    if let Some(types) = below {
+        out.extend(["-d", "1", "-t", types].map(OsString::from));
+    }
+    out.extend(args(["-o", "name,property,value"]));
+    out.push(format!("{},{}", rows::asked(columns).join(","), rows::end(nonce)).into());
+    out.extend(what.into_iter().map(OsString::from));
+    out
+}
+
+/// The datasets right below one, and itself.
+pub(crate) fn list_children(dataset: &DatasetName) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o", "name"]);
+    out.push(dataset.as_str().into());
+    out
+}
+
+/// The same, each with what it says (or inherits) of whose replica it is.
+pub(crate) fn list_origins(dataset: &DatasetName) -> Args {
+    let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o"]);
+    out.push(format!("name,{ORIGIN}").into());
+    out.push(dataset.as_str().into());
+    out
+}
+
+/// Those of these datasets that say by a property of their own whose replica they are, and what they say.
+pub(crate) fn get_origins<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+    let mut out = args(["get", "-Hp", "-s", "local", "-o", "name,value", ORIGIN]);
+    names(&mut out, datasets);
+    out
+}
+
+/// Who holds these snapshots. Without `-p`, which tools before 2.3 don't know; the time isn't used.
+pub(crate) fn holds<'a>(snapshots: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName)>) -> Args {
+    let mut out = args(["holds", "-H"]);
+    out.extend(snapshots.into_iter().map(|(d, s)| OsString::from(full(d, s))));
+    out
+}
+
+/// How much was written to a dataset since one of its snapshots.
+pub(crate) fn get_written(dataset: &DatasetName, snapshot: &SnapshotName) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "value"]);
+    out.push(format!("written@{snapshot}").into());
+    out.push(dataset.as_str().into());
+    out
+}
+
+/// The types that a listing of snapshots asks for.
+pub(crate) const SNAPSHOTS: &str = "snapshot";
+/// The types that a listing of lineages asks for.
+pub(crate) const LINEAGES: &str = "filesystem,volume,snapshot,bookmark";
+
+/// The columns that [`list_lineages`] asks for, in this order.
+pub(crate) const LINEAGE_COLUMNS: &[&str] = &[
+    "name",
+    "guid",
+    "createtxg",
+    "creation",
+    "written",
+    "encryption",
+    "quota",
+    "refquota",
+    "reservation",
+    "refreservation",
+    "receive_resume_token",
+    TAKEN,
+    UNSEEDED,
+    DIGEST,
+    // Costs nothing here: `creation` and `written` have asked for all of a snapshot's properties already.
+    "userrefs",
+    ORIGIN,
+];
+
+/// Exactly these datasets with their snapshots and bookmarks, and the datasets right below without theirs.
+pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
+    let mut out = args(["list", "-Hp", "-t", LINEAGES, "-d", "1", "-o"]);
+    out.push(rows::columns(LINEAGE_COLUMNS).into());
+    names(&mut out, datasets);
+    out
+}
+
+/// How a dataset is encrypted.
+pub(crate) fn get_encryption(dataset: &DatasetName) -> Args {
+    args(["get", "-Hp", "-o", "value", "encryption", dataset.as_str()])
+}
+
+/// What is delegated on a dataset and on those above it.
+pub(crate) fn allowed(dataset: &DatasetName) -> Args {
+    args(["allow", dataset.as_str()])
+}
+
+/// What is set on a dataset itself, or came with it.
+pub(crate) fn get_own(dataset: &DatasetName) -> Args {
+    args([
+        "get",
+        "-Hp",
+        "-s",
+        "local,received",
+        "-o",
+        "name,property,value,source",
+        "all",
+        dataset.as_str(),
+    ])
+}
+
+/// A dataset's own value of a property; nothing when it has none.
+pub(crate) fn get_local(dataset: &DatasetName, property: &str) -> Args {
+    args([
+        "get",
+        "-Hp",
+        "-s",
+        "local",
+        "-o",
+        "value",
+        property,
+        dataset.as_str(),
+    ])
+}
+
+/// Whether a dataset's encryption key is loaded.
+pub(crate) fn get_keystatus(dataset: &DatasetName) -> Args {
+    args(["get", "-Hp", "-o", "value", "keystatus", dataset.as_str()])
+}
+
+/// Every imported pool with its health.
+pub(crate) fn list_pools() -> Args {
+    args(["list", "-Hp", "-o", "name,health"])
+}
+
+/// The versions of the tool and of the kernel module.
+pub(crate) fn version() -> Args {
+    args(["version"])
+}

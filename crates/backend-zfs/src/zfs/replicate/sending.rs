@@ -1,0 +1,280 @@
+//! One dataset to its replica: what has to be there meanwhile is kept, what can't be continued is renamed, an interrupted stream is gone
+//! on with, and then comes the pipe, or syncoid.
+
+use reseed_core::Context;
+use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
+use reseed_core::event::Event;
+use reseed_core::names::{DatasetName, SnapshotName};
+use reseed_core::point::SnapshotRef;
+use reseed_core::replicate::ReplicationStep;
+
+use super::super::lineage::{self, Base, Lineage};
+use super::super::{argv, error, list, origin, space, staging, transfer};
+use super::arrival::Arrival;
+use super::sides::Sides;
+use super::{NativeReplicator, hold, keep, other, stale};
+use crate::syncoid::{self, Syncoid};
+
+impl NativeReplicator {
+    /// Sees to it that what is sent, and what it is based on, is there as long as it is needed. Whether all that is sent in streams
+    /// of several snapshots is held.
+    pub(super) async fn protect(
+        &self,
+        cx: &Context,
+        steps: &[ReplicationStep],
+        keeping: &keep::Keeping,
+        sides: &mut Sides,
+    ) -> bool {
+        let made = keep::make_all(&self.here, cx, &keeping.make).await;
+        for wanted in &made {
+            if let Some(here) = sides.here.get_mut(&wanted.dataset) {
+                here.marked(&wanted.bookmark, wanted.guid);
+            }
+        }
+        let mut wanted = hold::worth(steps);
+        let without = keeping.make.iter().filter(|one| !made.contains(one));
+        wanted.extend(without.map(|one| (one.dataset.clone(), one.snapshot.clone())));
+        let Some(tag) = hold::tag(&self.name) else {
+            return false;
+        };
+        if wanted.is_empty() {
+            return true;
+        }
+        let (sure, held) = hold::hold(&self.here, cx, &tag, &wanted, &sides.held).await;
+        sides.held.add(&tag, held);
+        sure
+    }
+
+    /// Renames a lineage that can't be continued.
+    async fn set_aside(&self, cx: &Context, replica: &DatasetName, to: &str) -> Result<(), ReplicateError> {
+        let below = list::children::<ReplicateKind>(&self.there, cx, replica).await?;
+        if let Some(child) = below.first() {
+            let what = format!("{replica} has to be set aside, and {child} below it would go along");
+            return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(
+                "move the replica of the inner dataset first, or declare datasets that are not nested",
+            ));
+        }
+        let to = DatasetName::new(to).map_err(|error| {
+            ReplicateError::new(ReplicateKind::InvalidInput, "not a dataset's name").said(error)
+        })?;
+        let what = format!("can't set {replica} aside as {to}");
+        self.there
+            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::Unknown)
+            .await
+            .map(drop)
+    }
+
+    /// Sends one dataset. Says what was renamed aside.
+    pub(super) async fn send(
+        &self,
+        cx: &Context,
+        step: &ReplicationStep,
+        here: &Lineage,
+        there: &Lineage,
+    ) -> (Option<String>, Result<Arrival, ReplicateError>) {
+        let mut set_aside = None;
+        let result = self.send_steps(cx, step, here, there, &mut set_aside).await;
+        (set_aside, result)
+    }
+
+    async fn send_steps(
+        &self,
+        cx: &Context,
+        step: &ReplicationStep,
+        here: &Lineage,
+        there: &Lineage,
+        set_aside: &mut Option<String>,
+    ) -> Result<Arrival, ReplicateError> {
+        let dataset = &step.target.dataset;
+        let replica = self.replica(dataset)?;
+        let mut arrival = Arrival::Whole;
+        let Some(last) = step.send.last() else {
+            return Ok(arrival);
+        };
+        let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
+        let settings = space::write(&here.space);
+        let mut own = vec![
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            (argv::SETTINGS, settings.as_str()),
+        ];
+        own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
+        for (property, none) in space::none(&here.space) {
+            own.push((property, none));
+        }
+        // With an increment `-x` keeps out only what the replica has a value of its own for.
+        if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
+            own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
+        }
+        // Before anything is renamed.
+        if self.syncoid.is_some() {
+            Syncoid::can_set(&own)?;
+        }
+        let mut there = there.clone();
+        if let Some(divergence) = &step.set_aside {
+            self.set_aside(cx, &replica, &divergence.renamed_to).await?;
+            *set_aside = Some(divergence.renamed_to.clone());
+            there = Lineage::default();
+        }
+        // Bound by what is there: the newest that both have, and what an interrupted stream has brought.
+        let mut from: Option<SnapshotName> = None;
+        let mut bookmark = None;
+        if let Some(Base { mark, is_bookmark }) = lineage::base(here, &there) {
+            if is_bookmark {
+                bookmark = Some(mark.name);
+            } else {
+                from = Some(mark.name);
+            }
+        }
+        let mut left: &[SnapshotRef] = &step.send;
+        if let Some(token) = &there.resume_token
+            && let Some(done) = self.go_on(cx, dataset, &replica, token, left, here).await?
+        {
+            arrival = Arrival::Unsure;
+            from = Some(left[done].name.clone());
+            bookmark = None;
+            left = &left[done + 1..];
+        }
+        let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
+            return Ok(arrival);
+        };
+        let form = argv::Form::of(here.encrypted, self.raw);
+        if form == argv::Form::Decrypted {
+            // What the snapshots say of themselves doesn't come along.
+            arrival = Arrival::Unsure;
+        }
+        if let Some(syncoid) = &self.syncoid {
+            if from.is_none() && bookmark.is_none() {
+                staging::make_parents(&self.there, cx, &replica)
+                    .await
+                    .map_err(other)?;
+            }
+            self.by_syncoid(cx, syncoid, last, &replica, form, &own).await?;
+            return Ok(Arrival::Unsure);
+        }
+        if from.is_none() {
+            let send = match &bookmark {
+                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, form),
+                None => {
+                    staging::make_parents(&self.there, cx, &replica)
+                        .await
+                        .map_err(other)?;
+                    argv::send_full(dataset, &first.name, form)
+                }
+            };
+            self.pipe(cx, &first.name, dataset, send, receive.clone()).await?;
+            from = Some(first.name.clone());
+            left = &left[1..];
+        }
+        if let (Some(from), false) = (from, left.is_empty()) {
+            let send = argv::send_since(dataset, &from, &last.name, form);
+            self.pipe(cx, &last.name, dataset, send, receive).await?;
+        }
+        Ok(arrival)
+    }
+
+    /// Runs syncoid, and believes only what is on the replica then: it exits with 0 also of a dataset that it skipped.
+    async fn by_syncoid(
+        &self,
+        cx: &Context,
+        syncoid: &Syncoid,
+        last: &SnapshotRef,
+        replica: &DatasetName,
+        form: argv::Form,
+        set: &[(&str, &str)],
+    ) -> Result<(), ReplicateError> {
+        let dataset = &last.dataset;
+        let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
+        let at = self.there.location();
+        let options = syncoid::Options {
+            form,
+            limit: self.limit,
+            set,
+            never: argv::NEVER_RECEIVED,
+        };
+        let command = syncoid.command(dataset, replica, at, &options)?;
+        if self.limit.is_some() {
+            let there = self.here.run_here(cx, syncoid::mbuffer()).await;
+            there.map_err(|error| error.into_error::<ReplicateKind>(&*what, Effect::None))?;
+        }
+        let output = self.here.run_here(cx, command).await;
+        let output = error::succeeded::<ReplicateKind>(output, &*what, Effect::Partial)?;
+        let there = list::snapshots::<ReplicateKind>(&self.there, cx, std::slice::from_ref(replica))
+            .await
+            .map_err(|error| error.effect(Effect::Partial))?;
+        if there.iter().any(|copy| copy.guid == last.guid) {
+            return Ok(());
+        }
+        let words = format!("{}\n{}", output.stdout.text(), output.stderr.text());
+        Err(ReplicateError::new(
+            ReplicateKind::Io,
+            format!("{what}: it ended well, and the snapshot is not there"),
+        )
+        .said(words.trim())
+        .effect(Effect::Partial)
+        .hint("is `syncoid:sync` set on the dataset?"))
+    }
+
+    async fn pipe(
+        &self,
+        cx: &Context,
+        last: &SnapshotName,
+        dataset: &DatasetName,
+        send: argv::Args,
+        receive: argv::Args,
+    ) -> Result<(), ReplicateError> {
+        let what = format!("can't send {dataset}@{last} to {}", self.name);
+        let stream = self.stream(dataset);
+        let sent = self.here.send(cx, send, &self.there, receive, stream).await;
+        error::piped(sent, what, Effect::Partial).map(drop)
+    }
+
+    /// Goes on with an interrupted stream: which of the snapshots it brought. What has begun to arrive of a snapshot
+    /// that is gone can't be completed and is thrown away; it was never a snapshot. Only that: what a stream can still be made of
+    /// is of use to somebody.
+    async fn go_on(
+        &self,
+        cx: &Context,
+        dataset: &DatasetName,
+        replica: &DatasetName,
+        token: &str,
+        send: &[SnapshotRef],
+        here: &Lineage,
+    ) -> Result<Option<usize>, ReplicateError> {
+        let decoded = transfer::decode::<ReplicateKind>(&self.here, cx, token).await?;
+        let at = decoded.and_then(|decoded| send.iter().position(|wanted| wanted.guid == decoded.to));
+        if let (Some(decoded), None) = (decoded, at) {
+            if here.has(decoded.to) {
+                let what = format!("{replica} holds part of a snapshot of {dataset} that isn't in the plan");
+                return Err(stale(what));
+            }
+            let what = format!("{replica} holds part of a stream of something else than {dataset}");
+            return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
+                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
+            )));
+        }
+        let Some(at) = at else {
+            cx.emit(Event::Warning {
+                service: None,
+                message: format!("what had arrived in {replica} of a snapshot that is gone is thrown away"),
+                hint: None,
+            });
+            let what = format!("can't throw away what arrived in part in {replica}");
+            let abort = argv::receive_abort(replica);
+            self.there
+                .change::<ReplicateKind>(cx, abort, what, Effect::Partial)
+                .await?;
+            return Ok(None);
+        };
+        let (send, receive) = (argv::send_rest(token), argv::receive_rest(replica));
+        let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);
+        error::piped::<ReplicateKind>(
+            self.here
+                .send(cx, send, &self.there, receive, self.stream(dataset))
+                .await,
+            what,
+            Effect::Partial,
+        )?;
+        Ok(Some(at))
+    }
+}

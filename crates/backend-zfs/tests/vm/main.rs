@@ -27,6 +27,8 @@ mod vm_cost;
 mod vm_crash;
 #[path = "delegation.rs"]
 mod vm_delegation;
+#[path = "encrypted.rs"]
+mod vm_encrypted;
 #[path = "failing.rs"]
 mod vm_failing;
 #[path = "follow.rs"]

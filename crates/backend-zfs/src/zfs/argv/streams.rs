@@ -6,7 +6,13 @@ use super::{Args, MARKER, ORIGIN, SETTINGS, STAGE, args, assign, full};
 
 /// Dataset properties that a received stream must not bring: where it would mount, whether it can be written, what
 /// would fill or starve the receiving pool, what would be exported, and our own records.
-pub(crate) const NEVER_RECEIVED: &[&str] = &[
+pub(crate) const NEVER_RECEIVED: &[&str] = NEVER_RECEIVED_ANEW.split_at(1).1;
+
+/// The same of a new dataset whose stream isn't raw, and how it is encrypted: a stream with properties says that it isn't, and would land in
+/// clear text below an encrypted dataset. Without a word on it a new dataset is encrypted where the one above it is. A raw stream
+/// can't be received otherwise than it is, and `zfs` refuses to be told so.
+const NEVER_RECEIVED_ANEW: &[&str] = &[
+    "encryption",
     "mountpoint",
     "canmount",
     "readonly",
@@ -58,6 +64,14 @@ impl Form {
             (false, _) => Self::Plain,
             (true, true) => Self::Raw,
             (true, false) => Self::Decrypted,
+        }
+    }
+
+    /// What a new dataset must not be given by a stream of this form.
+    pub(crate) fn never_received_anew(self) -> &'static [&'static str] {
+        match self {
+            Self::Raw => NEVER_RECEIVED,
+            Self::Plain | Self::Decrypted => NEVER_RECEIVED_ANEW,
         }
     }
 }
@@ -112,8 +126,17 @@ pub(crate) fn decode_token(token: &str) -> Args {
 
 /// Receives, unmounted (`-u`) and resumably (`-s`), with what must not come along left out.
 pub(crate) fn receive(dataset: &DatasetName, own: &[(&str, &str)]) -> Args {
+    receive_without(dataset, own, NEVER_RECEIVED)
+}
+
+/// The same of a dataset that isn't there yet, from a stream of this form.
+pub(crate) fn receive_new(dataset: &DatasetName, own: &[(&str, &str)], form: Form) -> Args {
+    receive_without(dataset, own, form.never_received_anew())
+}
+
+fn receive_without(dataset: &DatasetName, own: &[(&str, &str)], never: &[&str]) -> Args {
     let mut out = args(["receive", "-s", "-u"]);
-    for property in NEVER_RECEIVED {
+    for property in never {
         if !own.iter().any(|(key, _)| key == property) {
             out.push("-x".into());
             out.push((*property).into());

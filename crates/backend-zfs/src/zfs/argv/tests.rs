@@ -137,6 +137,12 @@ fn vectors_are_as_expected() {
              -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
              -x reseed:settings -o canmount=noauto -o readonly=on tank/c",
         ),
+        (
+            receive_new(&b, &[], Form::Plain),
+            "receive -s -u -x encryption -x mountpoint -x canmount -x readonly -x sharenfs -x sharesmb -x quota -x refquota \
+             -x reservation -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
+             -x reseed:settings tank/c",
+        ),
         (receive_rest(&b), "receive -s -u tank/c"),
         (receive_abort(&b), "receive -A tank/c"),
         (bookmark(&b, &at, &snap("m")), "bookmark tank/c@one two tank/c#m"),
@@ -155,4 +161,15 @@ fn vectors_are_as_expected() {
         harmless(args);
         assert_eq!(line(args), *expected);
     }
+}
+
+#[test]
+fn only_a_raw_stream_says_how_a_new_dataset_is_encrypted() {
+    let b = ds("tank/c");
+    for form in [Form::Plain, Form::Decrypted] {
+        let new = line(&receive_new(&b, &[], form));
+        assert!(new.contains("-x encryption "), "{new}");
+    }
+    assert_eq!(receive_new(&b, &[], Form::Raw), receive(&b, &[]));
+    assert!(!line(&receive(&b, &[])).contains("encryption"));
 }

@@ -144,25 +144,40 @@ impl NativeReplicator {
             arrival = Arrival::Unsure;
         }
         if let Some(syncoid) = &self.syncoid {
-            if from.is_none() && bookmark.is_none() {
+            let is_new = from.is_none() && bookmark.is_none();
+            if is_new {
                 staging::make_parents(&self.there, cx, &replica)
                     .await
                     .map_err(other)?;
             }
-            self.by_syncoid(cx, syncoid, last, &replica, form, &own).await?;
+            let never = match is_new {
+                true => form.never_received_anew(),
+                false => argv::NEVER_RECEIVED,
+            };
+            let options = syncoid::Options {
+                form,
+                limit: self.limit,
+                set: &own,
+                never,
+            };
+            self.by_syncoid(cx, syncoid, last, &replica, &options).await?;
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
-            let send = match &bookmark {
-                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, form),
+            let (send, receive) = match &bookmark {
+                Some(bookmark) => {
+                    let send = argv::send_since_bookmark(dataset, bookmark, &first.name, form);
+                    (send, receive.clone())
+                }
                 None => {
                     staging::make_parents(&self.there, cx, &replica)
                         .await
                         .map_err(other)?;
-                    argv::send_full(dataset, &first.name, form)
+                    let send = argv::send_full(dataset, &first.name, form);
+                    (send, argv::receive_new(&replica, &own, form))
                 }
             };
-            self.pipe(cx, &first.name, dataset, send, receive.clone()).await?;
+            self.pipe(cx, &first.name, dataset, send, receive).await?;
             from = Some(first.name.clone());
             left = &left[1..];
         }
@@ -180,19 +195,12 @@ impl NativeReplicator {
         syncoid: &Syncoid,
         last: &SnapshotRef,
         replica: &DatasetName,
-        form: argv::Form,
-        set: &[(&str, &str)],
+        options: &syncoid::Options<'_>,
     ) -> Result<(), ReplicateError> {
         let dataset = &last.dataset;
         let what = format!("syncoid can't send {dataset}@{} to {}", last.name, self.name);
         let at = self.there.location();
-        let options = syncoid::Options {
-            form,
-            limit: self.limit,
-            set,
-            never: argv::NEVER_RECEIVED,
-        };
-        let command = syncoid.command(dataset, replica, at, &options)?;
+        let command = syncoid.command(dataset, replica, at, options)?;
         if self.limit.is_some() {
             let there = self.here.run_here(cx, syncoid::mbuffer()).await;
             there.map_err(|error| error.into_error::<ReplicateKind>(&*what, Effect::None))?;

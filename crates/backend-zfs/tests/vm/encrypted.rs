@@ -1,0 +1,133 @@
+//! Below which datasets a replica is encrypted, and how.
+
+use reseed_backend_zfs::syncoid::Syncoid;
+use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator};
+use reseed_core::Replicator as _;
+use reseed_core::names::DatasetName;
+use reseed_core::point::Target;
+use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::files::Files as _;
+
+use crate::lab::{Pool, name, sure};
+use crate::source_lab::snapshot;
+
+/// A store, and a second pool with an encrypted place and one that isn't.
+struct Lab {
+    pool: Pool,
+    back: Pool,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let lab = Self {
+            pool: Pool::sized("256M"),
+            back: Pool::sized("256M"),
+        };
+        lab.encrypted(&lab.root("locked"));
+        sure(["zfs", "create", "-o", "canmount=off", &lab.root("open")]);
+        lab
+    }
+
+    fn root(&self, root: &str) -> String {
+        format!("{}/{root}", self.back.pool)
+    }
+
+    /// Makes an encrypted dataset, whose key is loaded.
+    fn encrypted(&self, dataset: &str) {
+        let key = self.pool.root.join("key");
+        std::fs::write(&key, "correct horse").unwrap();
+        let location = format!("keylocation=file://{}", key.display());
+        let (on, format, quick) = ("encryption=on", "keyformat=passphrase", "pbkdf2iters=100000");
+        sure([
+            "zfs", "create", "-o", on, "-o", format, "-o", quick, "-o", &location, dataset,
+        ]);
+    }
+
+    fn replicator(&self, root: &str) -> NativeReplicator {
+        let below = Mapping::below(DatasetName::new(self.root(root)).unwrap());
+        NativeReplicator::new(name("second"), &self.pool.store, Location::Local, below)
+    }
+
+    /// Its replica, to which two new snapshots were sent twice: in full and after that.
+    async fn sent(&self, target: &Target, root: &str, replicator: &NativeReplicator) -> String {
+        let cx = context("send");
+        for (minutes, names) in [(1, ["one", "two"]), (3, ["three", "four"])] {
+            for (minutes, name) in (minutes..).zip(names) {
+                self.pool.files.write(&target.mountpoint.join(name), b"in it");
+                snapshot(&self.pool, target, &format!("{name}-{root}"), minutes, true).await;
+            }
+            let plan = replicator.plan(&cx, std::slice::from_ref(target)).await.unwrap();
+            let report = replicator.execute(&cx, &plan).await.unwrap();
+            assert_eq!(report.failed, []);
+        }
+        let again = replicator.plan(&cx, std::slice::from_ref(target)).await.unwrap();
+        assert_eq!((again.steps, again.left_out), (vec![], vec![]));
+        format!("{}/{}", self.root(root), target.dataset)
+    }
+}
+
+fn get(property: &str, dataset: &str) -> String {
+    sure(["zfs", "get", "-Hp", "-o", "value", property, dataset])
+}
+
+/// By us, and by syncoid; what the dataset has of its own comes along all the same.
+async fn plain_is_encrypted_below_an_encrypted_root(syncoid: bool) {
+    let lab = Lab::new();
+    let target = lab.pool.target("plain");
+    let dataset = target.dataset.as_str();
+    sure(["zfs", "create", "-o", "recordsize=16K", dataset]);
+    for root in ["locked", "open"] {
+        let mut replicator = lab.replicator(root);
+        if syncoid {
+            replicator = replicator.through_syncoid(Syncoid::default());
+        }
+        let replica = lab.sent(&target, root, &replicator).await;
+        let encrypted = root == "locked";
+        assert_eq!(get("encryption", &replica) != "off", encrypted, "{replica}");
+        let of = if encrypted { lab.root(root) } else { "-".to_owned() };
+        assert_eq!(get("encryptionroot", &replica), of);
+        assert_eq!(get("recordsize", &replica), "16384");
+        // Its key is the root's: with that it is read.
+        assert!(lab.back.read(&replica).keys().any(|path| path.ends_with("four")));
+        assert_eq!(get("readonly", &replica), "on");
+    }
+    assert_eq!(get("encryption", dataset), "off");
+}
+
+#[test]
+fn what_is_not_encrypted_is_so_on_a_replica_below_an_encrypted_root() {
+    block_on(plain_is_encrypted_below_an_encrypted_root(false));
+}
+
+#[test]
+fn what_syncoid_sends_is_encrypted_below_an_encrypted_root_too() {
+    block_on(plain_is_encrypted_below_an_encrypted_root(true));
+}
+
+#[test]
+fn a_raw_replica_stays_as_it_was_sent_below_an_encrypted_root() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("secret");
+        lab.encrypted(target.dataset.as_str());
+        for root in ["locked", "open"] {
+            let replicator = lab.replicator(root);
+            let replica = lab.sent(&target, root, &replicator).await;
+            assert_eq!(get("encryptionroot", &replica), replica);
+            assert_eq!(get("keystatus", &replica), "unavailable");
+        }
+    });
+}
+
+#[test]
+fn what_is_sent_in_the_clear_is_encrypted_where_its_root_is() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("secret");
+        lab.encrypted(target.dataset.as_str());
+        for (root, of) in [("locked", lab.root("locked")), ("open", "-".to_owned())] {
+            let replica = lab.sent(&target, root, &lab.replicator(root).raw(false)).await;
+            assert_eq!(get("encryptionroot", &replica), of);
+        }
+    });
+}

@@ -291,8 +291,9 @@ pub(crate) async fn origins<K: FromFault>(
     dataset: &DatasetName,
 ) -> Result<Vec<(DatasetName, Option<String>)>, Error<K>> {
     let what = format!("can't list whose the replicas below {dataset} are");
-    let stdout = below(tool, cx, dataset, argv::list_origins(dataset), &what).await?;
-    parse::origins(&stdout).map_err(|bad| not_understood(what, bad))
+    let nonce = rows::nonce();
+    let stdout = below(tool, cx, dataset, argv::list_origins(dataset, nonce), &what).await?;
+    parse::origins(&stdout, nonce).map_err(|bad| not_understood(what, bad))
 }
 
 /// What was set aside for a dataset.

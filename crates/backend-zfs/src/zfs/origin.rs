@@ -22,7 +22,7 @@ use reseed_core::names::{DatasetName, SourceName};
 
 use super::error::FromFault;
 use super::tool::{Tool, not_understood};
-use super::{argv, error, list, names, parse};
+use super::{argv, error, list, names, parse, rows};
 
 /// The value of the property for a host's dataset: one word without anything that a shell or a list of options would
 /// take apart (syncoid puts it into both), so what is neither letter nor digit nor one of `_.-/` and a dataset's `:` is written
@@ -79,7 +79,7 @@ pub(crate) struct Seen {
     /// Of which dataset it should be.
     pub(crate) of: DatasetName,
     pub(crate) replica: DatasetName,
-    /// The property's value, wherever it comes from.
+    /// The property's value, wherever it comes from; where it holds a tab or a newline, perhaps another one that is nobody's.
     pub(crate) value: Option<String>,
 }
 
@@ -144,16 +144,14 @@ async fn own_values<K: FromFault>(
         return Ok(BTreeMap::new());
     }
     let what = "can't tell whose replicas these are";
-    let args = argv::get_origins(datasets.iter().copied());
+    let nonce = rows::nonce();
+    let args = argv::get_origins(datasets.iter().copied(), nonce);
     let output = error::succeeded::<K>(tool.ask(cx, args).await, what, Effect::None)?;
     let stdout = output
         .whole_stdout()
         .map_err(|error| error.into_error(what, Effect::None))?;
-    let found = parse::origins(stdout).map_err(|bad| not_understood(what, bad))?;
-    Ok(found
-        .into_iter()
-        .map(|(name, value)| (name, value.unwrap_or_default()))
-        .collect())
+    let found = parse::own_origins(stdout, nonce).map_err(|bad| not_understood(what, bad))?;
+    Ok(found.into_iter().collect())
 }
 
 /// One that isn't wanted, and the host that it says it is of.

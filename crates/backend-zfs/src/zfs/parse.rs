@@ -4,15 +4,18 @@
 //! that hostile property values (tabs, newlines, lines that look like the tool's, bytes that are no text) spoil at most the
 //! dataset or the snapshot that they are on ([`rows`](super::rows)).
 
+mod origins;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 use reseed_core::names::{DatasetName, Guid, HoldTag, SnapshotName};
 
-use super::argv::{FACTS, LINEAGE_COLUMNS, SNAPSHOT_COLUMNS};
+use super::argv::{FACTS, LINEAGE_COLUMNS, ORIGIN, SNAPSHOT_COLUMNS};
 use super::rows;
 use super::space::Space;
+pub(crate) use origins::{origins, own_origins};
 
 /// Why an answer could not be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -260,7 +263,9 @@ fn apart<T>(
         let mut row = vec![block.name];
         for column in &columns[1..] {
             let value = of(column);
-            row.push(value.unwrap_or("-"));
+            // No value at all would make it anybody's.
+            let odd_one = if *column == ORIGIN { origins::ODD } else { "-" };
+            row.push(value.unwrap_or(odd_one));
             if value.is_none() {
                 odd.push((block.name.to_owned(), *column));
             }
@@ -416,33 +421,6 @@ fn lineage(columns: &[&str]) -> Result<Line, BadOutput> {
         },
         origin: own(origin),
     })
-}
-
-/// Reads datasets, each with a value: [`list_origins`](super::argv::list_origins) and
-/// [`get_origins`](super::argv::get_origins). `-` is none. A line that is nothing of the kind is more of the value before
-/// it: one odd value must not spoil the others. No dataset is told twice.
-pub(crate) fn origins(stdout: &[u8]) -> Result<Vec<(DatasetName, Option<String>)>, BadOutput> {
-    let mut all: Vec<(DatasetName, Option<String>)> = Vec::new();
-    for line in text(stdout)?.lines() {
-        let begins = line
-            .split_once('\t')
-            .and_then(|(name, value)| Some((DatasetName::new(name).ok()?, value)));
-        match begins {
-            Some((name, _)) if all.iter().any(|(known, _)| *known == name) => {
-                return bad(format!("{name} is told twice"));
-            }
-            Some((name, value)) => all.push((name, (value != "-").then(|| value.to_owned()))),
-            None => {
-                let Some((_, value)) = all.last_mut() else {
-                    return bad(format!("it begins with something else: {}", shown(line)));
-                };
-                let value = value.get_or_insert_default();
-                value.push('\n');
-                value.push_str(line);
-            }
-        }
-    }
-    Ok(all)
 }
 
 /// A hold: on what, and by whom.

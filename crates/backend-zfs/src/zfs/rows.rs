@@ -190,7 +190,8 @@ fn is_property(name: &str) -> bool {
         && (name.chars()).all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_@:-.+".contains(c))
 }
 
-fn is_source(text: &str) -> bool {
+/// Whether `zfs get` tells so where a value comes from.
+pub(crate) fn is_source(text: &str) -> bool {
     ["-", "local", "received", "default", "temporary", "none"].contains(&text)
         || text.starts_with("inherited from ")
 }

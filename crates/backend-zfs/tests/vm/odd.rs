@@ -27,7 +27,7 @@ impl EventSink for Warnings {
     }
 }
 
-fn set(property: &str, value: &[u8], on: &str) {
+pub(crate) fn set(property: &str, value: &[u8], on: &str) {
     use std::os::unix::ffi::OsStringExt as _;
     let assigned = std::ffi::OsString::from_vec([property.as_bytes(), b"=", value].concat());
     let command = reseed_core::exec::Command::new("zfs")

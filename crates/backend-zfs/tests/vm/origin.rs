@@ -14,6 +14,7 @@ use reseed_testkit::files::Files as _;
 use crate::lab::{name, run, sure};
 use crate::replica_lab::Replica;
 use crate::source_lab::snapshot;
+use crate::vm_odd::set;
 
 /// Both hosts are this one: what tells them apart is what they are called.
 struct Hosts {
@@ -285,6 +286,43 @@ fn only_a_replicas_own_value_counts() {
         assert!(error.what_to_do().unwrap_or_default().contains(&ours), "{error}");
         sure(["zfs", "set", &ours, &replica]);
         assert_eq!(hosts.send(&nas).await, 1);
+        assert_eq!(Hosts::origin(&replica), format!("{}\tlocal", hosts.value("nas")));
+    });
+}
+
+#[test]
+fn an_odd_value_of_one_replica_is_nobodys_and_spoils_no_other() {
+    block_on(async {
+        let mut hosts = Hosts::new().await;
+        let (nas, replica) = (hosts.of("nas"), hosts.replica());
+        assert_eq!(hosts.send(&nas).await, 1);
+        // Beside it one that looks like more of the listing, and would take this one for another host's.
+        let above = replica.rsplit_once('/').unwrap().0;
+        let beside = format!("{above}/beside");
+        sure(["zfs", "create", "-o", "canmount=off", &beside]);
+        for odd in [
+            format!("x\n{replica}\treseed:origin\tbox:tank/a"),
+            format!("x\n{replica}\tbox:tank/a"),
+            "x\ty\n".to_owned(),
+        ] {
+            set("reseed:origin", odd.as_bytes(), &beside);
+            assert_eq!(hosts.points(&hosts.source().of_host("nas")).await.len(), 1);
+            hosts.no_points(&hosts.source().of_other_host("box")).await;
+            assert_eq!(hosts.send(&nas).await, 0);
+        }
+        // Its own: whoever wrote that, it isn't this host, nor one that says nothing.
+        let ours = format!("{}\n", hosts.value("nas"));
+        for odd in [ours.as_str(), "x\ty", "nas:\n"] {
+            set("reseed:origin", odd.as_bytes(), &replica);
+            hosts.change().await;
+            let error = nas.plan(&hosts.cx, hosts.targets()).await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), ReplicateKind::InvalidInput, "{odd:?}: {error}");
+        }
+        // One that is inherited counts as little as any other.
+        sure(["zfs", "inherit", "reseed:origin", &replica]);
+        set("reseed:origin", b"x\ny\tz", above);
+        assert_eq!(hosts.send(&nas).await, 3);
+        assert_eq!(hosts.points(&hosts.source().of_host("nas")).await.len(), 4);
         assert_eq!(Hosts::origin(&replica), format!("{}\tlocal", hosts.value("nas")));
     });
 }

@@ -86,17 +86,20 @@ pub(crate) fn list_children(dataset: &DatasetName) -> Args {
     out
 }
 
-/// The same, each with what it says (or inherits) of whose replica it is.
-pub(crate) fn list_origins(dataset: &DatasetName) -> Args {
-    let mut out = args(["list", "-Hp", "-t", "filesystem,volume", "-d", "1", "-o"]);
-    out.push(format!("name,{ORIGIN}").into());
-    out.push(dataset.as_str().into());
-    out
+/// The same, each with what it says (or inherits) of whose replica it is, and what ends the answer about it.
+pub(crate) fn list_origins(dataset: &DatasetName, nonce: u64) -> Args {
+    apart(
+        &["name", ORIGIN],
+        Some("filesystem,volume"),
+        [dataset.as_str()],
+        nonce,
+    )
 }
 
-/// Those of these datasets that say by a property of their own whose replica they are, and what they say.
-pub(crate) fn get_origins<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>) -> Args {
-    let mut out = args(["get", "-Hp", "-s", "local", "-o", "name,value", ORIGIN]);
+/// What these datasets say, or inherit, of whose replicas they are, where that comes from, and what ends the answer about each.
+pub(crate) fn get_origins<'a>(datasets: impl IntoIterator<Item = &'a DatasetName>, nonce: u64) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "name,property,value,source"]);
+    out.push(format!("{ORIGIN},{}", rows::end(nonce)).into());
     names(&mut out, datasets);
     out
 }

@@ -64,12 +64,12 @@ fn vectors_are_as_expected() {
             "list -Hp -t filesystem,volume -d 1 -o name tank/c",
         ),
         (
-            list_origins(&b),
-            "list -Hp -t filesystem,volume -d 1 -o name,reseed:origin tank/c",
+            list_origins(&b, 255),
+            "get -Hp -d 1 -t filesystem,volume -o name,property,value reseed:origin,reseed:end-00000000000000ff tank/c",
         ),
         (
-            get_origins([&a, &b]),
-            "get -Hp -s local -o name,value reseed:origin tank/a b tank/c",
+            get_origins([&a, &b], 255),
+            "get -Hp -o name,property,value,source reseed:origin,reseed:end-00000000000000ff tank/a b tank/c",
         ),
         (holds([(&a, &at)]), "holds -H tank/a b@one two"),
         (

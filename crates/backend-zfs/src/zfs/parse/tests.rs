@@ -217,20 +217,6 @@ fn lineages_are_read_and_cut_ones_refused() {
     }
 }
 
-#[test]
-fn an_odd_value_spoils_its_own_dataset_only() {
-    let text = "back/a\tnas:tank/a\nback/b\tone\ntwo\n\nback/c d\t-\n";
-    let expected = [
-        (ds("back/a"), Some("nas:tank/a".to_owned())),
-        (ds("back/b"), Some("one\ntwo\n".to_owned())),
-        (ds("back/c d"), None),
-    ];
-    assert_eq!(origins(text.as_bytes()).unwrap(), expected);
-    for bad in ["x\n", "back/a\tx", "back/a\tx\nback/b\ty\nback/a\tz\n"] {
-        assert!(origins(bad.as_bytes()).is_err(), "{bad:?}");
-    }
-}
-
 /// As `zfs get` tells it: a snapshot whose time has a newline in it, one whose digest is no text, and one that is as it should be.
 #[test]
 fn an_odd_property_costs_what_it_is_on_this_one_fact() {

@@ -48,6 +48,21 @@ const USELESS: &[&str] = &[
     "unsupported feature",
 ];
 
+/// A token that no stream can be made of any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Useless {
+    /// The snapshot that it was of, in full, as far as `zfs` tells that.
+    pub(crate) of: Option<String>,
+}
+
+/// The snapshot that a token names, whether or not it is there: `toname = tank/a@one`.
+fn named(output: &str) -> Option<String> {
+    output
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("toname = "))
+        .map(str::to_owned)
+}
+
 /// What a token is of, as far as the sending side can still make it: none when it can't (the snapshot is gone, or the
 /// token is of another version).
 pub(crate) async fn decode<K: FromFault>(
@@ -55,24 +70,33 @@ pub(crate) async fn decode<K: FromFault>(
     cx: &Context,
     token: &str,
 ) -> Result<Option<Token>, Error<K>> {
+    Ok(read_token(tool, cx, token).await?.ok())
+}
+
+/// The same, and what a token was of that is of no use any more.
+pub(crate) async fn read_token<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    token: &str,
+) -> Result<Result<Token, Useless>, Error<K>> {
     let what = "can't read a resume token";
     let output = tool
         .ask(cx, argv::decode_token(token))
         .await
         .map_err(|error| error.into_error(what, Effect::None))?;
+    let words = output.stderr.text();
+    // 2.3 tells it on standard error, with the size on standard output; both are looked at. What isn't understood is no
+    // reason to throw anything away.
+    let text = format!("{}\n{words}", output.stdout.text());
     if !output.exit.success() {
-        let words = output.stderr.text();
-        // Only what says that this stream can't be made any more; what has arrived of it is thrown away then.
+        // Only what says that this stream can't be made any more.
         if USELESS.iter().any(|words_of_it| words.contains(words_of_it)) {
-            return Ok(None);
+            return Ok(Err(Useless { of: named(&text) }));
         }
         return Err(error::said(what, error::classify(&words), &words, Effect::None));
     }
-    // 2.3 tells it on standard error, with the size on standard output; both are looked at. What isn't understood is no
-    // reason to throw anything away.
-    let text = format!("{}\n{}", output.stdout.text(), output.stderr.text());
     parse_token(&text)
-        .map(Some)
+        .map(Ok)
         .map_err(|bad| not_understood(what, bad))
 }
 
@@ -165,5 +189,10 @@ mod tests {
         for bad in ["", "toguid = 5\n", "toguid = 0xg\n", "resume token is corrupt\n"] {
             assert!(parse_token(bad).is_err(), "{bad:?}");
         }
+        let recorded = include_str!("fixtures/token-2.3.2.txt");
+        assert_eq!(named(recorded).as_deref(), Some("tank/svc/a@one"));
+        let spaced = recorded.replace("tank/svc/a@one", "tank/a b@x y");
+        assert_eq!(named(&spaced).as_deref(), Some("tank/a b@x y"));
+        assert_eq!(named("resume token is corrupt\n"), None);
     }
 }

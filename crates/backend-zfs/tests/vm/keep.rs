@@ -217,6 +217,49 @@ fn a_replica_that_somebody_wrote_to_while_a_stream_was_half_received_is_set_asid
     });
 }
 
+/// What another tool left half received where the replica belongs, of a dataset of its own whose snapshot is gone by now, looks
+/// as useless as what we left of one.
+#[test]
+fn what_is_half_received_and_gone_is_thrown_away_only_when_it_is_the_datasets_own() {
+    block_on(async {
+        let mut lab = Lab::new();
+        let other = lab.chain.pool.target("other");
+        sure(["zfs", "create", other.dataset.as_str()]);
+        let file = other.mountpoint.join("theirs");
+        lab.chain.pool.files.write(&file, &noise(1_000_000));
+        lab.change("one").await;
+        let replica = lab.replica();
+        let above = replica.rsplit_once('/').unwrap().0;
+        sure(["zfs", "create", "-p", "-o", "canmount=off", above]);
+        for (from, ours) in [
+            (other.dataset.as_str(), false),
+            (lab.target.dataset.as_str(), true),
+        ] {
+            sure(["zfs", "snapshot", &format!("{from}@gone")]);
+            let line = format!(
+                "zfs send -L -c -e '{from}@gone' | head -c 600000 | zfs receive -s -u -o canmount=noauto '{replica}'"
+            );
+            run(["sh", "-c", &line]);
+            let token = lab.token();
+            assert_ne!(token, "-");
+            sure(["zfs", "destroy", &format!("{from}@gone")]);
+            if ours {
+                assert_eq!(lab.send().await, ["one"]);
+                continue;
+            }
+            let (cx, targets, replicator) = (context("send"), [lab.target.clone()], lab.replicator());
+            let plan = replicator.plan(&cx, &targets).await.unwrap();
+            let error = replicator.execute(&cx, &plan).await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), ReplicateKind::Diverged, "{error}");
+            assert!(error.to_string().contains(&format!("{from}@gone")), "{error}");
+            assert_eq!(lab.token(), token, "left as it is");
+            // An operator does what the hint says.
+            let hint = error.what_to_do().unwrap().to_owned();
+            sure(["sh", "-c", hint.split('`').nth(1).unwrap()]);
+        }
+    });
+}
+
 #[test]
 fn what_is_nested_is_sent_from_the_outside_in() {
     block_on(async {

@@ -238,8 +238,8 @@ impl NativeReplicator {
     }
 
     /// Goes on with an interrupted stream: which of the snapshots it brought. What has begun to arrive of a snapshot
-    /// that is gone can't be completed and is thrown away; it was never a snapshot. Only that: what a stream can still be made of
-    /// is of use to somebody.
+    /// of this dataset that is gone can't be completed and is thrown away; it was never a snapshot. Only that: what a stream can still be
+    /// made of, and what is of something else, is of use to somebody.
     async fn go_on(
         &self,
         cx: &Context,
@@ -249,30 +249,41 @@ impl NativeReplicator {
         send: &[SnapshotRef],
         here: &Lineage,
     ) -> Result<Option<usize>, ReplicateError> {
-        let decoded = transfer::decode::<ReplicateKind>(&self.here, cx, token).await?;
-        let at = decoded.and_then(|decoded| send.iter().position(|wanted| wanted.guid == decoded.to));
-        if let (Some(decoded), None) = (decoded, at) {
+        let anothers = |whose: &str| {
+            let what = format!("{replica} holds part of a stream of {whose}, and not of {dataset}");
+            Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
+                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
+            )))
+        };
+        let decoded = match transfer::read_token::<ReplicateKind>(&self.here, cx, token).await? {
+            Ok(decoded) => decoded,
+            Err(useless) => {
+                let of = useless.of.as_deref().unwrap_or("something that can't be told");
+                if of
+                    .split_once('@')
+                    .is_none_or(|(name, _)| name != dataset.as_str())
+                {
+                    return anothers(of);
+                }
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: format!("what had arrived in {replica} of {of}, which is gone, is thrown away"),
+                    hint: None,
+                });
+                let what = format!("can't throw away what arrived in part in {replica}");
+                let abort = argv::receive_abort(replica);
+                self.there
+                    .change::<ReplicateKind>(cx, abort, what, Effect::Partial)
+                    .await?;
+                return Ok(None);
+            }
+        };
+        let Some(at) = send.iter().position(|wanted| wanted.guid == decoded.to) else {
             if here.has(decoded.to) {
                 let what = format!("{replica} holds part of a snapshot of {dataset} that isn't in the plan");
                 return Err(stale(what));
             }
-            let what = format!("{replica} holds part of a stream of something else than {dataset}");
-            return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
-                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
-            )));
-        }
-        let Some(at) = at else {
-            cx.emit(Event::Warning {
-                service: None,
-                message: format!("what had arrived in {replica} of a snapshot that is gone is thrown away"),
-                hint: None,
-            });
-            let what = format!("can't throw away what arrived in part in {replica}");
-            let abort = argv::receive_abort(replica);
-            self.there
-                .change::<ReplicateKind>(cx, abort, what, Effect::Partial)
-                .await?;
-            return Ok(None);
+            return anothers("something else");
         };
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(replica));
         let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);

@@ -138,7 +138,7 @@ pub struct Lineage {
     pub target: Target,
     /// The newest snapshot that both have.
     pub common: Option<SnapshotRef>,
-    /// When the newest snapshot on the replica was taken.
+    /// When the newest snapshot on the replica was taken. May be in the future, where a clock was wrong then or is now.
     pub newest: Option<Timestamp>,
     /// Snapshots on the replica.
     pub snapshots: u64,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reseed_core::clock::Clock;
 use reseed_core::context::Context;
 use reseed_core::error::{Common, Effect, Error, Kind};
@@ -69,6 +70,10 @@ impl Job {
         return !self.no_exchange;
         #[cfg(not(test))]
         true
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// A moment at which the program might die. Tests make it so.

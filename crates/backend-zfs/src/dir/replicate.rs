@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_core::clock::Clock;
 use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
 use reseed_core::names::{Guid, SourceName};
@@ -367,11 +368,18 @@ fn lineage(job: &Job, sides: &Sides, targets: &[Target]) -> Result<Vec<Lineage>,
         all.push(Lineage {
             target: target.clone(),
             common: both.base().map(|member| member.snapshot.reference()),
-            newest: intact().map(|member| member.snapshot.taken_at).max(),
+            newest: newest(intact().map(|member| member.snapshot.taken_at), job.now()),
             snapshots: u64::try_from(intact().count()).unwrap_or(u64::MAX),
         });
     }
     Ok(all)
+}
+
+/// The newest time that isn't in the future: one that a wrong clock has put there would hide all that comes after it. Where there are no
+/// others the newest of those, for somebody to tell.
+fn newest(all: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let (past, ahead): (Vec<Timestamp>, Vec<Timestamp>) = all.partition(|at| *at <= now);
+    past.into_iter().max().or_else(|| ahead.into_iter().max())
 }
 
 #[async_trait]

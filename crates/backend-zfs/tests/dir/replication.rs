@@ -10,7 +10,7 @@ use reseed_core::error::{ReplicateKind, SourceKind};
 use reseed_core::point::Target;
 use reseed_core::{Context, Replicator, RestoreSource, SnapshotStore};
 use reseed_testkit::conformance::replicate::ReplicaLab as _;
-use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::files::{Files as _, write_odd_tree};
 
 use crate::lab::{Replica, name};
@@ -272,5 +272,24 @@ fn what_was_set_aside_can_be_restored() {
             (points[1].id.clone(), points[1].fingerprint),
             (old.guid.into(), old.fingerprint)
         );
+    });
+}
+
+/// Decades from now, and decades ago, whatever the time is.
+#[test]
+fn a_date_in_the_future_hides_nothing_that_came_after_it() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("future"));
+        let target = lab.target("t");
+        let newest = async || {
+            let found = lab.replicator.lineage(&cx, std::slice::from_ref(&target)).await;
+            found.unwrap().remove(0).newest
+        };
+        for (name, minutes) in [("ahead", 40_000_000), ("one", -20_000_000), ("two", -10_000_000)] {
+            lab.disk.files.write(&target.mountpoint.join(name), b"data");
+            lab.disk.snapshot(&cx, &target, name, minutes).await;
+            send(&lab, &cx, &target).await;
+            assert_eq!(newest().await, Some(minute(minutes)), "{name}");
+        }
     });
 }

@@ -1,5 +1,7 @@
 //! `reseed status`
 
+use std::fmt;
+
 use jiff::Timestamp;
 use reseed_core::Replicator;
 use reseed_core::error::{ErrorReport, OpError};
@@ -32,6 +34,20 @@ struct Lagging {
     nothing: bool,
 }
 
+/// Seconds that a date may be in the future before it is told: clocks are put right by less.
+const MOST_AHEAD: i64 = 300;
+
+/// What is dated in the future, so that nobody knows how old it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Ahead {
+    service: ServiceName,
+    /// The replica or source that has it.
+    source: SourceName,
+    taken_at: Timestamp,
+    /// Seconds from now until then.
+    ahead: i64,
+}
+
 /// A replica that can't be asked.
 #[derive(Debug, Serialize)]
 struct Silent {
@@ -53,6 +69,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         "sources",
     ]);
     let mut notes = String::new();
+    let mut ahead: Vec<Ahead> = Vec::new();
     for plan in &plans {
         let best = plan
             .order
@@ -68,7 +85,8 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
                     .bytes
                     .map(|b| format!(", {}", ui::bytes(b)))
                     .unwrap_or_default();
-                let age = best.taken_at.map(|at| now.as_second() - at.as_second());
+                let age = best.taken_at.filter(|at| too_new(*at, now).is_none());
+                let age = age.map(|at| now.as_second() - at.as_second());
                 (
                     format!("from {}{size}", best.source),
                     age.map_or("?".to_owned(), ui::span),
@@ -90,6 +108,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         {
             notes.push_str(&cannot_be_asked(&plan.service, source, error));
         }
+        for source in &plan.sources {
+            ahead.extend(in_the_future(&plan.service, &source.source, source.taken_at, now));
+        }
         if let Some(why) = &plan.why {
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
         }
@@ -105,7 +126,15 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
                 continue;
             }
             match behind(session, service, replicator.as_ref(), now).await {
-                Ok(found) => lagging.extend(found),
+                Ok(found) => {
+                    lagging.extend(found.lagging);
+                    // A source that has told it already is the same replica.
+                    let told =
+                        |one: &Ahead| (one.service == service.name) && one.source == *replicator.name();
+                    if !ahead.iter().any(told) {
+                        ahead.extend(found.ahead);
+                    }
+                }
                 Err(error) => silent.push(Silent {
                     service: service.name.clone(),
                     replica: replicator.name().clone(),
@@ -125,6 +154,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             "{service}: {what}\n  hint: `reseed replicate --now {service}` sends what is missing\n"
         ));
     }
+    for one in &ahead {
+        notes.push_str(&one.to_string());
+    }
     for one in &silent {
         notes.push_str(&cannot_be_asked(&one.service, &one.replica, &one.error));
     }
@@ -139,7 +171,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             true,
         ),
     };
-    let mut answer = json!({ "services": plans, "lagging": lagging, "silent": silent });
+    let mut answer = json!({ "services": plans, "lagging": lagging, "ahead": ahead, "silent": silent });
     if !session.pool_names().is_empty() {
         answer["pools"] = match &pools {
             Ok(pools) => json!(pools),
@@ -152,7 +184,12 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     };
     let exit = if plans.iter().any(|p| p.action == "blocked") {
         Exit::Blocked
-    } else if sick || !lagging.is_empty() || !silent.is_empty() || plans.iter().any(wanting) {
+    } else if sick
+        || !lagging.is_empty()
+        || !ahead.is_empty()
+        || !silent.is_empty()
+        || plans.iter().any(wanting)
+    {
         Exit::Partial
     } else {
         Exit::Ok
@@ -171,37 +208,100 @@ fn cannot_be_asked(service: &ServiceName, who: &SourceName, error: &ErrorReport)
     text
 }
 
+/// How far a replica is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Distance {
+    lagging: Option<Lagging>,
+    ahead: Option<Ahead>,
+}
+
 /// Asks a replica of a service how far it is, also one that the service isn't restored from.
 async fn behind(
     session: &Session,
     service: &Service,
     replicator: &dyn Replicator,
     now: Timestamp,
-) -> Result<Option<Lagging>, ErrorReport> {
+) -> Result<Distance, ErrorReport> {
     let lineages = replicator.lineage(&session.cx, &service.targets).await;
     let lineages = lineages.map_err(|error| error.report())?;
-    let nothing = lineages.iter().any(|lineage| lineage.newest.is_none());
-    let oldest = if nothing {
+    let newest: Vec<Option<Timestamp>> = lineages.iter().map(|lineage| lineage.newest).collect();
+    let could = if newest.contains(&None) {
         let could = service.store.list(&session.cx, &service.targets).await;
         // Without the store there is nothing to compare with, and that has been told.
         could
             .ok()
             .and_then(|all| all.iter().map(|one| one.taken_at).min())
     } else {
-        lineages.iter().filter_map(|lineage| lineage.newest).min()
+        None
     };
-    let lag = oldest.and_then(|at| too_old(at, now));
-    Ok(lag.map(|lag| Lagging {
-        service: service.name.clone(),
-        replica: replicator.name().clone(),
-        lag,
-        nothing,
-    }))
+    Ok(distance(&service.name, replicator.name(), &newest, could, now))
+}
+
+/// Judges by what a replica has at the newest of each dataset. Where it has nothing of one, by when the oldest was taken that it could
+/// have. A date in the future is no age: it is told, and says nothing of the others.
+fn distance(
+    service: &ServiceName,
+    replica: &SourceName,
+    newest: &[Option<Timestamp>],
+    could: Option<Timestamp>,
+    now: Timestamp,
+) -> Distance {
+    let nothing = newest.contains(&None);
+    let oldest = if nothing {
+        could
+    } else {
+        newest.iter().flatten().min().copied()
+    };
+    Distance {
+        lagging: oldest.and_then(|at| too_old(at, now)).map(|lag| Lagging {
+            service: service.clone(),
+            replica: replica.clone(),
+            lag,
+            nothing,
+        }),
+        ahead: in_the_future(service, replica, newest.iter().flatten().max().copied(), now),
+    }
 }
 
 /// The age of what was taken then, in seconds, when that is more than a replica may be behind.
 fn too_old(taken_at: Timestamp, now: Timestamp) -> Option<i64> {
     Some(now.as_second() - taken_at.as_second()).filter(|lag| *lag > MOST_LAG)
+}
+
+/// How far in the future that is, in seconds, when it is more than clocks differ by.
+fn too_new(taken_at: Timestamp, now: Timestamp) -> Option<i64> {
+    Some(taken_at.as_second() - now.as_second()).filter(|ahead| *ahead > MOST_AHEAD)
+}
+
+fn in_the_future(
+    service: &ServiceName,
+    source: &SourceName,
+    taken_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Ahead> {
+    let taken_at = taken_at?;
+    too_new(taken_at, now).map(|ahead| Ahead {
+        service: service.clone(),
+        source: source.clone(),
+        taken_at,
+        ahead,
+    })
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (service, source, ahead) = (&self.service, &self.source, ui::span(self.ahead));
+        writeln!(
+            f,
+            "{service}: its newest state in {source} is dated {ahead} in the future ({}), so how old it is can't be told",
+            self.taken_at
+        )?;
+        writeln!(
+            f,
+            "  hint: see whether this machine's clock is right (`timedatectl`); if it was wrong when that was taken, take a new snapshot, \
+             run `reseed replicate --now {service}`, and remove the one with the wrong date when nobody needs it"
+        )
+    }
 }
 
 fn is_unseeded(plan: &ServicePlan) -> bool {
@@ -246,5 +346,42 @@ mod tests {
         ] {
             assert_eq!(too_old(taken_at.parse().unwrap(), now), lag, "{taken_at}");
         }
+    }
+
+    #[test]
+    fn a_date_in_the_future_is_told_and_hides_no_lag() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let now = at("2026-11-23T12:00:00Z");
+        let (service, replica) = (
+            ServiceName::new("app").unwrap(),
+            SourceName::new("second").unwrap(),
+        );
+        let judged = |newest: &[Option<&str>], could: Option<&str>| {
+            let newest: Vec<_> = newest.iter().map(|text| text.map(at)).collect();
+            let found = distance(&service, &replica, &newest, could.map(at), now);
+            (
+                found.lagging.map(|one| (one.lag, one.nothing)),
+                found.ahead.map(|one| one.ahead),
+            )
+        };
+        let (good, old) = (Some("2026-11-23T11:00:00Z"), Some("2026-11-21T12:00:00Z"));
+        let (soon, ahead) = (Some("2026-11-23T12:05:00Z"), Some("2026-11-30T12:00:00Z"));
+        assert_eq!(judged(&[good, soon], None), (None, None));
+        assert_eq!(judged(&[ahead], None), (None, Some(604_800)));
+        assert_eq!(judged(&[good, ahead], None), (None, Some(604_800)));
+        // One dataset of two is behind.
+        assert_eq!(
+            judged(&[old, ahead], None),
+            (Some((172_800, false)), Some(604_800))
+        );
+        assert_eq!(
+            judged(&[None, ahead], old),
+            (Some((172_800, true)), Some(604_800))
+        );
+        let told = in_the_future(&service, &replica, ahead.map(at), now)
+            .unwrap()
+            .to_string();
+        assert!(told.contains("dated 7 d 0 h in the future"), "{told}");
+        assert!(told.contains("\n  hint: "), "{told}");
     }
 }

@@ -7,6 +7,7 @@
 //! has no snapshot in common with the store's is renamed to `aside/`, and its snapshots are still offered by
 //! [`DirSource`](super::DirSource). Nothing on the replica is removed but what an interrupted run left half copied.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -206,7 +207,11 @@ fn plan(
 ) -> Result<ReplicationPlan, ReplicateError> {
     let (store, replica) = sides.open()?;
     let (mut steps, mut left_out) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     for target in targets {
+        if !seen.insert(&target.dataset) {
+            continue;
+        }
         job.check().replicate()?;
         sides.is_ours(&replica, target)?;
         let both = Both::of(&store, &replica, target)?;

@@ -293,3 +293,21 @@ fn a_date_in_the_future_hides_nothing_that_came_after_it() {
         }
     });
 }
+
+#[test]
+fn a_dataset_that_is_named_twice_is_planned_once() {
+    block_on(async {
+        let (lab, cx) = (Replica::new(), context("twice"));
+        let target = lab.target("t");
+        lab.disk.files.write(&target.mountpoint.join("f"), b"data");
+        lab.disk.snapshot(&cx, &target, "one", 1).await;
+        let plan = lab
+            .replicator
+            .plan(&cx, &[target.clone(), target.clone()])
+            .await
+            .unwrap();
+        assert_eq!(plan.steps.len(), 1);
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!((report.sent.len(), report.failed), (1, vec![]));
+    });
+}

@@ -177,10 +177,27 @@ pub(crate) fn unmount(dataset: &DatasetName) -> Args {
     args(["unmount", dataset.as_str()])
 }
 
+/// What a bookmark is made of, by its name within the dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BookmarkOf {
+    Snapshot(SnapshotName),
+    /// A copy of another one (OpenZFS 2.0 and later).
+    Bookmark(SnapshotName),
+}
+
+impl BookmarkOf {
+    pub(crate) fn full(&self, dataset: &DatasetName) -> String {
+        match self {
+            Self::Snapshot(name) => full(dataset, name),
+            Self::Bookmark(name) => format!("{dataset}#{name}"),
+        }
+    }
+}
+
 /// Keeps a snapshot usable as the base of an increment after it is gone.
-pub(crate) fn bookmark(dataset: &DatasetName, snapshot: &SnapshotName, bookmark: &SnapshotName) -> Args {
+pub(crate) fn bookmark(dataset: &DatasetName, of: &BookmarkOf, bookmark: &SnapshotName) -> Args {
     let mut out = args(["bookmark"]);
-    out.push(full(dataset, snapshot).into());
+    out.push(of.full(dataset).into());
     out.push(format!("{dataset}#{bookmark}").into());
     out
 }
@@ -198,14 +215,14 @@ for at = 1, #list, 2 do
 end
 ";
 
-/// Bookmarks of snapshots of one pool, in one transaction group. Only root may.
+/// Bookmarks of snapshots, or of other bookmarks, of one pool, in one transaction group. Only root may.
 pub(crate) fn bookmark_all<'a>(
     pool: &str,
-    wanted: impl IntoIterator<Item = (&'a DatasetName, &'a SnapshotName, &'a SnapshotName)>,
+    wanted: impl IntoIterator<Item = (&'a DatasetName, &'a BookmarkOf, &'a SnapshotName)>,
 ) -> Args {
     let mut out = args(["program", pool, "-"]);
-    for (dataset, snapshot, bookmark) in wanted {
-        out.push(full(dataset, snapshot).into());
+    for (dataset, of, bookmark) in wanted {
+        out.push(of.full(dataset).into());
         out.push(format!("{dataset}#{bookmark}").into());
     }
     out

@@ -89,9 +89,10 @@ impl Lineage {
         all
     }
 
-    /// Notes that one of the snapshots has a bookmark now.
+    /// Notes that one of the snapshots has a bookmark now, or one that is gone another one.
     pub(crate) fn marked(&mut self, bookmark: &SnapshotName, guid: Guid) {
-        if let Some(mark) = self.snapshots.iter().find(|mark| mark.guid == guid).cloned() {
+        let mut all = self.snapshots.iter().chain(&self.bookmarks);
+        if let Some(mark) = all.find(|mark| mark.guid == guid).cloned() {
             self.bookmarks.push(Mark {
                 name: bookmark.clone(),
                 ..mark

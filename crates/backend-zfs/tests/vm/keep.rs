@@ -217,6 +217,30 @@ fn a_replica_that_somebody_wrote_to_while_a_stream_was_half_received_is_set_asid
     });
 }
 
+/// The base's snapshot was pruned, and what stands for it is another replica's bookmark, which that one removes in the middle.
+#[test]
+fn anothers_bookmark_of_the_base_is_copied_before_it_goes() {
+    block_on(async {
+        let mut lab = Lab::new();
+        let one = lab.change("one").await;
+        lab.send().await;
+        let dataset = lab.target.dataset.to_string();
+        let (ours, theirs) = (
+            format!("{dataset}#reseed:second:{}", one.guid),
+            format!("{dataset}#reseed:third:{}", one.guid),
+        );
+        sure(["zfs", "bookmark", &format!("{dataset}@one"), &theirs]);
+        sure(["zfs", "destroy", &ours]);
+        assert_eq!(lab.prune().await, Vec::<String>::new());
+        lab.change("two").await;
+        lab.cut(vec![300_000]).await;
+        assert_eq!(get("guid", &ours), one.guid.to_string());
+        sure(["zfs", "destroy", &theirs]);
+        lab.change("three").await;
+        assert_eq!(lab.send().await, ["one", "two", "three"]);
+    });
+}
+
 /// What another tool left half received where the replica belongs, of a dataset of its own whose snapshot is gone by now, looks
 /// as useless as what we left of one.
 #[test]

@@ -34,6 +34,10 @@ fn harmless(args: &Args) {
 fn vectors_are_as_expected() {
     let (a, b, at) = (ds("tank/a b"), ds("tank/c"), snap("one two"));
     let tag = HoldTag::new("reseed:x").unwrap();
+    let (of, copy) = (
+        BookmarkOf::Snapshot(at.clone()),
+        BookmarkOf::Bookmark(snap("theirs")),
+    );
     let all = [
         (
             get_facts([&a, &b], 255),
@@ -114,8 +118,8 @@ fn vectors_are_as_expected() {
         ),
         (allowed(&b), "allow tank/c"),
         (
-            bookmark_all("tank", [(&a, &at, &snap("m")), (&b, &at, &snap("m"))]),
-            "program tank - tank/a b@one two tank/a b#m tank/c@one two tank/c#m",
+            bookmark_all("tank", [(&a, &of, &snap("m")), (&b, &copy, &snap("m"))]),
+            "program tank - tank/a b@one two tank/a b#m tank/c#theirs tank/c#m",
         ),
         (
             send_full(&b, &at, Form::Plain),
@@ -145,7 +149,8 @@ fn vectors_are_as_expected() {
         ),
         (receive_rest(&b), "receive -s -u tank/c"),
         (receive_abort(&b), "receive -A tank/c"),
-        (bookmark(&b, &at, &snap("m")), "bookmark tank/c@one two tank/c#m"),
+        (bookmark(&b, &of, &snap("m")), "bookmark tank/c@one two tank/c#m"),
+        (bookmark(&b, &copy, &snap("m")), "bookmark tank/c#theirs tank/c#m"),
         (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
         (get_encryption(&b), "get -Hp -o value encryption tank/c"),
         (

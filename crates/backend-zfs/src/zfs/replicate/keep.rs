@@ -2,7 +2,8 @@
 //!
 //! Bookmarks are made of the newest snapshot that is to be sent, of the first one where everything is sent, and of the base if
 //! it has none: before anything is sent, so that whatever has arrived when the power fails has one. (Those between are held meanwhile,
-//! see [`hold`](super::hold).) One that didn't arrive is no base and does no harm, because a base is looked for among what the
+//! see [`hold`](super::hold).) Where the base's snapshot is gone, and only another's bookmark (another replica's, an administrator's) stands for
+//! it, ours is made of that one: whoever made it may remove it at any time. One that didn't arrive is no base and does no harm, because a base is looked for among what the
 //! replica has. For many datasets one process makes all of a pool's bookmarks (a channel program, which only root may
 //! run); where that fails each is made by itself.
 //!
@@ -15,9 +16,10 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, Guid, SnapshotName, SourceName};
+use reseed_core::point::SnapshotRef;
 use reseed_core::replicate::ReplicationStep;
 
-use super::super::argv;
+use super::super::argv::{self, BookmarkOf};
 use super::super::lineage::Lineage;
 use super::super::tool::Tool;
 use super::hold::{self, has_bookmark};
@@ -31,7 +33,7 @@ const AT_ONCE: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) dataset: DatasetName,
-    pub(super) snapshot: SnapshotName,
+    pub(super) of: BookmarkOf,
     pub(super) guid: Guid,
     pub(super) bookmark: SnapshotName,
 }
@@ -55,19 +57,21 @@ pub(super) fn keeping(
         let (Some(newest), Some(from)) = (step.send.last(), here.get(&step.target.dataset)) else {
             continue;
         };
-        // A base that is a bookmark, and no snapshot any more, has one.
-        let base = step.base.as_ref().filter(|base| from.has(base.guid));
+        let base = step.base.as_ref();
         let first = step.send.first().filter(|_| step.base.is_none());
         let mut known = BTreeSet::from([Some(newest.guid), step.base.as_ref().map(|base| base.guid)]);
         for one in base.into_iter().chain(first).chain([newest]) {
             known.insert(Some(one.guid));
+            let Some(of) = source(from, one) else {
+                continue;
+            };
             // A name that would be too long for ZFS.
             let Ok(name) = SnapshotName::new(hold::bookmark(replica, one.guid)) else {
                 continue;
             };
             let wanted = Wanted {
                 dataset: step.target.dataset.clone(),
-                snapshot: one.name.clone(),
+                of,
                 guid: one.guid,
                 bookmark: name,
             };
@@ -87,6 +91,15 @@ pub(super) fn keeping(
         }
     }
     all
+}
+
+/// What a bookmark can be made of: the snapshot, or whoever's bookmark of it where it is gone.
+fn source(from: &Lineage, one: &SnapshotRef) -> Option<BookmarkOf> {
+    if from.has(one.guid) {
+        return Some(BookmarkOf::Snapshot(one.name.clone()));
+    }
+    let another = from.bookmarks.iter().find(|mark| mark.guid == one.guid)?;
+    Some(BookmarkOf::Bookmark(another.name.clone()))
 }
 
 /// Makes bookmarks; says which are there now. One that can't be made is no failure: the snapshot itself is a base as long as it
@@ -123,9 +136,7 @@ async fn make_some(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) -> 
     if wanted.len() > 1 {
         let args = argv::bookmark_all(
             pool,
-            wanted
-                .iter()
-                .map(|one| (&one.dataset, &one.snapshot, &one.bookmark)),
+            wanted.iter().map(|one| (&one.dataset, &one.of, &one.bookmark)),
         );
         let what = "can't make bookmarks with a channel program";
         let made = tool
@@ -140,8 +151,8 @@ async fn make_some(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) -> 
         if cx.cancel.is_cancelled() {
             break;
         }
-        let what = format!("can't keep a bookmark of {}@{}", one.dataset, one.snapshot);
-        let args = argv::bookmark(&one.dataset, &one.snapshot, &one.bookmark);
+        let what = format!("can't keep a bookmark of {}", one.of.full(&one.dataset));
+        let args = argv::bookmark(&one.dataset, &one.of, &one.bookmark);
         let error: ReplicateError = match tool.change(cx, args, what, Effect::None).await {
             Ok(_) => {
                 all.push(one.clone());
@@ -158,7 +169,7 @@ async fn make_some(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) -> 
         cx.emit(Event::Warning {
             service: None,
             message: error.to_string(),
-            hint: Some("without it, pruning that snapshot makes the next replication a full one".to_owned()),
+            hint: Some("without it, removing that one makes the next replication a full one".to_owned()),
         });
         // What isn't allowed for one isn't for the others: it is said once.
         if error.kind() == ReplicateKind::PermissionDenied {
@@ -171,7 +182,7 @@ async fn make_some(tool: &Tool, cx: &Context, pool: &str, wanted: &[Wanted]) -> 
 #[cfg(test)]
 mod tests {
     use reseed_core::names::Guid;
-    use reseed_core::point::{SnapshotRef, Target};
+    use reseed_core::point::Target;
 
     use super::super::super::argv::tests::{ds, snap};
     use super::super::super::lineage::Mark;
@@ -256,6 +267,14 @@ mod tests {
         assert_eq!(made(&keeping(&nas, &[full], &with(vec![]))), [2]);
         // The base's snapshot is gone, and its bookmark is what it is.
         assert_eq!(made(&keeping(&nas, &[step(30, 2)], &with(vec![ours(30)]))), [2]);
+        // Or another's, who may remove it: ours is made of that one.
+        for theirs in ["by-hand", "reseed:nas2:30"] {
+            let all = keeping(&nas, &[step(30, 2)], &with(vec![mark(theirs, 30)]));
+            assert_eq!(made(&all), [30, 2]);
+            assert_eq!(all.make[0].of, BookmarkOf::Bookmark(snap(theirs)));
+            assert_eq!(all.make[0].bookmark, ours(30).name);
+            assert_eq!(all.make[1].of, BookmarkOf::Snapshot(snap("s2")));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use reseed_core::names::{DatasetName, SnapshotName};
 use reseed_core::point::SnapshotRef;
 use reseed_core::replicate::ReplicationStep;
 
+use super::super::argv::BookmarkOf;
 use super::super::lineage::{self, Base, Lineage};
 use super::super::{argv, error, list, origin, space, staging, transfer};
 use super::arrival::Arrival;
@@ -33,7 +34,11 @@ impl NativeReplicator {
         }
         let mut wanted = hold::worth(steps);
         let without = keeping.make.iter().filter(|one| !made.contains(one));
-        wanted.extend(without.map(|one| (one.dataset.clone(), one.snapshot.clone())));
+        // A bookmark can't be held.
+        wanted.extend(without.filter_map(|one| match &one.of {
+            BookmarkOf::Snapshot(name) => Some((one.dataset.clone(), name.clone())),
+            BookmarkOf::Bookmark(_) => None,
+        }));
         let Some(tag) = hold::tag(&self.name) else {
             return false;
         };

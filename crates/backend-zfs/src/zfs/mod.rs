@@ -28,6 +28,7 @@ pub mod delegation;
 mod engine;
 mod error;
 mod files;
+mod fresh;
 pub mod health;
 mod inspect;
 mod limit;

@@ -7,7 +7,8 @@
 //!    mounted at its place for something set aside.) Then it is unmounted, and told not to mount by itself.
 //! 3. The staged dataset is renamed to the target: from here on the restored data is what stands there, and the rest is
 //!    `Finish`. (Unmounted, told by `inspect` as promoted.)
-//! 4. Properties that staging had changed are set right and it is mounted. A clone of what was set aside is promoted
+//! 4. Properties that staging had changed are set right and it is mounted; what would have been in the way comes now
+//!    ([`fresh`](super::fresh)). A clone of what was set aside is promoted
 //!    (`zfs promote`): the snapshots up to the restored one come along, so history and the base of the next replication
 //!    stay with the live dataset, and what was set aside no longer carries it. Newer snapshots stay aside. None is lost.
 //! 5. The marker is written, and then the record is taken away.
@@ -24,14 +25,14 @@ use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Replace, Settled};
 
 use super::aside::{self, Aside, mount_at, mount_of};
-use super::mounts;
-use super::parse::{Facts, Origin, Said};
+use super::parse::{Facts, Origin, Said, Value};
 use super::record::{self, StageRecord};
 use super::settle::{forbids, known, stale, standing, write_marker};
 use super::snapshots::calm;
 use super::staging::{ours, staging_place};
 use super::tool::Tool;
 use super::{argv, inspect, list, names, work};
+use super::{fresh, mounts};
 
 /// Says that a target carries this very marker already: the same request, settled before.
 pub(crate) fn already(facts: &Facts, marker: &Marker) -> Option<Settled> {
@@ -58,7 +59,7 @@ pub(crate) async fn promote(
     cx: &Context,
     places: &Path,
     target: &Target,
-    replace: Replace,
+    (replace, canmount): (Replace, Option<&str>),
     marker: &Marker,
 ) -> Result<Settled, StoreError> {
     mountpoint_text(target)?;
@@ -86,10 +87,20 @@ pub(crate) async fn promote(
         Replace::SetAside { guid } => Some(guid),
         Replace::OnlyEmpty => None,
     };
-    record.mountpoint = live
-        .as_ref()
-        .filter(|live| live.mountpoint.origin == Origin::Local && live.mountpoint.text == "legacy")
-        .map(|live| live.mountpoint.text.clone());
+    // Where nothing stands there, this staging may have set it aside before it was cut off: then its record knows.
+    if let Some(live) = &live {
+        let own = |value: &Value, text| value.origin == Origin::Local && value.text == text;
+        record.mountpoint = own(&live.mountpoint, "legacy").then(|| live.mountpoint.text.clone());
+        if own(&live.canmount, "noauto") {
+            record.later.insert("canmount".to_owned(), "noauto".to_owned());
+        }
+    }
+    // `off` can't be: it is to be mounted here.
+    match canmount {
+        Some("noauto") => record.later.insert("canmount".to_owned(), "noauto".to_owned()),
+        Some(_) => record.later.remove("canmount"),
+        None => None,
+    };
     let text = record.write()?;
     super::tool::not_cancelled::<StoreKind>(cx)?;
 
@@ -367,6 +378,7 @@ async fn rest(
     marker: &Marker,
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
+    let mut later = record.later.clone();
     if mount_of(&target.dataset)
         .await?
         .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
@@ -380,9 +392,10 @@ async fn rest(
             let args = argv::set(&target.dataset, &[("mountpoint", wanted)]);
             tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
         }
-        if facts.canmount.text != "on" {
+        let canmount = later.remove("canmount").unwrap_or_else(|| "on".to_owned());
+        if facts.canmount.text != canmount {
             let what = format!("can't set canmount of {}", target.dataset);
-            let args = argv::set(&target.dataset, &[("canmount", "on")]);
+            let args = argv::set(&target.dataset, &[("canmount", &canmount)]);
             tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
         }
         mount_at(tool, cx, &target.dataset, &target.mountpoint, wanted == "legacy").await?;
@@ -394,6 +407,7 @@ async fn rest(
         tool.change::<StoreKind>(cx, argv::promote(&target.dataset), what, Effect::Partial)
             .await?;
     }
+    fresh::apply(tool, cx, &target.dataset, &later).await?;
     write_marker(tool, cx, target, facts.guid, marker).await?;
     let what = format!("can't take the staging record off {}", target.dataset);
     let args = argv::inherit(&target.dataset, argv::STAGE);

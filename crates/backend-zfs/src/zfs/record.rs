@@ -3,6 +3,8 @@
 //! A property's value is inherited by children and travels with a stream, so a record counts only as the dataset's own
 //! (`local`, which [`parse`](super::parse) sees to) and with the guid of what it was written on.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid, RunId};
@@ -63,6 +65,9 @@ pub(crate) struct StageRecord {
     /// target, its data is not absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) over: Option<Guid>,
+    /// Properties that it gets when it is in place: they would be in the way while it is filled.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) later: BTreeMap<String, String>,
     /// It failed verification, and is kept for that reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quarantined: Option<String>,
@@ -78,6 +83,7 @@ impl StageRecord {
             promoting: None,
             mountpoint: None,
             over: None,
+            later: BTreeMap::new(),
             quarantined: None,
         }
     }

@@ -4,6 +4,7 @@
 //! Promises that the only datasets that are ever destroyed carry our own record under a staging or quarantine name, and
 //! go by exact names, snapshots first: one that has gained children or clones stays, because `zfs` refuses.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use reseed_core::Context;
@@ -12,6 +13,7 @@ use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
 
+use super::fresh::{self, Declared};
 use super::mounts;
 use super::parse::{Facts, Said};
 use super::record::{self, StageRecord};
@@ -26,7 +28,12 @@ pub(crate) async fn settle(
     cx: &Context,
     places: &Path,
     request: &Settle,
+    declared: &BTreeMap<DatasetName, Declared>,
 ) -> Result<Settled, StoreError> {
+    let of = |target: &Target| {
+        let declared = declared.get(&target.dataset);
+        declared.unwrap_or(const { &Declared::new() })
+    };
     match request {
         Settle::Promote {
             staging,
@@ -34,7 +41,8 @@ pub(crate) async fn settle(
             marker,
         } => {
             same_place(places, staging)?;
-            promote::promote(tool, cx, places, &staging.target, *replace, marker).await
+            let canmount = of(&staging.target).get("canmount").map(String::as_str);
+            promote::promote(tool, cx, places, &staging.target, (*replace, canmount), marker).await
         }
         Settle::Finish {
             target,
@@ -53,7 +61,7 @@ pub(crate) async fn settle(
         Settle::DiscardLeftover { target, leftover } => {
             discard(tool, cx, places, target, Some(leftover)).await
         }
-        Settle::StartEmpty { target, marker } => start_empty(tool, cx, target, marker).await,
+        Settle::StartEmpty { target, marker } => start_empty(tool, cx, target, marker, of(target)).await,
         Settle::Mark { target, guid, marker } => mark(tool, cx, target, *guid, marker).await,
     }
 }
@@ -286,10 +294,11 @@ async fn start_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
+    declared: &Declared,
 ) -> Result<Settled, StoreError> {
     match standing(tool, cx, target).await? {
         Condition::Empty => {}
-        Condition::Absent => return created_empty(tool, cx, target, marker).await,
+        Condition::Absent => return created_empty(tool, cx, target, marker, declared).await,
         condition => {
             let facts = known(tool, cx, &target.dataset).await?;
             if condition == Condition::Populated
@@ -312,8 +321,9 @@ async fn created_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
+    declared: &Declared,
 ) -> Result<Settled, StoreError> {
-    create_empty(tool, cx, target).await?;
+    create_empty(tool, cx, target, declared).await?;
     let partial = |error: StoreError| error.effect(Effect::Partial);
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(partial)? else {
         return Err(partial(stale(format!("{} went away", target.dataset))));
@@ -324,7 +334,12 @@ async fn created_empty(
 }
 
 /// Makes the target's dataset, mounted at its place in the same step.
-async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), StoreError> {
+async fn create_empty(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    declared: &Declared,
+) -> Result<(), StoreError> {
     promote::clear_place(tool, cx, target, Replace::OnlyEmpty).await?;
     staging::make_parents(tool, cx, &target.dataset).await?;
     let mountpoint = promote::mountpoint_text(target)?;
@@ -344,10 +359,16 @@ async fn create_empty(tool: &Tool, cx: &Context, target: &Target) -> Result<(), 
         true => &[],
         false => &[("mountpoint", mountpoint)],
     };
-    let what = format!("can't make {}", target.dataset);
-    let args = argv::create(&target.dataset, properties);
-    tool.change::<StoreKind>(&calm(cx), args, what, Effect::Partial)
+    let fresh = fresh::fresh(tool, cx, target, declared).await?;
+    let calm = calm(cx);
+    fresh
+        .make(tool, &calm, &target.dataset, properties, Effect::Partial)
         .await?;
+    let mut later = fresh.later;
+    if declared.get("canmount").is_some_and(|value| value == "noauto") {
+        later.insert("canmount".to_owned(), "noauto".to_owned());
+    }
+    fresh::apply(tool, &calm, &target.dataset, &later).await?;
     let place = target.mountpoint.clone();
     let dataset = target.dataset.clone();
     work::blocking("can't read what is mounted", move || {

@@ -7,6 +7,7 @@
 //! A snapshot is opened by mounting it, read-only: no clone is left behind by a crash, and it doesn't go away as what is
 //! under `.zfs/snapshot` does. It can't be pruned while it is mounted.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
@@ -15,6 +16,7 @@ use reseed_core::names::DatasetName;
 use reseed_core::point::{RecoveryPoint, SnapshotRef, Target};
 use reseed_core::store::{Delivery, StagePurpose, StageRequest, StageState, Staging};
 
+use super::fresh::{self, Declared};
 use super::mounts::{self, Standing};
 use super::parse::{Facts, Said};
 use super::record::StageRecord;
@@ -27,10 +29,13 @@ pub(crate) async fn stage(
     cx: &Context,
     places: &Path,
     request: &StageRequest,
+    declared: &BTreeMap<DatasetName, Declared>,
 ) -> Result<Staging, StoreError> {
     match &request.purpose {
         StagePurpose::Restore { point, delivery } => {
-            restore(tool, cx, places, &request.target, point, *delivery).await
+            let declared = declared.get(&request.target.dataset);
+            let made = declared.unwrap_or(const { &Declared::new() });
+            restore(tool, cx, places, &request.target, (point, *delivery), made).await
         }
         StagePurpose::Expose { snapshot } => expose(tool, cx, places, &request.target, snapshot).await,
     }
@@ -73,8 +78,8 @@ async fn restore(
     cx: &Context,
     places: &Path,
     target: &Target,
-    point: &RecoveryPoint,
-    delivery: Delivery,
+    (point, delivery): (&RecoveryPoint, Delivery),
+    declared: &Declared,
 ) -> Result<Staging, StoreError> {
     let name = names::staging(&target.dataset)?;
     let both = [target.dataset.clone(), name.clone()];
@@ -105,7 +110,7 @@ async fn restore(
             let record = ours(&name, target, facts)?;
             if record.quarantined.is_some() {
                 super::settle::finish_quarantine(tool, cx, places, target, &name, &record).await?;
-                return Box::pin(restore(tool, cx, places, target, point, delivery)).await;
+                return Box::pin(restore(tool, cx, places, target, (point, delivery), declared)).await;
             }
             if !record.is_for(point) {
                 return Err(conflict(&name, &record, point));
@@ -121,10 +126,13 @@ async fn restore(
                 return Ok(staging);
             }
             make_parents(tool, cx, &name).await?;
-            let record = begun(target, cx, point)?;
+            let fresh = fresh::fresh(tool, cx, target, declared).await?;
+            let mut record = StageRecord::new(target.dataset.clone(), cx.run.clone(), point.clone());
+            record.later = fresh.later.clone();
+            let record = record.write()?;
             let properties = [("canmount", "noauto"), (argv::STAGE, record.as_str())];
-            let what = format!("can't make the staging dataset {name}");
-            tool.change::<StoreKind>(cx, argv::create(&name, &properties), what, Effect::StagingOnly)
+            fresh
+                .make(tool, cx, &name, &properties, Effect::StagingOnly)
                 .await?;
         }
     }

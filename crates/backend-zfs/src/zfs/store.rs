@@ -14,6 +14,7 @@ use reseed_core::store::{
 };
 use reseed_core::{Context, SnapshotStore};
 
+use super::fresh::Declared;
 use super::location::Location;
 use super::space::{self, Wanted};
 use super::tool::{Tool, not_cancelled};
@@ -29,7 +30,7 @@ pub struct NativeStore {
     name: SourceName,
     pub(crate) tool: Tool,
     pub(crate) places: PathBuf,
-    declared: Arc<BTreeMap<DatasetName, BTreeMap<String, String>>>,
+    declared: Arc<BTreeMap<DatasetName, Declared>>,
 }
 
 impl NativeStore {
@@ -45,10 +46,11 @@ impl NativeStore {
         }
     }
 
-    /// What is declared of datasets: their ZFS properties. Quotas and reservations among them stand above those that a dataset had
-    /// when it comes back; the rest is for [`Layout`](crate::datasets::Layout) to set.
+    /// What is declared of datasets: their ZFS properties. One that is made anew, for files to be restored into or for a first start,
+    /// is made with them. Of what is sent or cloned only quotas and reservations stand above those that the dataset had, and
+    /// `canmount`; the rest is for [`Layout`](crate::datasets::Layout) to set.
     #[must_use]
-    pub fn declared(mut self, datasets: BTreeMap<DatasetName, BTreeMap<String, String>>) -> Self {
+    pub fn declared(mut self, datasets: BTreeMap<DatasetName, Declared>) -> Self {
         self.declared = Arc::new(datasets);
         self
     }
@@ -155,11 +157,11 @@ impl SnapshotStore for NativeStore {
 
     async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
-        staging::stage(&self.tool, cx, &self.places, request).await
+        staging::stage(&self.tool, cx, &self.places, request, &self.declared).await
     }
 
     async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
-        settle::settle(&self.tool, cx, &self.places, request).await
+        settle::settle(&self.tool, cx, &self.places, request, &self.declared).await
     }
 }

@@ -33,6 +33,8 @@ mod vm_encrypted;
 mod vm_failing;
 #[path = "follow.rs"]
 mod vm_follow;
+#[path = "fresh.rs"]
+mod vm_fresh;
 #[path = "keep.rs"]
 mod vm_keep;
 #[path = "killed.rs"]

@@ -163,6 +163,12 @@ pub(crate) fn allowed(dataset: &DatasetName) -> Args {
     args(["allow", dataset.as_str()])
 }
 
+/// How a dataset was made, in this order.
+pub(crate) fn get_at_creation(dataset: &DatasetName) -> Args {
+    let asked = super::super::fresh::AT_CREATION.join(",");
+    args(["get", "-Hp", "-o", "property,value", &asked, dataset.as_str()])
+}
+
 /// What is set on a dataset itself, or came with it.
 pub(crate) fn get_own(dataset: &DatasetName) -> Args {
     args([

@@ -43,6 +43,8 @@ impl Args {
         Self {
             filters: vec![name.to_owned()],
             release: true,
+            // One at a time: beside another machine nothing is measured.
+            machines: Some(1),
             // Rounds of what takes a peer half a minute, and what is made for them.
             limit: Some(1800),
             ..Self::default()

@@ -93,9 +93,9 @@ impl Syncoid {
         Self::can_send(from, to, at)?;
         Self::can_set(options.set)?;
         let send = match options.form {
-            Form::Plain => "p L c e",
-            Form::Raw => "p L c e w",
-            Form::Decrypted => "L c e",
+            Form::Plain => "p L c",
+            Form::Raw => "p L c w",
+            Form::Decrypted => "L c",
         };
         let mut receive = "u".to_owned();
         for (name, value) in options.set {

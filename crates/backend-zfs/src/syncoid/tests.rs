@@ -35,9 +35,9 @@ fn command(from: &str, to: &str, at: &Location) -> Result<Command, ReplicateErro
 fn only_what_destroys_nothing_is_passed() {
     for at in [Location::Local, Location::Ssh(far())] {
         for (form, sent) in [
-            (Form::Plain, "p L c e"),
-            (Form::Raw, "p L c e w"),
-            (Form::Decrypted, "L c e"),
+            (Form::Plain, "p L c"),
+            (Form::Raw, "p L c w"),
+            (Form::Decrypted, "L c"),
         ] {
             let limit = NonZeroU64::new(5);
             let options = Options { form, limit, ..PLAIN };

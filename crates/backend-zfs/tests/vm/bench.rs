@@ -43,7 +43,7 @@ fn vm_alone_bench_zfs_replica_restore() {
         sure(["zpool", "sync"]);
         let replica = format!("{}@one", chain.replica(0, &target));
         let bare = format!("{}/svc/bare", chain.pool.pool);
-        let line = format!("zfs send -p -L -c -e '{replica}' | zfs receive -u -x mountpoint '{bare}'");
+        let line = format!("zfs send -p -L -c '{replica}' | zfs receive -u -x mountpoint '{bare}'");
         let source: &ReplicaSource = &chain.source(0);
         let (store, clock) = (&chain.pool.store, SystemClock::new());
         let points = source.points(&cx, &target).await.unwrap();

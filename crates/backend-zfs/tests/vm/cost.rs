@@ -99,7 +99,7 @@ impl Lab {
         for target in &self.targets {
             let leaf = target.dataset.as_str().rsplit('/').next().unwrap();
             let into = format!("{}/bare/{leaf}", self.back.pool);
-            let mut send = Command::new("zfs").args(["send", "-p", "-L", "-c", "-e"]);
+            let mut send = Command::new("zfs").args(["send", "-p", "-L", "-c"]);
             if self.round > 1 {
                 send = send.args(["-I".to_owned(), format!("@s{}", self.round - 1)]);
             }

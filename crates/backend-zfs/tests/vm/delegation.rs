@@ -53,7 +53,7 @@ fn the_audits_grants_are_enough_and_no_force_is_among_them() {
             &format!("{from}@one"),
         ]);
         sure(["zfs", "snapshot", &format!("{from}@two")]);
-        let full = format!("send -P -v -p -L -c -e {from}@one");
+        let full = format!("send -P -v -p -L -c {from}@one");
         let into = format!("{root}/t");
         assert!(
             piped(&full, &format!("{RECEIVE} {into}")).is_err(),
@@ -65,7 +65,7 @@ fn the_audits_grants_are_enough_and_no_force_is_among_them() {
             panic!("full: {said}");
         }
         if let Err(said) = piped(
-            &format!("send -P -v -p -L -c -e -I @one {from}@two"),
+            &format!("send -P -v -p -L -c -I @one {from}@two"),
             &format!("{RECEIVE} {into}"),
         ) {
             panic!("increment: {said}");

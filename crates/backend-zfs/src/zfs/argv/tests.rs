@@ -123,15 +123,15 @@ fn vectors_are_as_expected() {
         ),
         (
             send_full(&b, &at, Form::Plain),
-            "send -P -v -p -L -c -e tank/c@one two",
+            "send -P -v -p -L -c tank/c@one two",
         ),
         (
             send_since(&b, &at, &snap("x"), Form::Raw),
-            "send -P -v -p -L -c -e -w -I @one two tank/c@x",
+            "send -P -v -p -L -c -w -I @one two tank/c@x",
         ),
         (
             send_since_bookmark(&b, &snap("m"), &at, Form::Decrypted),
-            "send -P -v -L -c -e -i tank/c#m tank/c@one two",
+            "send -P -v -L -c -i tank/c#m tank/c@one two",
         ),
         (send_rest("1-ab"), "send -P -v -t 1-ab"),
         (decode_token("1-ab"), "send -nvPt 1-ab"),

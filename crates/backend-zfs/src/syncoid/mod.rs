@@ -94,6 +94,7 @@ impl Syncoid {
         Self::can_set(options.set)?;
         let send = match options.form {
             Form::Plain => "p L c e",
+            Form::Encrypting => "p L c",
             Form::Raw => "p L c e w",
             Form::Decrypted => "L c e",
         };

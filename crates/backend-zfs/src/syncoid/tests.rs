@@ -36,6 +36,7 @@ fn only_what_destroys_nothing_is_passed() {
     for at in [Location::Local, Location::Ssh(far())] {
         for (form, sent) in [
             (Form::Plain, "p L c e"),
+            (Form::Encrypting, "p L c"),
             (Form::Raw, "p L c e w"),
             (Form::Decrypted, "L c e"),
         ] {

@@ -6,12 +6,11 @@ use super::{Args, MARKER, ORIGIN, SETTINGS, STAGE, args, assign, full};
 
 /// Dataset properties that a received stream must not bring: where it would mount, whether it can be written, what
 /// would fill or starve the receiving pool, what would be exported, and our own records.
-pub(crate) const NEVER_RECEIVED: &[&str] = NEVER_RECEIVED_ANEW.split_at(1).1;
+pub(crate) const NEVER_RECEIVED: &[&str] = NEVER_RECEIVED_ENCRYPTING.split_at(1).1;
 
-/// The same of a new dataset whose stream isn't raw, and how it is encrypted: a stream with properties says that it isn't, and would land in
-/// clear text below an encrypted dataset. Without a word on it a new dataset is encrypted where the one above it is. A raw stream
-/// can't be received otherwise than it is, and `zfs` refuses to be told so.
-const NEVER_RECEIVED_ANEW: &[&str] = &[
+/// The same of what becomes encrypted by being received: a stream with properties says `encryption=off`, and would land in clear text
+/// wherever it is put.
+const NEVER_RECEIVED_ENCRYPTING: &[&str] = &[
     "encryption",
     "mountpoint",
     "canmount",
@@ -40,9 +39,12 @@ fn sending(form: Form) -> Args {
     if form != Form::Decrypted {
         out.push("-p".into());
     }
-    out.extend(args(["-L", "-c", "-e"]));
-    if form == Form::Raw {
-        out.push("-w".into());
+    out.extend(args(["-L", "-c"]));
+    match form {
+        Form::Plain | Form::Decrypted => out.push("-e".into()),
+        Form::Raw => out.extend(args(["-e", "-w"])),
+        // "incompatible embedded data stream feature with encrypted receive"
+        Form::Encrypting => {}
     }
     out
 }
@@ -52,6 +54,8 @@ fn sending(form: Form) -> Args {
 pub(crate) enum Form {
     /// It isn't encrypted.
     Plain,
+    /// It isn't encrypted, and its replica is.
+    Encrypting,
     /// Encrypted, and sent so.
     Raw,
     /// Encrypted, and sent in the clear: `zfs` refuses to send properties with it.
@@ -67,11 +71,20 @@ impl Form {
         }
     }
 
+    /// The same to a replica that is encrypted, or will be by its place.
+    pub(crate) fn to_encrypted(self) -> Self {
+        match self {
+            Self::Plain => Self::Encrypting,
+            form => form,
+        }
+    }
+
     /// What a new dataset must not be given by a stream of this form.
     pub(crate) fn never_received_anew(self) -> &'static [&'static str] {
         match self {
-            Self::Raw => NEVER_RECEIVED,
-            Self::Plain | Self::Decrypted => NEVER_RECEIVED_ANEW,
+            Self::Encrypting => NEVER_RECEIVED_ENCRYPTING,
+            // `zfs` refuses to be told so of a raw stream, and sends no properties in the clear.
+            Self::Plain | Self::Raw | Self::Decrypted => NEVER_RECEIVED,
         }
     }
 }

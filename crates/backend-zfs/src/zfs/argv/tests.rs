@@ -133,6 +133,10 @@ fn vectors_are_as_expected() {
             send_since_bookmark(&b, &snap("m"), &at, Form::Decrypted),
             "send -P -v -L -c -e -i tank/c#m tank/c@one two",
         ),
+        (
+            send_since(&b, &at, &snap("x"), Form::Encrypting),
+            "send -P -v -p -L -c -I @one two tank/c@x",
+        ),
         (send_rest("1-ab"), "send -P -v -t 1-ab"),
         (decode_token("1-ab"), "send -nvPt 1-ab"),
         (
@@ -142,7 +146,7 @@ fn vectors_are_as_expected() {
              -x reseed:settings -o canmount=noauto -o readonly=on tank/c",
         ),
         (
-            receive_new(&b, &[], Form::Plain),
+            receive_new(&b, &[], Form::Encrypting),
             "receive -s -u -x encryption -x mountpoint -x canmount -x readonly -x sharenfs -x sharesmb -x quota -x refquota \
              -x reservation -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
              -x reseed:settings tank/c",
@@ -153,6 +157,7 @@ fn vectors_are_as_expected() {
         (bookmark(&b, &copy, &snap("m")), "bookmark tank/c#theirs tank/c#m"),
         (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
         (get_encryption(&b), "get -Hp -o value encryption tank/c"),
+        (get_encryption_root(&b), "get -Hp -o value encryptionroot tank/c"),
         (
             get_local(&b, SETTINGS),
             "get -Hp -s local -o value reseed:settings tank/c",
@@ -169,12 +174,14 @@ fn vectors_are_as_expected() {
 }
 
 #[test]
-fn only_a_raw_stream_says_how_a_new_dataset_is_encrypted() {
-    let b = ds("tank/c");
-    for form in [Form::Plain, Form::Decrypted] {
-        let new = line(&receive_new(&b, &[], form));
-        assert!(new.contains("-x encryption "), "{new}");
+fn only_what_becomes_encrypted_is_received_without_a_word_on_it() {
+    let (b, at) = (ds("tank/c"), snap("one"));
+    for form in [Form::Plain, Form::Raw, Form::Decrypted] {
+        assert_eq!(receive_new(&b, &[], form), receive(&b, &[]), "{form:?}");
+        assert!(line(&send_full(&b, &at, form)).contains(" -e "), "{form:?}");
     }
-    assert_eq!(receive_new(&b, &[], Form::Raw), receive(&b, &[]));
     assert!(!line(&receive(&b, &[])).contains("encryption"));
+    assert_eq!(Form::Plain.to_encrypted(), Form::Encrypting);
+    assert_eq!(Form::Raw.to_encrypted(), Form::Raw);
+    assert_eq!(Form::Decrypted.to_encrypted(), Form::Decrypted);
 }

@@ -143,18 +143,24 @@ impl NativeReplicator {
         let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
             return Ok(arrival);
         };
-        let form = argv::Form::of(here.encrypted, self.raw);
+        let is_new = from.is_none() && bookmark.is_none();
+        if is_new {
+            staging::make_parents(&self.there, cx, &replica)
+                .await
+                .map_err(other)?;
+        }
+        let mut form = argv::Form::of(here.encrypted, self.raw);
+        if match is_new {
+            true => form == argv::Form::Plain && self.is_encrypted_by_its_place(cx, &replica).await?,
+            false => there.encrypted,
+        } {
+            form = form.to_encrypted();
+        }
         if form == argv::Form::Decrypted {
             // What the snapshots say of themselves doesn't come along.
             arrival = Arrival::Unsure;
         }
         if let Some(syncoid) = &self.syncoid {
-            let is_new = from.is_none() && bookmark.is_none();
-            if is_new {
-                staging::make_parents(&self.there, cx, &replica)
-                    .await
-                    .map_err(other)?;
-            }
             let never = match is_new {
                 true => form.never_received_anew(),
                 false => argv::NEVER_RECEIVED,
@@ -170,17 +176,14 @@ impl NativeReplicator {
         }
         if from.is_none() {
             let (send, receive) = match &bookmark {
-                Some(bookmark) => {
-                    let send = argv::send_since_bookmark(dataset, bookmark, &first.name, form);
-                    (send, receive.clone())
-                }
-                None => {
-                    staging::make_parents(&self.there, cx, &replica)
-                        .await
-                        .map_err(other)?;
-                    let send = argv::send_full(dataset, &first.name, form);
-                    (send, argv::receive_new(&replica, &own, form))
-                }
+                Some(bookmark) => (
+                    argv::send_since_bookmark(dataset, bookmark, &first.name, form),
+                    receive.clone(),
+                ),
+                None => (
+                    argv::send_full(dataset, &first.name, form),
+                    argv::receive_new(&replica, &own, form),
+                ),
             };
             self.pipe(cx, &first.name, dataset, send, receive).await?;
             from = Some(first.name.clone());

@@ -23,6 +23,14 @@ use super::{argv, error, list, parse, settings, settle, space};
 /// What is declared of a dataset: its ZFS properties.
 pub(crate) type Declared = BTreeMap<String, String>;
 
+/// What is declared of one of them; nothing where it isn't declared.
+pub(crate) fn declared_of<'a>(
+    all: &'a BTreeMap<DatasetName, Declared>,
+    dataset: &DatasetName,
+) -> &'a Declared {
+    all.get(dataset).unwrap_or(const { &Declared::new() })
+}
+
 /// Fixed when a dataset is made, in the order they are asked for; the last may hold anything, which then ends the answer.
 pub(crate) const AT_CREATION: [&str; 7] = [
     "casesensitivity",

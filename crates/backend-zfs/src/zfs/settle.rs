@@ -30,10 +30,7 @@ pub(crate) async fn settle(
     request: &Settle,
     declared: &BTreeMap<DatasetName, Declared>,
 ) -> Result<Settled, StoreError> {
-    let of = |target: &Target| {
-        let declared = declared.get(&target.dataset);
-        declared.unwrap_or(const { &Declared::new() })
-    };
+    let of = |target: &Target| fresh::declared_of(declared, &target.dataset);
     match request {
         Settle::Promote {
             staging,

@@ -33,9 +33,8 @@ pub(crate) async fn stage(
 ) -> Result<Staging, StoreError> {
     match &request.purpose {
         StagePurpose::Restore { point, delivery } => {
-            let declared = declared.get(&request.target.dataset);
-            let made = declared.unwrap_or(const { &Declared::new() });
-            restore(tool, cx, places, &request.target, (point, *delivery), made).await
+            let declared = fresh::declared_of(declared, &request.target.dataset);
+            restore(tool, cx, places, &request.target, (point, *delivery), declared).await
         }
         StagePurpose::Expose { snapshot } => expose(tool, cx, places, &request.target, snapshot).await,
     }

@@ -14,7 +14,7 @@ use reseed_core::store::{
 };
 use reseed_core::{Context, SnapshotStore};
 
-use super::fresh::Declared;
+use super::fresh::{self, Declared};
 use super::location::Location;
 use super::space::{self, Wanted};
 use super::tool::{Tool, not_cancelled};
@@ -57,11 +57,10 @@ impl NativeStore {
 
     /// The quotas and reservations that a dataset comes back with: what is declared of it, or else what it had.
     pub(crate) fn declared_space(&self, dataset: &DatasetName, mut had: Wanted) -> Wanted {
-        if let Some(declared) = self.declared.get(dataset) {
-            for property in space::PROPERTIES {
-                if let Some(value) = declared.get(property) {
-                    had.insert(property, value.clone());
-                }
+        let declared = fresh::declared_of(&self.declared, dataset);
+        for property in space::PROPERTIES {
+            if let Some(value) = declared.get(property) {
+                had.insert(property, value.clone());
             }
         }
         had

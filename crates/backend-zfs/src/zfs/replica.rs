@@ -162,7 +162,11 @@ impl ReplicaSource {
         let record = points::begun(cx, plan)?;
         let raw = transfer::is_encrypted::<SourceKind>(&self.there, cx, &original.dataset).await?;
         let send = argv::send_full(&original.dataset, &original.name, argv::Form::of(raw, true));
-        let receive = argv::receive(name, &[("canmount", "noauto"), (argv::STAGE, &record)]);
+        let receive = argv::receive(
+            name,
+            &[("canmount", "noauto"), (argv::STAGE, &record)],
+            argv::NEVER_RECEIVED,
+        );
         let stream = followed(plan);
         let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
         error::piped(

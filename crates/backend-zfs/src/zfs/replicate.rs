@@ -14,6 +14,7 @@ mod arrival;
 mod hold;
 mod keep;
 mod order;
+mod place;
 mod sending;
 mod sides;
 mod steps;

@@ -1,14 +1,18 @@
 //! Below which datasets a replica is encrypted, and how.
 
+use std::sync::Arc;
+
 use reseed_backend_zfs::syncoid::Syncoid;
-use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator};
+use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
 use reseed_core::Replicator as _;
+use reseed_core::error::ReplicateKind;
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::lab::{Pool, name, sure};
+use crate::chain::{Meddler, noise};
+use crate::lab::{Pool, name, run, sure};
 use crate::source_lab::snapshot;
 
 /// A store, and a second pool with an encrypted place and one that isn't.
@@ -129,5 +133,71 @@ fn what_is_sent_in_the_clear_is_encrypted_where_its_root_is() {
             let replica = lab.sent(&target, root, &lab.replicator(root).raw(false)).await;
             assert_eq!(get("encryptionroot", &replica), of);
         }
+    });
+}
+
+/// A dataset that isn't encrypted, inside of one that is: its replica stands inside of that one's, whose key is elsewhere.
+#[test]
+fn what_is_plain_inside_of_an_encrypted_dataset_stays_so_inside_of_its_raw_replica() {
+    block_on(async {
+        let lab = Lab::new();
+        let (outer, inner) = (lab.pool.target("outer"), lab.pool.target("outer/inner"));
+        lab.encrypted(outer.dataset.as_str());
+        sure(["zfs", "create", "-o", "encryption=off", inner.dataset.as_str()]);
+        for root in ["locked", "open"] {
+            let replicator = lab.replicator(root);
+            lab.sent(&outer, root, &replicator).await;
+            let replica = lab.sent(&inner, root, &replicator).await;
+            assert_eq!(get("encryption", &replica), "off");
+        }
+    });
+}
+
+#[test]
+fn without_the_key_of_its_place_nothing_is_received_in_clear_text() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("plain");
+        sure(["zfs", "create", target.dataset.as_str()]);
+        lab.pool
+            .files
+            .write(&target.mountpoint.join("f"), &noise(2_000_000));
+        snapshot(&lab.pool, &target, "one", 1, true).await;
+        let root = lab.root("locked");
+        let (cx, targets, replicator) = (context("send"), [target.clone()], lab.replicator("locked"));
+        let replica = format!("{root}/{}", target.dataset);
+        sure([
+            "zfs",
+            "create",
+            "-p",
+            "-o",
+            "canmount=off",
+            replica.rsplit_once('/').unwrap().0,
+        ]);
+        sure(["zfs", "unmount", "-f", &root]);
+        sure(["zfs", "unload-key", "-r", &root]);
+        let plan = replicator.plan(&cx, &targets).await.unwrap();
+        let error = replicator.execute(&cx, &plan).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ReplicateKind::PermissionDenied, "{error}");
+        assert!(
+            error.what_to_do().unwrap_or_default().contains("zfs load-key"),
+            "{error}"
+        );
+        assert!(!run(["zfs", "list", &replica]).exit.success());
+
+        // With it; and an interrupted one goes on as it began.
+        sure(["zfs", "load-key", &root]);
+        let runner = Arc::new(Meddler::cutting(vec![600_000]));
+        let store = NativeStore::new(name("local"), runner.clone(), lab.pool.store.places());
+        let below = Mapping::below(DatasetName::new(root.clone()).unwrap());
+        let cut = NativeReplicator::new(name("second"), &store, Location::Local, below);
+        cut.execute(&cx, &plan).await.map(drop).unwrap_err();
+        assert!(runner.has_meddled());
+        assert_ne!(get("receive_resume_token", &replica), "-");
+        snapshot(&lab.pool, &target, "two", 2, true).await;
+        let plan = replicator.plan(&cx, &targets).await.unwrap();
+        let report = replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!((report.failed, report.sent.len()), (vec![], 2));
+        assert_eq!(get("encryptionroot", &replica), root);
     });
 }

@@ -158,6 +158,11 @@ pub(crate) fn get_encryption(dataset: &DatasetName) -> Args {
     args(["get", "-Hp", "-o", "value", "encryption", dataset.as_str()])
 }
 
+/// Which dataset's key a dataset is encrypted with; `-` when it isn't.
+pub(crate) fn get_encryption_root(dataset: &DatasetName) -> Args {
+    args(["get", "-Hp", "-o", "value", "encryptionroot", dataset.as_str()])
+}
+
 /// What is delegated on a dataset and on those above it.
 pub(crate) fn allowed(dataset: &DatasetName) -> Args {
     args(["allow", dataset.as_str()])

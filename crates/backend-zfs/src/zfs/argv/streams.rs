@@ -6,12 +6,11 @@ use super::{Args, MARKER, ORIGIN, SETTINGS, STAGE, args, assign, full};
 
 /// Dataset properties that a received stream must not bring: where it would mount, whether it can be written, what
 /// would fill or starve the receiving pool, what would be exported, and our own records.
-pub(crate) const NEVER_RECEIVED: &[&str] = NEVER_RECEIVED_ANEW.split_at(1).1;
+pub(crate) const NEVER_RECEIVED: &[&str] = NEVER_RECEIVED_ENCRYPTING.split_at(1).1;
 
-/// The same of a new dataset whose stream isn't raw, and how it is encrypted: a stream with properties says that it isn't, and would land in
-/// clear text below an encrypted dataset. Without a word on it a new dataset is encrypted where the one above it is. A raw stream
-/// can't be received otherwise than it is, and `zfs` refuses to be told so.
-const NEVER_RECEIVED_ANEW: &[&str] = &[
+/// The same of what isn't encrypted and becomes so by its place: a stream with properties says `encryption=off`, and would land in clear
+/// text wherever it is put. Without a word on it a new dataset is encrypted where the one above it is.
+pub(crate) const NEVER_RECEIVED_ENCRYPTING: &[&str] = &[
     "encryption",
     "mountpoint",
     "canmount",
@@ -67,14 +66,6 @@ impl Form {
             (true, false) => Self::Decrypted,
         }
     }
-
-    /// What a new dataset must not be given by a stream of this form.
-    pub(crate) fn never_received_anew(self) -> &'static [&'static str] {
-        match self {
-            Self::Raw => NEVER_RECEIVED,
-            Self::Plain | Self::Decrypted => NEVER_RECEIVED_ANEW,
-        }
-    }
 }
 
 /// A whole snapshot.
@@ -125,17 +116,9 @@ pub(crate) fn decode_token(token: &str) -> Args {
     args(["send", "-nvPt", token])
 }
 
-/// Receives, unmounted (`-u`) and resumably (`-s`), with what must not come along left out.
-pub(crate) fn receive(dataset: &DatasetName, own: &[(&str, &str)]) -> Args {
-    receive_without(dataset, own, NEVER_RECEIVED)
-}
-
-/// The same of a dataset that isn't there yet, from a stream of this form.
-pub(crate) fn receive_new(dataset: &DatasetName, own: &[(&str, &str)], form: Form) -> Args {
-    receive_without(dataset, own, form.never_received_anew())
-}
-
-fn receive_without(dataset: &DatasetName, own: &[(&str, &str)], never: &[&str]) -> Args {
+/// Receives, unmounted (`-u`) and resumably (`-s`). What must not come along, of `never`, is left out, unless the replica is given its
+/// `own`.
+pub(crate) fn receive(dataset: &DatasetName, own: &[(&str, &str)], never: &[&str]) -> Args {
     let mut out = args(["receive", "-s", "-u"]);
     for property in never {
         if !own.iter().any(|(key, _)| key == property) {

@@ -136,13 +136,13 @@ fn vectors_are_as_expected() {
         (send_rest("1-ab"), "send -P -v -t 1-ab"),
         (decode_token("1-ab"), "send -nvPt 1-ab"),
         (
-            receive(&b, &[("canmount", "noauto"), ("readonly", "on")]),
+            receive(&b, &[("canmount", "noauto"), ("readonly", "on")], NEVER_RECEIVED),
             "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
              -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
              -x reseed:settings -o canmount=noauto -o readonly=on tank/c",
         ),
         (
-            receive_new(&b, &[], Form::Plain),
+            receive(&b, &[], NEVER_RECEIVED_ENCRYPTING),
             "receive -s -u -x encryption -x mountpoint -x canmount -x readonly -x sharenfs -x sharesmb -x quota -x refquota \
              -x reservation -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
              -x reseed:settings tank/c",
@@ -153,6 +153,7 @@ fn vectors_are_as_expected() {
         (bookmark(&b, &copy, &snap("m")), "bookmark tank/c#theirs tank/c#m"),
         (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
         (get_encryption(&b), "get -Hp -o value encryption tank/c"),
+        (get_encryption_root(&b), "get -Hp -o value encryptionroot tank/c"),
         (
             get_local(&b, SETTINGS),
             "get -Hp -s local -o value reseed:settings tank/c",
@@ -166,15 +167,4 @@ fn vectors_are_as_expected() {
         harmless(args);
         assert_eq!(line(args), *expected);
     }
-}
-
-#[test]
-fn only_a_raw_stream_says_how_a_new_dataset_is_encrypted() {
-    let b = ds("tank/c");
-    for form in [Form::Plain, Form::Decrypted] {
-        let new = line(&receive_new(&b, &[], form));
-        assert!(new.contains("-x encryption "), "{new}");
-    }
-    assert_eq!(receive_new(&b, &[], Form::Raw), receive(&b, &[]));
-    assert!(!line(&receive(&b, &[])).contains("encryption"));
 }

@@ -140,7 +140,7 @@ impl NativeReplicator {
             bookmark = None;
             left = &left[done + 1..];
         }
-        let (Some(first), receive) = (left.first(), argv::receive(&replica, &own)) else {
+        let Some(first) = left.first() else {
             return Ok(arrival);
         };
         let form = argv::Form::of(here.encrypted, self.raw);
@@ -148,17 +148,15 @@ impl NativeReplicator {
             // What the snapshots say of themselves doesn't come along.
             arrival = Arrival::Unsure;
         }
+        let never = if from.is_none() && bookmark.is_none() {
+            staging::make_parents(&self.there, cx, &replica)
+                .await
+                .map_err(other)?;
+            self.never_anew(cx, &replica, form).await?
+        } else {
+            argv::NEVER_RECEIVED
+        };
         if let Some(syncoid) = &self.syncoid {
-            let is_new = from.is_none() && bookmark.is_none();
-            if is_new {
-                staging::make_parents(&self.there, cx, &replica)
-                    .await
-                    .map_err(other)?;
-            }
-            let never = match is_new {
-                true => form.never_received_anew(),
-                false => argv::NEVER_RECEIVED,
-            };
             let options = syncoid::Options {
                 form,
                 limit: self.limit,
@@ -169,25 +167,18 @@ impl NativeReplicator {
             return Ok(Arrival::Unsure);
         }
         if from.is_none() {
-            let (send, receive) = match &bookmark {
-                Some(bookmark) => {
-                    let send = argv::send_since_bookmark(dataset, bookmark, &first.name, form);
-                    (send, receive.clone())
-                }
-                None => {
-                    staging::make_parents(&self.there, cx, &replica)
-                        .await
-                        .map_err(other)?;
-                    let send = argv::send_full(dataset, &first.name, form);
-                    (send, argv::receive_new(&replica, &own, form))
-                }
+            let send = match &bookmark {
+                Some(bookmark) => argv::send_since_bookmark(dataset, bookmark, &first.name, form),
+                None => argv::send_full(dataset, &first.name, form),
             };
+            let receive = argv::receive(&replica, &own, never);
             self.pipe(cx, &first.name, dataset, send, receive).await?;
             from = Some(first.name.clone());
             left = &left[1..];
         }
         if let (Some(from), false) = (from, left.is_empty()) {
             let send = argv::send_since(dataset, &from, &last.name, form);
+            let receive = argv::receive(&replica, &own, argv::NEVER_RECEIVED);
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
         Ok(arrival)

@@ -4,6 +4,8 @@
 //! - **P1 plan writes nothing** on either side, and says what would be sent: from which base, how much, and whether a
 //!   diverged target is set aside first.
 //! - **P2 execute checks again.** When a base or a snapshot to send is gone or replaced, `StalePlan` and nothing was sent.
+//!   [`execute_at_once`](Replicator::execute_at_once) may believe what the plan has just been made of, unless something is to be set aside:
+//!   what has changed in that moment then is an error of sending it, with P3 to P6 as ever.
 //! - **P3 what arrives is what was sent.** A snapshot on the target has the name, guid, time, fingerprint and content of
 //!   its original.
 //! - **P4 whole or not at all.** An interrupted transfer leaves no snapshot on the target that looks complete, and the next
@@ -56,6 +58,18 @@ pub trait Replicator: Send + Sync + fmt::Debug {
         cx: &Context,
         plan: &ReplicationPlan,
     ) -> Result<ReplicationReport, ReplicateError>;
+
+    /// Sends by a plan that this replicator has made right before, with nothing in between (P2).
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    async fn execute_at_once(
+        &self,
+        cx: &Context,
+        plan: &ReplicationPlan,
+    ) -> Result<ReplicationReport, ReplicateError> {
+        self.execute(cx, plan).await
+    }
 
     /// How far the replica is, asked at the replica.
     ///

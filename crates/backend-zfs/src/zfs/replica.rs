@@ -22,10 +22,11 @@ use super::mapping::Mapping;
 use super::origin::{self, Whose};
 use super::parse::{Facts, Listed, Said};
 use super::record::StageRecord;
+use super::space::{self, Wanted};
 use super::store::NativeStore;
 use super::tool::{Stream, Tool, not_cancelled};
 use super::transfer::{self, Own};
-use super::{argv, engine, error, list, names, points, space, staging, work};
+use super::{argv, engine, error, list, names, points, staging, work};
 
 /// How often, and how long apart, it is looked whether what a killed run left running has ended. `zfs send` tells how far it is once
 /// a second, and dies of it when nobody listens any more.
@@ -121,19 +122,15 @@ impl ReplicaSource {
         }
     }
 
-    /// Brings what is missing of the point into staging. Says how much was there already.
+    /// Brings what is missing of the point into staging.
     async fn fetch(
         &self,
         cx: &Context,
         plan: &RestorePlan,
         name: &DatasetName,
-        original: &Listed,
-    ) -> Result<u64, SourceError> {
+    ) -> Result<Fetched, SourceError> {
         let (tries, pause) = STILL_ARRIVING;
-        work::patiently_while(tries, pause, is_arriving, || {
-            self.fetch_once(cx, plan, name, original)
-        })
-        .await
+        work::patiently_while(tries, pause, is_arriving, || self.fetch_once(cx, plan, name)).await
     }
 
     async fn fetch_once(
@@ -141,27 +138,47 @@ impl ReplicaSource {
         cx: &Context,
         plan: &RestorePlan,
         name: &DatasetName,
-        original: &Listed,
-    ) -> Result<u64, SourceError> {
+    ) -> Result<Fetched, SourceError> {
         let here = &self.store.tool;
-        match list::fact::<SourceKind>(here, cx, name).await? {
-            Said::NotThere => {}
-            Said::Facts(facts) => {
-                if let Some(reused) = self.go_on(cx, plan, name, original, &facts).await? {
-                    return Ok(reused);
+        let (target, point) = (&plan.request.target, &plan.request.point);
+        let replica = self.replica(target)?;
+        let above = staging::above(name);
+        let asked: Vec<DatasetName> = above.iter().chain([name]).cloned().collect();
+        let (original, said, back) = tokio::join!(
+            self.original(cx, point, target),
+            list::facts::<SourceKind>(here, cx, &asked),
+            transfer::way_back::<SourceKind>(&self.there, cx, &replica),
+        );
+        let (original, mut said, back) = (original?, said?, back?);
+        let mut fetched = Fetched {
+            original,
+            space: back.space,
+            reused: 0,
+        };
+        match said.pop() {
+            Some(Said::NotThere) => {}
+            Some(Said::Facts(facts)) => {
+                if let Some(reused) = self.go_on(cx, plan, name, &fetched.original, &facts).await? {
+                    fetched.reused = reused;
+                    return Ok(fetched);
                 }
             }
-            Said::Unclear(why) => {
+            Some(Said::Unclear(why)) => {
                 let what = format!("the state of {name} can't be told");
                 return Err(SourceError::new(SourceKind::Target, what).said(why));
             }
+            None => {
+                let what = format!("nothing was said of {name}");
+                return Err(SourceError::new(SourceKind::Target, what));
+            }
         }
-        staging::make_parents(here, cx, name)
+        staging::make_missing(here, cx, name, &above, &said)
             .await
             .map_err(|error| error.convert(SourceKind::Target))?;
         let record = points::begun(cx, plan)?;
-        let raw = transfer::is_encrypted::<SourceKind>(&self.there, cx, &original.dataset).await?;
-        let send = argv::send_full(&original.dataset, &original.name, argv::Form::of(raw, true));
+        let original = &fetched.original;
+        let form = argv::Form::of(back.encrypted, true);
+        let send = argv::send_full(&original.dataset, &original.name, form);
         let receive = argv::receive(
             name,
             &[("canmount", "noauto"), (argv::STAGE, &record)],
@@ -174,7 +191,7 @@ impl ReplicaSource {
             what,
             Effect::StagingOnly,
         )?;
-        Ok(0)
+        Ok(fetched)
     }
 
     /// What an earlier attempt left: done, gone on with, or thrown away (none).
@@ -254,6 +271,15 @@ impl ReplicaSource {
             false => error,
         })
     }
+}
+
+/// What was brought.
+struct Fetched {
+    original: Listed,
+    /// With which it is to come back.
+    space: Wanted,
+    /// Bytes of it that were there already.
+    reused: u64,
 }
 
 /// Somebody else is receiving into it.
@@ -336,8 +362,8 @@ impl RestoreSource for ReplicaSource {
         points::whole(&plan.request)?;
         let (target, point) = (&plan.request.target, &plan.request.point);
         let name = points::staged_name(plan, staging)?;
-        let original = self.original(cx, point, target).await?;
-        let reused = self.fetch(cx, plan, &name, &original).await?;
+        let fetched = self.fetch(cx, plan, &name).await?;
+        let (original, reused) = (fetched.original, fetched.reused);
         let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
         let here = &self.store.tool;
         let arrived: Vec<Listed> = list::snapshots(here, cx, std::slice::from_ref(&name))
@@ -354,10 +380,7 @@ impl RestoreSource for ReplicaSource {
         transfer::carry_over::<SourceKind>(here, cx, &name, &copy.name, &has, &wanted)
             .await
             .map_err(staging_only)?;
-        let recorded = space::recorded::<SourceKind>(&self.there, cx, &original.dataset);
-        let wanted = self
-            .store
-            .declared_space(&target.dataset, recorded.await.map_err(staging_only)?);
+        let wanted = self.store.declared_space(&target.dataset, fetched.space);
         let warnings = space::come_back::<SourceKind>(here, cx, &name, &wanted)
             .await
             .map_err(staging_only)?;

@@ -1,6 +1,7 @@
 //! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host.
 //!
-//! Planning is one listing of each side for all datasets together, or of both where both are here. Sending is one pipe for everything after the base, its
+//! Planning is one listing of each side for all datasets together, or of both where both are here, and so is checking a plan that wasn't made
+//! right before. Sending is one pipe for everything after the base, its
 //! ends connected by the kernel; several datasets at once, up to a limit. Nothing on the replica is forced, rolled back or
 //! destroyed: what can't be continued is renamed. What arrives is not mounted, read-only, and stays so.
 //!
@@ -22,6 +23,7 @@ mod steps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -54,6 +56,8 @@ pub struct NativeReplicator {
     syncoid: Option<Syncoid>,
     raw: bool,
     limit: Option<NonZeroU64>,
+    /// The last plan, and what it was made of; for one [`execute_at_once`](Replicator::execute_at_once).
+    planned: Arc<Mutex<Option<(ReplicationPlan, Sides)>>>,
 }
 
 fn other(error: StoreError) -> ReplicateError {
@@ -77,6 +81,7 @@ impl NativeReplicator {
             syncoid: None,
             raw: true,
             limit: None,
+            planned: Arc::default(),
         }
     }
 
@@ -132,50 +137,13 @@ impl NativeReplicator {
     }
 }
 
-#[async_trait]
-impl Replicator for NativeReplicator {
-    fn name(&self) -> &SourceName {
-        &self.name
-    }
-
-    fn caps(&self) -> ReplicatorCaps {
-        ReplicatorCaps {
-            incremental: true,
-            resumable: true,
-            keeps_base: true,
-        }
-    }
-
-    async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
-        not_cancelled::<ReplicateKind>(cx)?;
-        let sides = self.sides(cx, targets).await?;
-        let (mut steps, mut left_out) = (Vec::new(), Vec::new());
-        let mut seen = BTreeSet::new();
-        for target in targets {
-            if !seen.insert(&target.dataset) {
-                continue;
-            }
-            let Some(step) = self.step(&sides, target)? else {
-                continue;
-            };
-            let (_, there) = self.both(&sides, target)?;
-            match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
-                Some(error) => left_out.push((target.clone(), error.report())),
-                None => steps.push(step),
-            }
-        }
-        Ok(ReplicationPlan {
-            replica: self.name.clone(),
-            let_go: self.let_go(&sides, targets, &steps)?,
-            steps,
-            left_out,
-        })
-    }
-
-    async fn execute(
+impl NativeReplicator {
+    /// Sends what was planned, by what was `seen` of both sides, or what they are now.
+    async fn carry_out(
         &self,
         cx: &Context,
         plan: &ReplicationPlan,
+        seen: Option<Sides>,
     ) -> Result<ReplicationReport, ReplicateError> {
         not_cancelled::<ReplicateKind>(cx)?;
         let mut report = ReplicationReport::default();
@@ -191,7 +159,10 @@ impl Replicator for NativeReplicator {
                 });
             }
         }
-        let mut sides = self.sides(cx, &targets).await?;
+        let mut sides = match seen {
+            Some(sides) => sides,
+            None => self.sides(cx, &targets).await?,
+        };
         let mut replicas = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
             self.check(&sides, step)?;
@@ -271,6 +242,69 @@ impl Replicator for NativeReplicator {
                 .map_err(|error| error.effect(Effect::Partial))
                 .map(|()| report),
         }
+    }
+}
+
+#[async_trait]
+impl Replicator for NativeReplicator {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    fn caps(&self) -> ReplicatorCaps {
+        ReplicatorCaps {
+            incremental: true,
+            resumable: true,
+            keeps_base: true,
+        }
+    }
+
+    async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
+        not_cancelled::<ReplicateKind>(cx)?;
+        let sides = self.sides(cx, targets).await?;
+        let (mut steps, mut left_out) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for target in targets {
+            if !seen.insert(&target.dataset) {
+                continue;
+            }
+            let Some(step) = self.step(&sides, target)? else {
+                continue;
+            };
+            let (_, there) = self.both(&sides, target)?;
+            match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+                Some(error) => left_out.push((target.clone(), error.report())),
+                None => steps.push(step),
+            }
+        }
+        let plan = ReplicationPlan {
+            replica: self.name.clone(),
+            let_go: self.let_go(&sides, targets, &steps)?,
+            steps,
+            left_out,
+        };
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = Some((plan.clone(), sides));
+        Ok(plan)
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &ReplicationPlan,
+    ) -> Result<ReplicationReport, ReplicateError> {
+        self.carry_out(cx, plan, None).await
+    }
+
+    async fn execute_at_once(
+        &self,
+        cx: &Context,
+        plan: &ReplicationPlan,
+    ) -> Result<ReplicationReport, ReplicateError> {
+        let planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing is renamed by what was true a moment ago.
+        let renames = plan.steps.iter().any(|step| step.set_aside.is_some());
+        let seen = planned.filter(|(of, _)| !renames && of == plan);
+        self.carry_out(cx, plan, seen.map(|(_, sides)| sides)).await
     }
 
     async fn lineage(

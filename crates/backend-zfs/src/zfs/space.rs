@@ -10,9 +10,9 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, Error};
 use reseed_core::names::DatasetName;
 
+use super::argv;
 use super::error::FromFault;
-use super::tool::{Tool, not_cancelled, not_understood};
-use super::{argv, error, parse};
+use super::tool::{Tool, not_cancelled};
 
 /// The properties. The first two limit, the others keep.
 pub(crate) const PROPERTIES: [&str; 4] = ["quota", "refquota", "reservation", "refreservation"];
@@ -50,22 +50,6 @@ pub(crate) fn read(text: &str) -> Wanted {
     };
     // Earlier records have spaces.
     text.split([' ', ',']).filter_map(word).collect()
-}
-
-/// What is written down on a replica.
-pub(crate) async fn recorded<K: FromFault>(
-    tool: &Tool,
-    cx: &Context,
-    replica: &DatasetName,
-) -> Result<Wanted, Error<K>> {
-    let what = format!("can't read which quotas and reservations {replica} is to come back with");
-    let asked = tool.ask(cx, argv::get_local(replica, argv::SETTINGS)).await;
-    let output = error::succeeded::<K>(asked, &*what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    let text = parse::text(stdout).map_err(|bad| not_understood(what, bad))?;
-    Ok(read(text.trim_end()))
 }
 
 /// Gives a dataset that came back what is wanted. Answers with what couldn't be had.

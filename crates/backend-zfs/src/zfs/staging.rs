@@ -186,17 +186,29 @@ fn conflict(name: &DatasetName, record: &StageRecord, wanted: &RecoveryPoint) ->
 /// Makes the datasets above one, unless they are there. They are only there to be a path (`canmount=off`): mounting
 /// them could hide a directory that is in use.
 pub(crate) async fn make_parents(tool: &Tool, cx: &Context, dataset: &DatasetName) -> Result<(), StoreError> {
-    let mut above = Vec::new();
-    let mut next = names::parent(dataset);
-    while let Some(name) = next {
-        next = names::parent(&name);
-        above.push(name);
-    }
+    let above = above(dataset);
     if engine::surely_there(tool, cx, &above).await {
         return Ok(());
     }
-    above.reverse();
     let said = list::facts::<StoreKind>(tool, cx, &above).await?;
+    make_missing(tool, cx, dataset, &above, &said).await
+}
+
+/// The datasets above one, the pool first.
+pub(crate) fn above(dataset: &DatasetName) -> Vec<DatasetName> {
+    let mut above: Vec<DatasetName> = std::iter::successors(names::parent(dataset), names::parent).collect();
+    above.reverse();
+    above
+}
+
+/// Makes of the datasets [`above`] one those that are said not to be there.
+pub(crate) async fn make_missing(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+    above: &[DatasetName],
+    said: &[Said],
+) -> Result<(), StoreError> {
     let mut made = false;
     for (name, said) in above.iter().zip(said) {
         match said {

@@ -10,7 +10,7 @@ use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use super::error::{self, FromFault};
 use super::parse::BadOutput;
 use super::tool::{Tool, not_understood};
-use super::{argv, parse};
+use super::{argv, parse, space};
 
 /// What an interrupted stream was of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,16 +145,45 @@ pub(crate) async fn carry_over<K: FromFault>(
     tool.change(cx, args, what, Effect::Partial).await.map(drop)
 }
 
-/// Whether a dataset is encrypted: then it is sent raw, for a plain stream would land in clear text.
-pub(crate) async fn is_encrypted<K: FromFault>(
+/// What a replica says of its data's way back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WayBack {
+    /// Then it is sent raw, for a plain stream would land in clear text.
+    pub(crate) encrypted: bool,
+    /// What was written down on it.
+    pub(crate) space: space::Wanted,
+}
+
+pub(crate) async fn way_back<K: FromFault>(
     tool: &Tool,
     cx: &Context,
-    dataset: &DatasetName,
-) -> Result<bool, Error<K>> {
-    let what = format!("can't tell whether {dataset} is encrypted");
-    let output = tool.ask(cx, argv::get_encryption(dataset)).await;
-    let output = error::succeeded(output, what, Effect::None)?;
-    Ok(is_cipher(output.stdout.text().trim_end()))
+    replica: &DatasetName,
+) -> Result<WayBack, Error<K>> {
+    let what = format!("can't tell whether {replica} is encrypted, and how it is to come back");
+    let asked = tool.ask(cx, argv::get_way_back(replica)).await;
+    let output = error::succeeded::<K>(asked, &*what, Effect::None)?;
+    let stdout = output
+        .whole_stdout()
+        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    parse_way_back(stdout).map_err(|bad| not_understood(what, bad))
+}
+
+/// Reads the answer to [`get_way_back`](argv::get_way_back): a line, and then what anybody may have written.
+fn parse_way_back(stdout: &[u8]) -> Result<WayBack, BadOutput> {
+    let text = parse::text(stdout)?;
+    let (encryption, settings) = text
+        .strip_suffix('\n')
+        .and_then(|text| text.split_once('\n'))
+        .ok_or_else(|| BadOutput(format!("not two properties: {}", parse::shown(&text))))?;
+    let (encryption, _) = encryption
+        .split_once('\t')
+        .ok_or_else(|| BadOutput(format!("not an encryption: {}", parse::shown(encryption))))?;
+    // What is inherited or came along is of another dataset.
+    let own = settings.strip_suffix("\tlocal").unwrap_or_default();
+    Ok(WayBack {
+        encrypted: is_cipher(encryption),
+        space: space::read(own),
+    })
 }
 
 /// Whether a dataset is encrypted and its key isn't loaded, so that nobody can look into it.
@@ -177,6 +206,27 @@ pub(crate) fn is_cipher(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_back_is_read_whatever_is_written_on_the_replica() {
+        let read = |text: &str| parse_way_back(text.as_bytes());
+        let back = read("aes-256-gcm\t-\nquota=5,reservation=7\tlocal\n").unwrap();
+        assert!(back.encrypted);
+        assert_eq!(back.space.len(), 2);
+        for odd in [
+            "off\t-\n-\t-\n",
+            "off\tdefault\nquota=5\tinherited from tank\n",
+            "off\t-\nquota=5\treceived\n",
+            "off\t-\nquota=5\nx\tlocal\n",
+        ] {
+            let back = read(odd).unwrap();
+            assert!(!back.encrypted);
+            assert_eq!(back.space, space::Wanted::new(), "{odd:?}");
+        }
+        for bad in ["", "off\t-\n", "off\nnone\tlocal\n", "off\t-\nquota=5\tloc"] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_recorded_token_is_read() {

@@ -238,7 +238,8 @@ fn an_increment_of_a_service_costs_no_more_than_the_replicators() {
         lab.started();
         let reports = ops::replicate(&engine, &context("next"), &services[0]).await;
         assert_eq!(reports[0].outcome, OpOutcome::Ok, "{reports:?}");
-        assert_eq!(lab.started(), 1 + 1 + 2 + 1);
+        // One listing, for what is sent right after it was planned isn't checked again; a pipe, and the bookmark.
+        assert_eq!(lab.started(), 1 + 2 + 1);
     });
 }
 
@@ -250,9 +251,9 @@ fn what_is_sent_in_full_or_in_several_is_held_and_let_go_by_one_process_each() {
         lab.started();
         assert_eq!(lab.send().await, 4);
         // Two listings, the bookmarks, hold and release, a pipe each, and for each whether the datasets above
-        // its replica are there; two may make both of them at once.
+        // its replica are there, and encrypted; two may make both of them at once.
         let full = lab.started();
-        assert!(full <= 2 + 1 + 2 + 2 * 4 + 4 + 4, "{full}");
+        assert!(full <= 2 + 1 + 2 + 2 * 4 + 4 + 4 + 4, "{full}");
         lab.change();
         lab.change();
         assert_eq!(lab.send().await, 8);
@@ -269,6 +270,7 @@ fn one_increment_takes_its_pipe_two_listings_and_a_bookmark() {
         lab.change();
         lab.started();
         assert_eq!(lab.send().await, 1);
-        assert_eq!(lab.started(), 1 + 1 + 2 + 1);
+        // One listing, for what is sent right after it was planned isn't checked again; a pipe, and the bookmark.
+        assert_eq!(lab.started(), 1 + 2 + 1);
     });
 }

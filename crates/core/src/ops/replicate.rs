@@ -140,7 +140,9 @@ async fn one(
     let mut doing = Doing::begin(engine, cx, service, "replicate", Some(replicator.name()));
     let mut stale = 0;
     loop {
-        let plan = match ahead.take() {
+        let ahead = ahead.take();
+        let was_ahead = ahead.is_some();
+        let plan = match ahead {
             Some(plan) => Ok(plan),
             None => {
                 let plan = engine.within(cx, BUDGET, "planning", |cx| async move {
@@ -183,7 +185,10 @@ async fn one(
         }
         let left_out = plan.left_out.clone();
         let sent = engine.within(cx, BUDGET, "sending", |cx| async move {
-            replicator.execute(&cx, &plan).await
+            match was_ahead {
+                true => replicator.execute(&cx, &plan).await,
+                false => replicator.execute_at_once(&cx, &plan).await,
+            }
         });
         match sent.await {
             Ok(report) => {

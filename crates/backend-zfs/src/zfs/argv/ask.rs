@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use reseed_core::names::{DatasetName, SnapshotName};
 
 use super::super::rows;
-use super::{Args, DIGEST, MARKER, ORIGIN, STAGE, TAKEN, UNSEEDED, args, full, names};
+use super::{Args, DIGEST, MARKER, ORIGIN, SETTINGS, STAGE, TAKEN, UNSEEDED, args, full, names};
 
 /// The properties that [`get_facts`] asks for, in this order.
 pub(crate) const FACTS: &[&str] = &[
@@ -153,9 +153,12 @@ pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetNa
     out
 }
 
-/// How a dataset is encrypted.
-pub(crate) fn get_encryption(dataset: &DatasetName) -> Args {
-    args(["get", "-Hp", "-o", "value", "encryption", dataset.as_str()])
+/// How a replica's data comes back: whether it is encrypted, and with which quotas and reservations.
+pub(crate) fn get_way_back(replica: &DatasetName) -> Args {
+    let mut out = args(["get", "-Hp", "-o", "value,source"]);
+    out.push(format!("encryption,{SETTINGS}").into());
+    out.push(replica.as_str().into());
+    out
 }
 
 /// Which dataset's key a dataset is encrypted with; `-` when it isn't.

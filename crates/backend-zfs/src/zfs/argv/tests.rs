@@ -152,7 +152,10 @@ fn vectors_are_as_expected() {
         (bookmark(&b, &of, &snap("m")), "bookmark tank/c@one two tank/c#m"),
         (bookmark(&b, &copy, &snap("m")), "bookmark tank/c#theirs tank/c#m"),
         (destroy_bookmark(&b, &snap("m")), "destroy tank/c#m"),
-        (get_encryption(&b), "get -Hp -o value encryption tank/c"),
+        (
+            get_way_back(&b),
+            "get -Hp -o value,source encryption,reseed:settings tank/c",
+        ),
         (get_encryption_root(&b), "get -Hp -o value encryptionroot tank/c"),
         (
             get_local(&b, SETTINGS),

@@ -16,6 +16,7 @@ use super::hold::{self, Held};
 use crate::syncoid::Syncoid;
 
 /// The lineages of both sides.
+#[derive(Debug)]
 pub(super) struct Sides {
     pub(super) here: BTreeMap<DatasetName, Lineage>,
     pub(super) there: BTreeMap<DatasetName, Lineage>,

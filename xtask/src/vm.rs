@@ -23,9 +23,6 @@ pub(crate) struct Args {
     /// How many machines run tests at the same time; as many as there are processors.
     #[arg(long)]
     machines: Option<usize>,
-    /// Virtual processors of each machine; one.
-    #[arg(long)]
-    cpus: Option<usize>,
     /// Seconds that a test or the command may take.
     #[arg(long)]
     limit: Option<u64>,
@@ -48,8 +45,6 @@ impl Args {
             release: true,
             // One at a time: beside another machine nothing is measured.
             machines: Some(1),
-            // As real ones have: both ends of a pipe run at the same time, and what is sent two at a time is.
-            cpus: Some(machines()),
             // Rounds of what takes a peer half a minute, and what is made for them.
             limit: Some(1800),
             ..Self::default()
@@ -209,7 +204,6 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
             "--machines",
             Some(args.machines.unwrap_or_else(machines).to_string()),
         ),
-        ("--cpus", args.cpus.map(|cpus| cpus.to_string())),
         ("--limit", args.limit.map(|seconds| seconds.to_string())),
     ] {
         if let Some(value) = value {

@@ -27,13 +27,14 @@
 //!   for another one it fails with `StageConflict` and leaves it alone.
 //! - **S11 promote is atomic and only onto nothing.** Before, the target is as it was; after, it holds the staged tree
 //!   entire. A target that turned out populated is left alone (`StalePlan`), unless the request says
-//!   [`Replace::SetAside`] with the guid of exactly what is there: then that is renamed aside and stays.
+//!   [`Replace::SetAside`] with the guid of exactly what is there: then that is renamed aside and stays. Where the run ends between the
+//!   two renames, `inspect` tells of it ([`Leftover::over`]) and no target is taken for absent.
 //! - **S12 the marker is written last.** A crash after the data stood at its place and before the marker leaves a populated
 //!   target whose [`Leftover::promoted`] is true; [`Settle::Finish`] then does what is missing and writes the marker. On
 //!   any other populated target `Finish` fails with `StalePlan` and changes nothing. Settling the same request twice is
 //!   no error.
-//! - **S13 nothing is deleted but staging.** `settle` deletes only what `stage` made. What stood at the target is renamed.
-//!   A quarantined tree stays until the operator removes it, though a newer one of the same dataset and source may
+//! - **S13 nothing is deleted but staging.** `settle` deletes only what `stage` made. What stood at the target is renamed, and what
+//!   is staged stays while it is the only thing that tells so ([`Leftover::over`]). A quarantined tree stays until the operator removes it, though a newer one of the same dataset and source may
 //!   take its place.
 //! - **S14 what is not supported says so.** Everything that `caps` doesn't promise answers `Unsupported` and does nothing.
 //! - **S15 cancelled means ended.** After `Cancelled` nothing of the call runs on, and calling again works.

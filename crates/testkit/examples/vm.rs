@@ -1,6 +1,6 @@
 //! Virtual machines as a program; `cargo xtask vm` is how people call it.
 //!
-//! - `vm tests --list FILE --dir DIR --built DIR [--machines N] [--cpus N] [--limit SECONDS]` runs the tests of a list. The last line
+//! - `vm tests --list FILE --dir DIR --built DIR [--machines N] [--limit SECONDS]` runs the tests of a list. The last line
 //!   reads `N passed, M failed`.
 //! - `vm run --dir DIR --built DIR -- COMMAND...` runs a command, shows what it says, and ends with its exit code.
 //! - `vm shell-argv --dir DIR --built DIR` prints what to start for a prompt inside, divided by NUL.
@@ -21,7 +21,6 @@ struct Options {
     built: PathBuf,
     list: PathBuf,
     machines: usize,
-    cpus: u32,
     limit: Duration,
     rest: Vec<String>,
 }
@@ -32,7 +31,6 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
         built: PathBuf::new(),
         list: PathBuf::new(),
         machines: 1,
-        cpus: 1,
         limit: suite::TEST_LIMIT,
         rest: Vec::new(),
     };
@@ -42,7 +40,6 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--list" => options.list = args.next()?.into(),
             "--built" => options.built = args.next()?.into(),
             "--machines" => options.machines = args.next()?.parse().ok()?,
-            "--cpus" => options.cpus = args.next()?.parse().ok()?,
             "--limit" => options.limit = Duration::from_secs(args.next()?.parse().ok()?),
             "--" => options.rest = args.by_ref().collect(),
             _ => return None,
@@ -57,7 +54,7 @@ async fn main() -> ExitCode {
     let task = args.next().unwrap_or_default();
     let Some(options) = options(args) else {
         eprintln!(
-            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--list FILE] [--machines N] [--cpus N] [--limit SECONDS] [-- COMMAND...]"
+            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--list FILE] [--machines N] [--limit SECONDS] [-- COMMAND...]"
         );
         return ExitCode::from(2);
     };
@@ -89,7 +86,6 @@ async fn tests(options: Options) -> Result<ExitCode, VmError> {
         dir: options.dir,
         built: options.built,
         machines: options.machines,
-        cpus: options.cpus,
         limit: options.limit,
     };
     let (passed, failed) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -119,7 +115,6 @@ async fn tests(options: Options) -> Result<ExitCode, VmError> {
 
 fn config(options: &Options) -> Config {
     let mut config = Config::new(&options.dir);
-    config.cpus = options.cpus;
     config.shown.push(options.built.clone());
     config
 }

@@ -89,9 +89,10 @@ impl RestoreSource for LocalSource {
         let origin = points::exact(tool, cx, point, &plan.request.target.dataset).await?;
         let full = format!("{}@{}", origin.dataset, origin.name);
         let place = names::place(&self.store.places, "look", &plan.request.target.dataset);
-        let census = points::census(full.clone(), place, point).await?;
+        let (census, busy) = points::census(full.clone(), place, point).await?;
         not_cancelled::<SourceKind>(cx)?;
-        let mut warnings = Vec::new();
+        let mut warnings = Vec::from_iter(busy);
+        let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
         let own = settings::own::<SourceKind>(tool, cx, &origin.dataset).await?;
         let reused = match list::fact::<SourceKind>(tool, cx, &name).await? {
             Said::NotThere => {
@@ -110,7 +111,7 @@ impl RestoreSource for LocalSource {
                 };
                 if let Err(error) = clone(&all).await {
                     // Something that can't be set on a clone must not keep the data away.
-                    not_cancelled::<SourceKind>(cx)?;
+                    not_cancelled::<SourceKind>(cx).map_err(staging_only)?;
                     clone(&ours).await?;
                     warnings.push(format!(
                         "what is set on {} itself, such as recordsize or quota, is not set on what comes back: {error}",
@@ -137,7 +138,8 @@ impl RestoreSource for LocalSource {
         let wanted = self
             .store
             .declared_space(&plan.request.target.dataset, own.reserved);
-        warnings.extend(space::come_back::<SourceKind>(tool, cx, &name, &wanted).await?);
+        let unhad = space::come_back::<SourceKind>(tool, cx, &name, &wanted).await;
+        warnings.extend(unhad.map_err(staging_only)?);
         Ok(Restored {
             bytes: census.bytes,
             files: census.files,

@@ -127,12 +127,13 @@ pub(crate) struct Census {
 }
 
 /// What a snapshot or dataset holds: it is mounted read-only for it. Nothing at all is `NothingRestored`. Where the
-/// point was measured when it was taken, its files needn't be counted again.
+/// point was measured when it was taken, its files needn't be counted again. A place that somebody keeps busy is no reason against what was
+/// seen in it: it is told, and the next run unmounts it.
 pub(crate) async fn census(
     source: String,
     place: PathBuf,
     point: &RecoveryPoint,
-) -> Result<Census, SourceError> {
+) -> Result<(Census, Option<String>), SourceError> {
     let known = point.fingerprint.map(|found| Census {
         files: found.files,
         bytes: found.bytes,
@@ -152,7 +153,8 @@ pub(crate) async fn census(
         }
     })
     .await;
-    work::unmount::<SourceKind>(place).await.and(found)
+    let unmounted = work::unmount::<SourceKind>(place).await;
+    Ok((found?, unmounted.err().map(|error| error.to_string())))
 }
 
 fn count(root: &Path) -> std::io::Result<Census> {

@@ -381,12 +381,12 @@ impl RestoreSource for ReplicaSource {
             .await
             .map_err(staging_only)?;
         let wanted = self.store.declared_space(&target.dataset, fetched.space);
-        let warnings = space::come_back::<SourceKind>(here, cx, &name, &wanted)
+        let mut warnings = space::come_back::<SourceKind>(here, cx, &name, &wanted)
             .await
             .map_err(staging_only)?;
         let place = names::place(&self.store.places, "look", &target.dataset);
         let full = format!("{name}@{}", copy.name);
-        let census = match points::census(full, place, point).await {
+        let (census, busy) = match points::census(full, place, point).await {
             Err(error)
                 if transfer::is_locked::<SourceKind>(here, cx, &name)
                     .await
@@ -396,6 +396,7 @@ impl RestoreSource for ReplicaSource {
             }
             census => census.map_err(staging_only)?,
         };
+        warnings.extend(busy);
         Ok(Restored {
             bytes: census.bytes,
             files: census.files,

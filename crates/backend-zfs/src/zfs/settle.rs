@@ -9,6 +9,7 @@ use std::path::Path;
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, Guid, SnapshotName};
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
@@ -158,10 +159,24 @@ async fn quarantine(
     let kept = finish_quarantine(tool, cx, places, target, &name, &record)
         .await
         .map_err(|error| error.effect(Effect::StagingOnly))?;
+    keeps_no_space(tool, cx, &kept).await;
     Ok(Settled {
         quarantined: Some(kept.to_string()),
         ..Settled::default()
     })
+}
+
+/// What is kept only to be looked at must not keep room from the pool that the data has to come back into.
+async fn keeps_no_space(tool: &Tool, cx: &Context, kept: &DatasetName) {
+    let args = argv::set(kept, &[("reservation", "none"), ("refreservation", "none")]);
+    let what = format!("{kept} may still have room reserved");
+    if let Err(error) = tool.change::<StoreKind>(cx, args, what, Effect::None).await {
+        cx.emit(Event::Warning {
+            service: None,
+            message: error.to_string(),
+            hint: Some(format!("`zfs set reservation=none refreservation=none {kept}`")),
+        });
+    }
 }
 
 /// Renames what failed verification out of the way of the next try. An older one of the same dataset and source goes.
@@ -237,8 +252,8 @@ async fn nothing_aside(
         inspect::is_aside(&target.dataset, &aside)
     );
     Err(StoreError::new(StoreKind::StageConflict, what).hint(format!(
-        "restore point {} from {} with `--set-aside`, or bring the data back by hand",
-        record.point.id, record.point.source
+        "`reseed restore SERVICE --from {} --at {} --set-aside` goes on with it; or bring the data back by hand",
+        record.point.source, record.point.id
     )))
 }
 

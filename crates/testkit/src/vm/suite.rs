@@ -82,8 +82,6 @@ pub struct Plan {
     pub built: PathBuf,
     /// How many machines run tests of the inside at the same time.
     pub machines: usize,
-    /// Virtual processors of each.
-    pub cpus: u32,
     /// How long a test may take.
     pub limit: Duration,
 }
@@ -210,7 +208,6 @@ impl<'a> Worker<'a> {
             .dir
             .join(format!("machine{}-{}", self.number, self.boots));
         let mut config = Config::new(dir);
-        config.cpus = self.plan.cpus;
         config.shown.push(self.plan.built.clone());
         match Machine::boot(&config).await {
             Ok(machine) => {
@@ -345,7 +342,6 @@ mod tests {
             dir: dir.path().join("machines"),
             built: dir.path().to_owned(),
             machines: 2,
-            cpus: 1,
             limit: Duration::from_secs(1),
         };
         let seen = Mutex::new(Vec::new());

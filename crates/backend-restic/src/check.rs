@@ -4,15 +4,18 @@
 //! data is read by our own code, because the library's panics on a pack that does not decompress or is short: every
 //! byte of a pack against the pack's id, and every blob against its own.
 
+use std::collections::HashSet;
+
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
-use rustic_core::{CheckOptions, FileType, ReadBackend, TreeId};
+use rustic_core::{CheckOptions, FileType, Id, ReadBackend, TreeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::affected::{Pack, location};
 use crate::backup::Cancelled;
 use crate::cipher::hex;
 use crate::error::{EngineError, Result, guarded};
-use crate::pack::{Location, Unsealer, raw_id, read_range};
+use crate::pack::{Unsealer, raw_id, read_range};
 use crate::repo::OpenRepo;
 
 /// Packs are read in pieces of at most this size, unless one blob is larger.
@@ -45,6 +48,8 @@ pub struct Findings {
     pub packs_read: u64,
     /// Their bytes.
     pub bytes_read: u64,
+    /// The ids of the snapshots that are not whole because of it; none where that could not be told.
+    pub affected: Option<HashSet<String>>,
 }
 
 impl OpenRepo {
@@ -63,12 +68,17 @@ impl OpenRepo {
         let mut findings = Findings::default();
         let trees = self.check_snapshots(&mut findings)?;
         self.check_structure(trees, &mut findings)?;
+        let mut lost = HashSet::new();
         if read != ReadData::No {
             match guarded("check", || self.packs()) {
-                Ok(packs) => self.check_packs(packs, read, cancelled, &mut findings)?,
+                Ok(packs) => lost = self.check_packs(packs, read, cancelled, &mut findings)?,
                 Err(error) => findings.errors.push(error.to_string()),
             }
         }
+        findings.affected = match findings.errors.is_empty() {
+            true => Some(HashSet::new()),
+            false => self.affected(&lost, cancelled)?,
+        };
         Ok(findings)
     }
 
@@ -110,7 +120,7 @@ impl OpenRepo {
         Ok(())
     }
 
-    fn packs(&self) -> Result<Vec<(PackId, Vec<IndexBlob>)>> {
+    pub(crate) fn packs(&self) -> Result<Vec<Pack>> {
         let mut packs = Vec::new();
         let files = self
             .repo
@@ -125,13 +135,15 @@ impl OpenRepo {
         Ok(packs)
     }
 
+    /// Reads packs; those that are damaged come back.
     fn check_packs(
         &self,
-        packs: Vec<(PackId, Vec<IndexBlob>)>,
+        packs: Vec<Pack>,
         read: ReadData,
         cancelled: &Cancelled,
         findings: &mut Findings,
-    ) -> Result<()> {
+    ) -> Result<HashSet<Id>> {
+        let mut lost = HashSet::new();
         let sizes: std::collections::HashMap<_, _> = self
             .backend
             .list_with_size(FileType::Pack)
@@ -156,9 +168,10 @@ impl OpenRepo {
                 findings
                     .errors
                     .push(format!("pack {}: {detail}", id.to_hex().as_str()));
+                lost.insert(*id);
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     fn check_pack(
@@ -190,14 +203,7 @@ impl OpenRepo {
                 read_range(&self.store, id, position, end - position).map_err(|error| error.to_string())?;
             hash.update(&piece);
             for blob in now {
-                let at = Location {
-                    offset: blob.location.offset,
-                    length: blob.location.length,
-                    uncompressed: blob
-                        .location
-                        .uncompressed_length
-                        .map_or(0, std::num::NonZeroU32::get),
-                };
+                let at = location(blob);
                 let range = at
                     .offset
                     .checked_sub(position)

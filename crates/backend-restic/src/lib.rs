@@ -11,6 +11,7 @@
 //! Both read and write the same repositories and each other's recovery points. The embedded engine never forgets or
 //! prunes: that is the program's.
 
+mod affected;
 pub mod backup;
 pub mod check;
 pub mod child;

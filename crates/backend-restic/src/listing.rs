@@ -4,13 +4,13 @@
 //! machine that starts must never take damage for the absence of backups. Trees are read only for snapshots whose
 //! record doesn't say whether they hold the target.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
 use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::event::Event;
-use reseed_core::names::SourceName;
+use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::{RecoveryPoint, Target};
 use rustic_core::{IndexedIdsStatus, Repository, TreeId};
 
@@ -57,6 +57,16 @@ impl Listing {
                 found.point
             })
             .collect()
+    }
+
+    /// The datasets that have one of these snapshots for a point.
+    pub(crate) fn datasets_of(&self, snapshots: &HashSet<String>) -> Vec<DatasetName> {
+        let of_them = self
+            .found
+            .iter()
+            .filter(|found| snapshots.contains(&found.point.locator));
+        let names: BTreeSet<DatasetName> = of_them.map(|found| found.point.dataset.clone()).collect();
+        names.into_iter().collect()
     }
 }
 

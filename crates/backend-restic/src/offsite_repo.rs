@@ -139,14 +139,27 @@ impl OffsiteRepo for Embedded {
             CheckDepth::Everything => ReadData::All,
         };
         self.blocking(cx, move |this, cancelled| {
-            this.engine.open(&this.password.read()?)?.check(read, &cancelled)
+            let found = this
+                .engine
+                .open(&this.password.read()?)?
+                .check(read, &cancelled)?;
+            let affected = match &found.affected {
+                Some(snapshots) if snapshots.is_empty() => Some(Vec::new()),
+                // What was found is told whether or not it can be told whose it is.
+                Some(snapshots) => {
+                    let listing = this.listing(None, None).ok();
+                    listing.map(|listing| listing.datasets_of(snapshots))
+                }
+                None => None,
+            };
+            Ok(CheckReport {
+                errors: found.errors,
+                warnings: found.warnings,
+                bytes_read: found.bytes_read,
+                affected,
+            })
         })
         .await
-        .map(|found| CheckReport {
-            errors: found.errors,
-            warnings: found.warnings,
-            bytes_read: found.bytes_read,
-        })
         .map_err(|error| {
             envelope(
                 &error,

@@ -261,8 +261,34 @@ pub(crate) struct RollbackArgs {
     pub(crate) how: How,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum VerifyCmd {
+    /// Look for damage in off-site repositories, and say which services it costs a recovery point
+    Offsite(VerifyOffsiteArgs),
+}
+
 #[derive(Debug, Args)]
+pub(crate) struct VerifyOffsiteArgs {
+    /// The repositories [default: every one]
+    #[arg(value_name = "REPOSITORY")]
+    pub(crate) repositories: Vec<String>,
+    /// How much to read: `structure` (none of the data), `rotating` (one part each time, the next one), `everything`, or a part such as
+    /// `3/30`
+    #[arg(long, value_name = "DEPTH", default_value = "rotating")]
+    pub(crate) depth: String,
+    /// In how many checks a rotation has read everything; run daily, that is days
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parts: u32,
+    /// Say what would be read, and read nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct VerifyArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<VerifyCmd>,
     /// The services
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
@@ -275,12 +301,6 @@ pub(crate) struct VerifyArgs {
     /// Where to restore to; it needs room for the largest service [default: `scratch` in the state directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) scratch: Option<PathBuf>,
-    /// Check a repository instead
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["services", "all", "from"])]
-    pub(crate) repo: Option<String>,
-    /// How much of the repository to read: `structure`, `everything`, or a part such as `3/30`
-    #[arg(long, value_name = "DEPTH", default_value = "everything", requires = "repo")]
-    pub(crate) depth: String,
     #[command(flatten)]
     pub(crate) how: How,
 }

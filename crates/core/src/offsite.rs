@@ -14,7 +14,8 @@
 //! - **O7 locks are taken and honoured.** While a backup runs a prune by another program must see its lock; while another holds an
 //!   exclusive lock, `backup` fails with `Locked` and names the holder. A lock of our own is gone when the call ends, however it ends.
 //! - **O8 nothing is ever deleted** but our own locks and locks that are provably dead by restic's rules.
-//! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit.
+//! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit; and
+//!   says of which datasets a point can't come back whole ([`CheckReport::affected`]), or that this can't be told.
 //! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
 
 use std::fmt;
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::OffsiteError;
-use crate::names::{PointId, SnapshotName, SourceName};
+use crate::names::{DatasetName, PointId, SnapshotName, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 
 /// See the [module's contract](self).
@@ -158,6 +159,39 @@ pub enum CheckDepth {
     Everything,
 }
 
+impl fmt::Display for CheckDepth {
+    /// As it is written at the command line: `structure`, `3/30`, `everything`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Structure => f.write_str("structure"),
+            Self::Part { n, of } => write!(f, "{n}/{of}"),
+            Self::Everything => f.write_str("everything"),
+        }
+    }
+}
+
+/// Text that is no [`CheckDepth`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no depth")]
+pub struct UnknownDepth(String);
+
+impl std::str::FromStr for CheckDepth {
+    type Err = UnknownDepth;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDepth> {
+        let part = || {
+            let (n, of) = text.split_once('/')?;
+            let (n, of) = (n.parse().ok()?, of.parse().ok()?);
+            (n >= 1 && n <= of).then_some(Self::Part { n, of })
+        };
+        match text {
+            "structure" => Ok(Self::Structure),
+            "everything" => Ok(Self::Everything),
+            _ => part().ok_or_else(|| UnknownDepth(text.to_owned())),
+        }
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
@@ -167,4 +201,8 @@ pub struct CheckReport {
     pub warnings: Vec<String>,
     /// Bytes of pack data that were read.
     pub bytes_read: u64,
+    /// The datasets of which a point can't come back whole, because of what was found; sorted. None where that could not be told: it
+    /// may be any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affected: Option<Vec<DatasetName>>,
 }

@@ -19,6 +19,7 @@
 //! has been given to another program since, restic itself is as blind.
 
 mod argv;
+mod damage;
 mod error;
 mod listing;
 mod location;

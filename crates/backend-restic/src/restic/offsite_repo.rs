@@ -333,12 +333,17 @@ impl OffsiteRepo for Restic {
     }
 
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
-        self.checked(cx, depth).await.map_err(|error| {
+        let mut report = self.checked(cx, depth).await.map_err(|error| {
             envelope(
                 &error,
                 format!("cannot check repository {}", self.name),
                 Effect::None,
             )
-        })
+        })?;
+        report.affected = match report.errors.is_empty() {
+            true => Some(Vec::new()),
+            false => self.affected(cx, &report.errors.join("\n")).await,
+        };
+        Ok(report)
     }
 }

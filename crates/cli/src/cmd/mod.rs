@@ -20,6 +20,7 @@ mod sanoid;
 mod snapshot;
 mod status;
 mod verify;
+mod verify_offsite;
 
 use reseed_core::error::OpError;
 use reseed_core::ops::OpReport;

@@ -2,21 +2,19 @@
 
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::names::SourceName;
-use reseed_core::offsite::CheckDepth;
 use reseed_core::ops;
 use reseed_core::verify::ScratchDir;
 use serde_json::json;
 
 use super::on_these;
-use crate::args::{Services, VerifyArgs};
+use crate::args::{Services, VerifyArgs, VerifyCmd};
 use crate::exit::Exit;
 use crate::output::Answer;
 use crate::session::Session;
-use crate::ui::{self, Mood, printable};
 
 pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, OpError> {
-    if let Some(name) = &args.repo {
-        return repo(args, name, session).await;
+    if let Some(VerifyCmd::Offsite(args)) = &args.what {
+        return super::verify_offsite::run(args, session).await;
     }
     let from = args.from.as_deref().map(SourceName::new).transpose();
     let from = from.map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()))?;
@@ -54,68 +52,4 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
         ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await
     })
     .await
-}
-
-async fn repo(args: &VerifyArgs, name: &str, session: &Session) -> Result<Answer, OpError> {
-    let repo = session.repo(name)?;
-    let depth = depth(&args.depth)?;
-    if args.how.dry_run {
-        return Ok(Answer::new(
-            &json!({ "would_check": name, "depth": depth }),
-            format!("would check {name}: {}\n", args.depth),
-            Exit::Ok,
-        ));
-    }
-    let check = ops::check_repo(&session.engine, &session.cx, repo.as_ref(), depth).await;
-    let (text, exit) = match &check.result {
-        Ok(report) if report.errors.is_empty() => (
-            format!(
-                "{}\n",
-                session.ui.paint(
-                    Mood::Good,
-                    &format!("{name}: sound, {} read", ui::bytes(report.bytes_read))
-                )
-            ),
-            Exit::Ok,
-        ),
-        Ok(report) => {
-            let mut text = format!("{}\n", session.ui.paint(Mood::Bad, &format!("{name}: damaged")));
-            for error in &report.errors {
-                text.push_str(&format!("  {}\n", printable(error)));
-            }
-            (text, Exit::Failed)
-        }
-        Err(error) => {
-            let hint = error
-                .hint
-                .as_ref()
-                .map(|h| format!("hint: {}\n", printable(h)))
-                .unwrap_or_default();
-            (
-                format!(
-                    "{}: {}\n{hint}",
-                    session.ui.paint(Mood::Bad, "error"),
-                    printable(&error.to_string())
-                ),
-                Exit::Failed,
-            )
-        }
-    };
-    Ok(Answer::new(&check, text, exit))
-}
-
-fn depth(text: &str) -> Result<CheckDepth, OpError> {
-    let part = || {
-        let (n, of) = text.split_once('/')?;
-        let (n, of) = (n.parse().ok()?, of.parse().ok()?);
-        (n >= 1 && n <= of).then_some(CheckDepth::Part { n, of })
-    };
-    match text {
-        "structure" => Ok(CheckDepth::Structure),
-        "everything" => Ok(CheckDepth::Everything),
-        _ => part().ok_or_else(|| {
-            OpError::new(OpKind::InvalidInput, format!("{text:?} is no depth"))
-                .hint("it is `structure`, `everything`, or a part such as `3/30`")
-        }),
-    }
 }

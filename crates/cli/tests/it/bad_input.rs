@@ -180,7 +180,7 @@ fn a_damaged_snapshot_in_the_repository_is_passed_and_never_taken_for_none() {
     );
     lab.assert_whole();
     assert!(!lab.live().join("newer").exists(), "of the state before");
-    let ran = lab.run(&["verify", "--repo", "offsite"]).expect(1);
+    let ran = lab.run(&["verify", "offsite", "--depth", "everything"]).expect(1);
     let name = newest.file_name().unwrap().to_str().unwrap();
     assert!(ran.all().contains(&name[..8]), "{ran:?}");
     lab.run(&["snapshot", "app", "--kind", "daily"]).expect(0);

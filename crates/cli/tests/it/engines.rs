@@ -61,7 +61,7 @@ fn real_restic_as_configured_backs_up_and_heals_and_the_embedded_engine_takes_ov
         lab.lose_data();
         preseed(&lab);
         assert_eq!(fs::read_to_string(lab.live().join("new")).unwrap(), "new");
-        run(&lab, &["verify", "--repo", "offsite"]).expect(0);
+        run(&lab, &["verify", "offsite", "--depth", "everything"]).expect(0);
     }
 }
 

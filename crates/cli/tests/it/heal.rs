@@ -250,7 +250,7 @@ fn verify_proves_and_finds() {
         0,
         "nothing is left behind"
     );
-    lab.run(&["verify", "--repo", "offsite"]).expect(0);
+    lab.run(&["verify", "offsite", "--depth", "everything"]).expect(0);
     let mut flipped = 0;
     flip(&lab.path("replica"), "other", &mut flipped);
     let ran = lab.run(&["verify", "app", "--from", "replica"]).expect(1);
@@ -343,4 +343,81 @@ fn one_host_never_gets_another_ones_data() {
     fs::write(lab.path("reseed.toml"), config).unwrap();
     assert_eq!(lab.preseed(0).0, "restored");
     lab.assert_whole();
+}
+
+/// A second service in the same repository, whose data are others.
+fn with_another(lab: &Lab) {
+    let at = lab.root.display();
+    let mut config = fs::read_to_string(lab.path("reseed.toml")).unwrap();
+    config.push_str(&format!("[services.other]\npath = \"{at}/data/other\"\n"));
+    fs::write(lab.path("reseed.toml"), config).unwrap();
+    fs::create_dir_all(lab.path("data/other")).unwrap();
+    fs::write(lab.path("data/other/mine"), vec![9; 50_000]).unwrap();
+}
+
+#[test]
+fn damage_off_site_is_found_in_turn_and_told_with_the_services_it_costs() {
+    let lab = Lab::with("chain = [\"offsite\", \"replica\"]");
+    // Larger than its directories, also when it is compressed.
+    let noise: Vec<u8> = (0..300_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1])
+        .collect();
+    fs::write(lab.live().join("noise"), noise).unwrap();
+    lab.run(&["init"]).expect(0);
+    lab.protect();
+    let packs = || {
+        let mut all = Vec::new();
+        for dir in fs::read_dir(lab.path("offsite/data")).unwrap() {
+            all.extend(
+                fs::read_dir(dir.unwrap().path())
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        }
+        all
+    };
+    let of_app = packs();
+    with_another(&lab);
+    for command in ["snapshot", "backup"] {
+        lab.run(&[command, "other"]).expect(0);
+    }
+    // Once around reads everything, and each time says which part comes next.
+    for n in 1..=2 {
+        let dry = lab
+            .run(&["verify", "offsite", "--parts", "2", "--dry-run"])
+            .expect(0);
+        assert!(dry.out.contains(&format!("part {n} of 2")), "{dry:?}");
+        let ran = lab
+            .run(&["verify", "offsite", "offsite", "--parts", "2"])
+            .expect(0);
+        assert!(ran.out.contains(&format!("offsite: sound ({n}/2")), "{ran:?}");
+    }
+    let data = of_app
+        .iter()
+        .max_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(data).unwrap();
+    bytes[100] ^= 1;
+    let mut open = fs::metadata(data).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut open, 0o600);
+    fs::set_permissions(data, open).unwrap();
+    fs::write(data, bytes).unwrap();
+    lab.run(&["verify", "offsite", "--depth", "structure"]).expect(0);
+    let ran = lab.run(&["verify", "offsite", "--depth", "everything"]).expect(1);
+    for said in [
+        "offsite: damaged",
+        "app: check (offsite) failed: a recovery point of app in offsite is damaged",
+        "other: check (offsite) partial",
+    ] {
+        assert!(ran.out.contains(said), "{said:?}: {ran:?}");
+    }
+    let history = lab.run(&["history", "app"]).expect(0);
+    assert!(history.out.contains("check"), "{history:?}");
+    // What is lost there comes from the next source.
+    lab.lose_data();
+    assert_eq!(lab.preseed(0).1.as_deref(), Some("replica"));
+    lab.assert_whole();
+    let bad = lab.run(&["verify", "offsite", "--depth", "some"]).expect(2);
+    assert!(bad.all().contains("rotating"), "{bad:?}");
+    lab.run(&["verify", "offsite", "nowhere"]).expect(2);
 }

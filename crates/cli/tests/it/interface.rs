@@ -94,7 +94,7 @@ fn json_is_one_document_and_nothing_else() {
         &["--json", "prune", "app"],
         &["--json", "adopt", "app"],
         &["--json", "verify", "app"],
-        &["--json", "verify", "--repo", "offsite"],
+        &["--json", "verify", "offsite", "--depth", "everything"],
         &["--json", "config", "check"],
         &["--json", "init"],
     ] {

@@ -65,6 +65,8 @@ words! {
         Backup = "backup",
         /// Proves that points are whole.
         Verify = "verify",
+        /// Looks for damage in an off-site repository.
+        Check = "check",
         /// Ages points out.
         Prune = "prune",
         /// Restores into a scratch place.

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod backup;
+mod check;
 mod guard;
 mod prune;
 mod replicate;
@@ -15,13 +16,14 @@ mod verify;
 
 pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
+pub use check::{RepoCheck, check_repo, next_part};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{Ahead, replicate, replicate_ahead, replicate_plan, replicate_planned};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
 pub use rollback::{NewerSnapshot, RollbackPreview, RollbackStep, rollback, rollback_plan};
 pub use snapshot::{due, snapshot, snapshot_name, snapshot_plan};
-pub use verify::{RepoCheck, check_repo, verify};
+pub use verify::verify;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,7 +44,7 @@ pub struct OpReport {
     pub run: RunId,
     /// The service.
     pub service: ServiceName,
-    /// `snapshot`, `replicate`, `backup`, `verify`, `prune` or `adopt`.
+    /// `snapshot`, `replicate`, `backup`, `check`, `verify`, `prune` or `adopt`.
     pub operation: String,
     /// How it ended.
     pub outcome: OpOutcome,
@@ -126,6 +128,7 @@ pub(crate) struct Doing<'a> {
     key: Option<RunKey>,
     points: Vec<PointId>,
     records: Vec<Entry>,
+    verification: Option<String>,
     report: OpReport,
 }
 
@@ -174,6 +177,7 @@ impl<'a> Doing<'a> {
             key,
             points: Vec::new(),
             records: Vec::new(),
+            verification: None,
             report,
         }
     }
@@ -195,6 +199,11 @@ impl<'a> Doing<'a> {
             };
             self.records.push(Entry::Point(record));
         }
+    }
+
+    /// How it was verified, as the history has it; nothing for not at all.
+    pub(crate) fn verification(&mut self, how: String) {
+        self.verification = (!how.is_empty()).then_some(how);
     }
 
     pub(crate) fn bytes(&mut self, bytes: u64) {
@@ -235,6 +244,7 @@ impl<'a> Doing<'a> {
                 points: std::mem::take(&mut self.points),
                 bytes: Some(self.report.bytes),
                 seconds: Some(self.report.seconds),
+                verification: self.verification.take(),
                 message: Some(self.report.summary()),
                 ..Run::begun(key, self.started_at)
             };

@@ -1,21 +1,14 @@
 //! Proof by restoring: the newest state of every source into a scratch directory, measured, compared, removed.
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
 use super::restore::{At, RestoreOptions, bring};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{ErrorReport, OpError, OpKind};
+use crate::error::{OpError, OpKind};
 use crate::names::SourceName;
-use crate::offsite::{CheckDepth, CheckReport, OffsiteRepo};
 use crate::service::Service;
 use crate::source::Scope;
 use crate::verify::ScratchDir;
-
-const BUDGET: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Restores the newest state of each source (or of one) into a scratch place, compares it with what was recorded, and removes it.
 pub async fn verify(
@@ -67,29 +60,4 @@ pub async fn verify(
         });
     }
     reports
-}
-
-/// What a check of a repository found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoCheck {
-    /// The repository.
-    pub repository: SourceName,
-    /// What was found, or why it could not be looked at.
-    pub result: Result<CheckReport, ErrorReport>,
-}
-
-/// Looks for damage in a repository.
-pub async fn check_repo(
-    engine: &Engine,
-    cx: &Context,
-    repo: &dyn OffsiteRepo,
-    depth: CheckDepth,
-) -> RepoCheck {
-    let result = engine.within(cx, BUDGET, "checking the repository", |cx| async move {
-        repo.check(&cx, depth).await
-    });
-    RepoCheck {
-        repository: repo.name().clone(),
-        result: result.await.map_err(|e| e.report()),
-    }
 }

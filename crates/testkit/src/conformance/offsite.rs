@@ -413,10 +413,22 @@ async fn damaged(lab: &impl OffsiteLab, damage: Damage, depth: CheckDepth) {
     let cx = context("o09");
     let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
     back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
-    assert_eq!(worked(repo.check(&cx, depth).await).errors, Vec::<String>::new());
+    let sound = worked(repo.check(&cx, depth).await);
+    assert_eq!((sound.errors, sound.affected), (vec![], Some(vec![])));
     lab.damage(damage);
     match repo.check(&cx, depth).await {
-        Ok(report) => assert!(!report.errors.is_empty(), "{damage:?} was not found at {depth:?}"),
+        Ok(report) => {
+            assert!(!report.errors.is_empty(), "{damage:?} was not found at {depth:?}");
+            // What has any data has lost some of it.
+            if let Some(affected) = report.affected {
+                assert_eq!(
+                    affected,
+                    std::slice::from_ref(&target.dataset),
+                    "{:?}",
+                    report.errors
+                );
+            }
+        }
         Err(error) => drop(failed::<(), _>(Err(error), &[OffsiteKind::Corrupt])),
     }
     assert_eq!(lab.locks(), 0, "a lock was left behind");

@@ -1,13 +1,13 @@
 //! [`MemOffsite`]: [`OffsiteRepo`] and [`RestoreSource`] over one of the world's repositories.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, Error, Kind, OffsiteError, OffsiteKind, SourceError, SourceKind};
-use reseed_core::names::SourceName;
+use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::offsite::{
     BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
 };
@@ -340,12 +340,14 @@ impl OffsiteRepo for MemOffsite {
 
 fn look(repo: &Repo, depth: CheckDepth) -> CheckReport {
     let mut report = CheckReport::default();
+    let mut lost = BTreeSet::new();
     for (id, snapshot) in &repo.snapshots {
         for (path, hash) in &snapshot.content {
             if !repo.blobs.contains_key(hash) {
                 report
                     .errors
                     .push(format!("{id}: {} has lost its data", path.display()));
+                lost.insert(*hash);
             }
         }
     }
@@ -362,9 +364,16 @@ fn look(repo: &Repo, depth: CheckDepth) -> CheckReport {
                 report
                     .errors
                     .push(format!("blob {name} is not what its name says"));
+                lost.insert(*hash);
             }
         }
     }
+    let affected = repo.snapshots.values().filter(|snapshot| {
+        let mut content = snapshot.content.iter();
+        content.any(|(_, hash)| lost.contains(hash))
+    });
+    let affected: BTreeSet<DatasetName> = affected.map(|snapshot| snapshot.point.dataset.clone()).collect();
+    report.affected = Some(affected.into_iter().collect());
     report
 }
 

@@ -1,43 +1,19 @@
-//! What replicating several services asks of their replicator: one plan for all of them, when they share it. Here the calls
-//! themselves are the point, so this is where mocks are used.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! What replicating several services asks of their replicator: one plan for all of them, when they share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use mockall::mock;
-use reseed_core::clock::Clock;
-use reseed_core::entropy::SplitMix;
-use reseed_core::error::{OpError, ReplicateError, ReplicateKind, StoreError};
-use reseed_core::journal::MemoryJournal;
-use reseed_core::names::{DatasetName, Guid, HoldTag, RunId, ServiceName, SnapshotName, SourceName};
+use reseed_core::error::{ReplicateError, ReplicateKind};
+use reseed_core::names::{DatasetName, Guid, RunId, ServiceName, SnapshotName, SourceName};
 use reseed_core::ops::{self, OpOutcome};
-use reseed_core::point::{Fingerprint, Snapshot, SnapshotRef, Target};
+use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{Lineage, ReplicationPlan, ReplicationReport, ReplicationStep, ReplicatorCaps};
 use reseed_core::service::Policy;
-use reseed_core::store::*;
-use reseed_core::verify::Validator;
-use reseed_core::{Context, Engine, Replicator, Service, SnapshotStore, Verifier};
+use reseed_core::{Context, Replicator, Service, SnapshotStore};
 
-mock! {
-    #[derive(Debug)]
-    Store {}
-    #[async_trait]
-    impl SnapshotStore for Store {
-        fn caps(&self) -> StoreCaps;
-        async fn inspect(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Inspection>, StoreError>;
-        async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
-        async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
-        async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> Result<Since, StoreError>;
-        async fn hold(&self, cx: &Context, snapshots: &[SnapshotRef], tag: &HoldTag, change: HoldChange) -> Result<(), StoreError>;
-        async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError>;
-        async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError>;
-        async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError>;
-    }
-}
+use crate::mocks::{Hand, MockStore, engine};
 
 mock! {
     #[derive(Debug)]
@@ -49,34 +25,6 @@ mock! {
         async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError>;
         async fn execute(&self, cx: &Context, plan: &ReplicationPlan) -> Result<ReplicationReport, ReplicateError>;
         async fn lineage(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Lineage>, ReplicateError>;
-    }
-}
-
-mock! {
-    #[derive(Debug)]
-    Look {}
-    #[async_trait]
-    impl Verifier for Look {
-        async fn measure(&self, cx: &Context, root: &std::path::Path) -> Result<Fingerprint, OpError>;
-        async fn make_scratch(&self, cx: &Context, path: &std::path::Path) -> Result<(), OpError>;
-        async fn validate(&self, cx: &Context, root: &std::path::Path, validator: &Validator) -> Result<(), OpError>;
-    }
-}
-
-/// Time that a test moves by hand. Nobody waits for it.
-#[derive(Debug, Default)]
-struct Hand(AtomicU64);
-
-#[async_trait]
-impl Clock for Hand {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::from_secs(self.0.load(Ordering::SeqCst))
-    }
-    async fn sleep(&self, _: Duration) {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -137,13 +85,7 @@ fn services(count: usize, way: MockWay) -> Vec<Service> {
 /// Every service's outcome, and how many seconds pass between planning and the first one's turn.
 async fn run(services: &[Service], waits: u64) -> Vec<OpOutcome> {
     let clock = Arc::new(Hand::default());
-    let engine = Engine {
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(MockLook::new()),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    };
+    let engine = engine(&clock);
     let cx = Context::silent(RunId::new("run").unwrap());
     let ahead = ops::replicate_ahead(&engine, &cx, services).await;
     clock.0.fetch_add(waits, Ordering::SeqCst);

@@ -1,0 +1,62 @@
+//! What damage that restic found takes away. restic names packs and files, and says of no snapshot that it is whole; so the embedded
+//! engine looks, where it reaches the repository.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use reseed_core::Context;
+use reseed_core::names::DatasetName;
+use rustic_core::Id;
+
+use super::Restic;
+use crate::error::{EngineError, Result};
+use crate::repo::Engine;
+
+impl Restic {
+    /// The datasets with a point that isn't whole, by what a check said; none where that can't be told. Not being able to tell
+    /// must not cost what the check has found.
+    pub(super) async fn affected(&self, cx: &Context, said: &str) -> Option<Vec<DatasetName>> {
+        let engine = Engine::local(self.location.local_path()?, Arc::clone(&self.clock));
+        let (password, lost) = (self.password.clone(), named(said));
+        let token = cx.cancel.child_token();
+        let _ends_with_this_future = token.clone().drop_guard();
+        let look = move || -> Result<Option<HashSet<String>>> {
+            let open = engine.open(&password.read()?)?;
+            open.affected(&lost, &(Arc::new(move || token.is_cancelled()) as _))
+        };
+        let looked = tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
+            Err(EngineError::Panicked {
+                during: "the work".into(),
+                detail: error.to_string(),
+            })
+        });
+        let snapshots = looked.ok()??;
+        let listing = self.listing(cx, None, None).await.ok()?;
+        Some(listing.datasets_of(&snapshots))
+    }
+}
+
+/// Every whole id in the words. Those that are of no pack do no harm.
+fn named(said: &str) -> HashSet<Id> {
+    said.split(|c: char| !c.is_ascii_hexdigit())
+        .filter(|word| word.len() == 64)
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_ids_are_found_in_either_versions_words() {
+        let (a, b) = ("a1d8a2a1".repeat(8), "7c58c26f".repeat(8));
+        let old = format!("Pack ID does not match, want {a}, got {b}");
+        let new = format!("pack {a} contains 1 errors: [blob {b}: decrypting blob <data/f1bb1b38> failed]");
+        for said in [&old, &new] {
+            assert_eq!(named(said).len(), 2, "{said}");
+        }
+        assert_eq!(named(&format!("error for tree {}: x{a}y{b}0", &a[..8])).len(), 1);
+        assert!(named("").is_empty());
+    }
+}

@@ -1,0 +1,6 @@
+//! Operations whose calls themselves are the point, so this is where mocks are used.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod check;
+mod mocks;
+mod replicate;

@@ -1,4 +1,7 @@
-//! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host.
+//! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host; or from another host to this one.
+//!
+//! Which of the two ends is here makes no difference to what is promised: the commands are the same, and ssh is before those of
+//! the other side.
 //!
 //! Planning is one listing of each side for all datasets together, or of both where both are here. Sending is one pipe for everything after the base, its
 //! ends connected by the kernel; several datasets at once, up to a limit. Nothing on the replica is forced, rolled back or
@@ -76,6 +79,15 @@ impl NativeReplicator {
             syncoid: None,
             raw: true,
             limit: None,
+        }
+    }
+
+    /// From the datasets of another host, `from`, to the place on this one that `mapping` names; two datasets at once. The store
+    /// is only how this machine's tools are run. Whose the data is says [`of_host`](Self::of_host): the other host's name.
+    pub fn pulling(name: SourceName, store: &NativeStore, from: Location, mapping: Mapping) -> Self {
+        Self {
+            here: store.tool.at(from),
+            ..Self::new(name, store, Location::Local, mapping)
         }
     }
 

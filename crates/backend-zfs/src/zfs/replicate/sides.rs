@@ -115,6 +115,14 @@ impl NativeReplicator {
     /// Both sides, in one process where one can see both.
     pub(super) async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
         if self.syncoid.is_some() {
+            if !self.here.is_local() {
+                let what = format!(
+                    "{} pulls from another host, and syncoid only sends from this one here",
+                    self.name
+                );
+                return Err(ReplicateError::new(ReplicateKind::Unsupported, what)
+                    .hint("have reseed itself do the sending"));
+            }
             for target in targets {
                 let replica = self.replica(&target.dataset)?;
                 Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
@@ -123,7 +131,7 @@ impl NativeReplicator {
         let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
         let replicas = self.names_there(targets)?;
-        if self.there.is_local() && !replicas.iter().any(|name| here.contains(name)) {
+        if self.there.location() == self.here.location() && !replicas.iter().any(|name| here.contains(name)) {
             names.extend(replicas);
             let lines = list::lineages::<ReplicateKind>(&self.here, cx, &names).await?;
             let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = grouped(&lines, &names)

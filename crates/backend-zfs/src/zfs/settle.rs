@@ -55,6 +55,20 @@ pub(crate) async fn settle(
             same_place(places, staging)?;
             discard(tool, cx, places, &staging.target, None).await
         }
+        Settle::DiscardLeftover { target, leftover } if leftover.files => {
+            let name = names::fetched(&target.dataset)?;
+            let Some(facts) = known(tool, cx, &name).await? else {
+                return Ok(Settled::default());
+            };
+            let record = ours(&name, target, &facts)?;
+            if record.run != leftover.run || !record.is_for(&leftover.point) {
+                return Err(stale(format!(
+                    "{name} is not what run {} has fetched",
+                    leftover.run
+                )));
+            }
+            remove_fetched(tool, cx, places, target, facts.guid).await
+        }
         Settle::DiscardLeftover { target, leftover } => {
             discard(tool, cx, places, target, Some(leftover)).await
         }
@@ -212,6 +226,28 @@ async fn discard(
     }
     nothing_aside(tool, cx, target, &record).await?;
     work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
+    destroy(tool, cx, &name).await?;
+    Ok(Settled::default())
+}
+
+/// Removes what was fetched to copy files out of it, and only that very dataset.
+pub(crate) async fn remove_fetched(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    guid: Guid,
+) -> Result<Settled, StoreError> {
+    let name = names::fetched(&target.dataset)?;
+    work::unmount::<StoreKind>(names::place(places, "files", &name)).await?;
+    let Some(facts) = known(tool, cx, &name).await? else {
+        return Ok(Settled::default());
+    };
+    ours(&name, target, &facts)?;
+    if facts.guid != guid {
+        let what = format!("{name} is another dataset than the one that was fetched");
+        return Err(stale(what));
+    }
     destroy(tool, cx, &name).await?;
     Ok(Settled::default())
 }

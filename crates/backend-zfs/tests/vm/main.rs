@@ -52,6 +52,8 @@ mod vm_prune;
 mod vm_space;
 #[path = "ssh.rs"]
 mod vm_ssh;
+#[path = "ssh_files.rs"]
+mod vm_ssh_files;
 #[path = "ssh_restore.rs"]
 mod vm_ssh_restore;
 #[path = "survive_chain.rs"]

@@ -392,10 +392,13 @@ impl<'a> Wiring<'a> {
     }
 
     fn datasets(&self, name: &SourceName) -> NativeStore {
-        let declared = &self.session.config.datasets;
-        let declared = declared.iter().map(|(name, of)| (name.clone(), of.wanted()));
+        let all = &self.session.config.datasets;
+        let declared = all.iter().map(|(name, of)| (name.clone(), of.wanted()));
+        let owned = all.iter().filter(|(_, of)| !of.ownership.is_nothing());
+        let owned = owned.map(|(name, of)| (name.clone(), of.ownership.clone()));
         let store = NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES)
-            .declared(declared.collect());
+            .declared(declared.collect())
+            .owned(owned.collect());
         // Where it can't be opened, `zfs` is asked, and tells why.
         #[cfg(feature = "libzetta")]
         if let Ok(lzc) = reseed_backend_zfs::zfs::Lzc::open() {

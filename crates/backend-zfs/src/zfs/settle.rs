@@ -10,6 +10,7 @@ use std::path::Path;
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid, SnapshotName};
+use reseed_core::ownership::Ownership;
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
 
@@ -20,7 +21,7 @@ use super::record::{self, StageRecord};
 use super::snapshots::calm;
 use super::staging::{self, ours, staging_place};
 use super::tool::Tool;
-use super::{argv, inspect, list, names, promote, work};
+use super::{argv, inspect, list, names, owner, promote, work};
 
 /// Does what is asked for.
 pub(crate) async fn settle(
@@ -28,8 +29,12 @@ pub(crate) async fn settle(
     cx: &Context,
     places: &Path,
     request: &Settle,
-    declared: &BTreeMap<DatasetName, Declared>,
+    (declared, owned): (
+        &BTreeMap<DatasetName, Declared>,
+        &BTreeMap<DatasetName, Ownership>,
+    ),
 ) -> Result<Settled, StoreError> {
+    let owner = |target: &Target| owned.get(&target.dataset);
     let of = |target: &Target| fresh::declared_of(declared, &target.dataset);
     match request {
         Settle::Promote {
@@ -39,13 +44,17 @@ pub(crate) async fn settle(
         } => {
             same_place(places, staging)?;
             let canmount = of(&staging.target).get("canmount").map(String::as_str);
-            promote::promote(tool, cx, places, &staging.target, (*replace, canmount), marker).await
+            let as_declared = promote::AsDeclared {
+                canmount,
+                owner: owner(&staging.target),
+            };
+            promote::promote(tool, cx, places, &staging.target, (*replace, as_declared), marker).await
         }
         Settle::Finish {
             target,
             leftover,
             marker,
-        } => finish(tool, cx, target, leftover, marker).await,
+        } => finish(tool, cx, target, leftover, (marker, owner(target))).await,
         Settle::Quarantine { staging, why } => {
             same_place(places, staging)?;
             quarantine(tool, cx, places, &staging.target, why).await
@@ -72,7 +81,9 @@ pub(crate) async fn settle(
         Settle::DiscardLeftover { target, leftover } => {
             discard(tool, cx, places, target, Some(leftover)).await
         }
-        Settle::StartEmpty { target, marker } => start_empty(tool, cx, target, marker, of(target)).await,
+        Settle::StartEmpty { target, marker } => {
+            start_empty(tool, cx, target, marker, (of(target), owner(target))).await
+        }
         Settle::Mark { target, guid, marker } => mark(tool, cx, target, *guid, marker).await,
     }
 }
@@ -126,7 +137,7 @@ async fn finish(
     cx: &Context,
     target: &Target,
     leftover: &Leftover,
-    marker: &Marker,
+    (marker, owner): (&Marker, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     let other = || {
         stale(format!(
@@ -141,7 +152,7 @@ async fn finish(
     let record = StageRecord::promoted(&target.dataset, &facts)
         .filter(|record| record.run == leftover.run && record.is_for(&leftover.point))
         .ok_or_else(other)?;
-    promote::complete(tool, &calm(cx), target, &facts, &record, marker).await?;
+    promote::complete(tool, &calm(cx), target, &facts, (&record, owner), marker).await?;
     Ok(Settled {
         guid: Some(facts.guid),
         ..Settled::default()
@@ -327,7 +338,7 @@ async fn start_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
-    declared: &Declared,
+    declared: (&Declared, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     match standing(tool, cx, target).await? {
         Condition::Empty => {}
@@ -354,9 +365,10 @@ async fn created_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
-    declared: &Declared,
+    (declared, owner): (&Declared, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     create_empty(tool, cx, target, declared).await?;
+    owner::declared(tool.runner(), &calm(cx), &target.dataset, owner).await;
     let partial = |error: StoreError| error.effect(Effect::Partial);
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(partial)? else {
         return Err(partial(stale(format!("{} went away", target.dataset))));

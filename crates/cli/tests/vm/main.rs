@@ -13,6 +13,7 @@ mod hosts;
 )]
 mod lab;
 mod layout;
+mod owner;
 mod pools;
 mod rollback;
 mod zfs_lab;

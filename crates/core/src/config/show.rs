@@ -29,6 +29,13 @@ pub fn to_toml(config: &Config) -> String {
         if let Some(profile) = declared.profile {
             out.row("profile", &Value::from(profile), &[&format!("{at}/profile")]);
         }
+        for (key, value) in serde_json::json!(declared.ownership)
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            out.row(key, value, &[&format!("{at}/{key}")]);
+        }
         for (key, value) in [
             ("properties", serde_json::json!(declared.properties)),
             ("snapshots", serde_json::json!(declared.snapshots)),

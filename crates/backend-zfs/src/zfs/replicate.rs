@@ -48,6 +48,8 @@ use sides::{Sides, grouped};
 #[derive(Debug, Clone)]
 pub struct NativeReplicator {
     name: SourceName,
+    /// What the bookmarks and holds on the sending side are called after.
+    marks: SourceName,
     here: Tool,
     there: Tool,
     mapping: Mapping,
@@ -70,6 +72,7 @@ impl NativeReplicator {
     /// From a store to the place that `mapping` names, at `location`; two datasets at once.
     pub fn new(name: SourceName, store: &NativeStore, location: Location, mapping: Mapping) -> Self {
         Self {
+            marks: name.clone(),
             name,
             there: store.tool.at(location),
             here: store.tool.clone(),
@@ -125,6 +128,14 @@ impl NativeReplicator {
     #[must_use]
     pub fn limit(mut self, bytes_per_second: Option<NonZeroU64>) -> Self {
         self.limit = bytes_per_second;
+        self
+    }
+
+    /// Sets what its bookmarks and holds on the sending side are called after, where others beside this one send from there: each takes
+    /// away those of its own.
+    #[must_use]
+    pub fn marked_as(mut self, name: SourceName) -> Self {
+        self.marks = name;
         self
     }
 
@@ -208,7 +219,7 @@ impl Replicator for NativeReplicator {
             self.check(&sides, step)?;
             replicas.push(self.replica(&step.target.dataset)?);
         }
-        let keeping = keep::keeping(&self.name, &plan.steps, &sides.here);
+        let keeping = keep::keeping(&self.marks, &plan.steps, &sides.here);
         let sure = self.protect(cx, &plan.steps, &keeping, &mut sides).await;
         let sending = async {
             let mut all = Vec::with_capacity(plan.steps.len());

@@ -15,5 +15,6 @@ mod lab;
 mod layout;
 mod owner;
 mod pools;
+mod pull;
 mod rollback;
 mod zfs_lab;

@@ -20,6 +20,9 @@ pub fn to_toml(config: &Config) -> String {
             out.table(kind, name.as_str(), &serde_json::json!(place));
         }
     }
+    for (name, pull) in &config.pulls {
+        out.table("pulls", name.as_str(), &serde_json::json!(pull));
+    }
     for (name, offsite) in &config.offsite {
         out.table("offsite", name.as_str(), &serde_json::json!(offsite));
     }

@@ -139,7 +139,7 @@ impl NativeReplicator {
                 .partition(|(name, _)| here.contains(name));
             self.root_is_there(&there)?;
             self.ours(cx, targets, &there).await?;
-            let held = hold::held(&self.here, cx, &self.name, &here).await?;
+            let held = hold::held(&self.here, cx, &self.marks, &here).await?;
             return Ok(Sides { here, there, held });
         }
         let (here, there) = tokio::join!(
@@ -147,7 +147,7 @@ impl NativeReplicator {
             self.there(cx, targets)
         );
         let (here, there) = (grouped(&here?, &names), there?);
-        let held = hold::held(&self.here, cx, &self.name, &here).await?;
+        let held = hold::held(&self.here, cx, &self.marks, &here).await?;
         Ok(Sides { here, there, held })
     }
 

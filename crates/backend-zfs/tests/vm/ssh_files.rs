@@ -31,8 +31,12 @@ struct Far {
 impl Far {
     async fn new() -> Self {
         let lab = Pair::new();
+        sure(["zfs", "create", lab.pool.target("app").dataset.as_str()]);
+        Self::over(lab).await
+    }
+
+    async fn over(lab: Pair) -> Self {
         let target = lab.pool.target("app");
-        sure(["zfs", "create", target.dataset.as_str()]);
         lab.pool
             .files
             .write(&target.mountpoint.join("noise"), &noise(3_000_000));
@@ -239,5 +243,45 @@ fn what_a_killed_run_left_is_gone_on_with_or_removed_and_only_what_is_ours() {
         let refused = far.copy(&plan, &far.dir("own"), system()).await.map(drop);
         assert_eq!(refused.unwrap_err().kind(), SourceKind::Target);
         sure(["zfs", "list", &far.fetched()]);
+    });
+}
+
+#[test]
+fn a_raw_replica_needs_its_key_here_and_what_arrived_waits_for_it() {
+    block_on(async {
+        let lab = Pair::new();
+        let key = lab.pool.root.join("key");
+        std::fs::write(&key, "correct horse").unwrap();
+        let key = format!("file://{}", key.display());
+        sure([
+            "zfs",
+            "create",
+            "-o",
+            "encryption=on",
+            "-o",
+            "keyformat=passphrase",
+            "-o",
+            "pbkdf2iters=100000",
+            "-o",
+            &format!("keylocation={key}"),
+            lab.pool.target("app").dataset.as_str(),
+        ]);
+        let far = Far::over(lab).await;
+        let plan = far.plan("one", "dir/wanted").await;
+        assert!(plan.steps[1].contains("zfs load-key"), "{plan:#?}");
+        let into = far.dir("into");
+        let error = far.copy(&plan, &into, system()).await.map(drop).unwrap_err();
+        let hint = error.what_to_do().unwrap_or_default();
+        assert!(
+            hint.contains(&format!("zfs load-key {}", far.fetched())),
+            "{error} {hint}"
+        );
+        assert!(!into.join("dir").exists());
+        // Nothing has to come again.
+        assert_eq!(far.plan("one", "dir/wanted").await.bytes, Some(0));
+        sure(["zfs", "load-key", "-L", &key, &far.fetched()]);
+        far.copy(&plan, &into, system()).await.unwrap();
+        assert_eq!(std::fs::read(into.join("dir/wanted")).unwrap(), b"then");
+        far.nothing_is_left();
     });
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
-use reseed_backend_zfs::zfs::{Mapping, NativeReplicator, ReplicaSource};
+use reseed_backend_zfs::zfs::{Mapping, NativeReplicator, NativeStore, ReplicaSource};
 use reseed_core::Replicator as _;
 use reseed_core::error::ReplicateKind;
 use reseed_core::names::{DatasetName, ServiceName};
@@ -15,7 +15,7 @@ use reseed_core::{RestoreSource, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::chain::engine;
+use crate::chain::{Meddler, engine, noise};
 use crate::lab::{name, run, sure};
 use crate::source_lab::snapshot;
 use crate::ssh_lab::Pair;
@@ -140,9 +140,13 @@ impl Pull {
     }
 
     fn puller(&self) -> NativeReplicator {
+        self.puller_with(&self.lab.pool.store)
+    }
+
+    fn puller_with(&self, store: &NativeStore) -> NativeReplicator {
         let root = DatasetName::new(format!("{}/pulled", self.lab.pool.pool)).unwrap();
         let (from, mapping) = (self.lab.host.location(), Mapping::below(root));
-        NativeReplicator::pulling(name("box"), &self.lab.pool.store, from, mapping).of_host("box")
+        NativeReplicator::pulling(name("box"), store, from, mapping).of_host("box")
     }
 
     fn replica(&self) -> String {
@@ -249,5 +253,31 @@ fn what_is_fetched_and_no_longer_goes_on_is_set_aside_and_never_destroyed() {
         let gone = pull.pull().await.map(drop).unwrap_err();
         assert_eq!(gone.kind(), ReplicateKind::Unreachable, "{gone}");
         assert!(run(["zfs", "list", &pull.replica()]).exit.success());
+    });
+}
+
+#[test]
+fn what_is_fetched_and_breaks_off_is_gone_on_with() {
+    block_on(async {
+        let (pull, cx) = (Pull::new(), context("cut"));
+        let dataset = pull.target.dataset.as_str();
+        pull.lab
+            .back
+            .files
+            .write(&pull.target.mountpoint.join("noise"), &noise(3_000_000));
+        pull.snapshot("one", 1).await;
+        let cutting = Arc::new(Meddler::cutting(vec![2_000_000]));
+        let store = NativeStore::new(name("local"), cutting, pull.lab.pool.store.places());
+        let (puller, targets) = (pull.puller_with(&store), [pull.target.clone()]);
+        let plan = puller.plan(&cx, &targets).await.unwrap();
+        puller.execute(&cx, &plan).await.map(drop).unwrap_err();
+        let token = property(&pull.replica(), "receive_resume_token");
+        assert!(token.len() > 10, "{token}");
+        // What it goes on with stays on the other host, whatever retention there wants.
+        let one = format!("{dataset}@one");
+        assert!(sure(["zfs", "holds", "-H", &one]).contains("reseed-send.box"));
+        assert_eq!(pull.pull().await.unwrap(), 1);
+        assert_eq!(Pair::snapshots(&pull.replica()), Pair::snapshots(dataset));
+        assert_eq!(sure(["zfs", "holds", "-H", &one]), "");
     });
 }

@@ -83,17 +83,24 @@ pub(super) async fn plan(
         0 => String::new(),
         here => format!(", {here} of which an earlier run brought"),
     };
+    let mut steps = vec![
+        format!(
+            "receive {} as {name}, unmounted: all of it, about {} bytes{kept}, for ZFS sends no part of a snapshot",
+            request.point.locator, original.referenced
+        ),
+        "mount it read-only in a place of reseed's own".to_owned(),
+        format!("copy {what} out of it, unmount it, and remove {name}"),
+    ];
+    if transfer::is_encrypted::<SourceKind>(source.there(), cx, &original.dataset).await? {
+        let key = format!(
+            "end here as long as its key isn't loaded on this machine, and keep what has arrived: `zfs load-key {name}`"
+        );
+        steps.insert(1, key);
+    }
     Ok(RestorePlan {
         request: request.clone(),
         bytes: Some(bytes),
-        steps: vec![
-            format!(
-                "receive {} as {name}, unmounted: all of it, about {} bytes{kept}, for ZFS sends no part of a snapshot",
-                request.point.locator, original.referenced
-            ),
-            "mount it read-only in a place of reseed's own".to_owned(),
-            format!("copy {what} out of it, unmount it, and remove {name}"),
-        ],
+        steps,
     })
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Cmd {
     Snapshot(SnapshotArgs),
     /// Send snapshots to the replicas
     Replicate(ReplicateArgs),
+    /// Fetch snapshots from other machines
+    Pull(PullArgs),
     /// Back up to the off-site repositories
     Backup(Change),
     /// Put missing data back before a service starts; data that is there is never touched
@@ -130,6 +132,18 @@ pub(crate) struct ReplicateArgs {
     /// At once. It always does; for those who want to say so beside a timer
     #[arg(long)]
     pub(crate) now: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// What to fetch, by its name in the configuration's `pulls`
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "PULL")]
+    pub(crate) names: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 #[derive(Debug, Args)]

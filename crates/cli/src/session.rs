@@ -29,6 +29,7 @@ use reseed_core::exec::{Command, Runner, SystemRunner};
 use reseed_core::journal::{Journal, SqliteJournal};
 use reseed_core::lock::{Locks, ServiceLock};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
+use reseed_core::point::Target;
 use reseed_core::retention::{self, sanoid};
 use reseed_core::service::Policy;
 use reseed_core::verify::SystemVerifier;
@@ -166,6 +167,37 @@ impl Session {
         Ok(wiring.service(self.config.service(name)?))
     }
 
+    /// What is fetched from other machines, by name or all of it: each as a service that has nothing here but one that brings its
+    /// datasets.
+    pub(crate) fn pulls(&self, names: &[String], all: bool) -> Result<Vec<Service>, OpError> {
+        let wiring = Wiring::new(self);
+        let known = &self.config.pulls;
+        if all {
+            return Ok(known
+                .iter()
+                .filter_map(|(name, pull)| wiring.pull(name, pull))
+                .collect());
+        }
+        let mut seen = BTreeSet::new();
+        let wanted = names.iter().filter(|name| seen.insert(name.as_str()));
+        wanted
+            .map(|name| {
+                let found = SourceName::new(name.as_str()).ok();
+                let found = found.and_then(|name| Some((name.clone(), known.get(&name)?)));
+                found
+                    .and_then(|(name, pull)| wiring.pull(&name, pull))
+                    .ok_or_else(|| {
+                        let names: Vec<&str> = known.keys().map(SourceName::as_str).collect();
+                        let what = format!("no pull {name:?} is configured");
+                        OpError::new(OpKind::InvalidInput, what).hint(match names.as_slice() {
+                            [] => "declare one, as in `[pulls.box]`".to_owned(),
+                            names => format!("there are: {}", names.join(", ")),
+                        })
+                    })
+            })
+            .collect()
+    }
+
     /// The retention rules of a service.
     pub(crate) fn retention(&self, service: &ServiceName) -> sanoid::Policy {
         let Some(service) = self.config.services.get(service) else {
@@ -246,7 +278,12 @@ impl Session {
         });
         let services = config.services.values();
         let data = services.filter_map(|service| service.dataset.as_ref());
-        roots.chain(data).map(|name| name.pool().to_owned()).collect()
+        let fetched = config.pulls.values().map(|pull| &pull.root);
+        roots
+            .chain(data)
+            .chain(fetched)
+            .map(|name| name.pool().to_owned())
+            .collect()
     }
 
     /// Reads and changes the declared datasets.
@@ -259,12 +296,21 @@ impl Session {
         SanoidDriver::new(self.config.state_dir.join("sanoid"), Arc::clone(&self.runner))
     }
 
-    /// The stores and replicas, as places that are looked for and made.
+    /// The stores and replicas, and where is put what is fetched, as places that are looked for and made.
     pub(crate) fn places(&self) -> Vec<(SourceName, Root)> {
         let wiring = Wiring::new(self);
         let places = self.config.stores.iter().chain(&self.config.replicas);
+        let fetched = self.config.pulls.iter().map(|(name, pull)| {
+            let root = RootDataset::new(&wiring.datasets(name), Location::Local, pull.root.clone());
+            let root = Root {
+                location: pull.root.to_string(),
+                of: RootOf::Zfs(root),
+            };
+            (name.clone(), root)
+        });
         places
             .filter_map(|(name, place)| Some((name.clone(), wiring.root(name, place)?)))
+            .chain(fetched)
             .collect()
     }
 
@@ -392,10 +438,13 @@ impl<'a> Wiring<'a> {
     }
 
     fn datasets(&self, name: &SourceName) -> NativeStore {
-        let declared = &self.session.config.datasets;
-        let declared = declared.iter().map(|(name, of)| (name.clone(), of.wanted()));
+        let all = &self.session.config.datasets;
+        let declared = all.iter().map(|(name, of)| (name.clone(), of.wanted()));
+        let owned = all.iter().filter(|(_, of)| !of.ownership.is_nothing());
+        let owned = owned.map(|(name, of)| (name.clone(), of.ownership.clone()));
         let store = NativeStore::new(name.clone(), Arc::clone(&self.session.runner), DEFAULT_PLACES)
-            .declared(declared.collect());
+            .declared(declared.collect())
+            .owned(owned.collect());
         // Where it can't be opened, `zfs` is asked, and tells why.
         #[cfg(feature = "libzetta")]
         if let Ok(lzc) = reseed_backend_zfs::zfs::Lzc::open() {
@@ -512,6 +561,35 @@ impl<'a> Wiring<'a> {
             }
             _ => None,
         }
+    }
+
+    /// What fetches from another machine. The configuration was checked.
+    fn pull(&self, name: &SourceName, pull: &config::Pull) -> Option<Service> {
+        let store = self.datasets(name);
+        let marks = config::marks(&self.session.config.host, name)?;
+        let from = location(Some(&pull.ssh))?;
+        let limit = pull.bandwidth.map(config::Bandwidth::bytes_per_second);
+        let puller = NativeReplicator::pulling(name.clone(), &store, from, mapping(pull.mapping, &pull.root))
+            .of_host(&pull.host)
+            .marked_as(marks)
+            .raw(pull.raw)
+            .limit(limit)
+            .at_once(pull.at_once as usize);
+        // Its lock and its history are none of a service's that is called the same.
+        let service = ServiceName::new(format!("pull.{name}")).or_else(|_| ServiceName::new(name.as_str()));
+        let target = |dataset: &DatasetName| Target {
+            dataset: dataset.clone(),
+            mountpoint: PathBuf::new(),
+        };
+        Some(Service {
+            name: service.ok()?,
+            targets: pull.datasets.iter().map(target).collect(),
+            store: Arc::new(store),
+            sources: Vec::new(),
+            replicators: vec![Arc::new(puller)],
+            offsite: Vec::new(),
+            policy: Policy::default(),
+        })
     }
 
     /// The same one for every service of a store.

@@ -25,6 +25,7 @@ pub mod lock;
 pub mod names;
 pub mod offsite;
 pub mod ops;
+pub mod ownership;
 pub mod point;
 pub mod preseed;
 pub mod replicate;

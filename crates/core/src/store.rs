@@ -186,6 +186,14 @@ impl Inspection {
     pub fn cut_off(&self) -> Option<Guid> {
         self.leftover.as_ref()?.over
     }
+
+    /// What an earlier run left staged to stand at the target, and doesn't yet.
+    #[must_use]
+    pub fn staged(&self) -> Option<&Leftover> {
+        self.leftover
+            .as_ref()
+            .filter(|left| !left.promoted && !left.files)
+    }
 }
 
 /// What an earlier run left staged for a target.
@@ -203,6 +211,10 @@ pub struct Leftover {
     /// target is told as [`Condition::Unmounted`]; a promotion of what is staged with [`Replace::SetAside`] of this guid goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Guid>,
+    /// Files were to be copied out of it, and it was never to stand at the target. It is in nobody's way, no restore goes on with it,
+    /// and all that is done with it is [`Settle::DiscardLeftover`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files: bool,
 }
 
 /// Asks for a snapshot of several targets at one instant.

@@ -58,7 +58,7 @@ fn properties_stand_above_their_profile_and_counts_have_defaults() {
 #[test]
 fn what_is_shown_reads_back_as_the_same() {
     let text = "[datasets.\"tank/x\"]\nprofile = \"media\"\n[datasets.\"tank/x\".properties]\nquota = \"20G\"\n\
-                \"a:b\" = \"c d\"\n[datasets.\"tank/x\".snapshots]\nyearly = 2\n[datasets.tank]\n";
+                \"a:b\" = \"c d\"\n[datasets.\"tank/x\".snapshots]\nyearly = 2\n[datasets.tank]\nowner = \"postgres\"\ngroup = 26\nmode = \"750\"\n";
     let config = parse(text).unwrap();
     let shown = config::to_toml(&config);
     assert_eq!(parse(&shown).unwrap(), config, "{shown}");
@@ -100,6 +100,22 @@ fn what_is_wrong_is_told_with_what_was_meant() {
         ("[datasets.tank.snapshots]\nprune_defer = 101", "from 0 to 100"),
         ("[datasets.tank.snapshots]\ntake = \"yes\"", "not true or false"),
         ("[datasets.tank]\nprofil = \"media\"", "did you mean `profile`?"),
+        ("[datasets.tank]\nowner = -1", "neither the name of an account"),
+        (
+            "[datasets.tank]\nowner = 4294967295",
+            "neither the name of an account",
+        ),
+        (
+            "[datasets.tank]\ngroup = \"a b\"",
+            "neither the name of an account",
+        ),
+        ("[datasets.tank]\ngroup = true", "not a name or a number"),
+        ("[datasets.tank]\nmode = 750", "as in \"0750\""),
+        ("[datasets.tank]\nmode = \"rwx\"", "octal digits"),
+        (
+            "[datasets.tank]\nowner = \"a\"\nmod = \"755\"",
+            "did you mean `mode`?",
+        ),
     ] {
         let errors = parse(text).unwrap_err();
         assert!(errors.contains(part), "{text}\n{errors}");

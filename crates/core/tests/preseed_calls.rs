@@ -154,6 +154,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
     });
     let promoted = Leftover {
         over: None,
+        files: false,
         run: RunId::new("run").unwrap(),
         source: name.clone(),
         point: point.clone(),

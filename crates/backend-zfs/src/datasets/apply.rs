@@ -1,6 +1,7 @@
 //! Carries a plan out, one `zfs` command for each step, and reads what is there.
 //!
-//! Promises: the only commands are `get`, `create -u`, `set` and `mount`; nothing is mounted over a directory that has
+//! Promises: the only commands are `get`, `create -u`, `set` and `mount`; of files only the topmost directories of datasets are changed,
+//! and of these only owner, group and permissions; nothing is mounted over a directory that has
 //! something in it, neither a new dataset nor one whose mountpoint changes; a step that fails stops those below it and no
 //! others.
 
@@ -14,7 +15,9 @@ use reseed_core::exec::{Command, Keep, Runner};
 use serde::Serialize;
 
 use super::actual::{self, Actual, Read};
+use super::owner::DirWanted;
 use super::plan::{LayoutPlan, Step};
+use crate::zfs::{owner, work};
 
 /// A thousand datasets with seventy properties each are 8 MiB.
 const MOST_LISTING: usize = 256 * 1024 * 1024;
@@ -71,6 +74,10 @@ impl Layout {
         Self { runner }
     }
 
+    pub(super) fn runner(&self) -> &dyn Runner {
+        self.runner.as_ref()
+    }
+
     /// All datasets with all their properties.
     ///
     /// # Errors
@@ -122,11 +129,10 @@ impl Layout {
         let mut applied = Applied::default();
         let mut broken: Vec<String> = Vec::new();
         for step in &plan.steps {
-            let (Step::Create { dataset, .. } | Step::Set { dataset, .. } | Step::Mount { dataset, .. }) =
-                step;
+            let dataset = step.dataset();
             let below_broken = broken
                 .iter()
-                .any(|parent| dataset.starts_with(&format!("{parent}/")));
+                .any(|parent| dataset == parent || dataset.starts_with(&format!("{parent}/")));
             let outcome = match cx.cancel.is_cancelled() || below_broken {
                 true => Outcome::NotTried,
                 false => self.step(cx, step).await,
@@ -134,7 +140,7 @@ impl Layout {
             if matches!(step, Step::Create { .. })
                 && matches!(outcome, Outcome::Failed { .. } | Outcome::NotTried)
             {
-                broken.push(dataset.clone());
+                broken.push(dataset.to_owned());
             }
             applied.steps.push((step.clone(), outcome));
         }
@@ -147,6 +153,9 @@ impl Layout {
             && let Some(why) = occupied(Path::new(to))
         {
             return Outcome::Refused { why };
+        }
+        if let Step::Own { dataset, to, .. } = step {
+            return give(dataset.clone(), *to).await;
         }
         let Some(command) = command(step) else {
             return self.mount(cx, step).await;
@@ -164,8 +173,8 @@ impl Layout {
     /// Mounts a dataset, unless it is not to be mounted, or its place is taken or another than was planned.
     async fn mount(&self, cx: &Context, step: &Step) -> Outcome {
         let (dataset, planned) = match step {
-            Step::Mount { dataset, at } => (dataset, Some(at)),
-            Step::Create { dataset, .. } | Step::Set { dataset, .. } => (dataset, None),
+            Step::Mount { dataset, at } => (dataset.as_str(), Some(at)),
+            other => (other.dataset(), None),
         };
         let asked = zfs(["get", "-Hp", "-o", "value", "canmount,mountpoint,mounted"]).arg(dataset);
         let said = match self.listing(cx, &asked, "can't tell where it belongs").await {
@@ -211,7 +220,7 @@ fn zfs<const N: usize>(arguments: [&str; N]) -> Command {
         .install_hint("install zfsutils-linux")
 }
 
-/// The argument vector of a step; none where it only mounts, before which has to be asked where.
+/// The argument vector of a step; none where it only mounts, before which has to be asked where, and where no tool is run.
 pub fn command(step: &Step) -> Option<Command> {
     match step {
         Step::Create {
@@ -229,7 +238,24 @@ pub fn command(step: &Step) -> Option<Command> {
             to,
             ..
         } => Some(zfs(["set"]).arg(format!("{property}={to}")).arg(dataset)),
-        Step::Mount { .. } => None,
+        Step::Mount { .. } | Step::Own { .. } => None,
+    }
+}
+
+/// Gives the topmost directory of a dataset to whom it is declared to belong.
+async fn give(dataset: String, to: DirWanted) -> Outcome {
+    let done = work::blocking("can't set an owner", move || {
+        owner::set(&dataset, &to)
+            .map_err(|error| StoreError::io("can't change its topmost directory", &error))
+    });
+    match done.await {
+        Ok(true) => Outcome::Done,
+        Ok(false) => Outcome::Refused {
+            why: "it isn't mounted".to_owned(),
+        },
+        Err(error) => Outcome::Failed {
+            why: error.to_string(),
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use reseed_core::names::DatasetName;
 use serde::Serialize;
 
 use super::actual::{Actual, Dataset, DatasetKind};
+use super::owner::{DirFacts, DirWanted};
 
 /// Properties by dataset.
 pub type Wanted = BTreeMap<DatasetName, BTreeMap<String, String>>;
@@ -21,7 +22,7 @@ pub struct LayoutPlan {
     pub obstacles: Vec<Obstacle>,
 }
 
-/// One `zfs` command.
+/// One `zfs` command, or what is done to a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Step {
@@ -55,6 +56,27 @@ pub enum Step {
         /// Where it belongs.
         at: String,
     },
+    /// Its topmost directory belongs to somebody else than declared, or has other permissions. What is in it stays as it is.
+    Own {
+        /// The dataset.
+        dataset: String,
+        /// What the directory has; none when it isn't there yet.
+        from: Option<DirFacts>,
+        /// What of it is declared.
+        to: DirWanted,
+    },
+}
+
+impl Step {
+    /// What it is about.
+    pub fn dataset(&self) -> &str {
+        match self {
+            Self::Create { dataset, .. }
+            | Self::Set { dataset, .. }
+            | Self::Mount { dataset, .. }
+            | Self::Own { dataset, .. } => dataset,
+        }
+    }
 }
 
 /// Why something declared can't be had.
@@ -102,6 +124,30 @@ impl fmt::Display for Step {
                 }
             }
             Self::Mount { dataset, at } => write!(f, "~ {dataset}  mounted: no -> {at}"),
+            Self::Own { dataset, from, to } => {
+                let octal = |mode: u32| format!("{mode:04o}");
+                let parts = [
+                    (
+                        "owner",
+                        from.map(|has| has.uid.to_string()),
+                        to.uid.map(|id| id.to_string()),
+                    ),
+                    (
+                        "group",
+                        from.map(|has| has.gid.to_string()),
+                        to.gid.map(|id| id.to_string()),
+                    ),
+                    ("mode", from.map(|has| octal(has.mode)), to.mode.map(octal)),
+                ];
+                let changes: Vec<String> = (parts.into_iter())
+                    .filter(|(_, from, to)| to.is_some() && from != to)
+                    .map(|(what, from, to)| match (from, to.unwrap_or_default()) {
+                        (Some(from), to) => format!("{what} {from} -> {to}"),
+                        (None, to) => format!("{what} {to}"),
+                    })
+                    .collect();
+                write!(f, "~ {dataset}  topmost directory: {}", changes.join(", "))
+            }
         }
     }
 }
@@ -120,7 +166,7 @@ impl fmt::Display for LayoutPlan {
         }
         let count = |is: fn(&Step) -> bool| self.steps.iter().filter(|step| is(step)).count();
         let made = count(|step| matches!(step, Step::Create { .. }));
-        let set = count(|step| matches!(step, Step::Set { .. }));
+        let set = count(|step| matches!(step, Step::Set { .. } | Step::Own { .. }));
         write!(f, "{made} to create, {set} to set")?;
         for (number, words) in [
             (self.steps.len() - made - set, "to mount"),

@@ -162,6 +162,7 @@ fn leftover(place: &Place, target: &Target, live: Option<Guid>) -> Option<Leftov
     };
     (record.dataset == target.dataset && record.quarantined.is_none()).then(|| Leftover {
         over: None,
+        files: false,
         run: record.run.clone(),
         source: record.source().clone(),
         promoted: live == Some(record.tree),

@@ -4,8 +4,11 @@
 //! one path back, or a tree beside the live one, or proof that it can be read: the snapshot is mounted read-only in a
 //! place of ours and copied by the directory store's copier. Every block that is read is checked by ZFS.
 //!
-//! Not over ssh: there is nothing to mount here.
+//! What is on another machine is fetched first ([`fetched`]): there is nothing to mount here.
 
+mod fetched;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,8 +23,7 @@ use reseed_core::{Context, RestoreSource};
 use super::local::LocalSource;
 use super::parse::Listed;
 use super::replica::ReplicaSource;
-use super::store::NativeStore;
-use super::tool::{Tool, not_cancelled};
+use super::tool::not_cancelled;
 use super::{names, points, work};
 use crate::dir::{check_scope, copy_out};
 
@@ -58,11 +60,19 @@ impl SnapshotFiles {
         }
     }
 
-    /// The store, and the tools where the points are.
-    fn place(&self) -> (&NativeStore, &Tool) {
+    /// Our own directory for mounts.
+    fn places(&self) -> &std::path::Path {
         match &self.of {
-            Of::Local(source) => (source.store(), &source.store().tool),
-            Of::Replica(source) => (source.store(), source.there()),
+            Of::Local(source) => &source.store().places,
+            Of::Replica(source) => &source.store().places,
+        }
+    }
+
+    /// The source whose snapshots are on another machine.
+    fn far(&self) -> Option<&ReplicaSource> {
+        match &self.of {
+            Of::Replica(source) if !source.there().is_local() => Some(source),
+            _ => None,
         }
     }
 
@@ -79,78 +89,16 @@ impl SnapshotFiles {
         }
     }
 
-    fn here_only(&self, tool: &Tool) -> Result<(), SourceError> {
-        if tool.is_local() {
-            return Ok(());
-        }
-        let name = self.name();
-        let what =
-            format!("{name} is on another machine, so its snapshots can't be mounted to copy files out of");
-        Err(SourceError::new(SourceKind::Unsupported, what).hint(format!(
-            "restore from another source with `--from`; or copy the files there, out of `.zfs/snapshot` of a clone; \
-             a whole service comes back from {name} as ever"
-        )))
-    }
-}
-
-#[async_trait]
-impl RestoreSource for SnapshotFiles {
-    fn name(&self) -> &SourceName {
-        self.source().name()
-    }
-
-    fn caps(&self) -> SourceCaps {
-        SourceCaps {
-            kind: match &self.of {
-                Of::Local(_) => SourceClass::Local,
-                Of::Replica(_) => SourceClass::Replica,
-            },
-            delivery: Delivery::Files,
-            partial: true,
-            verifies: true,
-        }
-    }
-
-    async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
-        self.source().points(cx, target).await
-    }
-
-    async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
-        not_cancelled::<SourceKind>(cx)?;
-        check_scope(&request.scope)?;
-        self.here_only(self.place().1)?;
-        let original = self.original(cx, &request.point, &request.target).await?;
-        let (what, bytes) = match &request.scope {
-            Scope::Whole => ("its files".to_owned(), Some(original.referenced)),
-            Scope::Path(path) => (format!("{path:?}"), None),
-        };
-        Ok(RestorePlan {
-            request: request.clone(),
-            bytes,
-            steps: vec![
-                format!(
-                    "mount {} read-only in a place of reseed's own",
-                    request.point.locator
-                ),
-                format!("copy {what} out of it, and unmount it"),
-            ],
-        })
-    }
-
-    async fn execute(
+    /// Copies out of a snapshot, by its full name, that is on this machine.
+    async fn copy(
         &self,
         cx: &Context,
-        plan: &RestorePlan,
+        full: String,
+        place: PathBuf,
+        request: &RestoreRequest,
         staging: &Staging,
     ) -> Result<Restored, SourceError> {
-        not_cancelled::<SourceKind>(cx)?;
-        let (request, point) = (&plan.request, &plan.request.point);
-        let (store, tool) = self.place();
-        self.here_only(tool)?;
-        let original = self.original(cx, point, &request.target).await?;
-        let full = format!("{}@{}", original.dataset, original.name);
-        // One place for a dataset: what a run that was killed left mounted is taken over by the next.
-        let place = names::place(&store.places, "files", &original.dataset);
+        let point = &request.point;
         work::mount::<SourceKind>(full.clone(), place.clone(), true).await?;
         let copied = copy_out(
             cx,
@@ -185,5 +133,74 @@ impl RestoreSource for SnapshotFiles {
             checked: vec![format!("ZFS checked every block that was read of {full}")],
             warnings: copied.warnings,
         })
+    }
+}
+
+#[async_trait]
+impl RestoreSource for SnapshotFiles {
+    fn name(&self) -> &SourceName {
+        self.source().name()
+    }
+
+    fn caps(&self) -> SourceCaps {
+        SourceCaps {
+            kind: match &self.of {
+                Of::Local(_) => SourceClass::Local,
+                Of::Replica(_) => SourceClass::Replica,
+            },
+            delivery: Delivery::Files,
+            partial: true,
+            verifies: true,
+        }
+    }
+
+    async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
+        self.source().points(cx, target).await
+    }
+
+    async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        check_scope(&request.scope)?;
+        let original = self.original(cx, &request.point, &request.target).await?;
+        let (what, bytes) = match &request.scope {
+            Scope::Whole => ("its files".to_owned(), Some(original.referenced)),
+            Scope::Path(path) => (format!("{path:?}"), None),
+        };
+        if let Some(source) = self.far() {
+            return fetched::plan(source, cx, request, &original, &what).await;
+        }
+        Ok(RestorePlan {
+            request: request.clone(),
+            bytes,
+            steps: vec![
+                format!(
+                    "mount {} read-only in a place of reseed's own",
+                    request.point.locator
+                ),
+                format!("copy {what} out of it, and unmount it"),
+            ],
+        })
+    }
+
+    async fn execute(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        staging: &Staging,
+    ) -> Result<Restored, SourceError> {
+        not_cancelled::<SourceKind>(cx)?;
+        let request = &plan.request;
+        if let Some(source) = self.far() {
+            let found = fetched::fetch(source, cx, plan).await?;
+            let copied = self
+                .copy(cx, found.full.clone(), found.place.clone(), request, staging)
+                .await;
+            return found.end(source, cx, plan, copied).await;
+        }
+        let original = self.original(cx, &request.point, &request.target).await?;
+        let full = format!("{}@{}", original.dataset, original.name);
+        // One place for a dataset: what a run that was killed left mounted is taken over by the next.
+        let place = names::place(self.places(), "files", &original.dataset);
+        self.copy(cx, full, place, request, staging).await
     }
 }

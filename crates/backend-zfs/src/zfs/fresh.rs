@@ -133,7 +133,7 @@ fn names(of: &BTreeMap<String, String>) -> String {
         .join(", ")
 }
 
-fn warn(cx: &Context, message: String) {
+pub(crate) fn warn(cx: &Context, message: String) {
     cx.emit(Event::Warning {
         service: None,
         message,

@@ -1,4 +1,4 @@
-//! What stands at each target (S1 to S3): one `zfs get` for all of them and their staging, the kernel's mount table, and
+//! What stands at each target (S1 to S3): one `zfs get` for all of them and what earlier runs left beside them, the kernel's mount table, and
 //! a look into each mounted root.
 //!
 //! "Nothing is there" is said only when `zfs` says so and the pool is imported and answers. "Empty" and "populated" are
@@ -34,6 +34,7 @@ pub(crate) async fn inspect(
     for target in targets {
         wanted.insert(target.dataset.clone());
         wanted.extend(names::staging(&target.dataset));
+        wanted.extend(names::fetched(&target.dataset));
     }
     let wanted: Vec<DatasetName> = wanted.into_iter().collect();
     let said = list::facts(tool, cx, &wanted).await?;
@@ -153,7 +154,7 @@ fn one(
             (Some(Said::NotThere), Ok(mounts)) => match cut_off.get(&target.dataset) {
                 None => not_there(target, mounts),
                 Some(Ok((guid, aside))) => {
-                    if let Some(leftover) = &mut answer.leftover {
+                    if let Some(leftover) = answer.leftover.as_mut().filter(|left| !left.files) {
                         leftover.over = Some(*guid);
                     }
                     Condition::Unmounted {
@@ -172,7 +173,8 @@ fn one(
 }
 
 fn leftover(target: &Target, facts: Option<&Facts>, said: &BTreeMap<DatasetName, Said>) -> Option<Leftover> {
-    let told = |record: StageRecord, promoted| Leftover {
+    let told = |record: StageRecord, promoted, files| Leftover {
+        files,
         run: record.run,
         source: record.point.source.clone(),
         point: record.point,
@@ -180,17 +182,16 @@ fn leftover(target: &Target, facts: Option<&Facts>, said: &BTreeMap<DatasetName,
         over: None,
     };
     if let Some(record) = facts.and_then(|facts| StageRecord::promoted(&target.dataset, facts)) {
-        return Some(told(record, true));
+        return Some(told(record, true, false));
     }
-    let Some(Said::Facts(staged)) = names::staging(&target.dataset)
-        .ok()
-        .and_then(|name| said.get(&name))
-    else {
-        return None;
+    let record = |name: Result<DatasetName, StoreError>| match said.get(&name.ok()?)? {
+        Said::Facts(there) => StageRecord::of(there)
+            .filter(|record| record.dataset == target.dataset && record.quarantined.is_none()),
+        _ => None,
     };
-    StageRecord::of(staged)
-        .filter(|record| record.dataset == target.dataset && record.quarantined.is_none())
-        .map(|record| told(record, false))
+    record(names::staging(&target.dataset))
+        .map(|record| told(record, false, false))
+        .or_else(|| record(names::fetched(&target.dataset)).map(|record| told(record, false, true)))
 }
 
 /// The target's path as the kernel calls it.

@@ -42,6 +42,7 @@ mod mapping;
 mod mounts;
 mod names;
 mod origin;
+pub(crate) mod owner;
 pub(crate) mod parse;
 mod points;
 mod pools;
@@ -66,7 +67,7 @@ mod transfer;
 mod version;
 #[cfg(test)]
 mod versions;
-mod work;
+pub(crate) mod work;
 
 pub use files::SnapshotFiles;
 pub use local::LocalSource;

@@ -24,6 +24,8 @@ pub(crate) struct Mount {
     /// For ZFS the dataset's name as it is now, also after a rename.
     pub(crate) source: OsString,
     pub(crate) device: u64,
+    /// It is all of what is mounted, and not a directory inside of it (a bind mount).
+    pub(crate) whole: bool,
 }
 
 impl Mount {
@@ -52,6 +54,7 @@ fn line(line: &[u8]) -> Option<Mount> {
         fstype: String::from_utf8_lossy(words.get(dash + 1)?).into_owned(),
         source: OsString::from_vec(unescaped(words.get(dash + 2)?)),
         device: rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?),
+        whole: *words.get(3)? == b"/",
     })
 }
 
@@ -167,12 +170,14 @@ mod tests {
     const TABLE: &[u8] = b"32 29 0:29 / /tank rw,relatime - zfs tank rw,xattr,noacl,casesensitive\n\
         36 34 0:33 / /tank/svc/b\\040c rw,relatime shared:1 - zfs tank/svc/b\\040c rw,xattr,noacl\n\
         38 31 0:35 / /tmp/m ro,relatime - zfs tank/svc/a@one ro,xattr,noacl,casesensitive\n\
-        40 31 0:36 / /tmp/m rw - tmpfs tmpfs rw\n";
+        40 31 0:36 / /tmp/m rw - tmpfs tmpfs rw\n\
+        41 31 0:33 /dir /srv/bound rw - zfs tank/svc/b\\040c rw,xattr,noacl\n";
 
     #[test]
     fn the_kernels_table_is_read() {
         let all = parse(TABLE);
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.len(), 5);
+        assert!(all[..4].iter().all(|mount| mount.whole) && !all[4].whole);
         let odd = at(&all, Path::new("/tank/svc/b c")).unwrap();
         assert!(odd.is_dataset("tank/svc/b c"));
         assert_eq!(odd.device, rustix::fs::makedev(0, 33));

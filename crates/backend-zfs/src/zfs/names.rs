@@ -1,4 +1,4 @@
-//! What the datasets beside a target are called: staged, set aside, quarantined. Pure.
+//! What the datasets beside a target are called: staged, set aside, quarantined, fetched for files. Pure.
 //!
 //! They are siblings of the target, because only there they inherit what the target inherits (encryption above all: a
 //! dataset can't be renamed out of its encryption root) and are one rename away. Their names begin with `.reseed-`, which
@@ -12,6 +12,7 @@ use reseed_core::names::{DatasetName, Guid, RunId, SourceName};
 const STAGE: &str = ".reseed-stage:";
 const ASIDE: &str = ".reseed-aside:";
 const BAD: &str = ".reseed-bad:";
+const FILES: &str = ".reseed-files:";
 
 /// The dataset above, unless this is a pool's root.
 pub(crate) fn parent(dataset: &DatasetName) -> Option<DatasetName> {
@@ -38,6 +39,11 @@ fn sibling(dataset: &DatasetName, leaf: &str) -> Result<DatasetName, StoreError>
 /// Where a restore of this target is staged.
 pub(crate) fn staging(target: &DatasetName) -> Result<DatasetName, StoreError> {
     sibling(target, &format!("{STAGE}{}", target.leaf()))
+}
+
+/// Where a snapshot of this target's that is on another machine is brought, to copy files out of it.
+pub(crate) fn fetched(target: &DatasetName) -> Result<DatasetName, StoreError> {
+    sibling(target, &format!("{FILES}{}", target.leaf()))
 }
 
 /// The name under which what stood at this target is kept; `nth` counts from 1 when one run needs several.
@@ -96,6 +102,7 @@ mod tests {
         let run = RunId::new("20261122T203300Z-1").unwrap();
         let target = ds("tank/svc/a b");
         assert_eq!(staging(&target).unwrap(), ds("tank/svc/.reseed-stage:a b"));
+        assert_eq!(fetched(&target).unwrap(), ds("tank/svc/.reseed-files:a b"));
         let kept = aside(&target, &run, 2).unwrap();
         assert_eq!(kept, ds("tank/svc/.reseed-aside:a b:20261122T203300Z-1-2"));
         assert!(is_aside(&target, kept.as_str()));

@@ -7,7 +7,8 @@
 //!    mounted at its place for something set aside.) Then it is unmounted, and told not to mount by itself.
 //! 3. The staged dataset is renamed to the target: from here on the restored data is what stands there, and the rest is
 //!    `Finish`. (Unmounted, told by `inspect` as promoted.)
-//! 4. Properties that staging had changed are set right and it is mounted; what would have been in the way comes now
+//! 4. Properties that staging had changed are set right and it is mounted; its topmost directory gets the owner and mode that are
+//!    declared ([`owner`]); what would have been in the way comes now
 //!    ([`fresh`](super::fresh)). A clone of what was set aside is promoted
 //!    (`zfs promote`): the snapshots up to the restored one come along, so history and the base of the next replication
 //!    stay with the live dataset, and what was set aside no longer carries it. Newer snapshots stay aside. None is lost.
@@ -21,6 +22,7 @@ use std::path::Path;
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::names::{DatasetName, Guid};
+use reseed_core::ownership::Ownership;
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Replace, Settled};
 
@@ -32,7 +34,7 @@ use super::snapshots::calm;
 use super::staging::{ours, staging_place};
 use super::tool::Tool;
 use super::{argv, inspect, list, names, work};
-use super::{fresh, mounts};
+use super::{fresh, mounts, owner};
 
 /// Says that a target carries this very marker already: the same request, settled before.
 pub(crate) fn already(facts: &Facts, marker: &Marker) -> Option<Settled> {
@@ -53,20 +55,27 @@ pub(crate) fn mountpoint_text(target: &Target) -> Result<&str, StoreError> {
     })
 }
 
+/// What is declared of a target that counts when it is put in its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsDeclared<'a> {
+    pub(crate) canmount: Option<&'a str>,
+    pub(crate) owner: Option<&'a Ownership>,
+}
+
 /// Puts what is staged in the target's place.
 pub(crate) async fn promote(
     tool: &Tool,
     cx: &Context,
     places: &Path,
     target: &Target,
-    (replace, canmount): (Replace, Option<&str>),
+    (replace, declared): (Replace, AsDeclared<'_>),
     marker: &Marker,
 ) -> Result<Settled, StoreError> {
     mountpoint_text(target)?;
     let name = names::staging(&target.dataset)?;
     let live = known(tool, cx, &target.dataset).await?;
     let Some(staged) = known(tool, cx, &name).await? else {
-        return promoted_before(tool, cx, target, live, marker).await;
+        return promoted_before(tool, cx, target, live, (marker, declared.owner)).await;
     };
     let mut record = ours(&name, target, &staged)?;
     if staged.resume_token.is_some() {
@@ -96,7 +105,7 @@ pub(crate) async fn promote(
         }
     }
     // `off` can't be: it is to be mounted here.
-    match canmount {
+    match declared.canmount {
         Some("noauto") => record.later.insert("canmount".to_owned(), "noauto".to_owned()),
         Some(_) => record.later.remove("canmount"),
         None => None,
@@ -145,7 +154,7 @@ pub(crate) async fn promote(
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(behind)? else {
         return Err(behind(stale(format!("{} went away", target.dataset))).effect(Effect::Unknown));
     };
-    complete(tool, cx, target, &facts, &record, marker)
+    complete(tool, cx, target, &facts, (&record, declared.owner), marker)
         .await
         .map_err(behind)?;
     Ok(Settled {
@@ -215,7 +224,7 @@ async fn promoted_before(
     cx: &Context,
     target: &Target,
     live: Option<Facts>,
-    marker: &Marker,
+    (marker, owner): (&Marker, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     let nothing = || stale(format!("nothing is staged for {}", target.dataset));
     let live = live.ok_or_else(nothing)?;
@@ -225,7 +234,7 @@ async fn promoted_before(
     let record = StageRecord::promoted(&target.dataset, &live)
         .filter(|record| marker_is_of(marker, record))
         .ok_or_else(nothing)?;
-    complete(tool, &calm(cx), target, &live, &record, marker).await?;
+    complete(tool, &calm(cx), target, &live, (&record, owner), marker).await?;
     Ok(Settled {
         guid: Some(live.guid),
         ..Settled::default()
@@ -359,10 +368,10 @@ pub(crate) async fn complete(
     cx: &Context,
     target: &Target,
     facts: &Facts,
-    record: &StageRecord,
+    (record, owner): (&StageRecord, Option<&Ownership>),
     marker: &Marker,
 ) -> Result<(), StoreError> {
-    let done = rest(tool, cx, target, facts, record, marker).await;
+    let done = rest(tool, cx, target, facts, (record, owner), marker).await;
     done.map_err(|error| match error.may_have() {
         Effect::Unknown => error,
         _ => error.effect(Effect::Partial),
@@ -374,7 +383,7 @@ async fn rest(
     cx: &Context,
     target: &Target,
     facts: &Facts,
-    record: &StageRecord,
+    (record, owner): (&StageRecord, Option<&Ownership>),
     marker: &Marker,
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
@@ -407,6 +416,8 @@ async fn rest(
         tool.change::<StoreKind>(cx, argv::promote(&target.dataset), what, Effect::Partial)
             .await?;
     }
+    // Before what makes it read-only.
+    owner::declared(tool.runner(), cx, &target.dataset, owner).await;
     fresh::apply(tool, cx, &target.dataset, &later).await?;
     write_marker(tool, cx, target, facts.guid, marker).await?;
     let what = format!("can't take the staging record off {}", target.dataset);

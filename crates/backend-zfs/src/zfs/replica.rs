@@ -122,7 +122,31 @@ impl ReplicaSource {
         }
     }
 
-    /// Brings what is missing of the point into staging.
+    /// Brings the point's snapshot into a dataset of ours, and looks whether that has arrived.
+    pub(crate) async fn bring(
+        &self,
+        cx: &Context,
+        plan: &RestorePlan,
+        name: &DatasetName,
+    ) -> Result<(Fetched, Listed), SourceError> {
+        let fetched = self.fetch(cx, plan, name).await?;
+        let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
+        let arrived: Vec<Listed> = list::snapshots(&self.store.tool, cx, std::slice::from_ref(name))
+            .await
+            .map_err(staging_only)?;
+        match arrived.into_iter().find(|one| one.guid == fetched.original.guid) {
+            Some(copy) => Ok((fetched, copy)),
+            None => {
+                let what = format!(
+                    "what arrived in {name} is not snapshot {} (guid {})",
+                    plan.request.point.locator, fetched.original.guid
+                );
+                Err(staging_only(SourceError::new(SourceKind::Corrupt, what)))
+            }
+        }
+    }
+
+    /// Brings what is missing of the point.
     async fn fetch(
         &self,
         cx: &Context,
@@ -274,7 +298,8 @@ impl ReplicaSource {
 }
 
 /// What was brought.
-struct Fetched {
+pub(crate) struct Fetched {
+    /// The snapshot there.
     original: Listed,
     /// With which it is to come back.
     space: Wanted,
@@ -297,7 +322,7 @@ fn followed(plan: &RestorePlan) -> Stream<'_> {
 
 /// What arrived is encrypted, and only an operator has its key: no other source's copy would open without it either, and
 /// a start without data would be wrong.
-fn locked(name: &DatasetName) -> SourceError {
+pub(crate) fn locked(name: &DatasetName) -> SourceError {
     let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
     SourceError::new(SourceKind::Target, what)
         .effect(Effect::StagingOnly)
@@ -362,21 +387,11 @@ impl RestoreSource for ReplicaSource {
         points::whole(&plan.request)?;
         let (target, point) = (&plan.request.target, &plan.request.point);
         let name = points::staged_name(plan, staging)?;
-        let fetched = self.fetch(cx, plan, &name).await?;
+        let (fetched, copy) = self.bring(cx, plan, &name).await?;
         let (original, reused) = (fetched.original, fetched.reused);
         let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
         let here = &self.store.tool;
-        let arrived: Vec<Listed> = list::snapshots(here, cx, std::slice::from_ref(&name))
-            .await
-            .map_err(staging_only)?;
-        let Some(copy) = arrived.iter().find(|one| one.guid == original.guid) else {
-            let what = format!(
-                "what arrived in {name} is not snapshot {} (guid {})",
-                point.locator, original.guid
-            );
-            return Err(staging_only(SourceError::new(SourceKind::Corrupt, what)));
-        };
-        let (has, wanted) = (Own::of(copy), Own::of(&original));
+        let (has, wanted) = (Own::of(&copy), Own::of(&original));
         transfer::carry_over::<SourceKind>(here, cx, &name, &copy.name, &has, &wanted)
             .await
             .map_err(staging_only)?;

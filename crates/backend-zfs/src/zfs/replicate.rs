@@ -1,4 +1,7 @@
-//! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host.
+//! [`NativeReplicator`]: `zfs send | zfs receive` to a second pool, here or on another host; or from another host to this one.
+//!
+//! Which of the two ends is here makes no difference to what is promised: the commands are the same, and ssh is before those of
+//! the other side.
 //!
 //! Planning is one listing of each side for all datasets together, or of both where both are here, and so is checking a plan that wasn't made
 //! right before. Sending is one pipe for everything after the base, its
@@ -48,6 +51,8 @@ use sides::{Sides, grouped};
 #[derive(Debug, Clone)]
 pub struct NativeReplicator {
     name: SourceName,
+    /// What the bookmarks and holds on the sending side are called after.
+    marks: SourceName,
     here: Tool,
     there: Tool,
     mapping: Mapping,
@@ -72,6 +77,7 @@ impl NativeReplicator {
     /// From a store to the place that `mapping` names, at `location`; two datasets at once.
     pub fn new(name: SourceName, store: &NativeStore, location: Location, mapping: Mapping) -> Self {
         Self {
+            marks: name.clone(),
             name,
             there: store.tool.at(location),
             here: store.tool.clone(),
@@ -82,6 +88,15 @@ impl NativeReplicator {
             raw: true,
             limit: None,
             planned: Arc::default(),
+        }
+    }
+
+    /// From the datasets of another host, `from`, to the place on this one that `mapping` names; two datasets at once. The store
+    /// is only how this machine's tools are run. Whose the data is says [`of_host`](Self::of_host): the other host's name.
+    pub fn pulling(name: SourceName, store: &NativeStore, from: Location, mapping: Mapping) -> Self {
+        Self {
+            here: store.tool.at(from),
+            ..Self::new(name, store, Location::Local, mapping)
         }
     }
 
@@ -119,6 +134,14 @@ impl NativeReplicator {
     #[must_use]
     pub fn limit(mut self, bytes_per_second: Option<NonZeroU64>) -> Self {
         self.limit = bytes_per_second;
+        self
+    }
+
+    /// Sets what its bookmarks and holds on the sending side are called after, where others beside this one send from there: each takes
+    /// away those of its own.
+    #[must_use]
+    pub fn marked_as(mut self, name: SourceName) -> Self {
+        self.marks = name;
         self
     }
 
@@ -168,7 +191,7 @@ impl NativeReplicator {
             self.check(&sides, step)?;
             replicas.push(self.replica(&step.target.dataset)?);
         }
-        let keeping = keep::keeping(&self.name, &plan.steps, &sides.here);
+        let keeping = keep::keeping(&self.marks, &plan.steps, &sides.here);
         let sure = self.protect(cx, &plan.steps, &keeping, &mut sides).await;
         let sending = async {
             let mut all = Vec::with_capacity(plan.steps.len());

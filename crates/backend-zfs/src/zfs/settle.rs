@@ -11,6 +11,7 @@ use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, Guid, SnapshotName};
+use reseed_core::ownership::Ownership;
 use reseed_core::point::{Marker, Target};
 use reseed_core::store::{Condition, Leftover, Replace, Settle, Settled, StageState, Staging};
 
@@ -21,7 +22,7 @@ use super::record::{self, StageRecord};
 use super::snapshots::calm;
 use super::staging::{self, ours, staging_place};
 use super::tool::Tool;
-use super::{argv, inspect, list, names, promote, work};
+use super::{argv, inspect, list, names, owner, promote, work};
 
 /// Does what is asked for.
 pub(crate) async fn settle(
@@ -29,8 +30,12 @@ pub(crate) async fn settle(
     cx: &Context,
     places: &Path,
     request: &Settle,
-    declared: &BTreeMap<DatasetName, Declared>,
+    (declared, owned): (
+        &BTreeMap<DatasetName, Declared>,
+        &BTreeMap<DatasetName, Ownership>,
+    ),
 ) -> Result<Settled, StoreError> {
+    let owner = |target: &Target| owned.get(&target.dataset);
     let of = |target: &Target| fresh::declared_of(declared, &target.dataset);
     match request {
         Settle::Promote {
@@ -40,13 +45,17 @@ pub(crate) async fn settle(
         } => {
             same_place(places, staging)?;
             let canmount = of(&staging.target).get("canmount").map(String::as_str);
-            promote::promote(tool, cx, places, &staging.target, (*replace, canmount), marker).await
+            let as_declared = promote::AsDeclared {
+                canmount,
+                owner: owner(&staging.target),
+            };
+            promote::promote(tool, cx, places, &staging.target, (*replace, as_declared), marker).await
         }
         Settle::Finish {
             target,
             leftover,
             marker,
-        } => finish(tool, cx, target, leftover, marker).await,
+        } => finish(tool, cx, target, leftover, (marker, owner(target))).await,
         Settle::Quarantine { staging, why } => {
             same_place(places, staging)?;
             quarantine(tool, cx, places, &staging.target, why).await
@@ -56,10 +65,26 @@ pub(crate) async fn settle(
             same_place(places, staging)?;
             discard(tool, cx, places, &staging.target, None).await
         }
+        Settle::DiscardLeftover { target, leftover } if leftover.files => {
+            let name = names::fetched(&target.dataset)?;
+            let Some(facts) = known(tool, cx, &name).await? else {
+                return Ok(Settled::default());
+            };
+            let record = ours(&name, target, &facts)?;
+            if record.run != leftover.run || !record.is_for(&leftover.point) {
+                return Err(stale(format!(
+                    "{name} is not what run {} has fetched",
+                    leftover.run
+                )));
+            }
+            remove_fetched(tool, cx, places, target, facts.guid).await
+        }
         Settle::DiscardLeftover { target, leftover } => {
             discard(tool, cx, places, target, Some(leftover)).await
         }
-        Settle::StartEmpty { target, marker } => start_empty(tool, cx, target, marker, of(target)).await,
+        Settle::StartEmpty { target, marker } => {
+            start_empty(tool, cx, target, marker, (of(target), owner(target))).await
+        }
         Settle::Mark { target, guid, marker } => mark(tool, cx, target, *guid, marker).await,
     }
 }
@@ -113,7 +138,7 @@ async fn finish(
     cx: &Context,
     target: &Target,
     leftover: &Leftover,
-    marker: &Marker,
+    (marker, owner): (&Marker, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     let other = || {
         stale(format!(
@@ -128,7 +153,7 @@ async fn finish(
     let record = StageRecord::promoted(&target.dataset, &facts)
         .filter(|record| record.run == leftover.run && record.is_for(&leftover.point))
         .ok_or_else(other)?;
-    promote::complete(tool, &calm(cx), target, &facts, &record, marker).await?;
+    promote::complete(tool, &calm(cx), target, &facts, (&record, owner), marker).await?;
     Ok(Settled {
         guid: Some(facts.guid),
         ..Settled::default()
@@ -231,6 +256,28 @@ async fn discard(
     Ok(Settled::default())
 }
 
+/// Removes what was fetched to copy files out of it, and only that very dataset.
+pub(crate) async fn remove_fetched(
+    tool: &Tool,
+    cx: &Context,
+    places: &Path,
+    target: &Target,
+    guid: Guid,
+) -> Result<Settled, StoreError> {
+    let name = names::fetched(&target.dataset)?;
+    work::unmount::<StoreKind>(names::place(places, "files", &name)).await?;
+    let Some(facts) = known(tool, cx, &name).await? else {
+        return Ok(Settled::default());
+    };
+    ours(&name, target, &facts)?;
+    if facts.guid != guid {
+        let what = format!("{name} is another dataset than the one that was fetched");
+        return Err(stale(what));
+    }
+    destroy(tool, cx, &name).await?;
+    Ok(Settled::default())
+}
+
 /// Keeps a staging whose promotion was cut off after live data was set aside for it: its record is all that tells that the
 /// target's data isn't absent.
 async fn nothing_aside(
@@ -306,7 +353,7 @@ async fn start_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
-    declared: &Declared,
+    declared: (&Declared, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     match standing(tool, cx, target).await? {
         Condition::Empty => {}
@@ -333,9 +380,10 @@ async fn created_empty(
     cx: &Context,
     target: &Target,
     marker: &Marker,
-    declared: &Declared,
+    (declared, owner): (&Declared, Option<&Ownership>),
 ) -> Result<Settled, StoreError> {
     create_empty(tool, cx, target, declared).await?;
+    owner::declared(tool.runner(), &calm(cx), &target.dataset, owner).await;
     let partial = |error: StoreError| error.effect(Effect::Partial);
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(partial)? else {
         return Err(partial(stale(format!("{} went away", target.dataset))));

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::exec::Runner;
 use reseed_core::names::{DatasetName, HoldTag, SourceName};
+use reseed_core::ownership::Ownership;
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
     CreateSnapshots, HoldChange, Inspection, Pruned, Settle, Settled, Since, StageRequest, Staging, StoreCaps,
@@ -31,6 +32,7 @@ pub struct NativeStore {
     pub(crate) tool: Tool,
     pub(crate) places: PathBuf,
     declared: Arc<BTreeMap<DatasetName, Declared>>,
+    owned: Arc<BTreeMap<DatasetName, Ownership>>,
 }
 
 impl NativeStore {
@@ -43,6 +45,7 @@ impl NativeStore {
             tool: Tool::new(runner, Location::Local),
             places: places.into(),
             declared: Arc::default(),
+            owned: Arc::default(),
         }
     }
 
@@ -52,6 +55,14 @@ impl NativeStore {
     #[must_use]
     pub fn declared(mut self, datasets: BTreeMap<DatasetName, Declared>) -> Self {
         self.declared = Arc::new(datasets);
+        self
+    }
+
+    /// Whose the topmost directories of datasets are to be. Set when a dataset is put in its place: what came back, and what starts
+    /// empty.
+    #[must_use]
+    pub fn owned(mut self, datasets: BTreeMap<DatasetName, Ownership>) -> Self {
+        self.owned = Arc::new(datasets);
         self
     }
 
@@ -161,6 +172,13 @@ impl SnapshotStore for NativeStore {
 
     async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
-        settle::settle(&self.tool, cx, &self.places, request, &self.declared).await
+        settle::settle(
+            &self.tool,
+            cx,
+            &self.places,
+            request,
+            (&self.declared, &self.owned),
+        )
+        .await
     }
 }

@@ -154,6 +154,11 @@ impl Tool {
         Ok(limit::without_the_innocent(output))
     }
 
+    /// What runs the tools, and other programs of this machine.
+    pub(crate) fn runner(&self) -> &dyn Runner {
+        self.runner.as_ref()
+    }
+
     /// Where it works.
     pub(crate) fn location(&self) -> &Location {
         &self.location

@@ -1,5 +1,8 @@
 //! A restore whose run was killed: what it left running is waited for, and the next run goes on from the same source.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
 use reseed_core::preseed::{Outcome, Stage};
@@ -15,7 +18,7 @@ const BYTES: usize = 4_000_000;
 #[derive(Debug)]
 struct Killed {
     inner: SystemRunner,
-    between: &'static str,
+    between: String,
     /// What the pipe makes.
     staged: String,
 }
@@ -58,25 +61,65 @@ impl Runner for Killed {
     }
 }
 
-fn goes_on(between: &'static str) {
+/// Writes down, as a file, that a stream has ended badly: that it has met the one that is still arriving.
+#[derive(Debug)]
+struct Meeting {
+    inner: SystemRunner,
+    met: PathBuf,
+}
+
+#[async_trait]
+impl Runner for Meeting {
+    async fn run(&self, command: &Command, cancel: &CancellationToken) -> Result<Output, ExecError> {
+        self.inner.run(command, cancel).await
+    }
+    async fn pipe(&self, stages: &[Command], cancel: &CancellationToken) -> Result<PipeOutput, ExecError> {
+        let output = self.inner.pipe(stages, cancel).await?;
+        if output.stages.iter().any(|stage| !stage.exit.success()) {
+            std::fs::write(&self.met, "").unwrap();
+        }
+        Ok(output)
+    }
+    async fn stream(&self, command: &Command, cancel: &CancellationToken) -> Result<Streaming, ExecError> {
+        self.inner.stream(command, cancel).await
+    }
+}
+
+/// Lets some of it through, and what `then` lets through once the next run has met it.
+fn until_met(met: &Path, then: &str) -> String {
+    format!(
+        "head -c 1000000; until [ -e {} ]; do sleep 0.1; done; {then}",
+        met.display()
+    )
+}
+
+fn goes_on(then: &'static str) {
     block_on(async {
         let chain = Chain::of_three("256M");
         let target = chain.pool.target("a");
         let (expected, _) = chain.made(&target, BYTES).await;
         chain.lose(&target);
         let staged = format!("{}/svc/.reseed-stage:a", chain.pool.pool);
+        let met = chain.pool.root.join("met");
         let killed = Killed {
             inner: SystemRunner::new(),
-            between,
+            between: until_met(&met, then),
             staged: staged.clone(),
         };
-        let mut doomed = chain.service_with(&[&target], std::sync::Arc::new(killed));
+        let mut doomed = chain.service_with(&[&target], Arc::new(killed));
         doomed.sources.truncate(1);
         let report = chain.preseed("killed", &doomed).await;
         assert_ne!(report.outcome, Outcome::Restored);
         let guid = sure(["zfs", "get", "-Hpo", "value", "guid", &staged]);
         // The other source is there, and has the same: it is not asked for.
-        let report = chain.preseed("next", &chain.service(&[&target])).await;
+        let meeting = Arc::new(Meeting {
+            inner: SystemRunner::new(),
+            met: met.clone(),
+        });
+        let report = chain
+            .preseed("next", &chain.service_with(&[&target], meeting))
+            .await;
+        assert!(met.exists(), "nothing was met");
         assert_eq!(report.attempts.len(), 1, "{:#?}", report.attempts);
         chain.is_back(&target, &expected, &report);
         assert_eq!(
@@ -96,10 +139,10 @@ fn goes_on(between: &'static str) {
 
 #[test]
 fn a_stream_that_a_killed_run_left_behind_is_waited_for_until_it_breaks_off() {
-    goes_on("head -c 1000000; sleep 3");
+    goes_on("true");
 }
 
 #[test]
 fn a_stream_that_a_killed_run_left_behind_may_bring_all_of_it() {
-    goes_on("head -c 1000000; sleep 3; cat");
+    goes_on("cat");
 }

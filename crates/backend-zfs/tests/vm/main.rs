@@ -52,6 +52,10 @@ mod vm_prune;
 mod vm_space;
 #[path = "ssh.rs"]
 mod vm_ssh;
+#[path = "ssh_files.rs"]
+mod vm_ssh_files;
+#[path = "ssh_restore.rs"]
+mod vm_ssh_restore;
 #[path = "survive_chain.rs"]
 mod vm_survive_chain;
 #[path = "survive_many.rs"]

@@ -2,85 +2,18 @@
 
 use std::time::Duration;
 
-use reseed_backend_zfs::zfs::{Mapping, NativeReplicator, ReplicaSource};
+use reseed_backend_zfs::zfs::{NativeReplicator, ReplicaSource};
 use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::error::{Effect, ReplicateKind};
-use reseed_core::names::DatasetName;
-use reseed_core::point::Target;
 use reseed_core::source::{RestoreRequest, Scope};
 use reseed_core::store::{Delivery, StagePurpose, StageRequest};
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::lab::{Pool, name, run, sure};
+use crate::lab::{name, run, sure};
 use crate::source_lab::snapshot;
-use crate::ssh_lab::{Host, processes};
-
-/// This host with a store, another one with a pool for replicas, and the way between them.
-struct Pair {
-    host: Host,
-    pool: Pool,
-    back: Pool,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let host = Host::new();
-        let (pool, back) = (Pool::new(), Pool::new());
-        Self { host, pool, back }
-    }
-
-    fn mapping(&self) -> Mapping {
-        Mapping::below(DatasetName::new(format!("{}/svc", self.back.pool)).unwrap())
-    }
-
-    fn push(&self) -> NativeReplicator {
-        NativeReplicator::new(
-            name("nas"),
-            &self.pool.store,
-            self.host.location(),
-            self.mapping(),
-        )
-    }
-
-    async fn target(&self, leaf: &str, megabytes: u32) -> Target {
-        let target = self.pool.target(leaf);
-        sure(["zfs", "create", target.dataset.as_str()]);
-        let noise: Vec<u8> = (0..megabytes * 250_000)
-            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
-            .collect();
-        self.pool.files.write(&target.mountpoint.join("noise"), &noise);
-        snapshot(&self.pool, &target, "one", 1, true).await;
-        target
-    }
-
-    /// Names and guids of a dataset's snapshots.
-    fn snapshots(dataset: &str) -> String {
-        sure([
-            "zfs", "list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "guid", dataset,
-        ])
-    }
-
-    fn replica(&self, target: &Target) -> String {
-        format!("{}/svc/{}", self.back.pool, target.dataset)
-    }
-
-    fn nothing_was_sent(&self, target: &Target) {
-        assert!(!run(["zfs", "list", &self.replica(target)]).exit.success());
-        let marks = sure([
-            "zfs",
-            "list",
-            "-H",
-            "-t",
-            "bookmark",
-            "-o",
-            "name",
-            target.dataset.as_str(),
-        ]);
-        assert_eq!(marks, "");
-    }
-}
+use crate::ssh_lab::{Pair, processes};
 
 #[test]
 fn pushes_and_pulls() {

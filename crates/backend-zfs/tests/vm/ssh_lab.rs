@@ -6,9 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reseed_backend_zfs::zfs::{Location, Ssh};
+use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, Ssh};
+use reseed_core::names::DatasetName;
+use reseed_core::point::Target;
+use reseed_testkit::files::Files as _;
 
-use crate::lab::{run, sure};
+use crate::lab::{Pool, name, run, sure};
+use crate::source_lab::snapshot;
 
 /// The other host's address.
 const THERE: &str = "10.77.0.2";
@@ -165,4 +169,69 @@ pub(crate) fn processes(words: &str) -> usize {
     all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
         .filter(|line| String::from_utf8_lossy(line).replace('\0', " ").contains(words))
         .count()
+}
+
+/// This host with a store, another one with a pool for replicas, and the way between them.
+pub(crate) struct Pair {
+    pub(crate) host: Host,
+    pub(crate) pool: Pool,
+    pub(crate) back: Pool,
+}
+
+impl Pair {
+    pub(crate) fn new() -> Self {
+        let host = Host::new();
+        let (pool, back) = (Pool::new(), Pool::new());
+        Self { host, pool, back }
+    }
+
+    pub(crate) fn mapping(&self) -> Mapping {
+        Mapping::below(DatasetName::new(format!("{}/svc", self.back.pool)).unwrap())
+    }
+
+    pub(crate) fn push(&self) -> NativeReplicator {
+        NativeReplicator::new(
+            name("nas"),
+            &self.pool.store,
+            self.host.location(),
+            self.mapping(),
+        )
+    }
+
+    pub(crate) async fn target(&self, leaf: &str, megabytes: u32) -> Target {
+        let target = self.pool.target(leaf);
+        sure(["zfs", "create", target.dataset.as_str()]);
+        let noise: Vec<u8> = (0..megabytes * 250_000)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .collect();
+        self.pool.files.write(&target.mountpoint.join("noise"), &noise);
+        snapshot(&self.pool, &target, "one", 1, true).await;
+        target
+    }
+
+    /// Names and guids of a dataset's snapshots.
+    pub(crate) fn snapshots(dataset: &str) -> String {
+        sure([
+            "zfs", "list", "-Hp", "-d", "1", "-t", "snapshot", "-o", "guid", dataset,
+        ])
+    }
+
+    pub(crate) fn replica(&self, target: &Target) -> String {
+        format!("{}/svc/{}", self.back.pool, target.dataset)
+    }
+
+    pub(crate) fn nothing_was_sent(&self, target: &Target) {
+        assert!(!run(["zfs", "list", &self.replica(target)]).exit.success());
+        let marks = sure([
+            "zfs",
+            "list",
+            "-H",
+            "-t",
+            "bookmark",
+            "-o",
+            "name",
+            target.dataset.as_str(),
+        ]);
+        assert_eq!(marks, "");
+    }
 }

@@ -55,6 +55,7 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
     let config = &session.config;
     let places = config.stores.keys().chain(config.replicas.keys());
     let names: Vec<&str> = places
+        .chain(config.pulls.keys())
         .chain(config.offsite.keys())
         .map(SourceName::as_str)
         .collect();

@@ -1,7 +1,7 @@
 //! `reseed plan` and `reseed apply`
 
 use reseed_backend_zfs::datasets::plan::Wanted;
-use reseed_backend_zfs::datasets::{Applied, LayoutPlan, Outcome, plan as compare};
+use reseed_backend_zfs::datasets::{Applied, LayoutPlan, Outcome, add_owners, plan as compare};
 use reseed_core::error::{OpError, OpKind};
 use serde_json::json;
 
@@ -43,7 +43,18 @@ async fn planned(session: &Session) -> Result<Option<LayoutPlan>, OpError> {
         .read(&session.cx)
         .await
         .map_err(|error| error.convert(OpKind::Blocked))?;
-    Ok(Some(compare(&wanted, &actual)))
+    let mut plan = compare(&wanted, &actual);
+    let declared = declared
+        .iter()
+        .map(|(name, one)| (name.clone(), one.ownership.clone()))
+        .collect();
+    let (owners, roots) = session
+        .layout()
+        .owners(&session.cx, &declared)
+        .await
+        .map_err(|error| error.convert(OpKind::Blocked))?;
+    add_owners(&mut plan, &owners, &roots, &actual);
+    Ok(Some(plan))
 }
 
 fn nothing() -> Answer {

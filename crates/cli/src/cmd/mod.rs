@@ -13,6 +13,7 @@ mod layout;
 mod pools;
 mod preseed;
 mod prune;
+mod pull;
 mod replicate;
 mod restore;
 mod rollback;
@@ -57,6 +58,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Status(args) => status::run(args, &session).await,
         Cmd::Snapshot(args) => snapshot::run(args, &session).await,
         Cmd::Replicate(args) => replicate::run(&args.change, &session).await,
+        Cmd::Pull(args) => pull::run(args, &session).await,
         Cmd::Backup(args) => backup::run(args, &session).await,
         Cmd::Preseed(args) => preseed::run(args, &session).await,
         Cmd::Restore(args) => restore::run(args, &session).await,

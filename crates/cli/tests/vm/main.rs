@@ -13,6 +13,8 @@ mod hosts;
 )]
 mod lab;
 mod layout;
+mod owner;
 mod pools;
+mod pull;
 mod rollback;
 mod zfs_lab;

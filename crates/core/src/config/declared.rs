@@ -13,6 +13,7 @@ use super::text::quoted;
 use super::values::{Count, Reference};
 use crate::layout::{self, PROFILES, PROPERTIES, Profile, Property};
 use crate::names::DatasetName;
+use crate::ownership::{Account, DirMode, Ownership};
 use crate::retention::sanoid;
 
 record! {
@@ -22,6 +23,12 @@ record! {
         profile: Maybe<Reference> = "profile",
         /// ZFS properties by name. They stand above the profile's.
         properties: Maybe<Named<PropertyName, PropertyValue>> = "properties",
+        /// The user that its topmost directory belongs to: a name or a number. Default: left as it is.
+        owner: Maybe<AccountValue> = "owner",
+        /// The group that its topmost directory belongs to: a name or a number. Default: left as it is.
+        group: Maybe<AccountValue> = "group",
+        /// The permissions of its topmost directory in octal digits, as in "0750". Default: left as they are.
+        mode: Maybe<ModeValue> = "mode",
         /// Which snapshots sanoid takes and keeps of it.
         snapshots: Maybe<SnapshotsFile> = "snapshots",
     }
@@ -62,6 +69,9 @@ pub struct Declared {
     /// Its own properties, as they were written.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
+    /// Whose its topmost directory is.
+    #[serde(flatten)]
+    pub ownership: Ownership,
     /// Which snapshots are taken and kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Snapshots>,
@@ -115,12 +125,19 @@ pub(crate) fn declared(
         let (Some(profile), Some(properties)) = (profile, properties) else {
             continue;
         };
+        let account = |account: &Maybe<AccountValue>| account.value().map(|account| account.0.clone());
+        let ownership = Ownership {
+            owner: account(&file.owner),
+            group: account(&file.group),
+            mode: file.mode.value().map(|mode| mode.0),
+        };
         let snapshots = file.snapshots.value().map(snapshots);
         all.insert(
             entry.name.clone(),
             Declared {
                 profile,
                 properties,
+                ownership,
                 snapshots,
             },
         );
@@ -255,6 +272,53 @@ impl Decode for PropertyValue {
     }
 }
 
+/// A user or group.
+#[derive(Debug, Clone)]
+pub(crate) struct AccountValue(Account);
+
+impl Decode for AccountValue {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let (found, shown) = match &node.value {
+            Value::Text(text) => (Account::parse(text), quoted(text)),
+            Value::Integer(Some(number)) => {
+                let id = u32::try_from(*number).ok().and_then(Account::id);
+                (id, number.to_string())
+            }
+            _ => {
+                let hint = "write it as in \"postgres\" or 1000".to_owned();
+                return wrong_type(node, at, sink, "a name or a number", Some(hint));
+            }
+        };
+        if found.is_none() {
+            let hint = "the name of an account on this machine, or its number";
+            let message = format!("{shown} is neither the name of an account nor its number");
+            sink.error(at, &node.span, message, Extra::hint(hint));
+        }
+        found.map(Self)
+    }
+}
+
+/// Permissions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ModeValue(DirMode);
+
+impl Decode for ModeValue {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        // A number could be meant in octal or not.
+        let Value::Text(text) = &node.value else {
+            let hint = "write it in quotes, as in \"0750\"".to_owned();
+            return wrong_type(node, at, sink, "a text", Some(hint));
+        };
+        let found = DirMode::parse(text);
+        if found.is_none() {
+            let message = format!("{} are no permissions", quoted(text));
+            let hint = "three or four octal digits, as in \"0750\"";
+            sink.error(at, &node.span, message, Extra::hint(hint));
+        }
+        found.map(Self)
+    }
+}
+
 /// Yes or no.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flag(pub(crate) bool);
@@ -300,6 +364,8 @@ macro_rules! inline_schema {
 }
 
 inline_schema! {
+    AccountValue: { "anyOf": [{ "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,253}\\$?$" }, { "type": "integer", "minimum": 0, "maximum": 4294967294u32 }] },
+    ModeValue: { "type": "string", "pattern": "^[0-7]{3,4}$" },
     PropertyValue: { "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "boolean" }] },
     Flag: { "type": "boolean" },
     Minutes: { "type": "integer", "minimum": 1, "maximum": 59 },

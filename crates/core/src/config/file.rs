@@ -11,6 +11,7 @@ use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table}
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
 use super::place_file::{ReplicaFile, StoreFile};
+use super::pulls::PullFile;
 use super::text::quoted;
 use super::values::{
     AbsPath, Argument, Count, DatasetKey, DatasetRef, HostName, Lasting, Reference, RelPath, Repository,
@@ -30,6 +31,8 @@ record! {
         stores: Maybe<Named<SourceName, StoreFile>> = "stores",
         /// Where second copies of the snapshots are.
         replicas: Maybe<Named<SourceName, ReplicaFile>> = "replicas",
+        /// ZFS datasets of other machines, whose copies are fetched to this one.
+        pulls: Maybe<Named<SourceName, PullFile>> = "pulls",
         /// Repositories of backups.
         offsite: Maybe<Named<SourceName, OffsiteFile>> = "offsite",
         /// What holds for every service that doesn't say otherwise.

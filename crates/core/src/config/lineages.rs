@@ -1,17 +1,18 @@
-//! Which ZFS datasets get in each other's way: those of services, and the roots of replicas.
+//! Which ZFS datasets get in each other's way: those of services, and the roots of replicas and of what is fetched.
 //!
 //! Compares names. Datasets of the same name on two machines are two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decode::{At, Named};
+use super::decode::{At, Maybe, Named};
 use super::diagnostic::{Extra, Sink};
 use super::file::ServiceFile;
 use super::model::Service;
 use super::place_file::{ReplicaFile, ReplicaNames, StoreFile};
 use super::places::Places;
+use super::pulls::PullFile;
 use super::text::Span;
-use crate::names::{DatasetName, ServiceName};
+use crate::names::{DatasetName, ServiceName, SourceName};
 
 /// A dataset that somebody wants for himself.
 struct Claim<'a> {
@@ -42,6 +43,7 @@ impl Claim<'_> {
 /// Reports datasets of which one is another's or lies below it, and replicas that are lost with what they copy.
 pub(crate) fn check(
     places: &Places<'_>,
+    pulls: &Maybe<Named<SourceName, PullFile>>,
     services: &BTreeMap<ServiceName, Service>,
     files: &Named<ServiceName, ServiceFile>,
     root: &At<'_>,
@@ -64,6 +66,20 @@ pub(crate) fn check(
         }
     }
     warn_of_same_pool(places, &claims, sink);
+    let at = root.key("pulls", root.span);
+    for entry in pulls.value().map_or(&[][..], |pulls| &pulls.entries) {
+        if let Some((file, _)) = &entry.value
+            && let Some((dataset, span)) = &file.root.0
+        {
+            claims.push(Claim {
+                host: "",
+                dataset: &dataset.0,
+                is_data: false,
+                key: at.key(entry.name.as_str(), span).to_string(),
+                span,
+            });
+        }
+    }
     let at = root.key("services", root.span);
     for entry in &files.entries {
         let Some(service) = services

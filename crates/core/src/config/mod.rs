@@ -26,6 +26,7 @@ mod overlap;
 mod place_file;
 mod places;
 mod policy;
+mod pulls;
 mod read_json;
 mod read_toml;
 mod redact;
@@ -45,6 +46,7 @@ pub use model::{
     Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Sender, Service, Ssh,
     Verify, WhenExhausted,
 };
+pub use pulls::{Pull, marks};
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};
 pub use show::to_toml;

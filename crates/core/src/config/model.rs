@@ -11,6 +11,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::bandwidth::Bandwidth;
 use super::declared::Declared;
 use super::origin::Origins;
+use super::pulls::Pull;
 use super::units::format_duration;
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::point::Target;
@@ -34,6 +35,9 @@ pub struct Config {
     pub stores: BTreeMap<SourceName, Place>,
     /// Where second copies of the snapshots are.
     pub replicas: BTreeMap<SourceName, Place>,
+    /// What is fetched from other machines.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pulls: BTreeMap<SourceName, Pull>,
     /// Repositories of backups.
     pub offsite: BTreeMap<SourceName, Offsite>,
     /// ZFS datasets whose properties and snapshots are declared.
@@ -52,6 +56,7 @@ impl PartialEq for Config {
             && (self.stores == other.stores
                 && self.replicas == other.replicas
                 && self.offsite == other.offsite)
+            && self.pulls == other.pulls
             && self.datasets == other.datasets
             && self.services == other.services
     }

@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    fn with_article(self) -> &'static str {
+    pub(super) fn with_article(self) -> &'static str {
         match self {
             Self::Store => "a store",
             Self::Replica => "a replica",

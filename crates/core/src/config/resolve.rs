@@ -14,6 +14,7 @@ use super::origin::Origins;
 use super::place_file::{DirectoryFile, ReplicaFile, ReplicaNames, Sender, SshFile, StoreFile};
 use super::places::Places;
 use super::policy::Policies;
+use super::pulls::pulls;
 use super::sender;
 use super::values::HostName;
 use crate::names::{ServiceName, SourceName};
@@ -48,7 +49,9 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
         }
     }
     let declared = declared(&file.datasets, &root, sink);
-    if file.services.is_absent() && file.datasets.is_absent() && !sink.has_errors() {
+    let pulls = pulls(&file.pulls, &places, host.as_deref(), &root, sink);
+    if file.services.is_absent() && file.datasets.is_absent() && file.pulls.is_absent() && !sink.has_errors()
+    {
         sink.warn(
             "",
             &top,
@@ -58,7 +61,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
     }
 
     claims::check(file, &places, services_file, &root, sink);
-    lineages::check(&places, &services, services_file, &root, sink);
+    lineages::check(&places, &file.pulls, &services, services_file, &root, sink);
     sender::check(&places, &root, sink);
     if !sink.has_errors() {
         places.warn_of_unused(services.values().map(|service| &service.policy), sink);
@@ -85,6 +88,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
             .iter()
             .filter_map(|entry| Some((entry.name.clone(), offsite(entry)?)))
             .collect(),
+        pulls,
         datasets: declared?,
         services,
         origins: Origins::default(),
@@ -180,7 +184,7 @@ fn replica(entry: &NamedEntry<SourceName, ReplicaFile>) -> Option<Place> {
     })
 }
 
-fn ssh(file: &SshFile) -> Option<Ssh> {
+pub(super) fn ssh(file: &SshFile) -> Option<Ssh> {
     Some(Ssh {
         host: file.host.0.as_ref()?.0.0.clone(),
         user: file.user.value().map(|user| user.0.clone()),

@@ -20,6 +20,9 @@ pub fn to_toml(config: &Config) -> String {
             out.table(kind, name.as_str(), &serde_json::json!(place));
         }
     }
+    for (name, pull) in &config.pulls {
+        out.table("pulls", name.as_str(), &serde_json::json!(pull));
+    }
     for (name, offsite) in &config.offsite {
         out.table("offsite", name.as_str(), &serde_json::json!(offsite));
     }
@@ -28,6 +31,13 @@ pub fn to_toml(config: &Config) -> String {
         let at = format!("datasets/{name}");
         if let Some(profile) = declared.profile {
             out.row("profile", &Value::from(profile), &[&format!("{at}/profile")]);
+        }
+        for (key, value) in serde_json::json!(declared.ownership)
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            out.row(key, value, &[&format!("{at}/{key}")]);
         }
         for (key, value) in [
             ("properties", serde_json::json!(declared.properties)),

@@ -372,7 +372,7 @@ pub(super) fn slot(service: &Service, inspection: &Inspection, set_aside: bool) 
             )));
         }
     };
-    let leftover = inspection.leftover.clone().filter(|l| !l.promoted);
+    let leftover = inspection.staged().cloned();
     Ok(Slot {
         target: inspection.target.clone(),
         replace,

@@ -195,6 +195,7 @@ mod tests {
         let data = target("tank/data");
         let leftover = |at| Leftover {
             over: None,
+            files: false,
             run: RunId::new("r").unwrap(),
             source: SourceName::new("r").unwrap(),
             point: point("tank/data", "r", 3, at),

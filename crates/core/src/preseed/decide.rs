@@ -125,6 +125,7 @@ mod tests {
             point,
             promoted: false,
             over: Some(crate::names::Guid(7)),
+            files: false,
         });
         let Decision::Blocked { hint, .. } = decide(&[cut_off]) else {
             panic!("not blocked")

@@ -113,7 +113,7 @@ impl Walk<'_> {
 /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
 pub(super) fn cut_off(service: &ServiceName, inspections: &[Inspection]) -> Option<Outcome> {
     let left = inspections.iter().find_map(|inspection| {
-        let leftover = inspection.leftover.as_ref().filter(|l| !l.promoted)?;
+        let leftover = inspection.staged()?;
         let state = (leftover.source.clone(), leftover.point.taken_at);
         // Both put there by one run: that one was not cut off, and what is staged is a later one's.
         let together = |i: &Inspection| {
@@ -193,6 +193,7 @@ mod tests {
             }),
             leftover: staged_by.map(|run| Leftover {
                 over: None,
+                files: false,
                 run: RunId::new(run).unwrap(),
                 source,
                 point,
@@ -217,5 +218,22 @@ mod tests {
             inspection("pg/wal", "new", None),
         ];
         assert!(matches!(cut_off(&service, &list), Some(Outcome::Blocked { .. })));
+    }
+
+    /// It is a copy of that moment for somebody who wanted a file, and no restore.
+    #[test]
+    fn what_was_fetched_for_files_is_no_restore_that_was_cut_off() {
+        let service = ServiceName::new("pg").unwrap();
+        let mut list = [
+            inspection("pg/data", "old", Some("new")),
+            inspection("pg/wal", "new", None),
+        ];
+        for inspection in &mut list {
+            if let Some(leftover) = &mut inspection.leftover {
+                leftover.files = true;
+            }
+        }
+        assert_eq!(cut_off(&service, &list), None);
+        assert!(slots(&list, &[0]).iter().all(|slot| slot.leftover.is_none()));
     }
 }

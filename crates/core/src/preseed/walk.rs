@@ -483,7 +483,7 @@ impl<'a> Walk<'a> {
 pub(super) fn slots(inspections: &[Inspection], missing: &[usize]) -> Vec<Slot> {
     let slot = |index: &usize| Slot {
         target: inspections[*index].target.clone(),
-        leftover: inspections[*index].leftover.clone().filter(|l| !l.promoted),
+        leftover: inspections[*index].staged().cloned(),
         staged: None,
         replace: Replace::OnlyEmpty,
     };

@@ -109,6 +109,7 @@ pub(super) fn inspect_one(state: &State, target: &Target) -> Inspection {
     });
     let leftover = |run: &RunId, point: &RecoveryPoint, promoted| Leftover {
         over: None,
+        files: false,
         run: run.clone(),
         source: point.source.clone(),
         point: point.clone(),

@@ -61,6 +61,7 @@ fn carry_out(plan: &LayoutPlan, actual: &mut Actual) {
             Step::Mount { dataset, .. } => {
                 put(actual.get_mut(dataset).unwrap(), "mounted", "yes");
             }
+            Step::Own { .. } => panic!("{step}"),
         }
     }
 }

@@ -54,7 +54,7 @@ impl NativeReplicator {
         for dataset in &of {
             let there = self.replica(dataset).ok().and_then(|name| sides.there.get(&name));
             if let (Some(here), Some(there)) = (sides.here.get(*dataset), there) {
-                needed.extend(hold::needed(&self.name, dataset, here, there));
+                needed.extend(hold::needed(&self.marks, dataset, here, there));
             }
         }
         for (step, arrival) in done {
@@ -68,7 +68,7 @@ impl NativeReplicator {
                     let last = step
                         .send
                         .last()
-                        .filter(|last| !hold::has_bookmark(&self.name, here, last.guid));
+                        .filter(|last| !hold::has_bookmark(&self.marks, here, last.guid));
                     needed.extend(last.map(|last| (dataset.clone(), last.name.clone())));
                 }
                 Arrival::Unsure => {
@@ -78,7 +78,7 @@ impl NativeReplicator {
                     };
                     of.insert(dataset);
                     let there = all.get(&name).cloned().unwrap_or_default();
-                    needed.extend(hold::needed(&self.name, dataset, here, &there));
+                    needed.extend(hold::needed(&self.marks, dataset, here, &there));
                 }
             }
         }

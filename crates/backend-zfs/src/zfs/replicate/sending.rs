@@ -39,7 +39,7 @@ impl NativeReplicator {
             BookmarkOf::Snapshot(name) => Some((one.dataset.clone(), name.clone())),
             BookmarkOf::Bookmark(_) => None,
         }));
-        let Some(tag) = hold::tag(&self.name) else {
+        let Some(tag) = hold::tag(&self.marks) else {
             return false;
         };
         if wanted.is_empty() {

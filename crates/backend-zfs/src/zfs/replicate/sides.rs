@@ -116,6 +116,14 @@ impl NativeReplicator {
     /// Both sides, in one process where one can see both.
     pub(super) async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
         if self.syncoid.is_some() {
+            if !self.here.is_local() {
+                let what = format!(
+                    "{} pulls from another host, and syncoid only sends from this one here",
+                    self.name
+                );
+                return Err(ReplicateError::new(ReplicateKind::Unsupported, what)
+                    .hint("have reseed itself do the sending"));
+            }
             for target in targets {
                 let replica = self.replica(&target.dataset)?;
                 Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
@@ -124,7 +132,7 @@ impl NativeReplicator {
         let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
         let replicas = self.names_there(targets)?;
-        if self.there.is_local() && !replicas.iter().any(|name| here.contains(name)) {
+        if self.there.location() == self.here.location() && !replicas.iter().any(|name| here.contains(name)) {
             names.extend(replicas);
             let lines = list::lineages::<ReplicateKind>(&self.here, cx, &names).await?;
             let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = grouped(&lines, &names)
@@ -132,7 +140,7 @@ impl NativeReplicator {
                 .partition(|(name, _)| here.contains(name));
             self.root_is_there(&there)?;
             self.ours(cx, targets, &there).await?;
-            let held = hold::held(&self.here, cx, &self.name, &here).await?;
+            let held = hold::held(&self.here, cx, &self.marks, &here).await?;
             return Ok(Sides { here, there, held });
         }
         let (here, there) = tokio::join!(
@@ -140,7 +148,7 @@ impl NativeReplicator {
             self.there(cx, targets)
         );
         let (here, there) = (grouped(&here?, &names), there?);
-        let held = hold::held(&self.here, cx, &self.name, &here).await?;
+        let held = hold::held(&self.here, cx, &self.marks, &here).await?;
         Ok(Sides { here, there, held })
     }
 

@@ -23,7 +23,7 @@ impl NativeReplicator {
         let mut needed: BTreeSet<Named> = sent.map(|one| (one.dataset.clone(), one.name.clone())).collect();
         for target in targets {
             let (here, there) = self.both(sides, target)?;
-            needed.extend(hold::needed(&self.name, &target.dataset, &here, &there));
+            needed.extend(hold::needed(&self.marks, &target.dataset, &here, &there));
         }
         Ok(sides.held.clone().without(&needed).references(&sides.here))
     }

@@ -235,6 +235,7 @@ pub async fn s12_finish_leaves_any_other_target_alone(lab: &impl StoreLab) {
             target: target.clone(),
             leftover: Leftover {
                 over: None,
+                files: false,
                 run: context("another").run,
                 source: point(target, id).source,
                 point: point(target, id),

@@ -1,0 +1,108 @@
+//! What is fetched from another machine: this one, by way of an sshd of the test's own.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::zfs_lab::{ZfsLab, sure};
+
+/// Nobody else listens there in a machine that is made for tests.
+const PORT: u16 = 2222;
+
+/// An sshd on this machine's own address; what a configuration says of it.
+struct Sshd {
+    pid: PathBuf,
+    ssh: String,
+}
+
+impl Sshd {
+    fn start(lab: &ZfsLab) -> Self {
+        let dir = lab.root.join("ssh");
+        fs::create_dir(&dir).unwrap();
+        let at = dir.to_str().unwrap();
+        for key in ["host", "user"] {
+            let file = format!("{at}/{key}");
+            sure(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &file]);
+        }
+        let public = fs::read_to_string(dir.join("host.pub")).unwrap();
+        fs::write(dir.join("known"), format!("[127.0.0.1]:{PORT} {public}")).unwrap();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{PORT}\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\nPidFile {at}/pid\nUsePAM no\n\
+             StrictModes no\nUseDNS no\nPermitRootLogin yes\n"
+        );
+        fs::write(dir.join("config"), config).unwrap();
+        fs::create_dir_all("/run/sshd").unwrap();
+        sure(&["ip", "link", "set", "lo", "up"]);
+        sure(&["/usr/sbin/sshd", "-f", &format!("{at}/config")]);
+        Self {
+            pid: dir.join("pid"),
+            ssh: format!(
+                "ssh = {{ host = \"127.0.0.1\", port = {PORT}, user = \"root\", key_file = \"{at}/user\", known_hosts = \"{at}/known\" }}"
+            ),
+        }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(&self.pid) {
+            sure(&["kill", pid.trim()]);
+        }
+    }
+}
+
+fn snapshots(dataset: &str) -> String {
+    sure(&[
+        "zfs", "list", "-Hpd", "1", "-t", "snapshot", "-o", "guid", dataset,
+    ])
+}
+
+#[test]
+fn vm_snapshots_of_another_machine_are_fetched() {
+    let lab = ZfsLab::new();
+    let sshd = Sshd::start(&lab);
+    let there = lab.tank.dataset("other/app");
+    sure(&["zfs", "create", "-p", &there]);
+    sure(&["zfs", "snapshot", &format!("{there}@one")]);
+    let root = lab.back.dataset("fetched");
+    lab.configure(&format!(
+        "[pulls.box]\nhost = \"box\"\ndatasets = [\"{there}\"]\nroot = \"{root}\"\n{}\n",
+        sshd.ssh
+    ));
+    let copy = format!("{root}/{there}");
+
+    // Where it goes is made by `init`, and by nothing else.
+    assert_ne!(lab.run(&["pull", "box"]).code, Some(0));
+    lab.run(&["init"]).expect(0);
+    let planned = lab.run(&["pull", "--all", "-n"]).expect(0);
+    let wanted = format!("would fetch 1 snapshots of {there} from box in full");
+    assert!(planned.out.contains(&wanted), "{planned:?}");
+    lab.run(&["pull", "box"]).expect(0);
+    assert_eq!(snapshots(&copy), snapshots(&there));
+    sure(&["zfs", "snapshot", &format!("{there}@two")]);
+    lab.run(&["pull", "--all"]).expect(0);
+    assert_eq!(snapshots(&copy), snapshots(&there));
+    assert_eq!(
+        sure(&[
+            "zfs",
+            "get",
+            "-Hpo",
+            "value",
+            "reseed:origin,canmount,mounted",
+            &copy
+        ]),
+        format!("box:{there}\nnoauto\nno")
+    );
+    // What is kept there for this machine says so.
+    let marks = sure(&["zfs", "list", "-Ht", "bookmark", "-o", "name", "-d", "1", &there]);
+    assert!(
+        marks.lines().all(|mark| mark.contains("#reseed:lab.box:")),
+        "{marks}"
+    );
+    assert!(!marks.is_empty());
+
+    let unknown = lab.run(&["pull", "bax"]);
+    assert_ne!(unknown.code, Some(0));
+    assert!(format!("{unknown:?}").contains("there are: box"), "{unknown:?}");
+    let history = lab.run(&["history"]).expect(0);
+    assert!(history.out.contains("pull.box"), "{history:?}");
+}

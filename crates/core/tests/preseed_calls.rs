@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use mockall::mock;
@@ -12,7 +13,7 @@ use reseed_core::error::{Effect, OpError, SourceError, StoreError, StoreKind};
 use reseed_core::journal::MemoryJournal;
 use reseed_core::names::{DatasetName, Guid, HoldTag, PointId, RunId, ServiceName, SourceName};
 use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Target};
-use reseed_core::preseed::{Outcome, preseed};
+use reseed_core::preseed::{Outcome, preseed, present, tidy};
 use reseed_core::service::Policy;
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, SourceClass};
 use reseed_core::store::*;
@@ -116,6 +117,75 @@ async fn fifty_present_services_cost_one_inspection_and_no_other_call() {
             .iter()
             .all(|report| report.outcome == Outcome::DataPresent)
     );
+}
+
+/// Somebody copies files out of what was fetched, or died: without the lock that can't be told.
+#[tokio::test]
+async fn what_was_fetched_for_files_keeps_no_service_waiting_and_goes_only_under_the_lock() {
+    let target = Target {
+        dataset: DatasetName::new("tank/a").unwrap(),
+        mountpoint: "/srv/a".into(),
+    };
+    let fetched = Leftover {
+        over: None,
+        files: true,
+        run: RunId::new("earlier").unwrap(),
+        source: SourceName::new("back").unwrap(),
+        point: RecoveryPoint {
+            id: PointId::from(Guid(7)),
+            dataset: target.dataset.clone(),
+            source: SourceName::new("back").unwrap(),
+            locator: "back/a@one".to_owned(),
+            snapshot: None,
+            taken_at: jiff::Timestamp::UNIX_EPOCH,
+            fingerprint: None,
+            bytes: None,
+            unseeded: false,
+            partial: false,
+        },
+        promoted: false,
+    };
+    let (found, wanted) = (fetched.clone(), fetched);
+    let mut store = MockStore::new();
+    store.expect_inspect().times(2).returning(move |_, targets| {
+        let one = |target| Inspection {
+            leftover: Some(found.clone()),
+            ..populated(target)
+        };
+        Ok(targets.iter().map(one).collect())
+    });
+    let settled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&settled);
+    store.expect_settle().returning(move |_, request| match request {
+        Settle::DiscardLeftover { leftover, .. } if *leftover == wanted => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(Settled::default())
+        }
+        other => panic!("{other:?}"),
+    });
+    let service = Service {
+        name: ServiceName::new("a").unwrap(),
+        targets: vec![target],
+        store: Arc::new(store),
+        sources: Vec::new(),
+        replicators: Vec::new(),
+        offsite: Vec::new(),
+        policy: Policy::default(),
+    };
+    let engine = Engine {
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SplitMix::seeded(1)),
+        verifier: Arc::new(MockLook::new()),
+        journal: Arc::new(MemoryJournal::new()),
+        host: "lab".to_owned(),
+    };
+    let cx = Context::silent(RunId::new("run").unwrap());
+    let present = present(&engine, &cx, &[&service]).await.remove(0);
+    assert_eq!(present.report.unwrap().outcome, Outcome::DataPresent);
+    assert!(present.fetched);
+    assert_eq!(settled.load(Ordering::SeqCst), 0);
+    tidy(&engine, &cx, &service).await;
+    assert_eq!(settled.load(Ordering::SeqCst), 1);
 }
 
 /// A preseed of one service whose only source delivers, and whose promotion fails with this effect; what stands there then.

@@ -27,7 +27,7 @@ impl Layout {
     /// What is declared, in numbers of this machine, and what is there.
     ///
     /// # Errors
-    /// When it can't be read what is mounted, or the run is cancelled.
+    /// When the run is cancelled. What can't be told of one dataset stands in its own place.
     pub async fn owners(
         &self,
         cx: &Context,
@@ -40,13 +40,20 @@ impl Layout {
                 Err(error) => Err(error.to_string()),
                 Ok(wanted) => Ok(wanted),
             };
-            owners.insert(dataset.clone(), wanted);
             let name = dataset.to_string();
             let found = work::blocking("can't look at a dataset's topmost directory", move || {
                 let what = format!("can't look at the topmost directory of {name}");
                 owner::look(&name).map_err(|error| StoreError::io(what, &error))
             });
-            roots.insert(dataset.clone(), found.await?);
+            match found.await {
+                Ok(root) => {
+                    owners.insert(dataset.clone(), wanted);
+                    roots.insert(dataset.clone(), root);
+                }
+                Err(error) => {
+                    owners.insert(dataset.clone(), Err(error.to_string()));
+                }
+            }
         }
         Ok((owners, roots))
     }

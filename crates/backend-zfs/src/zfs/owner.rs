@@ -121,12 +121,12 @@ fn number(answer: &str, name: &str) -> Option<u32> {
 }
 
 /// The topmost directory of a dataset; none where it isn't mounted, or only with something over it.
-fn open(dataset: &str) -> io::Result<Option<OwnedFd>> {
+fn open(dataset: &str, access: OFlags) -> io::Result<Option<OwnedFd>> {
     let all = mounts::now()?;
     let Some(mount) = (all.iter().rev()).find(|mount| mount.whole && mount.is_dataset(dataset)) else {
         return Ok(None);
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, &mount.point, flags, Mode::empty())?;
     let is_it = rustix::fs::fstat(&dir)?.st_dev == mount.device;
     Ok(is_it.then_some(dir))
@@ -143,12 +143,13 @@ fn facts(dir: &OwnedFd) -> io::Result<DirFacts> {
 
 /// What the topmost directory of a mounted dataset has.
 pub(crate) fn look(dataset: &str) -> io::Result<Option<DirFacts>> {
-    open(dataset)?.map(|dir| facts(&dir)).transpose()
+    // Who may not read it may see whose it is.
+    open(dataset, OFlags::PATH)?.map(|dir| facts(&dir)).transpose()
 }
 
 /// Gives the topmost directory of a mounted dataset what is wanted. False where it isn't mounted.
 pub(crate) fn set(dataset: &str, wanted: &DirWanted) -> io::Result<bool> {
-    let Some(dir) = open(dataset)? else {
+    let Some(dir) = open(dataset, OFlags::RDONLY)? else {
         return Ok(false);
     };
     change(&dir, wanted)?;

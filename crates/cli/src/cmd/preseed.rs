@@ -1,6 +1,7 @@
 //! `reseed preseed`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reseed_core::Service;
 use reseed_core::error::OpError;
@@ -24,7 +25,11 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     let since = engine.clock.monotonic();
     // A service whose data is there needs no lock, and must not wait for a backup of it to end.
     let all: Vec<_> = services.iter().collect();
-    let mut reports = preseed::present(engine, cx, &all).await;
+    let found = preseed::present(engine, cx, &all).await;
+    let untidy: Vec<usize> = (0..all.len())
+        .filter(|n| found[*n].fetched && found[*n].report.is_some())
+        .collect();
+    let mut reports: Vec<_> = found.into_iter().map(|one| one.report).collect();
     let mut todo: Vec<usize> = (0..all.len()).filter(|n| reports[*n].is_none()).collect();
     // Always in the same order, so that two runs can't wait for each other.
     todo.sort_by(|a, b| all[*a].name.cmp(&all[*b].name));
@@ -48,6 +53,12 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     }
     let reports: Vec<_> = reports.into_iter().flatten().collect();
     drop(locks);
+    for index in untidy {
+        // Whoever has it is at it, and removes it himself.
+        if let Ok(_lock) = session.lock(&all[index].name, "preseed", Duration::ZERO).await {
+            preseed::tidy(engine, cx, all[index]).await;
+        }
+    }
     let mut answer = Answer::of_preseeds(&session.ui, &reports);
     if let Some((_, first)) = refused.first() {
         for (index, error) in &refused {

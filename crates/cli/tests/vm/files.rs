@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::sshd::Sshd;
 use crate::zfs_lab::{ZfsLab, sure};
 
 #[test]
@@ -73,4 +74,40 @@ fn vm_every_source_is_proven_by_restoring() {
     // Nothing of it is left on the replica.
     let snapshot = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.replica()]);
     assert_eq!(snapshot.lines().count(), 1, "{snapshot}");
+}
+
+#[test]
+fn vm_one_path_comes_out_of_a_snapshot_on_another_machine() {
+    let lab = ZfsLab::new().protected();
+    let sshd = Sshd::start(&lab);
+    let root = lab.back.dataset("copies/lab");
+    lab.configure(&format!(
+        "[replicas.far]\ntype = \"zfs\"\nroot = \"{root}\"\n{}\n",
+        sshd.ssh
+    ));
+    fs::write(lab.live().join("sub/other"), "overwritten").unwrap();
+    let fetched = lab.tank.dataset("svc/.reseed-files:app");
+    let there = || sure(&["zfs", "list", "-Hro", "name", lab.tank.name()]).contains(&fetched);
+    let restore = |path: &str, to: &str, more: &[&str]| {
+        let to = lab.root.join(to);
+        let to = to.to_str().unwrap();
+        let words = ["restore", "app", "--from", "far", "--path", path, "--to", to];
+        lab.run(&[&words, more].concat())
+    };
+    let planned = restore("sub/other", "to", &["-n"]).expect(0);
+    assert!(planned.out.contains("sends no part of a snapshot"), "{planned:?}");
+    assert!(!there());
+    restore("sub/other", "to", &[]).expect(0);
+    assert_eq!(fs::read(lab.root.join("to/sub/other")).unwrap(), vec![7; 100_000]);
+    assert!(!there());
+    // What a failed try keeps goes with the next start of the service, whose data is not touched.
+    restore("no/such", "none", &[]).expect(1);
+    assert!(there());
+    assert_eq!(lab.preseed(0), ("data-present".to_owned(), None));
+    assert!(!there());
+    assert_eq!(
+        fs::read_to_string(lab.live().join("sub/other")).unwrap(),
+        "overwritten"
+    );
+    assert_eq!(lab.mounted(), lab.dataset());
 }

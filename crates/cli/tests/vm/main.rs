@@ -17,4 +17,5 @@ mod owner;
 mod pools;
 mod pull;
 mod rollback;
+mod sshd;
 mod zfs_lab;

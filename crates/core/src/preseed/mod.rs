@@ -82,25 +82,58 @@ pub async fn preseed(
     reports.into_iter().map(|(_, report)| report).collect()
 }
 
+/// What [`present`] found of a service.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// There is nothing to do; none where [`preseed`] is to be called under the service's lock.
+    pub report: Option<ServiceReport>,
+    /// A snapshot was fetched to copy files out of it ([`Leftover::files`](crate::store::Leftover::files)), by a run that is at it or
+    /// one that died. Who gets the lock knows which, and calls [`tidy`]. No service waits for it.
+    pub fetched: bool,
+}
+
 /// Reports on those services for which there is nothing to do, because all of their data is there, after one inspection of all
 /// of them; nothing on the others, for which [`preseed`] is to be called under their locks. Changes nothing but the journal.
-pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<Option<ServiceReport>> {
+pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<Present> {
     let clean =
         |list: &[Inspection]| decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none());
     let inspections = inspect_all(engine, cx, services).await;
-    let mut reports = Vec::with_capacity(services.len());
+    let mut all = Vec::with_capacity(services.len());
     for (service, inspected) in services.iter().zip(inspections) {
-        reports.push(match inspected {
+        let mut fetched = false;
+        let inspected = inspected.map(|mut list| {
+            for inspection in &mut list {
+                // Without the lock it may be in use.
+                fetched |= inspection.leftover.take_if(|left| left.files).is_some();
+            }
+            list
+        });
+        let report = match inspected {
             Ok(list) if clean(&list) => {
                 let walk = Walk::begin(engine, cx, service, engine.clock.monotonic());
                 Some(walk.preseed(Ok(list)).await)
             }
             _ => None,
-        });
+        };
+        all.push(Present { report, fetched });
     }
-    let quick: Vec<ServiceReport> = reports.iter().flatten().cloned().collect();
+    let quick: Vec<ServiceReport> = all.iter().filter_map(|one| one.report.clone()).collect();
     record(engine, &quick, RunKind::Preseed);
-    reports
+    all
+}
+
+/// Removes what an earlier run left staged for a service whose data is there. To be called under its lock, by which it is known that
+/// nobody is at it any more.
+pub async fn tidy(engine: &Engine, cx: &Context, service: &Service) {
+    let inspected = inspect_all(engine, cx, &[service]).await.pop();
+    if let Some(Ok(list)) = inspected
+        && decide(&list) == Decision::Present
+        && several::cut_off(&service.name, &list).is_none()
+    {
+        Walk::begin(engine, cx, service, engine.clock.monotonic())
+            .discard_leftovers(&list)
+            .await;
+    }
 }
 
 /// Says that a run has begun, so that one that never ends is known.

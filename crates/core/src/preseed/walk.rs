@@ -319,7 +319,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Data is there, so what an earlier run staged is of no use any more.
-    async fn discard_leftovers(&mut self, inspections: &[Inspection]) {
+    pub(super) async fn discard_leftovers(&mut self, inspections: &[Inspection]) {
         for inspection in inspections {
             let Some(leftover) = inspection.leftover.as_ref().filter(|l| !l.promoted) else {
                 continue;

@@ -1,5 +1,5 @@
-//! What a preseed asks of its backends when data is there: one call for all services, and nothing else; and what it makes of a
-//! promotion that failed. Here the calls themselves are the point, so this is where mocks are used.
+//! What a preseed asks of its backends when data is there: one call for all services, and nothing else; what it makes of a
+//! promotion that failed; and whom a restore of one path asks. Here the calls themselves are the point, so this is where mocks are used.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use mockall::mock;
 use reseed_core::clock::SystemClock;
 use reseed_core::entropy::SplitMix;
-use reseed_core::error::{Effect, OpError, SourceError, StoreError, StoreKind};
+use reseed_core::error::{Effect, OpError, SourceError, SourceKind, StoreError, StoreKind};
 use reseed_core::journal::MemoryJournal;
 use reseed_core::names::{DatasetName, Guid, HoldTag, PointId, RunId, ServiceName, SourceName};
+use reseed_core::ops::{At, RestoreOptions, restore_to};
 use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Target};
 use reseed_core::preseed::{Outcome, preseed, present, tidy};
 use reseed_core::service::Policy;
-use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, SourceClass};
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
 use reseed_core::store::*;
 use reseed_core::verify::Validator;
 use reseed_core::{Context, Engine, RestoreSource, Service, SnapshotStore, Verifier};
@@ -186,6 +187,89 @@ async fn what_was_fetched_for_files_keeps_no_service_waiting_and_goes_only_under
     assert_eq!(settled.load(Ordering::SeqCst), 0);
     tidy(&engine, &cx, &service).await;
     assert_eq!(settled.load(Ordering::SeqCst), 1);
+}
+
+/// The first source has the point, and nothing of what was asked for is in it. The second has the same point, or another.
+async fn asked_for_one_path(other: u64) -> usize {
+    let target = Target {
+        dataset: DatasetName::new("tank/a").unwrap(),
+        mountpoint: "/srv/a".into(),
+    };
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = |name: &str, guid: u64| -> Arc<dyn RestoreSource> {
+        let (name, dataset) = (SourceName::new(name).unwrap(), target.dataset.clone());
+        let mut source = MockSource::new();
+        source.expect_name().return_const(name.clone());
+        source.expect_caps().return_const(SourceCaps {
+            kind: SourceClass::Replica,
+            delivery: Delivery::Files,
+            partial: true,
+            verifies: true,
+        });
+        source.expect_points().returning(move |_, _| {
+            Ok(vec![RecoveryPoint {
+                id: PointId::from(Guid(guid)),
+                dataset: dataset.clone(),
+                source: name.clone(),
+                locator: String::new(),
+                snapshot: None,
+                taken_at: jiff::Timestamp::UNIX_EPOCH,
+                fingerprint: None,
+                bytes: None,
+                unseeded: false,
+                partial: false,
+            }])
+        });
+        source.expect_plan().returning(|_, request| {
+            Ok(RestorePlan {
+                request: request.clone(),
+                bytes: None,
+                steps: Vec::new(),
+            })
+        });
+        let asked = Arc::clone(&asked);
+        source.expect_execute().returning(move |_, _, _| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            Err(SourceError::new(SourceKind::NothingRestored, "it isn't in there"))
+        });
+        Arc::new(source)
+    };
+    let service = Service {
+        name: ServiceName::new("a").unwrap(),
+        targets: vec![target.clone()],
+        store: Arc::new(MockStore::new()),
+        sources: vec![source("near", 7), source("far", other)],
+        replicators: Vec::new(),
+        offsite: Vec::new(),
+        policy: Policy::default(),
+    };
+    let mut verifier = MockLook::new();
+    verifier.expect_make_scratch().returning(|_, _| Ok(()));
+    let engine = Engine {
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SplitMix::seeded(1)),
+        verifier: Arc::new(verifier),
+        journal: Arc::new(MemoryJournal::new()),
+        host: "lab".to_owned(),
+    };
+    let cx = Context::silent(RunId::new("run").unwrap());
+    let options = RestoreOptions {
+        from: None,
+        at: At::Newest,
+        set_aside: false,
+    };
+    let (scope, to) = (Scope::Path("typo".into()), std::path::Path::new("/to"));
+    let error = restore_to(&engine, &cx, &service, &options, &scope, to)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("it isn't in there"), "{error}");
+    asked.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn what_is_not_in_a_state_is_not_looked_for_in_the_same_state_elsewhere() {
+    assert_eq!(asked_for_one_path(7).await, 1);
+    assert_eq!(asked_for_one_path(8).await, 2);
 }
 
 /// A preseed of one service whose only source delivers, and whose promotion fails with this effect; what stands there then.

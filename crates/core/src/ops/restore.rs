@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Doing, OpOutcome};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{OpError, OpKind};
+use crate::error::{OpError, OpKind, SourceError, SourceKind};
 use crate::journal::RunKind;
 use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
@@ -234,10 +234,19 @@ pub(super) async fn bring(
     engine.verifier.make_scratch(cx, to).await?;
     let mut last = None;
     let mut made = BTreeSet::new();
+    let mut empty: Vec<Vec<&PointId>> = Vec::new();
     for candidate in &candidates {
+        let points: Vec<&PointId> = candidate.points.iter().map(|point| &point.id).collect();
+        // What isn't in a state isn't in it elsewhere either, and getting at it there may be dear.
+        if empty.contains(&points) {
+            continue;
+        }
         match one_to(engine, cx, service, candidate, scope, to, &mut made).await {
             Ok(reports) => return Ok(reports),
-            Err(error) => {
+            Err(Missed { error, nothing }) => {
+                if nothing {
+                    empty.push(points);
+                }
                 cx.emit(crate::event::Event::AttemptFailed {
                     service: service.name.clone(),
                     source: service.sources[candidate.source].name().clone(),
@@ -254,6 +263,31 @@ pub(super) async fn bring(
     Err(last.unwrap_or_else(|| no_point(service, options)))
 }
 
+/// Why a candidate didn't deliver.
+struct Missed {
+    error: OpError,
+    /// It was read, and has nothing of what was asked for.
+    nothing: bool,
+}
+
+impl From<OpError> for Missed {
+    fn from(error: OpError) -> Self {
+        Self {
+            error,
+            nothing: false,
+        }
+    }
+}
+
+impl From<SourceError> for Missed {
+    fn from(error: SourceError) -> Self {
+        Self {
+            nothing: error.kind() == SourceKind::NothingRestored,
+            error: error.convert(OpKind::Failed),
+        }
+    }
+}
+
 async fn one_to(
     engine: &Engine,
     cx: &Context,
@@ -262,13 +296,14 @@ async fn one_to(
     scope: &Scope,
     to: &Path,
     made: &mut BTreeSet<PathBuf>,
-) -> Result<Vec<ScratchReport>, OpError> {
+) -> Result<Vec<ScratchReport>, Missed> {
     let source = Arc::clone(&service.sources[candidate.source]);
     if source.caps().delivery == Delivery::Native {
         return Err(OpError::new(
             OpKind::Unsupported,
             format!("{} can't restore into a directory", source.name()),
-        ));
+        )
+        .into());
     }
     let mut reports = Vec::with_capacity(service.targets.len());
     for (target, point) in service.targets.iter().zip(&candidate.points) {
@@ -298,8 +333,7 @@ async fn one_to(
                 let plan = source.plan(&cx, &request).await?;
                 source.execute(&cx, &plan, staging).await
             })
-            .await
-            .map_err(|e| e.convert(OpKind::Failed))?;
+            .await?;
         let (fingerprint, digest_matches) = match scope {
             Scope::Path(_) => (None, None),
             Scope::Whole => {
@@ -313,7 +347,7 @@ async fn one_to(
                 source.name(),
                 target.dataset
             );
-            return Err(OpError::new(OpKind::Failed, what));
+            return Err(OpError::new(OpKind::Failed, what).into());
         }
         reports.push(ScratchReport {
             source: source.name().clone(),

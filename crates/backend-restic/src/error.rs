@@ -98,6 +98,92 @@ pub enum EngineError {
         /// Why not.
         detail: String,
     },
+    /// The file with the store's credentials cannot be read, or does not hold them.
+    #[error("cannot read the credentials in {path}: {detail}")]
+    CredentialsFile {
+        /// The file.
+        path: String,
+        /// Why not. Never what is in it.
+        detail: String,
+    },
+    /// The store does not know the credentials, or the secret is wrong.
+    #[error("the store does not accept the credentials for {location}: {detail}")]
+    Credentials {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The credentials were for a time that is over.
+    #[error("the credentials for {location} have expired: {detail}")]
+    CredentialsExpired {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// This machine's clock and the store's differ too much for signatures.
+    #[error("the store at {location} refuses this machine's time: {detail}")]
+    ClockSkew {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The store answers, and has no such bucket.
+    #[error("there is no bucket for {location}: {detail}")]
+    NoBucket {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The bucket is in another region than requests are signed for.
+    #[error("the region for {location} is wrong: {detail}")]
+    WrongRegion {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// Something answers there that is no S3 store, or not in a way that can be trusted.
+    #[error("what answers at {location} is no S3 store that can be talked to: {detail}")]
+    WrongEndpoint {
+        /// Which repository.
+        location: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The address would be talked to without encryption, and nobody said that it may.
+    #[error("{location} is reached by plain http, and that is not allowed")]
+    PlainHttp {
+        /// Which repository.
+        location: String,
+    },
+    /// The endpoint's name leads nowhere.
+    #[error("the host of {location} is not known: {detail}")]
+    NoSuchHost {
+        /// Which repository.
+        location: String,
+        /// The resolver's own words.
+        detail: String,
+    },
+    /// Nothing listens at the endpoint.
+    #[error("nothing listens at {location}: {detail}")]
+    Refused {
+        /// Which repository.
+        location: String,
+        /// The system's own words.
+        detail: String,
+    },
+    /// The store did not answer, not to the end, or only that it can't now.
+    #[error("the store at {location} does not answer as it should: {detail}")]
+    Unreachable {
+        /// Which repository.
+        location: String,
+        /// What was said.
+        detail: String,
+    },
     /// The store refused or failed an operation.
     #[error("the store failed to {action}: {detail}")]
     Store {
@@ -285,6 +371,33 @@ impl EngineError {
             Self::PasswordFile { .. } => {
                 "put the password there, readable by the user that runs this; without it the data cannot be read"
             }
+            Self::CredentialsFile { .. } => {
+                "it is an AWS credentials file: a line `[default]`, then `aws_access_key_id = …` and `aws_secret_access_key = …`, readable by the user that runs this"
+            }
+            Self::Credentials { .. } => {
+                "compare the key's id and secret in `credentials_file` with the store's; the key may have been deleted"
+            }
+            Self::CredentialsExpired { .. } => "write fresh ones into `credentials_file`, then run again",
+            Self::ClockSkew { .. } => {
+                "set this machine's clock: `timedatectl` shows whether it is kept by NTP"
+            }
+            Self::NoBucket { .. } => {
+                "check the bucket's name and the endpoint; reseed makes no buckets, create it with the store's own tools"
+            }
+            Self::WrongRegion { .. } => {
+                "set `region` to the bucket's, which the store often names in its answer"
+            }
+            Self::WrongEndpoint { .. } => {
+                "check the endpoint in `repository`: host, port, and whether it is https or http"
+            }
+            Self::PlainHttp { .. } => {
+                "use https; inside a network that is trusted, `allow_http = true` permits it"
+            }
+            Self::NoSuchHost { .. } => {
+                "check the endpoint's name and this machine's DNS: `getent hosts NAME`"
+            }
+            Self::Refused { .. } => "check that the store runs, and the endpoint's host and port",
+            Self::Unreachable { .. } => "check the network and the store's own status, then run again",
             Self::Store { .. } => "check that the repository's storage is reachable, then run again",
             Self::NoSpace { .. } => {
                 "free space or raise the quota, then run again: it continues where it stopped"
@@ -316,6 +429,41 @@ impl EngineError {
             Self::BadOutput { .. } => "its version may not be known here: see `restic version`",
             Self::Cancelled | Self::Invalid { .. } => return None,
         })
+    }
+
+    /// Whether it is about the store as a whole or the way to it, and not about what was asked of it.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Store { .. }
+                | Self::CredentialsFile { .. }
+                | Self::Credentials { .. }
+                | Self::CredentialsExpired { .. }
+                | Self::ClockSkew { .. }
+                | Self::NoBucket { .. }
+                | Self::WrongRegion { .. }
+                | Self::WrongEndpoint { .. }
+                | Self::PlainHttp { .. }
+                | Self::NoSuchHost { .. }
+                | Self::Refused { .. }
+                | Self::Unreachable { .. }
+        )
+    }
+
+    /// Whether it is about this run or the program that it used, and says nothing about what is in the repository.
+    pub(crate) fn is_of_the_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled | Self::Tool { .. } | Self::ToolDied { .. } | Self::BadOutput { .. }
+        )
+    }
+
+    /// Whether the same request may well be answered in a moment.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchHost { .. } | Self::Refused { .. } | Self::Unreachable { .. }
+        )
     }
 
     /// Sorts an I/O error of the target into the kinds that have a remedy of their own.

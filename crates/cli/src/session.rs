@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reseed_backend_restic::repo::Engine as ResticEngine;
 use reseed_backend_restic::restic::Location as ResticLocation;
+use reseed_backend_restic::s3::{CredentialsFrom, S3Place};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_backend_zfs::datasets::Layout;
@@ -21,7 +22,7 @@ use reseed_backend_zfs::zfs::{
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, Sender};
+use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, RepoLocation, Sender};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -212,10 +213,8 @@ impl Session {
     /// Where a repository is.
     pub(crate) fn location(&self, repo: &SourceName) -> String {
         match self.config.offsite.get(repo) {
-            Some(Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. }) => {
-                repository.display().to_string()
-            }
-            _ => String::new(),
+            Some(offsite) => offsite.repository().to_string(),
+            None => String::new(),
         }
     }
 
@@ -353,6 +352,33 @@ fn location(ssh: Option<&config::Ssh>) -> Option<Location> {
         there = there.identity(key);
     }
     Some(Location::Ssh(there))
+}
+
+/// The embedded engine at a repository's place.
+fn engine(
+    repository: &RepoLocation,
+    s3: Option<&config::S3Access>,
+    clock: Arc<dyn Clock>,
+) -> Option<ResticEngine> {
+    match (repository, s3) {
+        (RepoLocation::Directory(path), _) => Some(ResticEngine::local(path, clock)),
+        (RepoLocation::S3(location), Some(access)) => {
+            let place = S3Place {
+                endpoint: location.endpoint.clone(),
+                region: access.region.clone(),
+                bucket: location.bucket.clone(),
+                prefix: location.prefix.clone(),
+                allow_http: access.allow_http,
+            };
+            let key = CredentialsFrom::file(&access.credentials_file);
+            let key = match &access.profile {
+                Some(profile) => key.of_profile(profile),
+                None => key,
+            };
+            Some(ResticEngine::s3(place, key, clock))
+        }
+        _ => None,
+    }
 }
 
 fn mapping(names: ReplicaNames, root: &DatasetName) -> Mapping {
@@ -531,8 +557,9 @@ impl<'a> Wiring<'a> {
             Offsite::Embedded {
                 repository,
                 password_file,
+                s3,
             } => {
-                let engine = ResticEngine::local(repository, Arc::clone(&self.session.clock));
+                let engine = engine(repository, s3.as_ref(), self.clock())?;
                 // The worker is this very program, whatever PATH says.
                 let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
                 let worker = Worker::new(
@@ -551,10 +578,13 @@ impl<'a> Wiring<'a> {
             Offsite::Restic {
                 repository,
                 password_file,
+                ..
             } => {
+                // The configuration has no other place for it.
+                let directory = repository.directory()?.to_owned();
                 let repo = Restic::new(
                     name.clone(),
-                    ResticLocation::Local(repository.clone()),
+                    ResticLocation::Local(directory),
                     PasswordFrom::File(password_file.clone()),
                     // Part of the paths that are recorded: restic finds the backup before by them.
                     self.session.config.state_dir.join("restic").join(name.as_str()),

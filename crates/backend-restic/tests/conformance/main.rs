@@ -1,5 +1,5 @@
-//! Both engines under the core's contracts, on real directories: the embedded one with its restore worker as a real process,
-//! and the restic program in the versions that the environment names.
+//! Both engines under the core's contracts: on real directories, and the embedded one also in a bucket of an S3 server in this
+//! process, with its restore worker as a real process; the restic program in the versions that the environment names.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -41,4 +41,12 @@ mod real_newer_restic {
     mod source {
         reseed_testkit::conformance_source!(crate::OnDisk::source(super::BY));
     }
+}
+
+mod offsite_s3 {
+    reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(crate::By::Embedded));
+}
+
+mod source_s3 {
+    reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(crate::By::Embedded));
 }

@@ -10,3 +10,4 @@ mod heal;
 mod interface;
 mod lab;
 mod rollback;
+mod s3;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::declared::DatasetFile;
+use super::declared::{DatasetFile, Flag};
 use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table};
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
@@ -14,7 +14,7 @@ use super::place_file::{ReplicaFile, StoreFile};
 use super::text::quoted;
 use super::values::{
     AbsPath, Argument, Count, DatasetKey, DatasetRef, HostName, Lasting, Reference, RelPath, Repository,
-    SecretPath, Tries, UnitName,
+    SecretPath, Tries, UnitName, Word,
 };
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::verify::Validator;
@@ -56,10 +56,18 @@ record! {
     OffsiteFile {
         /// What writes and reads it.
         kind: Must<OffsiteType> = "type",
-        /// Its directory.
+        /// Its directory, or its address as restic writes it: `s3:https://HOST/BUCKET/PREFIX`.
         repository: Must<Repository> = "repository",
         /// A file with the repository's password. Must not lie in the data of a service.
         password_file: Must<SecretPath> = "password_file",
+        /// In S3: the file with the access key, as AWS's tools have it. Needed there.
+        credentials_file: Maybe<SecretPath> = "credentials_file",
+        /// In S3: the section of that file. Default: `default`.
+        profile: Maybe<Word> = "profile",
+        /// In S3: the bucket's region. Default: what the host's name tells, or `us-east-1`.
+        region: Maybe<Word> = "region",
+        /// In S3: allow an address that begins with `http:`. Default: false.
+        allow_http: Maybe<Flag> = "allow_http",
     }
 }
 

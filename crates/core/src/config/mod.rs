@@ -19,8 +19,10 @@ mod decode;
 mod diagnostic;
 mod file;
 mod lineages;
+mod location;
 mod model;
 mod node;
+mod offsite;
 mod origin;
 mod overlap;
 mod place_file;
@@ -41,9 +43,10 @@ mod values;
 pub use bandwidth::Bandwidth;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
+pub use location::{RepoLocation, S3Location};
 pub use model::{
-    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Sender, Service, Ssh,
-    Verify, WhenExhausted,
+    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, S3Access, Sender,
+    Service, Ssh, Verify, WhenExhausted,
 };
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

@@ -10,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::bandwidth::Bandwidth;
 use super::declared::Declared;
+use super::location::RepoLocation;
 use super::origin::Origins;
 use super::units::format_duration;
 use crate::names::{DatasetName, ServiceName, SourceName};
@@ -96,13 +97,10 @@ impl Config {
         if let Some((name, place)) = places.find(|(_, place)| near(place)) {
             return Some(format!("{name} is in {}", place.display()));
         }
-        let repository = |offsite: &Offsite| match offsite {
-            Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. } => repository.clone(),
-        };
         let mut repositories = self
             .offsite
             .iter()
-            .map(|(name, offsite)| (name, repository(offsite)));
+            .filter_map(|(name, offsite)| Some((name, offsite.repository().directory()?)));
         let (name, place) = repositories.find(|(_, place)| near(place))?;
         Some(format!("{name} is in {}", place.display()))
     }
@@ -219,18 +217,48 @@ impl Place {
 pub enum Offsite {
     /// Written and read by the embedded engine.
     Embedded {
-        /// Absolute.
-        repository: PathBuf,
+        /// Where it is.
+        repository: RepoLocation,
         /// Absolute.
         password_file: PathBuf,
+        /// How it is reached, where it is in S3.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        s3: Option<S3Access>,
     },
     /// Written and read by the restic program.
     Restic {
-        /// Absolute.
-        repository: PathBuf,
+        /// Where it is.
+        repository: RepoLocation,
         /// Absolute.
         password_file: PathBuf,
+        /// How it is reached, where it is in S3.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        s3: Option<S3Access>,
     },
+}
+
+impl Offsite {
+    /// Where it is.
+    pub fn repository(&self) -> &RepoLocation {
+        match self {
+            Self::Embedded { repository, .. } | Self::Restic { repository, .. } => repository,
+        }
+    }
+}
+
+/// How a repository in S3 is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct S3Access {
+    /// The region that requests are signed for.
+    pub region: String,
+    /// An AWS credentials file; absolute.
+    pub credentials_file: PathBuf,
+    /// Its section, unless that is `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The address may begin with `http:`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
 }
 
 /// A service whose data is kept.

@@ -162,16 +162,7 @@ impl Engine {
             local::must_be_vacant(path)?;
             std::fs::create_dir_all(path).map_err(|error| EngineError::target("create", path, &error))?;
         }
-        let store = self.store()?;
-        for kind in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
-            if !store.list(kind.dirname())?.is_empty() {
-                return Err(occupied());
-            }
-        }
-        let backend = Backend::new(Arc::clone(&store), Gate::default());
-        if !guarded("init", || listed(&backend, FileType::Config))?.is_empty() {
-            return Err(occupied());
-        }
+        let (store, backend) = self.vacant()?;
         let config = ConfigOptions::default()
             .set_datapack_size(bytesize(DATA_PACK))
             .set_datapack_growfactor(0_u32)
@@ -191,6 +182,45 @@ impl Engine {
                 return Err(occupied());
             }
             Ok((repo.config().id.to_hex().to_string(), repo.config().version))
+        })
+    }
+
+    /// The store, where nothing of a repository is in it.
+    fn vacant(&self) -> Result<(Arc<Store>, Backend)> {
+        let occupied = || EngineError::AlreadyExists {
+            location: self.location(),
+        };
+        let store = self.store()?;
+        for kind in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
+            if !store.list(kind.dirname())?.is_empty() {
+                return Err(occupied());
+            }
+        }
+        let backend = Backend::new(Arc::clone(&store), Gate::default());
+        if !guarded("init", || listed(&backend, FileType::Config))?.is_empty() {
+            return Err(occupied());
+        }
+        Ok((store, backend))
+    }
+
+    /// That nothing of a repository is there, for another engine that is to make one.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and what the store says.
+    pub(crate) fn must_be_vacant(&self) -> Result<()> {
+        self.vacant().map(drop)
+    }
+
+    /// That a repository is there, without opening it: for another engine, which would say less about why not.
+    ///
+    /// # Errors
+    /// `NoRepository`, `MissingKey`, `Unreadable`, and what the store says.
+    pub(crate) fn must_be_repository(&self) -> Result<()> {
+        let store = self.store()?;
+        let backend = Backend::new(Arc::clone(&store), Gate::default());
+        guarded("look at", || {
+            self.require_config(&store, &backend)?;
+            self.require_keys(&store, &backend)
         })
     }
 

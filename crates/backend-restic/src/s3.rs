@@ -120,6 +120,24 @@ impl S3Credentials {
         Ok(found)
     }
 
+    /// As a credentials file for restic. The backticks keep its reader from taking a part of a value for a comment.
+    pub(crate) fn file(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new("[default]\n".to_owned());
+        let values = [
+            ("aws_access_key_id", self.access_key_id.as_str()),
+            ("aws_secret_access_key", &self.secret),
+            ("aws_session_token", &self.token),
+        ];
+        for (key, value) in values {
+            if !value.is_empty() {
+                for part in [key, " = `", value, "`\n"] {
+                    text.push_str(part);
+                }
+            }
+        }
+        text
+    }
+
     /// What must not appear in anybody's words.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         [self.secret.as_str(), self.token.as_str()]

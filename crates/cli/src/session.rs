@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_backend_restic::repo::Engine as ResticEngine;
-use reseed_backend_restic::restic::Location as ResticLocation;
+use reseed_backend_restic::restic::{Location as ResticLocation, RestPlace, SftpPlace};
 use reseed_backend_restic::s3::{CredentialsFrom, S3Place};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
@@ -22,7 +22,9 @@ use reseed_backend_zfs::zfs::{
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, RepoLocation, Sender};
+use reseed_core::config::{
+    self, Access, Config, ConfigErrors, Offsite, Place, ReplicaNames, RepoLocation, Sender,
+};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -363,22 +365,54 @@ fn engine(
     match (repository, s3) {
         (RepoLocation::Directory(path), _) => Some(ResticEngine::local(path, clock)),
         (RepoLocation::S3(location), Some(access)) => {
-            let place = S3Place {
-                endpoint: location.endpoint.clone(),
-                region: access.region.clone(),
-                bucket: location.bucket.clone(),
-                prefix: location.prefix.clone(),
-                allow_http: access.allow_http,
-            };
-            let key = CredentialsFrom::file(&access.credentials_file);
-            let key = match &access.profile {
-                Some(profile) => key.of_profile(profile),
-                None => key,
-            };
+            let (place, key) = s3_place(location, access);
             Some(ResticEngine::s3(place, key, clock))
         }
         _ => None,
     }
+}
+
+fn s3_place(location: &config::S3Location, access: &config::S3Access) -> (S3Place, CredentialsFrom) {
+    let place = S3Place {
+        endpoint: location.endpoint.clone(),
+        region: access.region.clone(),
+        bucket: location.bucket.clone(),
+        prefix: location.prefix.clone(),
+        allow_http: access.allow_http,
+    };
+    let key = CredentialsFrom::file(&access.credentials_file);
+    let key = match &access.profile {
+        Some(profile) => key.of_profile(profile),
+        None => key,
+    };
+    (place, key)
+}
+
+/// A repository's place for the restic program.
+fn by_restic(repository: &RepoLocation, access: Option<&Access>) -> Option<ResticLocation> {
+    Some(match (repository, access) {
+        (RepoLocation::Directory(path), _) => ResticLocation::Local(path.clone()),
+        (RepoLocation::S3(location), Some(Access::S3(access))) => {
+            let (place, credentials) = s3_place(location, access);
+            ResticLocation::S3 { place, credentials }
+        }
+        (RepoLocation::Rest(url), Some(Access::Rest(access))) => ResticLocation::Rest(RestPlace {
+            url: url.clone(),
+            login: match (&access.server_user, &access.server_password_file) {
+                (Some(user), Some(file)) => Some((user.clone(), PasswordFrom::File(file.clone()))),
+                _ => None,
+            },
+            allow_http: access.allow_http,
+        }),
+        (RepoLocation::Sftp(place), Some(Access::Sftp(access))) => ResticLocation::Sftp(SftpPlace {
+            destination: place.destination.clone(),
+            port: place.port,
+            path: place.path.clone(),
+            known_hosts: access.known_hosts.clone(),
+            key_file: access.key_file.clone(),
+        }),
+        _ => return None,
+    })
 }
 
 fn mapping(names: ReplicaNames, root: &DatasetName) -> Mapping {
@@ -578,13 +612,11 @@ impl<'a> Wiring<'a> {
             Offsite::Restic {
                 repository,
                 password_file,
-                ..
+                access,
             } => {
-                // The configuration has no other place for it.
-                let directory = repository.directory()?.to_owned();
                 let repo = Restic::new(
                     name.clone(),
-                    ResticLocation::Local(directory),
+                    by_restic(repository, access.as_ref())?,
                     PasswordFrom::File(password_file.clone()),
                     // Part of the paths that are recorded: restic finds the backup before by them.
                     self.session.config.state_dir.join("restic").join(name.as_str()),

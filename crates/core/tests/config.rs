@@ -202,6 +202,45 @@ fn a_repository_in_s3_is_complete() {
 }
 
 #[test]
+fn the_restic_program_reaches_every_kind_of_place() {
+    let places = [
+        (
+            "s3:https://h.lan/bucket/nas",
+            "credentials_file = \"/key\"\nregion = \"r1\"",
+        ),
+        (
+            "rest:https://h.lan:8000/nas",
+            "server_user = \"nas\"\nserver_password_file = \"/run/secrets/rest\"",
+        ),
+        (
+            "sftp:me@h.lan:/srv/restic",
+            "known_hosts = \"/etc/known\"\nkey_file = \"/run/secrets/ssh\"",
+        ),
+        ("sftp://me@h.lan:2222//srv/restic", "known_hosts = \"/etc/known\""),
+    ];
+    for (repository, keys) in places {
+        let text = format!(
+            "[stores.local]\ntype = \"directory\"\npath = \"/srv/reseed\"\n[services.a]\npath = \"/a\"\n\
+             [offsite.away]\ntype = \"restic\"\npassword_file = \"/run/secrets/restic\"\n\
+             repository = \"{repository}\"\n{keys}\n"
+        );
+        let Loaded { config, .. } = loaded(&text);
+        let offsite = &config.offsite[&"away".parse().unwrap()];
+        assert_eq!(offsite.repository().to_string(), repository);
+        let Offsite::Restic { access: Some(_), .. } = offsite else {
+            panic!("{offsite:?}")
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        let again = config::parse_on(&json, Format::Json, "reseed.json", Some("machine")).unwrap();
+        assert_eq!(again.config, config);
+        let shown = config::to_toml(&config).to_string();
+        for line in keys.lines() {
+            assert!(shown.contains(line), "{line} is not in\n{shown}");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_service_is_answered_with_the_closest() {
     let Loaded { config, .. } = loaded(EXAMPLE);
     let error = config.service("sonar").unwrap_err();

@@ -6,6 +6,9 @@
 //! - **not knowing is not nothing**: an exit code or words that aren't known are a failure; a list is complete or an error;
 //! - **partial is not complete**: a backup that could not read everything says what, and its snapshot is tagged so;
 //! - **no secret is an argument**, in the environment, or in a file that others can read;
+//! - **asking again helps or isn't done**: before a call, what keeps a bucket from being reached is found out by the embedded
+//!   engine's client, which knows each cause; restic would ask again for a quarter of an hour. What it is refused later
+//!   three times for a reason that lasts ends it;
 //! - **locks**: only restic's own `unlock` removes any, and by its rules only dead ones; a live holder is named;
 //! - **nothing depends on the surroundings**: locale, zone, home directory and cache are set.
 //!
@@ -42,7 +45,7 @@ use reseed_core::names::SourceName;
 
 use crate::embedded::PasswordFrom;
 use crate::snapshots::Snapshot;
-pub use location::Location;
+pub use location::{Location, RestPlace, SftpPlace};
 pub use version::Version;
 
 /// One repository, served by the restic program.

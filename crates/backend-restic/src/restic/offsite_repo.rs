@@ -43,9 +43,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        if let Some(path) = self.location.local_path() {
-            crate::local::must_be_vacant(path)?;
-        }
+        self.look_for_room(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::init())?;
         let ended = self.locking(cx, &command, &|_| ()).await?;
@@ -75,7 +73,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
+        self.look(cx).await?;
         let version = self.version(cx).await?;
         let stand = Stand::make(&self.work, &request.as_path, &request.path)?;
         let top = Top::read(&request.path, stand.name.clone()).map_err(|error| EngineError::Source {
@@ -214,7 +212,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
+        self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::check(version, depth)?)?;
         let ended = self.locking(cx, &command, &|_| ()).await?;

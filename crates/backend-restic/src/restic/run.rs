@@ -2,6 +2,7 @@
 //! rules, that a dead lock of somebody is taken away once and told of, and that a password reaches the child by a file that
 //! only it can read. It doesn't know what the calls are for.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
-use super::{Restic, argv, error};
+use super::{Location, Restic, argv, error};
 use crate::error::{EngineError, Result};
 use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
+use crate::repo::Engine;
 
 /// The most that is kept of an answer: some hundred thousand snapshots.
 const MOST: usize = 256 << 20;
@@ -23,6 +25,8 @@ const MOST: usize = 256 << 20;
 const GRACE: Duration = Duration::from_secs(30);
 /// For taking away a lock after the run is over: nobody waits for it gladly.
 const TIDY: Duration = Duration::from_secs(15);
+/// So often a store may refuse a request for a reason that lasts: some stumble once.
+const REFUSED: u32 = 3;
 /// At most so many problems are kept; all are counted.
 const KEPT: usize = 20;
 
@@ -41,6 +45,10 @@ pub(crate) struct Heard {
     pub(crate) changed: Option<String>,
     /// It had to ask again.
     retries: u64,
+    /// How often each request was refused for a reason that lasts.
+    refusals: HashMap<String, u32>,
+    /// What it was refused, when it has been often enough.
+    refusal: Option<String>,
 }
 
 impl Heard {
@@ -56,6 +64,14 @@ impl Heard {
                 let text = String::from_utf8_lossy(bytes);
                 if text.contains("returned error, retrying after") {
                     self.retries += 1;
+                    if error::lasts(&text) && self.refusals.len() < KEPT {
+                        let request = text.split(" returned error").next().unwrap_or_default();
+                        let times = self.refusals.entry(request.to_owned()).or_default();
+                        *times += 1;
+                        if *times >= REFUSED {
+                            self.refusal = Some(redactor.text(&text));
+                        }
+                    }
                     // The first ones are kept as words.
                     return self.retries > 3;
                 }
@@ -132,7 +148,7 @@ impl Restic {
     pub(crate) fn command(&self, version: Version, args: Vec<OsString>) -> Result<Command> {
         let password = self.password.read()?;
         let mut command = Command::new(&self.program)
-            .args(argv::common(self.cache().as_deref()))
+            .args(argv::common(self.cache().as_deref(), self.location.options()?))
             .args(args)
             .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(password.expose()))
             // Times that it prints and takes are without a zone.
@@ -143,15 +159,44 @@ impl Restic {
         if version.device_feature() {
             command = command.env("RESTIC_FEATURES", "device-id-for-hardlinks");
         }
-        Ok(self.location.tell(command))
+        self.location.tell(command)
     }
 
     /// Before a call: what is not there, or is something else, is told apart by looking where that can be looked at. restic would
     /// ask again for a quarter of an hour.
-    pub(crate) fn look(&self) -> Result<()> {
-        self.location
-            .local_path()
-            .map_or(Ok(()), crate::local::must_be_repository)
+    pub(crate) async fn look(&self, cx: &Context) -> Result<()> {
+        match &self.location {
+            Location::Local(path) => crate::local::must_be_repository(path),
+            Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_repository).await,
+            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+        }
+    }
+
+    /// The same before a repository is made: nothing may be there.
+    pub(crate) async fn look_for_room(&self, cx: &Context) -> Result<()> {
+        match &self.location {
+            Location::Local(path) => crate::local::must_be_vacant(path),
+            Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
+            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+        }
+    }
+
+    async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
+        let Location::S3 { place, credentials } = &self.location else {
+            return Ok(());
+        };
+        let token = cx.cancel.child_token();
+        let _ends_with_this_future = token.clone().drop_guard();
+        let engine = Engine::s3(place.clone(), credentials.clone(), Arc::clone(&self.clock))
+            .stopped_by(Arc::new(move || token.is_cancelled()));
+        tokio::task::spawn_blocking(move || ask(&engine))
+            .await
+            .unwrap_or_else(|error| {
+                Err(EngineError::Panicked {
+                    during: "looking at the bucket".into(),
+                    detail: error.to_string(),
+                })
+            })
     }
 
     /// A call that only reads and takes no lock; all that it printed.
@@ -164,14 +209,20 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
+        self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, args)?.keep_stdout(Keep::up_to(MOST));
-        let output = self
-            .runner
-            .run(&command, &cx.cancel)
-            .await
-            .map_err(|error| failed_to_run(&error))?;
+        let watch = Watch::over(cx, &command);
+        let command = command.heard_by(watch.listener());
+        let output = match self.runner.run(&command, &watch.stop).await {
+            Ok(output) => output,
+            Err(error) => {
+                return Err(match watch.refused() {
+                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
+                    None => failed_to_run(&error),
+                });
+            }
+        };
         let mut heard = Heard::default();
         let said = output.stderr.text();
         let words: Vec<&str> = said
@@ -238,7 +289,7 @@ impl Restic {
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
             Err(_) => false,
-            Ok(ended) => matches!(ended.exit, Exit::Signal(_)),
+            Ok(ended) => matches!(ended.exit, Exit::Signal(_)) || ended.heard.refusal.is_some(),
         };
         if may_have_left_its_lock {
             // It has been waited for, so its lock is dead by restic's rules. Whether this works changes nothing.
@@ -253,15 +304,11 @@ impl Restic {
         command: &Command,
         on_status: &(dyn Fn(Status) + Sync),
     ) -> Result<Ended> {
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let (theirs, redactor) = (Arc::clone(&heard), command.redactor());
-        let command = command.clone().heard_by(Listener::new({
-            let redactor = redactor.clone();
-            move |bytes| take(&theirs, bytes, &redactor)
-        }));
+        let watch = Watch::over(cx, command);
+        let command = command.clone().heard_by(watch.listener());
         let mut running = self
             .runner
-            .stream(&command, &cx.cancel)
+            .stream(&command, &watch.stop)
             .await
             .map_err(|error| failed_to_run(&error))?;
         while let Some(text) = running.next_line().await {
@@ -272,12 +319,12 @@ impl Restic {
                 Line::Status(status) => on_status(status),
                 Line::Other => {}
                 _ => {
-                    take(&heard, &text.bytes, &redactor);
+                    watch.take(&text.bytes);
                 }
             }
         }
         let ended = running.finish().await;
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard = watch.heard();
         match ended {
             Ok(output) => Ok(Ended {
                 exit: output.exit,
@@ -298,7 +345,14 @@ impl Restic {
                     words: stderr,
                 })
             }
-            Err(error) => Err(failed_to_run(&error)),
+            Err(error) => match watch.refused() {
+                Some(words) => Ok(Ended {
+                    exit: Exit::Code(1),
+                    heard,
+                    words,
+                }),
+                None => Err(failed_to_run(&error)),
+            },
         }
     }
 
@@ -335,11 +389,52 @@ impl Restic {
     }
 }
 
-fn take(heard: &Mutex<Heard>, bytes: &[u8], redactor: &Redactor) -> bool {
-    heard
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take(bytes, redactor)
+/// Hears what a call says while it runs, and ends it where it would ask again for nothing.
+#[derive(Debug, Clone)]
+struct Watch {
+    heard: Arc<Mutex<Heard>>,
+    redactor: Redactor,
+    /// Also when the run is cancelled.
+    stop: CancellationToken,
+    run: CancellationToken,
+}
+
+impl Watch {
+    fn over(cx: &Context, command: &Command) -> Self {
+        Self {
+            heard: Arc::default(),
+            redactor: command.redactor(),
+            stop: cx.cancel.child_token(),
+            run: cx.cancel.clone(),
+        }
+    }
+
+    fn listener(&self) -> Listener {
+        let this = self.clone();
+        Listener::new(move |bytes| this.take(bytes))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, bytes: &[u8]) -> bool {
+        let mut heard = self.lock();
+        let taken = heard.take(bytes, &self.redactor);
+        if heard.refusal.is_some() {
+            self.stop.cancel();
+        }
+        taken
+    }
+
+    fn heard(&self) -> Heard {
+        self.lock().clone()
+    }
+
+    /// Why it was ended, where that was not because the run is cancelled.
+    fn refused(&self) -> Option<String> {
+        self.lock().refusal.clone().filter(|_| !self.run.is_cancelled())
+    }
 }
 
 fn locked(ended: &Ended, location: &str) -> Option<LockHolder> {

@@ -120,10 +120,14 @@ impl OnDisk {
 
     fn engine(&self) -> Engine {
         let clock = Arc::clone(&self.clock);
-        let Some(server) = &self.server else {
-            return Engine::local(self.root(), clock);
-        };
-        let access = server.access();
+        match self.s3() {
+            Some((place, credentials)) => Engine::s3(place, credentials, clock),
+            None => Engine::local(self.root(), clock),
+        }
+    }
+
+    fn s3(&self) -> Option<(S3Place, CredentialsFrom)> {
+        let access = self.server.as_ref()?.access();
         let place = S3Place {
             endpoint: access.endpoint.clone(),
             region: access.region.clone(),
@@ -132,7 +136,7 @@ impl OnDisk {
             allow_http: true,
         };
         let key = S3Credentials::new(&access.access_key_id, &access.secret_access_key);
-        Engine::s3(place, CredentialsFrom::Given(key), clock)
+        Some((place, CredentialsFrom::Given(key)))
     }
 
     /// True where there is a server: then it is it that doesn't answer, or does again.
@@ -160,7 +164,10 @@ impl OnDisk {
         });
         Restic::new(
             source_name("offsite"),
-            Location::Local(self.root()),
+            match self.s3() {
+                Some((place, credentials)) => Location::S3 { place, credentials },
+                None => Location::Local(self.root()),
+            },
             PasswordFrom::Given(Password::new(password)),
             self.path("work"),
             Arc::new(SystemRunner::new()),

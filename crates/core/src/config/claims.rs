@@ -121,6 +121,12 @@ fn check_passwords(places: &Places<'_>, root: &At<'_>, claims: &[Claim<'_>], sin
                 password.map(|(path, span)| (path, span)),
             ),
             ("key", "credentials_file", offsite.credentials_file.given()),
+            ("key", "key_file", offsite.key_file.given()),
+            (
+                "server's password",
+                "server_password_file",
+                offsite.server_password_file.given(),
+            ),
         ];
         for (what, key, file) in files {
             let Some((path, span)) = file else { continue };

@@ -14,7 +14,7 @@ use super::place_file::{ReplicaFile, StoreFile};
 use super::text::quoted;
 use super::values::{
     AbsPath, Argument, Count, DatasetKey, DatasetRef, HostName, Lasting, Reference, RelPath, Repository,
-    SecretPath, Tries, UnitName, Word,
+    SecretPath, SshUser, Tries, UnitName, Word,
 };
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::verify::Validator;
@@ -56,7 +56,8 @@ record! {
     OffsiteFile {
         /// What writes and reads it.
         kind: Must<OffsiteType> = "type",
-        /// Its directory, or its address as restic writes it: `s3:https://HOST/BUCKET/PREFIX`.
+        /// Its directory, or its address as restic writes it: `s3:https://HOST/BUCKET/PREFIX`, `rest:https://HOST/PATH` or
+        /// `sftp:USER@HOST:/PATH`.
         repository: Must<Repository> = "repository",
         /// A file with the repository's password. Must not lie in the data of a service.
         password_file: Must<SecretPath> = "password_file",
@@ -66,8 +67,16 @@ record! {
         profile: Maybe<Word> = "profile",
         /// In S3: the bucket's region. Default: what the host's name tells, or `us-east-1`.
         region: Maybe<Word> = "region",
-        /// In S3: allow an address that begins with `http:`. Default: false.
+        /// In S3 and on a REST server: allow an address that begins with `http:`. Default: false.
         allow_http: Maybe<Flag> = "allow_http",
+        /// On a REST server: who to log in as.
+        server_user: Maybe<SshUser> = "server_user",
+        /// On a REST server: a file with that user's password.
+        server_password_file: Maybe<SecretPath> = "server_password_file",
+        /// By sftp: the file with the host's key, as `ssh-keyscan` writes it. Another key is refused. Needed there.
+        known_hosts: Maybe<AbsPath> = "known_hosts",
+        /// By sftp: the file with the private key. No other key is offered then.
+        key_file: Maybe<SecretPath> = "key_file",
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where a repository is, as restic writes it: the path of a directory, or `s3:https://HOST/BUCKET/PREFIX`. Pure.
+//! Where a repository is, as restic writes it: the path of a directory, `s3:https://HOST/BUCKET/PREFIX`, `rest:https://HOST/PATH`
+//! or `sftp:USER@HOST:/PATH`. Pure.
 //!
 //! Every engine takes it from here, so that all mean the same place. Addresses that hold a key are refused: they end up in
 //! logs and on command lines.
@@ -16,6 +17,21 @@ pub enum RepoLocation {
     Directory(PathBuf),
     /// A bucket, or a part of one.
     S3(S3Location),
+    /// On restic's own server: `https://HOST[:PORT]/PATH`, or with `http:`.
+    Rest(String),
+    /// A directory of another machine.
+    Sftp(SftpLocation),
+}
+
+/// A directory of another machine, by way of ssh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SftpLocation {
+    /// `HOST` or `USER@HOST`.
+    pub destination: String,
+    /// The port, unless it is ssh's own choice.
+    pub port: Option<u16>,
+    /// The directory there; absolute.
+    pub path: PathBuf,
 }
 
 /// A place in S3, or in whatever speaks its protocol.
@@ -34,7 +50,7 @@ impl RepoLocation {
     pub fn directory(&self) -> Option<&std::path::Path> {
         match self {
             Self::Directory(path) => Some(path),
-            Self::S3(_) => None,
+            Self::S3(_) | Self::Rest(_) | Self::Sftp(_) => None,
         }
     }
 }
@@ -44,6 +60,8 @@ impl fmt::Display for RepoLocation {
         match self {
             Self::Directory(path) => path.display().fmt(f),
             Self::S3(place) => place.fmt(f),
+            Self::Rest(url) => write!(f, "rest:{url}"),
+            Self::Sftp(place) => place.fmt(f),
         }
     }
 }
@@ -71,6 +89,102 @@ fn wrong<T>(why: &str, hint: &str) -> Result<T, Wrong> {
     Err((why.to_owned(), hint.to_owned()))
 }
 
+impl fmt::Display for SftpLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => write!(f, "sftp:{}:{}", self.destination, self.path.display()),
+            Some(port) => write!(f, "sftp://{}:{port}/{}", self.destination, self.path.display()),
+        }
+    }
+}
+
+/// Reads what follows `rest:`.
+pub(crate) fn rest_server(rest: &str) -> Result<String, Wrong> {
+    const FORM: &str = "write it as restic does: \"rest:https://HOST[:PORT]/PATH\"";
+    let Some((scheme @ ("https" | "http"), place)) = rest.split_once("://") else {
+        return wrong("is reached by an unknown protocol", FORM);
+    };
+    let (host, path) = place.split_once('/').unwrap_or((place, ""));
+    if host.contains('@') {
+        return wrong(
+            "holds a user or password, which ends up in logs there",
+            "write `server_user`, and keep the password in a file that `server_password_file` names",
+        );
+    }
+    if !is_host(host) {
+        return wrong("names no host", FORM);
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/~+".contains(c);
+    if !path.chars().all(plain) || path.split('/').any(|part| part == "..") {
+        return wrong(
+            "has a path that is not plain",
+            "letters, digits and `._-~+` between slashes",
+        );
+    }
+    Ok(format!("{scheme}://{host}/{}", path.trim_start_matches('/')))
+}
+
+impl SftpLocation {
+    /// Reads what follows `sftp:`.
+    pub(crate) fn parse(rest: &str) -> Result<Self, Wrong> {
+        const FORM: &str = "write it as restic does: \"sftp:USER@HOST:/PATH\", or with a port \"sftp://USER@HOST:PORT//PATH\"";
+        let (destination, port, path) = match rest.strip_prefix("//") {
+            Some(rest) => {
+                let Some((place, path)) = rest.split_once('/') else {
+                    return wrong("names no directory", FORM);
+                };
+                match place.rsplit_once(':') {
+                    None => (place, None, path),
+                    Some((destination, port)) => match port.parse::<u16>() {
+                        Ok(port) if port > 0 => (destination, Some(port), path),
+                        _ => return wrong("has a port that can't be one", FORM),
+                    },
+                }
+            }
+            None => match rest.split_once(':') {
+                Some((destination, path)) => (destination, None, path),
+                None => return wrong("names no directory", FORM),
+            },
+        };
+        let (user, host) = destination.rsplit_once('@').unwrap_or(("me", destination));
+        let word = |text: &str| {
+            !text.is_empty()
+                && !text.starts_with('-')
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
+        if user.contains(':') {
+            return wrong(
+                "holds a password, which ssh does not take",
+                "name a key by `key_file`",
+            );
+        }
+        if !word(user) || !word(host) {
+            return wrong("names no host that ssh takes", FORM);
+        }
+        let plain = path.chars().all(|c| !c.is_control());
+        let parts: PathBuf = PathBuf::from(path).components().collect();
+        if !path.starts_with('/')
+            || !plain
+            || parts.parent().is_none()
+            || path.split('/').any(|part| part == "..")
+        {
+            return wrong("names no absolute directory", FORM);
+        }
+        Ok(Self {
+            destination: destination.to_owned(),
+            port,
+            path: parts,
+        })
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let of_host = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    !host.is_empty() && !host.starts_with(['-', '.', ':']) && host.chars().all(of_host)
+}
+
 const FORM: &str = "write it as restic does: \"s3:https://HOST/BUCKET/PREFIX\"";
 
 impl S3Location {
@@ -88,8 +202,7 @@ impl S3Location {
                 "keep it in a file, and name that by `credentials_file`",
             );
         }
-        let of_host = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-        if host.is_empty() || host.starts_with(['-', '.', ':']) || !host.chars().all(of_host) {
+        if !is_host(host) {
             return wrong("names no host", FORM);
         }
         let mut parts = path.trim_end_matches('/').split('/');
@@ -176,6 +289,56 @@ mod tests {
             ),
         ] {
             assert_eq!(read(text), wanted);
+        }
+    }
+
+    #[test]
+    fn addresses_of_rest_servers_are_read() {
+        let read = |text| rest_server(text).unwrap_or_else(|(why, _)| why);
+        for (text, wanted) in [
+            ("https://h.lan:8000/nas/", "https://h.lan:8000/nas/"),
+            ("http://h.lan", "http://h.lan/"),
+            ("h.lan/nas", "is reached by an unknown protocol"),
+            ("ftp://h.lan/nas", "is reached by an unknown protocol"),
+            ("https:///nas", "names no host"),
+            (
+                "https://u:hunter2@h/nas",
+                "holds a user or password, which ends up in logs there",
+            ),
+            ("https://h/../nas", "has a path that is not plain"),
+            ("https://h/a?b", "has a path that is not plain"),
+        ] {
+            assert_eq!(read(text), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_other_machines_are_read() {
+        let read = |text: &str| match SftpLocation::parse(text) {
+            Ok(place) => place.to_string(),
+            Err((why, _)) => why,
+        };
+        for (text, wanted) in [
+            ("me@nas.lan:/srv/restic/", "sftp:me@nas.lan:/srv/restic"),
+            ("nas:/srv/a b", "sftp:nas:/srv/a b"),
+            ("//me@nas:2222//srv", "sftp://me@nas:2222//srv"),
+            ("//nas//srv", "sftp:nas:/srv"),
+            ("nas", "names no directory"),
+            ("//nas", "names no directory"),
+            ("nas:srv", "names no absolute directory"),
+            ("nas:/", "names no absolute directory"),
+            ("nas:/srv/../etc", "names no absolute directory"),
+            ("//nas/srv", "names no absolute directory"),
+            ("//nas:0//srv", "has a port that can't be one"),
+            ("//nas:ssh//srv", "has a port that can't be one"),
+            ("-oProxyCommand=x:/srv", "names no host that ssh takes"),
+            ("a b:/srv", "names no host that ssh takes"),
+            (
+                "//me:hunter2@nas:22//srv",
+                "holds a password, which ssh does not take",
+            ),
+        ] {
+            assert_eq!(read(text), wanted, "{text:?}");
         }
     }
 

@@ -43,10 +43,10 @@ mod values;
 pub use bandwidth::Bandwidth;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
-pub use location::{RepoLocation, S3Location};
+pub use location::{RepoLocation, S3Location, SftpLocation};
 pub use model::{
-    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, S3Access, Sender,
-    Service, Ssh, Verify, WhenExhausted,
+    Access, Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, RestAccess, Retention,
+    S3Access, Sender, Service, SftpAccess, Ssh, Verify, WhenExhausted,
 };
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

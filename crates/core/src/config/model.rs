@@ -231,10 +231,47 @@ pub enum Offsite {
         repository: RepoLocation,
         /// Absolute.
         password_file: PathBuf,
-        /// How it is reached, where it is in S3.
+        /// How it is reached, where that is no directory of this machine.
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
-        s3: Option<S3Access>,
+        access: Option<Access>,
     },
+}
+
+/// How a repository that is elsewhere is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Access {
+    /// In S3.
+    S3(S3Access),
+    /// On restic's own server.
+    Rest(RestAccess),
+    /// By way of ssh.
+    Sftp(SftpAccess),
+}
+
+/// How a repository on restic's own server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RestAccess {
+    /// Who to log in as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_user: Option<String>,
+    /// The file with the user's password; absolute. There is one where there is a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_password_file: Option<PathBuf>,
+    /// The address may begin with `http:`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
+}
+
+/// How a repository on another machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SftpAccess {
+    /// The file with the host's key; absolute.
+    pub known_hosts: PathBuf,
+    /// The file with the private key; absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 impl Offsite {

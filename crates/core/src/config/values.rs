@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{At, Decode, Key, wrong_type};
 use super::diagnostic::{Extra, Sink};
-use super::location::{RepoLocation, S3Location};
+use super::location::{RepoLocation, S3Location, SftpLocation, rest_server};
 use super::node::{Node, Value};
 use super::text::quoted;
 use super::units::{UNITS_HINT, parse_duration, repair};
@@ -180,7 +180,7 @@ impl Decode for RelPath {
 /// The place of an off-site repository. Other kinds of addresses are recognised to say that they come later.
 #[derive(Debug, Clone)]
 pub(crate) struct Repository(pub(crate) RepoLocation);
-value_schema!(Repository, { "type": "string", "pattern": "^(/.*[^/]|s3:.+)" });
+value_schema!(Repository, { "type": "string", "pattern": "^(/.*[^/]|(s3|rest|sftp):.+)" });
 
 impl Decode for Repository {
     fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
@@ -189,11 +189,18 @@ impl Decode for Repository {
             |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '+');
         let (why, hint) = match text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) {
             None => return AbsPath::decode(node, at, sink).map(|path| Self(RepoLocation::Directory(path.0))),
-            Some(("s3", rest)) => match S3Location::parse(rest) {
-                Ok(location) => return Some(Self(RepoLocation::S3(location))),
-                // Not quoted: there may be a key in it.
-                Err((why, hint)) => (format!("the address `{at}` {why}"), hint),
-            },
+            Some((scheme @ ("s3" | "rest" | "sftp"), rest)) => {
+                let read = match scheme {
+                    "s3" => S3Location::parse(rest).map(RepoLocation::S3),
+                    "rest" => rest_server(rest).map(RepoLocation::Rest),
+                    _ => SftpLocation::parse(rest).map(RepoLocation::Sftp),
+                };
+                match read {
+                    Ok(location) => return Some(Self(location)),
+                    // Not quoted: there may be a key in it.
+                    Err((why, hint)) => (format!("the address `{at}` {why}"), hint),
+                }
+            }
             Some(("local", rest)) => (
                 format!("{} is restic's way to write a path", quoted(text)),
                 format!("write {rest:?}"),
@@ -205,7 +212,7 @@ impl Decode for Repository {
             ),
             Some((scheme, _)) => (
                 format!("repositories at `{scheme}:` are not supported yet"),
-                "this version takes the path of a directory, as in \"/mnt/nas/restic\", or \"s3:https://HOST/BUCKET\""
+                "this version takes the path of a directory, as in \"/mnt/nas/restic\", or an address that begins with `s3:`, `rest:` or `sftp:`"
                     .to_owned(),
             ),
         };

@@ -55,7 +55,7 @@ impl Default for Patience {
 
 impl Patience {
     /// For sending so many bytes and being answered.
-    pub(crate) fn to_send(&self, bytes: usize) -> Duration {
+    pub(crate) fn to_send(self, bytes: usize) -> Duration {
         let seconds = u64::try_from(bytes).unwrap_or(u64::MAX) / self.slowest.max(1);
         self.answer.saturating_add(Duration::from_secs(seconds))
     }
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    fn failing(error: EngineError) -> (usize, usize) {
+    fn failing(error: &EngineError) -> (usize, usize) {
         let clock = Arc::new(Hand::default());
         let net = Net::new(Arc::clone(&clock) as _, Patience::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -230,12 +230,12 @@ mod tests {
             location: location(),
             detail: "503".into(),
         };
-        assert_eq!(failing(passing), (1, 5));
+        assert_eq!(failing(&passing), (1, 5));
         let lasting = EngineError::NoBucket {
             location: location(),
             detail: "404".into(),
         };
-        assert_eq!(failing(lasting), (1, 1));
+        assert_eq!(failing(&lasting), (1, 1));
     }
 
     #[test]

@@ -1,16 +1,10 @@
 //! Repositories in a bucket that are wrong in a way that somebody has to mend, with both engines: each error names its cause and
 //! what to do, is worth another try only where that helps, and is never an empty list: "there is no recovery point".
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::forge::Forge;
-use common::*;
 use reseed_backend_restic::repo::Engine;
 use reseed_backend_restic::restic::Location;
 use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
@@ -27,6 +21,9 @@ use reseed_core::store::{StageState, Staging};
 use reseed_core::{OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::s3::{S3Fault, S3Op, S3Rule, S3Server};
+
+use crate::common::forge::Forge;
+use crate::common::*;
 
 const BUCKET: &str = "repo";
 const PASSWORD: &str = "correct horse";
@@ -296,7 +293,7 @@ fn what_keeps_out_names_cause_and_fix(by: By) {
             "whether it is https or http",
         ),
         &it.asked(by, |way| {
-            way.place.endpoint = way.place.endpoint.replace("http:", "https:")
+            way.place.endpoint = way.place.endpoint.replace("http:", "https:");
         }),
     );
     check(

@@ -36,10 +36,7 @@ impl OffsiteRepo for Embedded {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps {
-            init: true,
-            prune: false,
-        }
+        OffsiteCaps { init: true }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {

@@ -175,7 +175,13 @@ impl Engine {
             let key = self.write_key(&store, password, &master)?;
             let repo = raw(&backend, NoProgressBars)?
                 .init(&Credentials::Masterkey(master), &KeyOptions::default(), &config)
-                .map_err(|error| prefer(&backend, &error, "init"))?;
+                .map_err(
+                    |error| match error.to_string().contains("Config file already exists") {
+                        // Another one was quicker.
+                        true => occupied(),
+                        false => prefer(&backend, &error, "init"),
+                    },
+                )?;
             // Where nothing keeps two from writing a configuration each, what the other left shows that there were two.
             let others = store.list(FileType::Key.dirname())?;
             if others.iter().any(|meta| meta.location != key) {

@@ -2,16 +2,13 @@
 //!
 //! This is the only place that knows which backend a configured type stands for.
 
+mod offsite;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reseed_backend_restic::repo::Engine as ResticEngine;
-use reseed_backend_restic::restic::{Location as ResticLocation, RestPlace, SftpPlace};
-use reseed_backend_restic::s3::{CredentialsFrom, S3Place};
-use reseed_backend_restic::worker::Worker;
-use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
@@ -22,9 +19,7 @@ use reseed_backend_zfs::zfs::{
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{
-    self, Access, Config, ConfigErrors, Offsite, Place, ReplicaNames, RepoLocation, Sender,
-};
+use reseed_core::config::{self, Config, ConfigErrors, Place, ReplicaNames, Sender};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -190,36 +185,6 @@ impl Session {
         retention::Policy::Sanoid(self.retention(service))
     }
 
-    pub(crate) fn repo(&self, name: &str) -> Result<Arc<dyn OffsiteRepo>, OpError> {
-        let wiring = Wiring::new(self);
-        let found = SourceName::new(name).ok().and_then(|name| wiring.offsite(&name));
-        found.map(|(repo, _)| repo).ok_or_else(|| {
-            let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
-            OpError::new(
-                OpKind::InvalidInput,
-                format!("no off-site repository {name:?} is configured"),
-            )
-            .hint(format!("there are: {}", names.join(", ")))
-        })
-    }
-
-    pub(crate) fn repos(&self) -> Vec<(SourceName, Arc<dyn OffsiteRepo>)> {
-        let wiring = Wiring::new(self);
-        self.config
-            .offsite
-            .keys()
-            .filter_map(|name| Some((name.clone(), wiring.offsite(name)?.0)))
-            .collect()
-    }
-
-    /// Where a repository is.
-    pub(crate) fn location(&self, repo: &SourceName) -> String {
-        match self.config.offsite.get(repo) {
-            Some(offsite) => offsite.repository().to_string(),
-            None => String::new(),
-        }
-    }
-
     /// What systemd says of a unit: `active`, `inactive`, … None where it can't be asked.
     pub(crate) async fn unit_state(&self, unit: &str) -> Option<String> {
         let command = Command::new("systemctl")
@@ -354,65 +319,6 @@ fn location(ssh: Option<&config::Ssh>) -> Option<Location> {
         there = there.identity(key);
     }
     Some(Location::Ssh(there))
-}
-
-/// The embedded engine at a repository's place.
-fn engine(
-    repository: &RepoLocation,
-    s3: Option<&config::S3Access>,
-    clock: Arc<dyn Clock>,
-) -> Option<ResticEngine> {
-    match (repository, s3) {
-        (RepoLocation::Directory(path), _) => Some(ResticEngine::local(path, clock)),
-        (RepoLocation::S3(location), Some(access)) => {
-            let (place, key) = s3_place(location, access);
-            Some(ResticEngine::s3(place, key, clock))
-        }
-        _ => None,
-    }
-}
-
-fn s3_place(location: &config::S3Location, access: &config::S3Access) -> (S3Place, CredentialsFrom) {
-    let place = S3Place {
-        endpoint: location.endpoint.clone(),
-        region: access.region.clone(),
-        bucket: location.bucket.clone(),
-        prefix: location.prefix.clone(),
-        allow_http: access.allow_http,
-    };
-    let key = CredentialsFrom::file(&access.credentials_file);
-    let key = match &access.profile {
-        Some(profile) => key.of_profile(profile),
-        None => key,
-    };
-    (place, key)
-}
-
-/// A repository's place for the restic program.
-fn by_restic(repository: &RepoLocation, access: Option<&Access>) -> Option<ResticLocation> {
-    Some(match (repository, access) {
-        (RepoLocation::Directory(path), _) => ResticLocation::Local(path.clone()),
-        (RepoLocation::S3(location), Some(Access::S3(access))) => {
-            let (place, credentials) = s3_place(location, access);
-            ResticLocation::S3 { place, credentials }
-        }
-        (RepoLocation::Rest(url), Some(Access::Rest(access))) => ResticLocation::Rest(RestPlace {
-            url: url.clone(),
-            login: match (&access.server_user, &access.server_password_file) {
-                (Some(user), Some(file)) => Some((user.clone(), PasswordFrom::File(file.clone()))),
-                _ => None,
-            },
-            allow_http: access.allow_http,
-        }),
-        (RepoLocation::Sftp(place), Some(Access::Sftp(access))) => ResticLocation::Sftp(SftpPlace {
-            destination: place.destination.clone(),
-            port: place.port,
-            path: place.path.clone(),
-            known_hosts: access.known_hosts.clone(),
-            key_file: access.key_file.clone(),
-        }),
-        _ => return None,
-    })
 }
 
 fn mapping(names: ReplicaNames, root: &DatasetName) -> Mapping {
@@ -583,51 +489,6 @@ impl<'a> Wiring<'a> {
         let made = self.replicator(store, name)?;
         self.replicators.push((key, Arc::clone(&made)));
         Some(made)
-    }
-
-    /// A repository, as what is written to and as what is restored from.
-    fn offsite(&self, name: &SourceName) -> Option<(Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>)> {
-        match self.session.config.offsite.get(name)? {
-            Offsite::Embedded {
-                repository,
-                password_file,
-                s3,
-            } => {
-                let engine = engine(repository, s3.as_ref(), self.clock())?;
-                // The worker is this very program, whatever PATH says.
-                let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-                let worker = Worker::new(
-                    [program.into_os_string(), "__restore-worker".into()],
-                    Arc::clone(&self.session.runner),
-                );
-                let repo = Embedded::new(
-                    name.clone(),
-                    engine,
-                    PasswordFrom::File(password_file.clone()),
-                    worker,
-                );
-                let repo = Arc::new(repo.of_host(self.host));
-                Some((Arc::<Embedded>::clone(&repo), repo))
-            }
-            Offsite::Restic {
-                repository,
-                password_file,
-                access,
-            } => {
-                let repo = Restic::new(
-                    name.clone(),
-                    by_restic(repository, access.as_ref())?,
-                    PasswordFrom::File(password_file.clone()),
-                    // Part of the paths that are recorded: restic finds the backup before by them.
-                    self.session.config.state_dir.join("restic").join(name.as_str()),
-                    Arc::clone(&self.session.runner),
-                    Arc::clone(&self.session.clock),
-                );
-                let repo = Arc::new(repo.of_host(self.host));
-                Some((Arc::<Restic>::clone(&repo), repo))
-            }
-            _ => None,
-        }
     }
 
     fn service(&mut self, declared: &config::Service) -> Service {

@@ -188,6 +188,18 @@ pub(crate) fn check(version: Version, depth: CheckDepth) -> Result<Vec<OsString>
     Ok(args)
 }
 
+/// Removes these snapshots and no others.
+pub(crate) fn forget(ids: &[&String]) -> Vec<OsString> {
+    let mut args = words(&["forget"]);
+    args.extend(ids.iter().map(Into::into));
+    args
+}
+
+/// Removes what no snapshot needs.
+pub(crate) fn prune() -> Vec<OsString> {
+    words(&["prune"])
+}
+
 /// Adds a tag to a snapshot.
 pub(crate) fn tag(snapshot: &str, tag: &str) -> Vec<OsString> {
     vec![

@@ -199,9 +199,16 @@ fn of_target(words: &str) -> Option<EngineError> {
 pub(crate) fn is_damage(words: &str) -> bool {
     let lost = (words.contains("no such file or directory")
         || words.contains("specified key does not exist"))
-        && ["StreamPack", "LoadBlob", "LoadRaw", "loading", "Load(<"]
-            .iter()
-            .any(|by| words.contains(by));
+        && [
+            "StreamPack",
+            "LoadBlob",
+            "LoadRaw",
+            "loading",
+            "Load(<",
+            "ReadFull(<",
+        ]
+        .iter()
+        .any(|by| words.contains(by));
     lost || [
         "ciphertext verification failed",
         "invalid data returned",

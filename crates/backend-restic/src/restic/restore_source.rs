@@ -203,8 +203,9 @@ fn plain(path: &Path) -> Result<PathBuf> {
 }
 
 fn could_not_lock(words: &str) -> bool {
-    // The second are the words in which it asks again for being refused.
-    let of_a_lock = words.contains("unable to create lock") || words.contains("Save(<lock/");
+    // The latter are the words in which it asks again for being refused, to make one or to remove it.
+    let of_a_lock = ["unable to create lock", "Save(<lock/", "Remove(<lock/"];
+    let of_a_lock = of_a_lock.iter().any(|by| words.contains(by));
     let refused = matches!(
         of(Exit::Code(1), words, ""),
         EngineError::Denied { .. } | EngineError::ReadOnly { .. } | EngineError::NoSpace { .. }

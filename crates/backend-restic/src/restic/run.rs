@@ -23,8 +23,8 @@ use crate::repo::Engine;
 const MOST: usize = 256 << 20;
 /// Between SIGTERM and SIGKILL: it removes its lock, which is far away for some repositories.
 const GRACE: Duration = Duration::from_secs(30);
-/// For taking away a lock after the run is over: nobody waits for it gladly.
-const TIDY: Duration = Duration::from_secs(15);
+/// For taking away a lock and looking what there is after the run is over: nobody waits for it gladly.
+pub(crate) const TIDY: Duration = Duration::from_secs(15);
 /// So often a store may refuse a request for a reason that lasts: some stumble once.
 const REFUSED: u32 = 3;
 /// At most so many problems are kept; all are counted.
@@ -49,7 +49,14 @@ pub(crate) struct Heard {
     refusals: HashMap<String, u32>,
     /// What it was refused, when it has been often enough.
     refusal: Option<String>,
+    /// How often it could not remove a lock of its own.
+    unlocks_refused: u32,
+    /// Nothing says when its work is done and only the lock is left to remove.
+    ends_silently: bool,
 }
+
+/// A lock of its own, which restic removes when it is done, and each few minutes while it works.
+const UNLOCK: &str = "Remove(<lock/";
 
 impl Heard {
     /// Whether the line is one of messages rather than words.
@@ -64,7 +71,14 @@ impl Heard {
                 let text = String::from_utf8_lossy(bytes);
                 if text.contains("returned error, retrying after") {
                     self.retries += 1;
-                    if error::lasts(&text) && self.refusals.len() < KEPT {
+                    if text.contains(UNLOCK) {
+                        // A key that can't delete is no reason to stop working.
+                        self.unlocks_refused += u32::from(error::lasts(&text));
+                        let is_done = self.summary.is_some() || self.changed.is_some() || self.ends_silently;
+                        if self.unlocks_refused >= REFUSED && is_done {
+                            self.refusal = Some(redactor.text(&text));
+                        }
+                    } else if error::lasts(&text) && self.refusals.len() < KEPT {
                         let request = text.split(" returned error").next().unwrap_or_default();
                         let times = self.refusals.entry(request.to_owned()).or_default();
                         *times += 1;
@@ -212,7 +226,7 @@ impl Restic {
         self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, args)?.keep_stdout(Keep::up_to(MOST));
-        let watch = Watch::over(cx, &command);
+        let watch = Watch::over(&cx.cancel, &command);
         let command = command.heard_by(watch.listener());
         let output = match self.runner.run(&command, &watch.stop).await {
             Ok(output) => output,
@@ -223,16 +237,10 @@ impl Restic {
                 });
             }
         };
-        let mut heard = Heard::default();
-        let said = output.stderr.text();
-        let words: Vec<&str> = said
-            .lines()
-            .filter(|text| !heard.take(text.as_bytes(), &Redactor::default()))
-            .collect();
         let ended = Ended {
             exit: output.exit,
-            words: words.join("\n"),
-            heard,
+            words: output.stderr.text().into_owned(),
+            heard: watch.heard(),
         };
         if !ended.exit.success() {
             return Err(error::of(
@@ -289,6 +297,8 @@ impl Restic {
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
             Err(_) => false,
+            // What may not remove its lock may not by another call either.
+            Ok(ended) if ended.heard.unlocks_refused >= REFUSED => false,
             Ok(ended) => matches!(ended.exit, Exit::Signal(_)) || ended.heard.refusal.is_some(),
         };
         if may_have_left_its_lock {
@@ -304,7 +314,9 @@ impl Restic {
         command: &Command,
         on_status: &(dyn Fn(Status) + Sync),
     ) -> Result<Ended> {
-        let watch = Watch::over(cx, command);
+        let told = self.version.get().is_some_and(|version| version.restore_json());
+        let restores = command.arguments().iter().any(|word| *word == "restore");
+        let watch = Watch::over(&cx.cancel, command).ends_silently(restores && !told);
         let command = command.clone().heard_by(watch.listener());
         let mut running = self
             .runner
@@ -362,11 +374,17 @@ impl Restic {
             return Ok(());
         };
         let command = self.command(*version, argv::unlock())?.time_limit(TIDY);
-        let output = self
-            .runner
-            .run(&command, cancel)
-            .await
-            .map_err(|error| failed_to_run(&error))?;
+        let watch = Watch::over(cancel, &command).ends_silently(true);
+        let command = command.heard_by(watch.listener());
+        let output = match self.runner.run(&command, &watch.stop).await {
+            Ok(output) => output,
+            Err(error) => {
+                return Err(match watch.refused() {
+                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
+                    None => failed_to_run(&error),
+                });
+            }
+        };
         if output.exit.success() {
             Ok(())
         } else {
@@ -400,13 +418,19 @@ struct Watch {
 }
 
 impl Watch {
-    fn over(cx: &Context, command: &Command) -> Self {
+    fn over(cancel: &CancellationToken, command: &Command) -> Self {
         Self {
             heard: Arc::default(),
             redactor: command.redactor(),
-            stop: cx.cancel.child_token(),
-            run: cx.cancel.clone(),
+            stop: cancel.child_token(),
+            run: cancel.clone(),
         }
+    }
+
+    /// Of a call that says nothing when its work is done.
+    fn ends_silently(self, silently: bool) -> Self {
+        self.lock().ends_silently = silently;
+        self
     }
 
     fn listener(&self) -> Listener {

@@ -28,6 +28,7 @@ pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
 pub(crate) use net::{Net, Patience};
 use net::{fetch, within};
+pub(crate) use said::{sort, told};
 
 use crate::backup::Cancelled;
 use crate::error::{EngineError, IoClass, Result, classify};
@@ -314,7 +315,7 @@ impl Store {
 fn remote_error(action: &str, path: &str, location: &str, error: &StoreError) -> EngineError {
     match io_cause(error).map(classify) {
         Some(IoClass::NoSpace | IoClass::ReadOnly) => local_error(action, path, error),
-        _ => said::sort(action, path, location, error),
+        _ => sort(action, path, location, error),
     }
 }
 

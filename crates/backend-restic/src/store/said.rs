@@ -75,8 +75,15 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// The code of an answer, and all that it said.
+pub(crate) fn told(status: u16, body: &str) -> (String, String) {
+    let said = Said::of(&format!("status code: {status}: {body}"));
+    let words = said.words();
+    (said.code.unwrap_or_default(), words)
+}
+
 /// The kind of an error of a remote store. `location` is the repository's, `path` the object's.
-pub(super) fn sort(action: &str, path: &str, location: &str, error: &StoreError) -> EngineError {
+pub(crate) fn sort(action: &str, path: &str, location: &str, error: &StoreError) -> EngineError {
     let text = chain(error);
     let said = Said::of(&text);
     let location = || location.to_owned();

@@ -30,28 +30,28 @@ const PASSWORD: &str = "correct horse";
 
 /// Which engine.
 #[derive(Debug, Clone, Copy)]
-enum By {
+pub(crate) enum By {
     Embedded,
     /// The program that this variable names.
     Program(&'static str),
 }
 
 /// An engine as what is written to and as what is restored from.
-type Both = (Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>);
+pub(crate) type Both = (Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>);
 
 /// How the repository is reached: as it should be, until a test changes that.
-struct Way {
-    place: S3Place,
+pub(crate) struct Way {
+    pub(crate) place: S3Place,
     key: S3Credentials,
     password: &'static str,
 }
 
-struct BadLab {
-    server: S3Server,
-    lab: Lab,
+pub(crate) struct BadLab {
+    pub(crate) server: S3Server,
+    pub(crate) lab: Lab,
 }
 
-fn target() -> Target {
+pub(crate) fn target() -> Target {
     Target {
         dataset: DatasetName::new("tank/service").unwrap(),
         mountpoint: AS_PATH.into(),
@@ -60,7 +60,7 @@ fn target() -> Target {
 
 impl BadLab {
     /// A repository with one backup by the embedded engine.
-    fn new() -> (Self, RecoveryPoint) {
+    pub(crate) fn new() -> (Self, RecoveryPoint) {
         let lab = Lab::bare();
         let server = S3Server::start(lab.dir.path()).unwrap();
         server.make_bucket(BUCKET).unwrap();
@@ -78,11 +78,11 @@ impl BadLab {
         (it, points.into_iter().next().unwrap())
     }
 
-    fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.lab.path("tree")
     }
 
-    fn request(&self) -> BackupRequest {
+    pub(crate) fn request(&self) -> BackupRequest {
         BackupRequest {
             target: target(),
             path: self.tree(),
@@ -96,7 +96,7 @@ impl BadLab {
         }
     }
 
-    fn engine(&self, by: By, change: impl FnOnce(&mut Way)) -> Both {
+    fn way(&self, change: impl FnOnce(&mut Way)) -> Way {
         let access = self.server.access();
         let mut way = Way {
             place: S3Place {
@@ -110,36 +110,56 @@ impl BadLab {
             password: PASSWORD,
         };
         change(&mut way);
-        let name = SourceName::new("b2").unwrap();
-        let (key, runner) = (CredentialsFrom::Given(way.key), Arc::new(SystemRunner::new()));
-        let (clock, password) = (
-            Arc::clone(&self.lab.clock),
-            PasswordFrom::Given(Password::new(way.password)),
-        );
+        way
+    }
+
+    pub(crate) fn engine(&self, by: By, change: impl FnOnce(&mut Way)) -> Both {
+        let way = self.way(change);
         match by {
             By::Embedded => {
+                let runner = Arc::new(SystemRunner::new());
                 let worker = Worker::new([env!("CARGO_BIN_EXE_reseed-restore-worker")], runner);
-                let engine = Engine::s3(way.place, key, clock);
+                let clock = Arc::clone(&self.lab.clock);
+                let engine = Engine::s3(way.place, CredentialsFrom::Given(way.key), clock);
+                let password = PasswordFrom::Given(Password::new(way.password));
+                let name = SourceName::new("b2").unwrap();
                 let both = Arc::new(Embedded::new(name, engine, password, worker));
                 (Arc::<Embedded>::clone(&both), both)
             }
             By::Program(variable) => {
-                let program = std::env::var_os(variable).unwrap_or_else(|| {
-                    panic!(
-                        "{variable} must name the restic to test with (or leave out the tests named real_*)"
-                    )
-                });
-                let location = Location::S3 {
-                    place: way.place,
-                    credentials: key,
-                };
-                // A cache of its own for each: what a cache still has must not hide what the bucket has lost.
-                let work = tempfile::tempdir_in(self.lab.dir.path()).unwrap().keep();
-                let both =
-                    Arc::new(Restic::new(name, location, password, work, runner, clock).program(program));
+                let both = Arc::new(self.restic(variable, way));
                 (Arc::<Restic>::clone(&both), both)
             }
         }
+    }
+
+    /// What removes points; none by the embedded engine.
+    pub(crate) fn pruner(&self, by: By) -> Option<Restic> {
+        match by {
+            By::Embedded => None,
+            By::Program(variable) => Some(self.restic(variable, self.way(|_| {})).of_host("testhost")),
+        }
+    }
+
+    fn restic(&self, variable: &str, way: Way) -> Restic {
+        let program = std::env::var_os(variable).unwrap_or_else(|| {
+            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
+        });
+        let location = Location::S3 {
+            place: way.place,
+            credentials: CredentialsFrom::Given(way.key),
+        };
+        // A cache of its own for each: what a cache still has must not hide what the bucket has lost.
+        let work = tempfile::tempdir_in(self.lab.dir.path()).unwrap().keep();
+        Restic::new(
+            SourceName::new("b2").unwrap(),
+            location,
+            PasswordFrom::Given(Password::new(way.password)),
+            work,
+            Arc::new(SystemRunner::new()),
+            Arc::clone(&self.lab.clock),
+        )
+        .program(program)
     }
 
     /// What it says when it is asked what there is, as each of the two.
@@ -156,7 +176,7 @@ impl BadLab {
         (opened, points)
     }
 
-    fn restored(&self, by: By, point: &RecoveryPoint) -> Result<Restored, SourceError> {
+    pub(crate) fn restored(&self, by: By, point: &RecoveryPoint) -> Result<Restored, SourceError> {
         let (_, source) = self.engine(by, |_| {});
         let stage = tempfile::tempdir_in(self.lab.dir.path()).unwrap().keep();
         let request = RestoreRequest {
@@ -177,7 +197,7 @@ impl BadLab {
         })
     }
 
-    fn locks(&self) -> usize {
+    pub(crate) fn locks(&self) -> usize {
         self.lab.locks()
     }
 }
@@ -364,7 +384,7 @@ fn lost_parts_are_damage_and_no_absence(by: By) {
         let (it, point) = BadLab::new();
         break_it(&it);
         let (repo, source) = it.engine(by, |_| {});
-        let cx = context(what);
+        let cx = context(&what.replace(' ', "-"));
         let listed = block_on(source.points(&cx, &target())).unwrap();
         assert_eq!(listed.len(), 1, "{what}: a point that is there was not listed");
         let error = it.restored(by, &point).unwrap_err();

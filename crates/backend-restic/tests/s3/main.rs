@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod ageing;
 mod bad_input;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
 mod init;
 mod lab;
+mod lifecycle;
 mod ways_in;

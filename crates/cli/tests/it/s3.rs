@@ -9,7 +9,7 @@ use crate::engines;
 use crate::lab::{Lab, Ran};
 
 /// The lab, with its directory for a repository and a bucket before it in the chain.
-fn lab() -> (S3Server, Lab) {
+pub(crate) fn lab() -> (S3Server, Lab) {
     let (server, lab) = unprotected("embedded");
     lab.run(&["init"]).expect(0);
     lab.protect();
@@ -17,7 +17,7 @@ fn lab() -> (S3Server, Lab) {
 }
 
 /// Nothing is there yet; what writes and reads the bucket is the engine of this type.
-fn unprotected(engine: &str) -> (S3Server, Lab) {
+pub(crate) fn unprotected(engine: &str) -> (S3Server, Lab) {
     let lab = Lab::with("chain = [\"b2\", \"offsite\"]");
     fs::create_dir(lab.path("s3")).unwrap();
     let server = S3Server::start(lab.path("s3")).unwrap();

@@ -77,6 +77,28 @@ record! {
         known_hosts: Maybe<AbsPath> = "known_hosts",
         /// By sftp: the file with the private key. No other key is offered then.
         key_file: Maybe<SecretPath> = "key_file",
+        /// Which points `reseed offsite prune` keeps. Without it none is ever removed.
+        keep: Maybe<KeepFile> = "keep",
+    }
+}
+
+record! {
+    /// Which points of a service stay in a repository: those that one of the rules wants, as restic counts them.
+    KeepFile {
+        /// All that are at most so much older than the newest.
+        within: Maybe<Lasting> = "within",
+        /// The newest so many.
+        last: Maybe<Count> = "last",
+        /// The newest of each of so many hours that have one.
+        hourly: Maybe<Count> = "hourly",
+        /// The newest of each of so many days that have one.
+        daily: Maybe<Count> = "daily",
+        /// The newest of each of so many weeks that have one.
+        weekly: Maybe<Count> = "weekly",
+        /// The newest of each of so many months that have one.
+        monthly: Maybe<Count> = "monthly",
+        /// The newest of each of so many years that have one.
+        yearly: Maybe<Count> = "yearly",
     }
 }
 

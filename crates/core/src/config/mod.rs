@@ -18,6 +18,7 @@ mod declared;
 mod decode;
 mod diagnostic;
 mod file;
+mod keep;
 mod lineages;
 mod location;
 mod model;
@@ -45,8 +46,8 @@ pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use location::{RepoLocation, S3Location, SftpLocation};
 pub use model::{
-    Access, Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, RestAccess, Retention,
-    S3Access, Sender, Service, SftpAccess, Ssh, Verify, WhenExhausted,
+    Access, Config, DEFAULT_STATE_DIR, Keep, Offsite, Place, Policy, Prefer, ReplicaNames, RestAccess,
+    Retention, S3Access, Sender, Service, SftpAccess, Ssh, Verify, WhenExhausted,
 };
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

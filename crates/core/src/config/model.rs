@@ -19,6 +19,7 @@ use crate::source::SourceClass;
 use crate::verify::Validator;
 
 pub use super::file::{Prefer, Verify, WhenExhausted};
+pub use super::keep::Keep;
 pub use super::place_file::{ReplicaNames, Sender};
 
 /// The state directory unless the configuration names another.
@@ -234,6 +235,9 @@ pub enum Offsite {
         /// How it is reached, where that is no directory of this machine.
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         access: Option<Access>,
+        /// Which points stay; all of them without.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        keep: Option<Keep>,
     },
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn check(entries: &[NamedEntry<SourceName, OffsiteFile>], root: &At<'
             continue;
         };
         let at = at.key(entry.name.as_str(), span);
+        super::keep::check(file, &at, sink);
         foreign_keys(file, &repository.0, &at, sink);
         match &repository.0 {
             RepoLocation::Directory(_) => {}
@@ -179,6 +180,7 @@ pub(crate) fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Off
             repository,
             password_file,
             access,
+            keep: super::keep::keep(file),
         }),
     }
 }

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod backup;
+mod forget;
 mod guard;
 mod prune;
 mod replicate;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
+pub use forget::{ForgetPlan, RepoForgetPlan, RepoForgotten, forget, forget_plan};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{Ahead, replicate, replicate_ahead, replicate_plan, replicate_planned};

@@ -1,5 +1,7 @@
 //! One request: the rules are asked, the region is checked, and the store answers.
 
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -20,7 +22,8 @@ fn asked(method: &Method, uri: &Uri) -> (S3Op, String) {
     let query = uri.query().unwrap_or("");
     let of_object = !key.is_empty();
     let op = match *method {
-        Method::GET if !of_object => S3Op::List,
+        Method::GET if !of_object && of_lifecycle(uri).is_none() => S3Op::List,
+        Method::GET if !of_object => S3Op::Other,
         Method::GET => S3Op::Get,
         Method::HEAD => S3Op::Head,
         Method::PUT if of_object => S3Op::Put,
@@ -32,6 +35,17 @@ fn asked(method: &Method, uri: &Uri) -> (S3Op, String) {
     }
     let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix="));
     (op, prefix.unwrap_or("").replace("%2F", "/"))
+}
+
+/// The bucket whose lifecycle rules are asked for.
+fn of_lifecycle(uri: &Uri) -> Option<&str> {
+    let asked = |query: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.trim_end_matches('=') == "lifecycle")
+    };
+    let bucket = uri.path().trim_matches('/');
+    uri.query().is_some_and(asked).then_some(bucket)
 }
 
 /// The region that a request is signed for.
@@ -97,7 +111,13 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Resul
         drop(request.into_body().collect().await);
         return Ok(error(400, "AuthorizationHeaderMalformed", &message, &more));
     }
-    let response = shared.service.call(request.map(Body::from)).await?;
+    let lifecycle_of = of_lifecycle(request.uri()).map(str::to_owned);
+    let mut response = shared.service.call(request.map(Body::from)).await?;
+    if let Some(bucket) = lifecycle_of.filter(|_| response.status() == StatusCode::OK) {
+        let lifecycles = shared.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = lifecycles.get(&bucket).cloned().unwrap_or_default();
+        response = text_answer(200, "application/xml", text);
+    }
     match fault {
         Some(S3Fault::LostAnswer) => Err("the answer is lost by a rule".into()),
         Some(S3Fault::Cut(at)) => {
@@ -136,6 +156,7 @@ mod tests {
         assert_eq!(of(Method::DELETE, "/b/k"), (S3Op::Delete, key("k")));
         let list = "/b?list-type=2&prefix=r%2Fkeys%2F";
         assert_eq!(of(Method::GET, list), (S3Op::List, key("r/keys/")));
+        assert_eq!(of(Method::GET, "/b?lifecycle"), (S3Op::Other, key("")));
         assert_eq!(of(Method::PUT, "/b"), (S3Op::Other, key("")));
     }
 }

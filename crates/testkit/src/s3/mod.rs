@@ -11,10 +11,11 @@ mod answer;
 mod faults;
 mod store;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use reseed_core::clock::{Clock, SystemClock};
@@ -44,15 +45,20 @@ pub struct S3Server {
     root: PathBuf,
     access: S3Access,
     faults: S3Faults,
+    lifecycles: Lifecycles,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The lifecycle rules of buckets, as XML.
+type Lifecycles = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// What every connection needs.
 #[derive(Clone)]
 struct Shared {
     service: S3Service,
     faults: S3Faults,
+    lifecycles: Lifecycles,
     region: String,
     clock: Arc<dyn Clock>,
 }
@@ -73,9 +79,9 @@ impl S3Server {
             access_key_id: format!("AKTEST{port}"),
             secret_access_key: format!("secret/of+the=server/at/{port}"),
         };
-        let faults = S3Faults::default();
+        let (faults, lifecycles) = (S3Faults::default(), Lifecycles::default());
         let files = s3s_fs::FileSystem::new(&root).map_err(|error| io::Error::other(format!("{error:?}")))?;
-        let mut builder = S3ServiceBuilder::new(store::Store::new(files, &root, &faults));
+        let mut builder = S3ServiceBuilder::new(store::Store::new(files, &root, &faults, &lifecycles));
         builder.set_auth(SimpleAuth::from_single(
             access.access_key_id.clone(),
             access.secret_access_key.clone(),
@@ -83,6 +89,7 @@ impl S3Server {
         let shared = Shared {
             service: builder.build(),
             faults: faults.clone(),
+            lifecycles: Arc::clone(&lifecycles),
             region: access.region.clone(),
             clock: Arc::new(SystemClock::new()),
         };
@@ -102,6 +109,7 @@ impl S3Server {
             root,
             access,
             faults,
+            lifecycles,
             stop,
             thread: Some(thread),
         })
@@ -115,6 +123,16 @@ impl S3Server {
         let path = self.bucket(name);
         std::fs::create_dir(&path)?;
         Ok(path)
+    }
+
+    /// Gives a bucket lifecycle rules: the elements `Rule`, as S3 has them. They are only told, never carried out.
+    pub fn set_lifecycle(&self, bucket: &str, rules: &str) {
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rules}</LifecycleConfiguration>"
+        );
+        let mut lifecycles = self.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
+        lifecycles.insert(bucket.to_owned(), text);
     }
 
     /// The directory of a bucket's objects.

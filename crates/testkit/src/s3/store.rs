@@ -7,20 +7,23 @@
 //! - A bucket has to be there; it makes one with the first object.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
     DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, ETag, ETagCondition,
-    GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsInput, ListObjectsOutput,
-    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, Object, PutObjectInput,
-    PutObjectOutput, UploadPartInput, UploadPartOutput,
+    GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetBucketLocationInput,
+    GetBucketLocationOutput, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput,
+    HeadObjectInput, HeadObjectOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, Object, PutObjectInput, PutObjectOutput,
+    UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::Mutex;
 
+use super::Lifecycles;
 use super::faults::S3Faults;
 
 type Answer<T> = S3Result<S3Response<T>>;
@@ -29,15 +32,17 @@ pub(super) struct Store {
     files: FileSystem,
     root: PathBuf,
     faults: S3Faults,
+    lifecycles: Lifecycles,
     one_at_a_time: Mutex<()>,
 }
 
 impl Store {
-    pub(super) fn new(files: FileSystem, root: &Path, faults: &S3Faults) -> Self {
+    pub(super) fn new(files: FileSystem, root: &Path, faults: &S3Faults, lifecycles: &Lifecycles) -> Self {
         Self {
             files,
             root: root.to_owned(),
             faults: faults.clone(),
+            lifecycles: Arc::clone(lifecycles),
             one_at_a_time: Mutex::default(),
         }
     }
@@ -148,6 +153,22 @@ impl S3 for Store {
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
         self.files.head_bucket(req).await
+    }
+
+    /// Whether there are any: `answer` puts the text of the bucket's own in.
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        req: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> Answer<GetBucketLifecycleConfigurationOutput> {
+        self.need_bucket(&req.input.bucket)?;
+        let lifecycles = self.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
+        match lifecycles.contains_key(&req.input.bucket) {
+            true => Ok(S3Response::new(GetBucketLifecycleConfigurationOutput::default())),
+            false => Err(s3_error!(
+                NoSuchLifecycleConfiguration,
+                "The lifecycle configuration does not exist"
+            )),
+        }
     }
 
     async fn get_bucket_location(

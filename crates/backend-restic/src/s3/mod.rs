@@ -4,6 +4,9 @@
 //! replaced needs no restart. The client that is made of them never tries again by itself (`store::net` does), takes
 //! nothing from the environment but proxies, and speaks plain HTTP only where that was allowed.
 
+pub mod lifecycle;
+mod listing;
+
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -191,17 +194,7 @@ impl CredentialsFrom {
 
 /// A client for a place. Connects to nothing yet.
 pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<AmazonS3> {
-    if place.endpoint.starts_with("http:") && !place.allow_http {
-        return Err(EngineError::PlainHttp {
-            location: place.location(),
-        });
-    }
-    choose_cryptography();
-    let options = ClientOptions::new()
-        .with_allow_http(place.allow_http)
-        // The limits of `store::net` know how much there is to send.
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT);
+    let options = options(place)?;
     let once = RetryConfig {
         max_retries: 0,
         ..RetryConfig::default()
@@ -214,6 +207,7 @@ pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<Ama
         .with_access_key_id(&credentials.access_key_id)
         .with_secret_access_key(credentials.secret.as_str())
         .with_client_options(options)
+        .with_http_connector(listing::Connector)
         .with_retry(once);
     if !credentials.token.is_empty() {
         builder = builder.with_token(credentials.token.as_str());
@@ -221,6 +215,21 @@ pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<Ama
     builder.build().map_err(|error| EngineError::Invalid {
         detail: format!("{}: {error}", place.location()),
     })
+}
+
+/// How the place may be talked to.
+fn options(place: &S3Place) -> Result<ClientOptions> {
+    if place.endpoint.starts_with("http:") && !place.allow_http {
+        return Err(EngineError::PlainHttp {
+            location: place.location(),
+        });
+    }
+    choose_cryptography();
+    Ok(ClientOptions::new()
+        .with_allow_http(place.allow_http)
+        // The limits of `store::net` know how much there is to send.
+        .with_timeout_disabled()
+        .with_connect_timeout(CONNECT))
 }
 
 /// TLS needs a choice for the whole process. Whoever embeds this and has made one keeps it.

@@ -114,7 +114,7 @@ impl OpenRepo {
                     }
                 }
             }
-            Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+            Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => return Err(error),
             Err(error) => findings.errors.push(error.to_string()),
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The restore worker: the inside of the process that restores.
 //!
-//! It reads one request (a line of JSON, the password in it) from its standard input, works, and writes events, a line
+//! It reads one request (a line of JSON, the password and the key to the store in it) from its standard input, works, and writes events, a line
 //! of JSON each, to its standard output; the last is `done` or `failed`. Exit code 0 goes with `done`, 1 with `failed`,
 //! 2 with a request that makes no sense. It ends early and cleanly, its lock removed, on SIGTERM, SIGINT, and when its
 //! input is closed, which is also what it sees when its parent was killed.
@@ -22,6 +22,7 @@ use crate::error::EngineError;
 use crate::progress::Progress;
 use crate::repo::Engine;
 use crate::restore::{Fault, RestoreJob, RestoreReport, restore_with};
+use crate::s3::{CredentialsFrom, S3Credentials, S3Place};
 use crate::secret::Password;
 
 /// A request longer than this is not one.
@@ -38,6 +39,23 @@ pub enum Address {
         #[serde(with = "crate::os_path")]
         path: PathBuf,
     },
+    /// A bucket. It serialises with the key in it, as the request does with the password.
+    S3 {
+        /// Where.
+        place: S3Place,
+        /// The key.
+        credentials: S3Credentials,
+    },
+}
+
+impl Address {
+    /// What must not appear in the worker's words.
+    pub(crate) fn secrets(&self) -> Vec<&str> {
+        match self {
+            Self::Local { .. } => Vec::new(),
+            Self::S3 { credentials, .. } => credentials.secrets().collect(),
+        }
+    }
 }
 
 /// What the worker is asked to do.
@@ -159,6 +177,7 @@ fn run(request: Request, cancelled: Arc<AtomicBool>) -> Result<RestoreReport, En
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let engine = match request.repository {
         Address::Local { path } => Engine::local(path, clock),
+        Address::S3 { place, credentials } => Engine::s3(place, CredentialsFrom::Given(credentials), clock),
     };
     let stop = Arc::clone(&cancelled);
     // Progress comes from several threads, and lines must not be mixed.
@@ -171,6 +190,7 @@ fn run(request: Request, cancelled: Arc<AtomicBool>) -> Result<RestoreReport, En
         }
     });
     let asked_to_stop: crate::backup::Cancelled = Arc::new(move || cancelled.load(Ordering::Relaxed));
+    let engine = engine.stopped_by(Arc::clone(&asked_to_stop));
     restore_with(
         &engine,
         &request.password,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reseed_core::Context;
-use reseed_core::error::{Common, Effect, Error, Kind};
+use reseed_core::error::{Common, Effect, Error, Kind, Retry};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, SourceName};
 
@@ -79,8 +79,9 @@ impl Embedded {
         if token.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        let this = self.clone();
+        let mut this = self.clone();
         let cancelled: Cancelled = Arc::new(move || token.is_cancelled());
+        this.engine = this.engine.stopped_by(Arc::clone(&cancelled));
         match tokio::task::spawn_blocking(move || work(&this, cancelled)).await {
             Ok(result) => result,
             Err(error) => Err(EngineError::Panicked {
@@ -129,6 +130,13 @@ pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: E
         } else {
             effect
         });
+    // Fresh credentials and a clock that is right are a mended cause; a wrong secret stays wrong.
+    if matches!(
+        error,
+        EngineError::CredentialsExpired { .. } | EngineError::ClockSkew { .. }
+    ) {
+        envelope = envelope.retry(Retry::AfterFix);
+    }
     if let Some(hint) = error.hint() {
         envelope = envelope.hint(hint);
     }
@@ -138,15 +146,25 @@ pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: E
 fn common(error: &EngineError) -> Common {
     use EngineError as E;
     match error {
-        E::NoRepository { .. } | E::Source { .. } | E::NoSnapshot { .. } | E::EmptyResult { .. } => {
-            Common::NotFound
-        }
+        E::NoRepository { .. }
+        | E::NoBucket { .. }
+        | E::Source { .. }
+        | E::NoSnapshot { .. }
+        | E::EmptyResult { .. } => Common::NotFound,
         E::AlreadyExists { .. } => Common::AlreadyExists,
-        E::PathIsFile { .. } | E::TargetConflict { .. } | E::Invalid { .. } => Common::InvalidInput,
-        E::WrongPassword { .. } => Common::AuthFailed,
+        E::PathIsFile { .. }
+        | E::TargetConflict { .. }
+        | E::WrongRegion { .. }
+        | E::WrongEndpoint { .. }
+        | E::PlainHttp { .. }
+        | E::Invalid { .. } => Common::InvalidInput,
+        E::WrongPassword { .. }
+        | E::Credentials { .. }
+        | E::CredentialsExpired { .. }
+        | E::ClockSkew { .. } => Common::AuthFailed,
         E::NewerVersion { .. } => Common::Unsupported,
         E::Locked { .. } | E::LockLost { .. } | E::Busy { .. } => Common::Busy,
-        E::Denied { .. } | E::PasswordFile { .. } => Common::PermissionDenied,
+        E::Denied { .. } | E::PasswordFile { .. } | E::CredentialsFile { .. } => Common::PermissionDenied,
         E::NoSpace { .. } => Common::NoSpace,
         E::ReadOnly { .. } => Common::ReadOnly,
         E::Cancelled => Common::Cancelled,
@@ -156,7 +174,9 @@ fn common(error: &EngineError) -> Common {
         | E::MissingBlob { .. }
         | E::UnsafeName { .. }
         | E::Panicked { .. } => Common::Corrupt,
-        E::Store { .. } => Common::Unreachable,
+        E::Store { .. } | E::NoSuchHost { .. } | E::Refused { .. } | E::Unreachable { .. } => {
+            Common::Unreachable
+        }
         E::ToolMissing { .. } => Common::ToolMissing,
         E::BadOutput { .. } => Common::BadOutput,
         E::Target { .. } | E::Worker { .. } | E::Tool { .. } | E::ToolDied { .. } => Common::Io,
@@ -176,6 +196,8 @@ fn nothing_happened(error: &EngineError) -> bool {
             | E::NewerVersion { .. }
             | E::Locked { .. }
             | E::PasswordFile { .. }
+            | E::CredentialsFile { .. }
+            | E::PlainHttp { .. }
             | E::Source { .. }
             | E::NoSnapshot { .. }
             | E::EmptyResult { .. }

@@ -4,6 +4,7 @@
 //! - [`Embedded`]: the embedded engine behind them, [`OffsiteRepo`](reseed_core::OffsiteRepo) and
 //!   [`RestoreSource`](reseed_core::RestoreSource)
 //! - [`repo`]: where a repository is, creating and opening it; [`error`]: what can go wrong, with hints
+//! - [`s3`]: a repository in S3: its place, and the key to it
 //! - [`lock`]: restic-compatible locks
 //! - [`snapshots`], [`backup`], [`check`], [`restore`]: what can be done with a repository
 //! - [`worker`] and [`child`]: a restore in a process of its own, from both sides of the pipe
@@ -32,6 +33,7 @@ pub mod repo;
 pub mod restic;
 pub mod restore;
 mod restore_source;
+pub mod s3;
 pub mod secret;
 pub mod snapshots;
 mod staging;

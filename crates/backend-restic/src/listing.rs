@@ -74,7 +74,10 @@ impl Embedded {
     /// The points of a target or of all; only the one with this locator, where one is given.
     pub(crate) fn listing(&self, target: Option<&Target>, only: Option<&str>) -> Result<Listing> {
         let open = self.engine.open(&self.password.read()?)?;
-        let all = open.snapshots()?;
+        let mut all = open.snapshots()?;
+        if let Some(id) = only {
+            open.add_unlisted(&mut all, id)?;
+        }
         let mut holdings = Holdings {
             open: Some(open),
             trees: None,
@@ -167,13 +170,7 @@ impl Wanted<'_> {
         match holds(snapshot, &target.mountpoint) {
             Ok(false) => return Ok(None),
             Ok(true) => found.path = Some(target.mountpoint.clone()),
-            Err(
-                error @ (EngineError::Store { .. }
-                | EngineError::Cancelled
-                | EngineError::Tool { .. }
-                | EngineError::ToolDied { .. }
-                | EngineError::BadOutput { .. }),
-            ) => return Err(error),
+            Err(error) if error.is_of_the_store() || error.is_of_the_run() => return Err(error),
             // Nobody knows any more whether the target was in there.
             Err(error) => {
                 found.point.partial = true;

@@ -5,6 +5,7 @@
 //! (`internal/restic/lock.go`) and nothing about what is done under the lock.
 //!
 //! - A lock is stale after 30 minutes without a refresh, or when its process is dead on its own host.
+//! - Whoever writes must find its own lock in the listing that it looks for others in: a listing that lags hides theirs, too.
 //! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
 //!   without one. When refreshing fails for 25 minutes writing is refused from then on: others may by then believe us dead.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
@@ -278,6 +279,12 @@ impl Locker {
             Err(error) if mode == LockMode::IfWritable => (Vec::new(), vec![error]),
             Err(error) => return Err(error),
         };
+        // Who can't see its own lock can't see another's, and others can't see this one.
+        if mode == LockMode::Required && !ours.iter().all(|ours| locks.iter().any(|(id, _)| id == ours)) {
+            return Err(EngineError::LockLost {
+                detail: "the repository does not list the lock that was just written".into(),
+            });
+        }
         for (id, lock) in locks {
             if ours.contains(&id) {
                 continue;

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
+use reseed_core::event::Event;
 use reseed_core::names::SourceName;
 use reseed_core::offsite::{
     BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
@@ -35,10 +36,7 @@ impl OffsiteRepo for Embedded {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps {
-            init: true,
-            prune: false,
-        }
+        OffsiteCaps { init: true }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -99,6 +97,17 @@ impl OffsiteRepo for Embedded {
                 envelope(&error, what, effect)
             })?;
         warn_of_locks(cx, &self.name, summary.warnings);
+        if summary.unlisted {
+            let id = summary.snapshot.get(..8).unwrap_or(&summary.snapshot);
+            cx.emit(Event::Warning {
+                service: None,
+                message: format!(
+                    "{}: snapshot {id} is written, and the store does not list it yet",
+                    self.name
+                ),
+                hint: Some("until it does, a restore finds an older one: see `reseed status`".to_owned()),
+            });
+        }
         Ok(BackupReport {
             snapshot_id: summary.snapshot,
             outcome: match summary.unreadable {

@@ -58,12 +58,24 @@ pub(crate) fn tag_of_time(taken_at: Timestamp) -> Option<String> {
 /// Removes each snapshot that another one says the same of, and that it is partial: where nothing may be deleted, the one
 /// that was tagged afterwards doesn't replace the first but stands beside it, and the first looks complete.
 pub(crate) fn without_superseded(snapshots: &mut Vec<Snapshot>) {
-    let replaced: Vec<String> = snapshots
+    let replaced: Vec<String> = superseded(snapshots).map(str::to_owned).collect();
+    snapshots.retain(|snapshot| !replaced.contains(&snapshot.id));
+}
+
+/// The ids of those that another one says the same of, and that it is partial.
+pub(crate) fn superseded(snapshots: &[Snapshot]) -> impl Iterator<Item = &str> {
+    snapshots
         .iter()
         .filter(|snapshot| snapshot.tags.iter().any(|tag| tag == PARTIAL))
-        .filter_map(|snapshot| snapshot.original.clone())
-        .collect();
-    snapshots.retain(|snapshot| !replaced.contains(&snapshot.id));
+        .filter_map(|snapshot| snapshot.original.as_deref())
+}
+
+/// The recovery point that a snapshot is, if reseed of this host wrote it: only then is it reseed's to remove.
+pub(crate) fn own_point(snapshot: &Snapshot, host: &str, source: &SourceName) -> Option<RecoveryPoint> {
+    let ours = snapshot.host == host && snapshot.tags.iter().any(|tag| tag == OURS);
+    let named = value(snapshot, POINT).is_some_and(|id| PointId::new(id).is_ok());
+    let own = ours && named && recorded_dataset(snapshot).is_some();
+    own.then(|| point_of(snapshot, source, None)).flatten()
 }
 
 /// What a snapshot's record says about being one of a target.

@@ -15,12 +15,14 @@ use rustic_core::{
     Repository, RepositoryBackends, RepositoryOptions, RusticError,
 };
 
+use crate::child::Address;
 use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result, guarded};
 use crate::local;
 use crate::lock::{Locker, hostname};
+use crate::s3::{self, CredentialsFrom, S3Place};
 use crate::secret::Password;
-use crate::store::{Backend, Gate, Store, layout};
+use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
 
 /// Size of the data packs that `init` asks for. Smaller than `rustic_core`'s 32 MiB and growing: whoever restores
 /// or backs up holds a few of them in memory.
@@ -33,6 +35,8 @@ pub struct Engine {
     place: Place,
     clock: Arc<dyn Clock>,
     host: String,
+    patience: Patience,
+    cancelled: Stop,
 }
 
 #[derive(Clone)]
@@ -42,6 +46,10 @@ enum Place {
         objects: Arc<dyn ObjectStore>,
         prefix: object_store::path::Path,
         location: String,
+    },
+    S3 {
+        place: S3Place,
+        credentials: CredentialsFrom,
     },
 }
 
@@ -56,11 +64,38 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// A repository in a local directory.
     pub fn local(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
+        Self::at(Place::Local(path.into()), clock)
+    }
+
+    /// A repository in S3. The key is read at each use.
+    pub fn s3(place: S3Place, credentials: CredentialsFrom, clock: Arc<dyn Clock>) -> Self {
+        Self::at(Place::S3 { place, credentials }, clock)
+    }
+
+    fn at(place: Place, clock: Arc<dyn Clock>) -> Self {
         Self {
-            place: Place::Local(path.into()),
+            place,
             clock,
             host: hostname(),
+            patience: Patience::default(),
+            cancelled: Stop::default(),
         }
+    }
+
+    /// Waiting for a store that is elsewhere ends when this says so.
+    #[must_use]
+    pub fn stopped_by(mut self, cancelled: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+        self.cancelled = Stop(Some(cancelled));
+        self
+    }
+
+    /// How long a store that is elsewhere may be silent, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_patience(mut self, silent: std::time::Duration) -> Self {
+        self.patience.answer = silent;
+        self.patience.piece = silent;
+        self
     }
 
     /// A repository below `prefix` of an object store. `location` is what messages call it; it must hold no secret.
@@ -70,15 +105,15 @@ impl Engine {
         location: impl Into<String>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self {
-            place: Place::Remote {
+        let location = location.into();
+        Self::at(
+            Place::Remote {
                 objects,
                 prefix,
-                location: location.into(),
+                location,
             },
             clock,
-            host: hostname(),
-        }
+        )
     }
 
     /// What messages call the repository.
@@ -86,6 +121,7 @@ impl Engine {
         match &self.place {
             Place::Local(path) => path.display().to_string(),
             Place::Remote { location, .. } => location.clone(),
+            Place::S3 { place, .. } => place.location(),
         }
     }
 
@@ -93,7 +129,24 @@ impl Engine {
     pub fn local_path(&self) -> Option<&Path> {
         match &self.place {
             Place::Local(path) => Some(path),
-            Place::Remote { .. } => None,
+            Place::Remote { .. } | Place::S3 { .. } => None,
+        }
+    }
+
+    /// Where it is, for another process; with the key, where it takes one.
+    ///
+    /// # Errors
+    /// `CredentialsFile`; `Invalid` for a store that only this process knows.
+    pub(crate) fn address(&self) -> Result<Address> {
+        match &self.place {
+            Place::Local(path) => Ok(Address::Local { path: path.clone() }),
+            Place::S3 { place, credentials } => Ok(Address::S3 {
+                place: place.clone(),
+                credentials: credentials.read()?,
+            }),
+            Place::Remote { location, .. } => Err(EngineError::Invalid {
+                detail: format!("another process can't be told how to reach {location}"),
+            }),
         }
     }
 
@@ -109,6 +162,40 @@ impl Engine {
             local::must_be_vacant(path)?;
             std::fs::create_dir_all(path).map_err(|error| EngineError::target("create", path, &error))?;
         }
+        let (store, backend) = self.vacant()?;
+        let config = ConfigOptions::default()
+            .set_datapack_size(bytesize(DATA_PACK))
+            .set_datapack_growfactor(0_u32)
+            .set_treepack_size(bytesize(TREE_PACK))
+            .set_treepack_growfactor(0_u32);
+        guarded("init", || {
+            // The library's own key would need 128 MiB at each opening; ours is written below.
+            let master = MasterKey::new();
+            store.make_local_layout()?;
+            let key = self.write_key(&store, password, &master)?;
+            let repo = raw(&backend, NoProgressBars)?
+                .init(&Credentials::Masterkey(master), &KeyOptions::default(), &config)
+                .map_err(
+                    |error| match error.to_string().contains("Config file already exists") {
+                        // Another one was quicker.
+                        true => occupied(),
+                        false => prefer(&backend, &error, "init"),
+                    },
+                )?;
+            // Where nothing keeps two from writing a configuration each, what the other left shows that there were two.
+            let others = store.list(FileType::Key.dirname())?;
+            if others.iter().any(|meta| meta.location != key) {
+                return Err(occupied());
+            }
+            Ok((repo.config().id.to_hex().to_string(), repo.config().version))
+        })
+    }
+
+    /// The store, where nothing of a repository is in it.
+    fn vacant(&self) -> Result<(Arc<Store>, Backend)> {
+        let occupied = || EngineError::AlreadyExists {
+            location: self.location(),
+        };
         let store = self.store()?;
         for kind in [FileType::Key, FileType::Snapshot, FileType::Index, FileType::Pack] {
             if !store.list(kind.dirname())?.is_empty() {
@@ -119,25 +206,38 @@ impl Engine {
         if !guarded("init", || listed(&backend, FileType::Config))?.is_empty() {
             return Err(occupied());
         }
-        let config = ConfigOptions::default()
-            .set_datapack_size(bytesize(DATA_PACK))
-            .set_datapack_growfactor(0_u32)
-            .set_treepack_size(bytesize(TREE_PACK))
-            .set_treepack_growfactor(0_u32);
-        guarded("init", || {
-            // The library's own key would need 128 MiB at each opening; ours is written below.
-            let master = MasterKey::new();
-            store.make_local_layout()?;
-            self.write_key(&store, password, &master)?;
-            let repo = raw(&backend, NoProgressBars)?
-                .init(&Credentials::Masterkey(master), &KeyOptions::default(), &config)
-                .map_err(|error| prefer(&backend, &error, "init"))?;
-            Ok((repo.config().id.to_hex().to_string(), repo.config().version))
+        Ok((store, backend))
+    }
+
+    /// That nothing of a repository is there, for another engine that is to make one.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and what the store says.
+    pub(crate) fn must_be_vacant(&self) -> Result<()> {
+        self.vacant().map(drop)
+    }
+
+    /// That a repository is there, without opening it: for another engine, which would say less about why not.
+    ///
+    /// # Errors
+    /// `NoRepository`, `MissingKey`, `Unreadable`, and what the store says.
+    pub(crate) fn must_be_repository(&self) -> Result<()> {
+        let store = self.store()?;
+        let backend = Backend::new(Arc::clone(&store), Gate::default());
+        guarded("look at", || {
+            self.require_config(&store, &backend)?;
+            self.require_keys(&store, &backend)
         })
     }
 
     /// Writes a key file as restic does: as much work for a guesser as the library's, in 32 MiB instead of 128.
-    fn write_key(&self, store: &Store, password: &Password, master: &MasterKey) -> Result<()> {
+    /// Answers its path.
+    fn write_key(
+        &self,
+        store: &Store,
+        password: &Password,
+        master: &MasterKey,
+    ) -> Result<object_store::path::Path> {
         let invalid = |detail: String| EngineError::Invalid { detail };
         let mut salt = vec![0_u8; 64];
         rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty())
@@ -166,10 +266,16 @@ impl Engine {
         let id: rustic_core::Id = hex(&digest(&json))
             .parse()
             .map_err(|_| invalid("bad key id".into()))?;
-        store.write(
-            &layout::path_of(store.prefix(), FileType::Key, &id),
-            vec![json.into()],
-        )
+        let path = layout::path_of(store.prefix(), FileType::Key, &id);
+        let content = [bytes::Bytes::from(json)];
+        store.write(&path, content.to_vec())?;
+        if !store.is_local() && !store.creates(&path, &content)? {
+            tracing::warn!(
+                location = store.location(),
+                "this store overwrites what it was asked only to create: let no two machines create a repository at once"
+            );
+        }
+        Ok(path)
     }
 
     /// Opens the repository.
@@ -285,8 +391,28 @@ impl Engine {
                 objects,
                 prefix,
                 location,
-            } => Store::remote(Arc::clone(objects), prefix.clone(), location.clone())?,
+            } => self.remote_store(Arc::clone(objects), prefix.clone(), location.clone())?,
+            Place::S3 { place, credentials } => {
+                let objects = Arc::new(s3::client(place, &credentials.read()?)?);
+                let prefix =
+                    object_store::path::Path::parse(&place.prefix).map_err(|error| EngineError::Invalid {
+                        detail: format!("{}: {error}", place.location()),
+                    })?;
+                self.remote_store(objects, prefix, place.location())?
+            }
         }))
+    }
+}
+
+impl Engine {
+    fn remote_store(
+        &self,
+        objects: Arc<dyn ObjectStore>,
+        prefix: object_store::path::Path,
+        location: String,
+    ) -> Result<Store> {
+        let net = Net::new(Arc::clone(&self.clock), self.patience);
+        Store::remote(objects, prefix, location, net, self.cancelled.clone())
     }
 }
 

@@ -8,7 +8,6 @@ use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCa
 use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
-use crate::child::Address;
 use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
 use crate::listing::{Found, of_others};
@@ -130,17 +129,7 @@ impl RestoreSource for Embedded {
         let target = must_not_hold(&staging.path, &kept)
             .map_err(|error| self.cannot_restore(request, &error, Effect::None))?;
         let found = self.find(cx, request).await?;
-        let address = self
-            .engine
-            .local_path()
-            .map(|path| Address::Local {
-                path: path.to_path_buf(),
-            })
-            .ok_or_else(|| {
-                fail(&EngineError::Invalid {
-                    detail: "only local repositories are restored from yet".into(),
-                })
-            })?;
+        let address = self.engine.address().map_err(|error| fail(&error))?;
         let job = RestoreJob {
             snapshot: request.point.locator.clone(),
             path: found.path,

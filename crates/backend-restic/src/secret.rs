@@ -21,15 +21,15 @@ use crate::error::{EngineError, Result};
 #[serde(transparent)]
 pub struct Password(#[serde(with = "plain")] Zeroizing<String>);
 
-mod plain {
+pub(crate) mod plain {
     use serde::{Deserialize, Deserializer, Serializer};
     use zeroize::Zeroizing;
 
-    pub(super) fn serialize<S: Serializer>(value: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
         String::deserialize(from).map(Zeroizing::new)
     }
 }

@@ -133,7 +133,9 @@ impl OpenRepo {
                     failed = Some(error.clone());
                     found.unreadable.push((name, error));
                 }
-                Err(error @ (EngineError::Store { .. } | EngineError::Cancelled)) => return Err(error),
+                Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let path = layout::path_of(self.store.prefix(), FileType::Snapshot, &id);
                     // They come and go while they are listed: restic forgets.
@@ -149,13 +151,38 @@ impl OpenRepo {
         }
     }
 
+    /// Adds the snapshot of this full id, where it is there and the store doesn't list it: a listing may lag.
+    pub(crate) fn add_unlisted(&self, all: &mut Snapshots, id: &str) -> Result<()> {
+        let known = all.readable.iter().any(|snapshot| snapshot.id == id)
+            || all.unreadable.iter().any(|(name, _)| name == id);
+        let Some(full) = id.parse::<rustic_core::Id>().ok().filter(|_| id.len() == 64) else {
+            return Ok(());
+        };
+        let path = layout::path_of(self.store.prefix(), FileType::Snapshot, &full);
+        if known || self.store.is_local() || self.store.size(&path)?.is_none() {
+            return Ok(());
+        }
+        let file = guarded("read a snapshot", || {
+            self.repo
+                .get_file::<SnapshotFile>(&full.into())
+                .map_err(|error| self.error(&error, "read a snapshot"))
+        });
+        match file {
+            Ok(file) => all.readable.push(Snapshot::from((full.into(), file))),
+            Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => return Err(error),
+            Err(error) => all.unreadable.push((id.to_owned(), error)),
+        }
+        Ok(())
+    }
+
     /// The one snapshot whose id begins with `id`.
     ///
     /// # Errors
     /// `NoSnapshot`; `Invalid` when several begin so; why it cannot be read, when that is so.
     pub fn snapshot(&self, id: &str) -> Result<Snapshot> {
         let fits = |name: &str| !id.is_empty() && name.starts_with(id);
-        let all = self.snapshots()?;
+        let mut all = self.snapshots()?;
+        self.add_unlisted(&mut all, id)?;
         let damaged = all.unreadable.into_iter().filter(|(name, _)| fits(name));
         let sound = all.readable.into_iter().filter(|snapshot| fits(&snapshot.id));
         let mut matching = sound.map(Ok).chain(damaged.map(|(_, error)| Err(error)));

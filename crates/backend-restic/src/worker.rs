@@ -84,11 +84,14 @@ impl Worker {
         let (program, arguments) = self.argv.split_first().ok_or_else(|| EngineError::Invalid {
             detail: "no program for the restore worker".into(),
         })?;
-        let command = Command::new(program)
+        let mut command = Command::new(program)
             .args(arguments)
             .stdin(Stdin::Piped)
             .keep_stderr(Keep::ends(8))
             .hide(Secret::new(password.expose().as_bytes()));
+        for secret in repository.secrets() {
+            command = command.hide(Secret::new(secret.as_bytes()));
+        }
         let request = Request {
             repository,
             password,

@@ -75,6 +75,9 @@ pub(crate) enum Cmd {
     Verify(VerifyArgs),
     /// Remove snapshots that the retention policy no longer wants
     Prune(Change),
+    /// Off-site repositories: which points stay, what the bucket may delete
+    #[command(subcommand)]
+    Offsite(OffsiteCmd),
     /// Say that what is there is the service's data; ends its being unseeded
     Adopt(Change),
     /// Compare the declared ZFS datasets with the pool, and show what `apply` would do
@@ -89,7 +92,7 @@ pub(crate) enum Cmd {
     /// Have the declared datasets' snapshots taken and pruned by sanoid
     #[command(subcommand)]
     Sanoid(SanoidCmd),
-    /// Check what an unprivileged user may do in a replication, and say what is missing
+    /// Check what would go wrong unseen: a bucket's rules that would eat a repository, or what a user may do in a replication
     Doctor(DoctorArgs),
     /// Show what was done
     History(HistoryArgs),
@@ -166,18 +169,50 @@ pub(crate) struct How {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The user that sends or receives
-    #[arg(long, value_name = "NAME")]
-    pub(crate) user: String,
+    /// Check what this user may do in a replication, instead of the off-site repositories
+    #[arg(long, value_name = "NAME", requires = "datasets")]
+    pub(crate) user: Option<String>,
     /// What it sends: this dataset of this host, and those below it
-    #[arg(long, value_name = "DATASET", required_unless_present = "receive")]
+    #[arg(long, value_name = "DATASET", group = "datasets", requires = "user")]
     pub(crate) send: Vec<String>,
     /// Where it receives: below this dataset of this host
-    #[arg(long, value_name = "DATASET")]
+    #[arg(long, value_name = "DATASET", group = "datasets", requires = "user")]
     pub(crate) receive: Vec<String>,
     /// Try as that user, on scratch datasets, that a forced receive is refused; as root
     #[arg(long = "try", requires = "receive")]
     pub(crate) trial: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OffsiteCmd {
+    /// Remove points that the repository's `keep` no longer wants, and the data that only they needed
+    Prune {
+        /// The repositories [default: all that have `keep`]
+        #[arg(value_name = "REPOSITORY")]
+        repositories: Vec<String>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Print lifecycle rules for the repository's bucket that take nothing from it
+    Lifecycle {
+        /// The repository
+        repository: String,
+        /// Whose rules [default: B2's own for B2, else S3's]
+        #[arg(long = "for", value_name = "STORE", value_enum)]
+        store: Option<Dialect>,
+        /// After so many days what was deleted or replaced is gone for good
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+}
+
+/// Whose lifecycle rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    /// S3's
+    S3,
+    /// B2's own
+    B2,
 }
 
 #[derive(Debug, Args)]

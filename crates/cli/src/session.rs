@@ -2,15 +2,13 @@
 //!
 //! This is the only place that knows which backend a configured type stands for.
 
+mod offsite;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reseed_backend_restic::repo::Engine as ResticEngine;
-use reseed_backend_restic::restic::Location as ResticLocation;
-use reseed_backend_restic::worker::Worker;
-use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_backend_zfs::datasets::Layout;
 use reseed_backend_zfs::dir::{DirReplicator, DirSource, DirStore};
 use reseed_backend_zfs::sanoid::SanoidDriver;
@@ -21,7 +19,7 @@ use reseed_backend_zfs::zfs::{
     RootDataset, SnapshotFiles, Ssh,
 };
 use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::config::{self, Config, ConfigErrors, Offsite, Place, ReplicaNames, Sender};
+use reseed_core::config::{self, Config, ConfigErrors, Place, ReplicaNames, Sender};
 use reseed_core::entropy::{Entropy, SplitMix};
 use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
@@ -217,38 +215,6 @@ impl Session {
 
     pub(crate) fn retention_policy(&self, service: &ServiceName) -> retention::Policy {
         retention::Policy::Sanoid(self.retention(service))
-    }
-
-    pub(crate) fn repo(&self, name: &str) -> Result<Arc<dyn OffsiteRepo>, OpError> {
-        let wiring = Wiring::new(self);
-        let found = SourceName::new(name).ok().and_then(|name| wiring.offsite(&name));
-        found.map(|(repo, _)| repo).ok_or_else(|| {
-            let names: Vec<&str> = self.config.offsite.keys().map(SourceName::as_str).collect();
-            OpError::new(
-                OpKind::InvalidInput,
-                format!("no off-site repository {name:?} is configured"),
-            )
-            .hint(format!("there are: {}", names.join(", ")))
-        })
-    }
-
-    pub(crate) fn repos(&self) -> Vec<(SourceName, Arc<dyn OffsiteRepo>)> {
-        let wiring = Wiring::new(self);
-        self.config
-            .offsite
-            .keys()
-            .filter_map(|name| Some((name.clone(), wiring.offsite(name)?.0)))
-            .collect()
-    }
-
-    /// Where a repository is.
-    pub(crate) fn location(&self, repo: &SourceName) -> String {
-        match self.config.offsite.get(repo) {
-            Some(Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. }) => {
-                repository.display().to_string()
-            }
-            _ => String::new(),
-        }
     }
 
     /// What systemd says of a unit: `active`, `inactive`, … None where it can't be asked.
@@ -601,49 +567,6 @@ impl<'a> Wiring<'a> {
         let made = self.replicator(store, name)?;
         self.replicators.push((key, Arc::clone(&made)));
         Some(made)
-    }
-
-    /// A repository, as what is written to and as what is restored from.
-    fn offsite(&self, name: &SourceName) -> Option<(Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>)> {
-        match self.session.config.offsite.get(name)? {
-            Offsite::Embedded {
-                repository,
-                password_file,
-            } => {
-                let engine = ResticEngine::local(repository, Arc::clone(&self.session.clock));
-                // The worker is this very program, whatever PATH says.
-                let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-                let worker = Worker::new(
-                    [program.into_os_string(), "__restore-worker".into()],
-                    Arc::clone(&self.session.runner),
-                );
-                let repo = Embedded::new(
-                    name.clone(),
-                    engine,
-                    PasswordFrom::File(password_file.clone()),
-                    worker,
-                );
-                let repo = Arc::new(repo.of_host(self.host));
-                Some((Arc::<Embedded>::clone(&repo), repo))
-            }
-            Offsite::Restic {
-                repository,
-                password_file,
-            } => {
-                let repo = Restic::new(
-                    name.clone(),
-                    ResticLocation::Local(repository.clone()),
-                    PasswordFrom::File(password_file.clone()),
-                    // Part of the paths that are recorded: restic finds the backup before by them.
-                    self.session.config.state_dir.join("restic").join(name.as_str()),
-                    Arc::clone(&self.session.runner),
-                    Arc::clone(&self.session.clock),
-                );
-                let repo = Arc::new(repo.of_host(self.host));
-                Some((Arc::<Restic>::clone(&repo), repo))
-            }
-            _ => None,
-        }
     }
 
     fn service(&mut self, declared: &config::Service) -> Service {

@@ -1,7 +1,7 @@
 //! The core of reseed: everything that decides, and nothing that mounts or talks to a tool.
 //!
 //! - Values: [`names`], [`point`], [`error`], [`event`]
-//! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`WalArchiver`], [`RestoreSource`]
+//! - Contracts: [`SnapshotStore`], [`Replicator`], [`OffsiteRepo`], [`OffsitePruner`], [`WalArchiver`], [`RestoreSource`]
 //! - What comes in from outside: [`clock`], [`entropy`], [`context`]
 //! - Running other programs: [`exec`]
 //! - The one [`retry`] loop; which points to keep: [`retention`]
@@ -28,6 +28,7 @@ pub mod ops;
 pub mod ownership;
 pub mod point;
 pub mod preseed;
+pub mod pruner;
 pub mod replicate;
 pub mod retention;
 pub mod retry;
@@ -41,6 +42,7 @@ pub use context::Context;
 pub use engine::Engine;
 pub use journal::Journal;
 pub use offsite::OffsiteRepo;
+pub use pruner::OffsitePruner;
 pub use replicate::Replicator;
 pub use service::Service;
 pub use source::RestoreSource;

@@ -13,7 +13,8 @@
 //! - **O6 points lists everything**, newest first, or fails.
 //! - **O7 locks are taken and honoured.** While a backup runs a prune by another program must see its lock; while another holds an
 //!   exclusive lock, `backup` fails with `Locked` and names the holder. A lock of our own is gone when the call ends, however it ends.
-//! - **O8 nothing is ever deleted** but our own locks and locks that are provably dead by restic's rules.
+//! - **O8 nothing is ever deleted** but our own locks and locks that are provably dead by restic's rules. Removing points
+//!   is another role: [`OffsitePruner`](crate::OffsitePruner).
 //! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit; and
 //!   says of which datasets a point can't come back whole ([`CheckReport::affected`]), or that this can't be told.
 //! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
@@ -76,8 +77,6 @@ pub trait OffsiteRepo: Send + Sync + fmt::Debug {
 pub struct OffsiteCaps {
     /// Can be initialised from here.
     pub init: bool,
-    /// Can forget points and prune. The embedded engine can't.
-    pub prune: bool,
 }
 
 /// What a repository is.

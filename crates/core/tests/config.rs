@@ -147,19 +147,97 @@ fn places_are_known_by_name_and_class() {
     let Offsite::Embedded {
         repository,
         password_file,
+        s3: None,
     } = &config.offsite[&"nas".parse().unwrap()]
     else {
         panic!()
     };
     assert_eq!(
-        (repository.as_path(), password_file.as_path()),
-        (Path::new("/mnt/nas/restic"), Path::new("/run/secrets/restic"))
+        (repository.directory(), password_file.as_path()),
+        (
+            Some(Path::new("/mnt/nas/restic")),
+            Path::new("/run/secrets/restic")
+        )
     );
     let class = |name: &str| config.class_of(&name.parse().unwrap());
     assert_eq!(class("local"), Some(SourceClass::Local));
     assert_eq!(class("usb"), Some(SourceClass::Replica));
     assert_eq!(class("nas"), Some(SourceClass::Offsite));
     assert_eq!(class("other"), None);
+}
+
+#[test]
+fn a_repository_in_s3_is_complete() {
+    let text = "[stores.local]\ntype = \"directory\"\npath = \"/srv/reseed\"\n\
+                [services.a]\npath = \"/a\"\n\
+                [offsite.b2]\ntype = \"embedded\"\npassword_file = \"/run/secrets/restic\"\n\
+                repository = \"s3:https://s3.us-west-004.backblazeb2.com/bucket/nas/\"\n\
+                credentials_file = \"/run/secrets/b2\"\n";
+    let Loaded { config, .. } = loaded(text);
+    let Offsite::Embedded {
+        repository,
+        s3: Some(access),
+        ..
+    } = &config.offsite[&"b2".parse().unwrap()]
+    else {
+        panic!()
+    };
+    assert_eq!(
+        repository.to_string(),
+        "s3:https://s3.us-west-004.backblazeb2.com/bucket/nas"
+    );
+    assert_eq!(access.region, "us-west-004");
+    assert_eq!(access.credentials_file, Path::new("/run/secrets/b2"));
+    let json = serde_json::to_string(&config).unwrap();
+    let again = config::parse_on(&json, Format::Json, "reseed.json", Some("machine")).unwrap();
+    assert_eq!(again.config, config);
+    let plain = text.replace("https:", "http:");
+    let Loaded { config, .. } = loaded(&format!(
+        "{plain}allow_http = true\nregion = \"garage\"\nprofile = \"nas\"\n"
+    ));
+    let shown = config::to_toml(&config);
+    for key in ["allow_http = true", "region = \"garage\"", "profile = \"nas\""] {
+        assert!(shown.contains(key), "{key} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn the_restic_program_reaches_every_kind_of_place() {
+    let places = [
+        (
+            "s3:https://h.lan/bucket/nas",
+            "credentials_file = \"/key\"\nregion = \"r1\"",
+        ),
+        (
+            "rest:https://h.lan:8000/nas",
+            "server_user = \"nas\"\nserver_password_file = \"/run/secrets/rest\"",
+        ),
+        (
+            "sftp:me@h.lan:/srv/restic",
+            "known_hosts = \"/etc/known\"\nkey_file = \"/run/secrets/ssh\"",
+        ),
+        ("sftp://me@h.lan:2222//srv/restic", "known_hosts = \"/etc/known\""),
+    ];
+    for (repository, keys) in places {
+        let text = format!(
+            "[stores.local]\ntype = \"directory\"\npath = \"/srv/reseed\"\n[services.a]\npath = \"/a\"\n\
+             [offsite.away]\ntype = \"restic\"\npassword_file = \"/run/secrets/restic\"\n\
+             repository = \"{repository}\"\n{keys}\n"
+        );
+        let Loaded { config, .. } = loaded(&text);
+        let offsite = &config.offsite[&"away".parse().unwrap()];
+        assert_eq!(offsite.repository().to_string(), repository);
+        let Offsite::Restic { access: Some(_), .. } = offsite else {
+            panic!("{offsite:?}")
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        let again = config::parse_on(&json, Format::Json, "reseed.json", Some("machine")).unwrap();
+        assert_eq!(again.config, config);
+        let shown = config::to_toml(&config).to_string();
+        for line in keys.lines() {
+            assert!(shown.contains(line), "{line} is not in\n{shown}");
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rustic_core::repofile::SnapshotFile;
-use rustic_core::{BackupOptions, SnapshotOptions};
+use rustic_core::{BackupOptions, FileType, SnapshotOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{EngineError, Result, guarded};
@@ -69,6 +69,9 @@ pub struct BackupSummary {
     /// What was odd about the repository and did no harm.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// The snapshot is there, and the store doesn't list it yet.
+    #[serde(default)]
+    pub unlisted: bool,
 }
 
 /// Runs a backup.
@@ -117,7 +120,15 @@ pub(crate) fn backup_through(
         cancelled,
         gate: gate.clone(),
     };
+    let store = Arc::clone(&open.store);
     let mut summary = guarded("backup", || archive(open, job, &source, &findings, gate))?;
+    // It is written for good; that nobody finds it has to be said, and is no reason to call it failed.
+    summary.unlisted = !store.is_local()
+        && store.list(FileType::Snapshot.dirname()).is_ok_and(|listed| {
+            !listed
+                .iter()
+                .any(|meta| meta.location.filename() == Some(summary.snapshot.as_str()))
+        });
     summary.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
     Ok(summary)
 }
@@ -184,6 +195,7 @@ fn archive(
         added_data: summary.data_added_files,
         added_stored: summary.data_added_packed,
         warnings: Vec::new(),
+        unlisted: false,
     })
 }
 

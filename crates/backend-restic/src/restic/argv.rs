@@ -16,13 +16,15 @@ use crate::error::{EngineError, Result};
 /// restic knows at most so many parts of the data.
 const PARTS: u32 = 256;
 
-/// What every call has.
-pub(crate) fn common(cache: Option<&Path>) -> Vec<OsString> {
+/// What every call has, with the options of where the repository is.
+pub(crate) fn common(cache: Option<&Path>, options: Vec<OsString>) -> Vec<OsString> {
     // Without either, a restic that finds no home directory fails (0.19).
-    match cache {
+    let mut args = match cache {
         None => vec!["--no-cache".into()],
         Some(dir) => vec![equals("--cache-dir=", dir.as_os_str())],
-    }
+    };
+    args.extend(options);
+    args
 }
 
 fn equals(option: &str, value: &OsStr) -> OsString {
@@ -184,6 +186,18 @@ pub(crate) fn check(version: Version, depth: CheckDepth) -> Result<Vec<OsString>
         }
     }
     Ok(args)
+}
+
+/// Removes these snapshots and no others.
+pub(crate) fn forget(ids: &[&String]) -> Vec<OsString> {
+    let mut args = words(&["forget"]);
+    args.extend(ids.iter().map(Into::into));
+    args
+}
+
+/// Removes what no snapshot needs.
+pub(crate) fn prune() -> Vec<OsString> {
+    words(&["prune"])
 }
 
 /// Adds a tag to a snapshot.

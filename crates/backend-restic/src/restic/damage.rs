@@ -8,7 +8,7 @@ use reseed_core::Context;
 use reseed_core::names::DatasetName;
 use rustic_core::Id;
 
-use super::Restic;
+use super::{Location, Restic};
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
 
@@ -16,7 +16,13 @@ impl Restic {
     /// The datasets with a point that isn't whole, by what a check said; none where that can't be told. Not being able to tell
     /// must not cost what the check has found.
     pub(super) async fn affected(&self, cx: &Context, said: &str) -> Option<Vec<DatasetName>> {
-        let engine = Engine::local(self.location.local_path()?, Arc::clone(&self.clock));
+        let clock = Arc::clone(&self.clock);
+        let engine = match &self.location {
+            Location::Local(path) => Engine::local(path, clock),
+            Location::S3 { place, credentials } => Engine::s3(place.clone(), credentials.clone(), clock),
+            // The embedded engine speaks neither.
+            Location::Rest(_) | Location::Sftp(_) => return None,
+        };
         let (password, lost) = (self.password.clone(), named(said));
         let token = cx.cancel.child_token();
         let _ends_with_this_future = token.clone().drop_guard();

@@ -52,6 +52,9 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     if has("failed to find snapshot") && nothing_there {
         return EngineError::NoSnapshot { id: quoted(words) };
     }
+    if let Some(error) = of_s3(words, location) {
+        return error;
+    }
     if code == Some(10) || (has("unable to open config file") && nothing_there) {
         return EngineError::NoRepository { location: place() };
     }
@@ -66,6 +69,7 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     }
     if any(&[
         "permission denied",
+        "Permission denied",
         "Access Denied",
         "AccessDenied",
         "403 Forbidden",
@@ -85,6 +89,9 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
         "i/o timeout",
         "TLS handshake",
         "x509:",
+        "Host key verification failed",
+        "Please reduce your request rate",
+        "internal error",
         "server response unexpected",
         "too many levels of symbolic links",
         "input/output error",
@@ -109,6 +116,73 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     }
 }
 
+/// What S3 stores say: restic passes on their messages without the codes. Those of AWS, B2, Garage, MinIO and Ceph are known here.
+fn of_s3(words: &str, location: &str) -> Option<EngineError> {
+    let lower = words.to_lowercase();
+    let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    let (location, detail) = (location.to_owned(), said(words));
+    Some(
+        if any(&[
+            "specified bucket does not exist",
+            "bucket not found",
+            "nosuchbucket",
+        ]) {
+            EngineError::NoBucket { location, detail }
+        } else if any(&[
+            "request signature we calculated does not match",
+            "access key id you provided does not exist",
+            "no such access key",
+            "invalid signature",
+        ]) {
+            EngineError::Credentials { location, detail }
+        } else if any(&["token has expired", "token provided has expired", "expiredtoken"]) {
+            EngineError::CredentialsExpired { location, detail }
+        } else if any(&[
+            "difference between the request time and",
+            "requesttimetooskewed",
+            "date is too old",
+        ]) {
+            EngineError::ClockSkew { location, detail }
+        } else if any(&[
+            "authorization header is malformed",
+            "must be addressed using the specified endpoint",
+        ]) {
+            EngineError::WrongRegion { location, detail }
+        } else if any(&[
+            "quota is reached",
+            "quota exceeded",
+            "quotaexceeded",
+            "cap exceeded",
+            "no space left",
+            "minimum free drive threshold",
+            "minimum free disk threshold",
+        ]) {
+            EngineError::NoSpace { path: detail }
+        } else {
+            return None;
+        },
+    )
+}
+
+/// Whether restic asks again for nothing: what it is told then stays so until somebody mends it.
+pub(crate) fn lasts(words: &str) -> bool {
+    let gone = words.contains("Load(<")
+        && ["specified key does not exist", "range is not satisfiable"]
+            .iter()
+            .any(|word| words.contains(word));
+    gone || matches!(
+        of(Exit::Code(1), words, ""),
+        EngineError::NoBucket { .. }
+            | EngineError::Credentials { .. }
+            | EngineError::CredentialsExpired { .. }
+            | EngineError::ClockSkew { .. }
+            | EngineError::WrongRegion { .. }
+            | EngineError::NoSpace { .. }
+            | EngineError::ReadOnly { .. }
+            | EngineError::Denied { .. }
+    )
+}
+
 /// Errors of what is written to, which mends differently than what is read.
 fn of_target(words: &str) -> Option<EngineError> {
     let path = || said(words);
@@ -123,10 +197,18 @@ fn of_target(words: &str) -> Option<EngineError> {
 
 /// Words of data that is there and is not what it should be, or is not there and should be.
 pub(crate) fn is_damage(words: &str) -> bool {
-    let lost = words.contains("no such file or directory")
-        && ["StreamPack", "LoadBlob", "LoadRaw", "loading", "Load(<"]
-            .iter()
-            .any(|by| words.contains(by));
+    let lost = (words.contains("no such file or directory")
+        || words.contains("specified key does not exist"))
+        && [
+            "StreamPack",
+            "LoadBlob",
+            "LoadRaw",
+            "loading",
+            "Load(<",
+            "ReadFull(<",
+        ]
+        .iter()
+        .any(|by| words.contains(by));
     lost || [
         "ciphertext verification failed",
         "invalid data returned",
@@ -138,6 +220,7 @@ pub(crate) fn is_damage(words: &str) -> bool {
         "does not match",
         "wrong data returned",
         "wrong hash",
+        "range is not satisfiable",
         "hash mismatch",
         "file does not exist",
         "checking for consistency",

@@ -153,14 +153,14 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
         judge(&[owner, corrupt.clone()]),
         Verdict::Failed(EngineError::Unreadable { .. })
     ));
-    let missing = problem(
-        "/b",
+    for lost in [
+        "ReadFull(<data/8a437896e4>): The specified key does not exist.",
         "StreamPack: open /repo/data/d7/d75e: no such file or directory",
-    );
-    assert!(matches!(
-        judge(&[missing]),
-        Verdict::Failed(EngineError::Unreadable { .. })
-    ));
+    ] {
+        let verdict = judge(&[problem("/b", lost)]);
+        let damage = matches!(verdict, Verdict::Failed(EngineError::Unreadable { .. }));
+        assert!(damage, "{lost}: {verdict:?}");
+    }
     let full = problem("/c", "write /stage/c: no space left on device");
     assert!(matches!(
         judge(&[corrupt, full]),
@@ -173,4 +173,75 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
         Verdict::Failed(EngineError::Target { .. })
     ));
     assert!(matches!(judge(&[]), Verdict::Failed(EngineError::Tool { .. })));
+}
+
+/// As restic passes on what stores say: the words of the client, without the codes.
+fn again(request: &str, said: &str) -> String {
+    format!("{request} returned error, retrying after 720.254544ms: client.PutObject: {said}")
+}
+
+#[test]
+fn what_a_store_says_is_told_apart_by_its_words() {
+    for (said, wanted) in [
+        ("The specified bucket does not exist", "no_bucket"),
+        (
+            "The request signature we calculated does not match the signature you provided",
+            "credentials",
+        ),
+        (
+            "The Access Key Id you provided does not exist in our records.",
+            "credentials",
+        ),
+        ("The provided token has expired.", "credentials_expired"),
+        (
+            "The difference between the request time and the current time is too large.",
+            "clock_skew",
+        ),
+        (
+            "The authorization header is malformed; the region 'a' is wrong",
+            "wrong_region",
+        ),
+        ("Bucket size quota is reached", "no_space"),
+        ("Cannot upload files, storage cap exceeded.", "no_space"),
+        ("The server has no space left", "no_space"),
+        ("Access Denied", "denied"),
+        ("Please reduce your request rate.", "store"),
+        ("We encountered an internal error.", "store"),
+    ] {
+        let text = again("Save(<data/0123456789>)", said);
+        let error = of(Exit::Code(1), &text, "s3:there/b");
+        let kind = serde_json::to_value(&error).unwrap()["kind"].clone();
+        assert_eq!(kind, wanted, "{said}: {error}");
+        assert_eq!(lasts(&text), wanted != "store", "{said}");
+        // Also where restic adds that there may be no repository.
+        let config = format!(
+            "Fatal: unable to open config file: Stat: {said}\nIs there a repository at the following location?\ns3:there/b"
+        );
+        let error = of(Exit::Code(1), &config, "s3:there/b");
+        assert!(
+            !matches!(error, EngineError::NoRepository { .. }),
+            "{said}: {error}"
+        );
+    }
+}
+
+#[test]
+fn an_object_that_is_gone_is_damage_and_a_hiccup_is_none() {
+    for said in [
+        "The specified key does not exist.",
+        "The requested range is not satisfiable",
+    ] {
+        let text = again("Load(<data/0123456789>, 5, 0)", said);
+        assert!(lasts(&text), "{said}");
+        let error = of(Exit::Code(1), &text, "s3:there/b");
+        assert!(matches!(error, EngineError::Unreadable { .. }), "{said}: {error}");
+    }
+    for said in [
+        "dial tcp 10.0.0.1:443: connect: connection refused",
+        "read: connection reset by peer",
+        "unexpected EOF",
+        "net/http: timeout awaiting response headers",
+    ] {
+        assert!(!lasts(&again("Load(<data/0123456789>, 5, 0)", said)), "{said}");
+    }
 }

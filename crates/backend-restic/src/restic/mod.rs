@@ -1,22 +1,26 @@
 //! The restic program behind the core's traits, from 0.14 on.
 //!
-//! [`Restic`] is both an [`OffsiteRepo`](reseed_core::OffsiteRepo) and a [`RestoreSource`](reseed_core::RestoreSource). What it
-//! writes the embedded engine reads, and the other way round: recovery points are the same tags. It promises that
+//! [`Restic`] is an [`OffsiteRepo`](reseed_core::OffsiteRepo), a [`RestoreSource`](reseed_core::RestoreSource) and an
+//! [`OffsitePruner`](reseed_core::OffsitePruner). What it writes the embedded engine reads, and the other way round: recovery points are the same tags. It promises that
 //!
 //! - **not knowing is not nothing**: an exit code or words that aren't known are a failure; a list is complete or an error;
 //! - **partial is not complete**: a backup that could not read everything says what, and its snapshot is tagged so;
 //! - **no secret is an argument**, in the environment, or in a file that others can read;
+//! - **asking again helps or isn't done**: before a call, what keeps a bucket from being reached is found out by the embedded
+//!   engine's client, which knows each cause; restic would ask again for a quarter of an hour. What it is refused later
+//!   three times for a reason that lasts ends it;
 //! - **locks**: only restic's own `unlock` removes any, and by its rules only dead ones; a live holder is named;
 //! - **nothing depends on the surroundings**: locale, zone, home directory and cache are set.
 //!
 //! How the same tree is found again whichever path it is read from is in `stand`; what becomes of the metadata of its topmost
-//! directory in `crate::top`; which version can do what in [`version`]. Forgetting and pruning are not here yet.
+//! directory in `crate::top`; which version can do what in [`version`]. Removing points is in
+//! `pruner`.
 //!
 //! What it can't promise: a future that is dropped in the middle of a call leaves a lock in some versions, which the next run finds
-//! dead. A run that is cancelled in the moment between restic's writing of a snapshot and saying so reports `Cancelled`, although the
-//! snapshot is there and whole. restic doesn't say how much a check has read. To find out whether the holder of a lock on this
-//! host lives, `restic unlock` sends SIGHUP to its process id; restic and the embedded engine ignore that, and where the number
-//! has been given to another program since, restic itself is as blind.
+//! dead; so does a store that finishes writing a lock after restic was killed. A backup that is cancelled when its snapshot is
+//! written and restic hasn't said so is reported as partial, whatever it holds. restic doesn't say how much a check has read. To find
+//! out whether the holder of a lock on this host lives, `restic unlock` sends SIGHUP to its process id; restic and the embedded
+//! engine ignore that, and where the number has been given to another program since, restic itself is as blind.
 
 mod argv;
 mod damage;
@@ -25,6 +29,7 @@ mod listing;
 mod location;
 mod offsite_repo;
 mod parse;
+mod pruner;
 mod restore_source;
 mod run;
 mod staging;
@@ -43,7 +48,7 @@ use reseed_core::names::SourceName;
 
 use crate::embedded::PasswordFrom;
 use crate::snapshots::Snapshot;
-pub use location::Location;
+pub use location::{Location, RestPlace, SftpPlace};
 pub use version::Version;
 
 /// One repository, served by the restic program.

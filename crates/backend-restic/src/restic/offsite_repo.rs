@@ -9,11 +9,12 @@ use reseed_core::offsite::{
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
+use tokio_util::sync::CancellationToken;
 
 use super::parse::{Status, Summary};
-use super::run::Ended;
+use super::run::{Ended, TIDY};
 use super::stand::Stand;
-use super::{Restic, argv, error, parse};
+use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
 use crate::points::{PARTIAL, tag_of_time, tags_of};
@@ -43,9 +44,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        if let Some(path) = self.location.local_path() {
-            crate::local::must_be_vacant(path)?;
-        }
+        self.look_for_room(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::init())?;
         let ended = self.locking(cx, &command, &|_| ()).await?;
@@ -71,12 +70,16 @@ impl Restic {
         Ok(RepoInfo { id, version })
     }
 
-    async fn back_up(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport> {
+    /// That there is a repository to write to, and a program that does it.
+    async fn may_begin(&self, cx: &Context) -> Result<Version> {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
-        let version = self.version(cx).await?;
+        self.look(cx).await?;
+        self.version(cx).await
+    }
+
+    async fn back_up(&self, cx: &Context, version: Version, request: &BackupRequest) -> Result<BackupReport> {
         let stand = Stand::make(&self.work, &request.as_path, &request.path)?;
         let top = Top::read(&request.path, stand.name.clone()).map_err(|error| EngineError::Source {
             path: request.path.display().to_string(),
@@ -109,9 +112,16 @@ impl Restic {
             .cwd(&stand.cwd)
             .env("PWD", &stand.pwd);
         let dataset = &request.target.dataset;
-        let ended = self
+        let ended = match self
             .locking(cx, &command, &|status| Self::progress_to(cx, dataset, status))
-            .await?;
+            .await
+        {
+            Err(EngineError::Cancelled) => {
+                let stored = self.stored_after_all(version, request).await;
+                return stored.ok_or(EngineError::Cancelled);
+            }
+            ended => ended?,
+        };
         let (snapshot_id, summary) = self.backed_up(&ended)?;
         let unreadable = ended.heard.count + u64::try_from(lost.len()).unwrap_or(u64::MAX);
         let partial = unreadable > 0 || ended.exit.code() == Some(3);
@@ -138,6 +148,33 @@ impl Restic {
             files: summary.total_files_processed.unwrap_or(0),
             bytes: summary.total_bytes_processed.unwrap_or(0),
             added: summary.data_added_packed.or(summary.data_added).unwrap_or(0),
+        })
+    }
+
+    /// What a backup stored that was cancelled when it was all but over: restic (0.17 and newer) then ends its work and says nothing
+    /// more. Whether all could be read nobody knows, so it is no success; the digest that is recorded with it tells.
+    async fn stored_after_all(&self, version: Version, request: &BackupRequest) -> Option<BackupReport> {
+        let command = self.command(version, argv::snapshots()).ok()?.time_limit(TIDY);
+        let output = self.runner.run(&command, &CancellationToken::new()).await.ok()?;
+        let all = parse::snapshots(output.stdout.whole()?).ok()?;
+        let point = format!("reseed-point={}", request.point);
+        let is_it = |snapshot: &Snapshot| {
+            let same_time = snapshot.time.as_second() == request.taken_at.as_second();
+            same_time && snapshot.host == request.host && snapshot.tags.contains(&point)
+        };
+        let stored = all.into_iter().find(is_it)?;
+        Some(BackupReport {
+            files: stored.files.unwrap_or(0),
+            bytes: stored.bytes.unwrap_or(0),
+            added: 0,
+            snapshot_id: stored.id,
+            outcome: BackupOutcome::Partial {
+                unreadable: 1,
+                examples: vec![
+                    "it was cancelled when the tree was stored, before restic said what it could not read"
+                        .to_owned(),
+                ],
+            },
         })
     }
 
@@ -214,7 +251,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
+        self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::check(version, depth)?)?;
         let ended = self.locking(cx, &command, &|_| ()).await?;
@@ -276,10 +313,7 @@ impl OffsiteRepo for Restic {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps {
-            init: true,
-            prune: false,
-        }
+        OffsiteCaps { init: true }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -301,9 +335,10 @@ impl OffsiteRepo for Restic {
     }
 
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
+        let what = || format!("cannot back up {} to {}", request.target.dataset, self.name);
         let cancelled = cx.cancel.is_cancelled();
-        self.back_up(cx, request).await.map_err(|error| {
-            let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
+        let version = (self.may_begin(cx).await).map_err(|error| envelope(&error, what(), Effect::None))?;
+        self.back_up(cx, version, request).await.map_err(|error| {
             let effect = match &error {
                 // Of the kinds that come before anything is written, those that the embedded engine tells otherwise.
                 EngineError::Store { .. } | EngineError::Denied { .. } | EngineError::Invalid { .. } => {
@@ -311,7 +346,7 @@ impl OffsiteRepo for Restic {
                 }
                 _ => Effect::Partial,
             };
-            Self::failure(cancelled, &error, what, effect)
+            Self::failure(cancelled, &error, what(), effect)
         })
     }
 

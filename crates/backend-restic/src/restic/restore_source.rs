@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError};
+use reseed_core::exec::Exit;
 use reseed_core::names::SourceName;
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
@@ -202,14 +203,14 @@ fn plain(path: &Path) -> Result<PathBuf> {
 }
 
 fn could_not_lock(words: &str) -> bool {
-    let refused = [
-        "permission denied",
-        "read-only file system",
-        "Access Denied",
-        "AccessDenied",
-        "403 Forbidden",
-    ];
-    words.contains("unable to create lock") && refused.iter().any(|word| words.contains(word))
+    // The latter are the words in which it asks again for being refused, to make one or to remove it.
+    let of_a_lock = ["unable to create lock", "Save(<lock/", "Remove(<lock/"];
+    let of_a_lock = of_a_lock.iter().any(|by| words.contains(by));
+    let refused = matches!(
+        of(Exit::Code(1), words, ""),
+        EngineError::Denied { .. } | EngineError::ReadOnly { .. } | EngineError::NoSpace { .. }
+    );
+    of_a_lock && refused
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 //! rules, that a dead lock of somebody is taken away once and told of, and that a password reaches the child by a file that
 //! only it can read. It doesn't know what the calls are for.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,16 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
-use super::{Restic, argv, error};
+use super::{Location, Restic, argv, error};
 use crate::error::{EngineError, Result};
 use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
+use crate::repo::Engine;
 
 /// The most that is kept of an answer: some hundred thousand snapshots.
 const MOST: usize = 256 << 20;
 /// Between SIGTERM and SIGKILL: it removes its lock, which is far away for some repositories.
 const GRACE: Duration = Duration::from_secs(30);
-/// For taking away a lock after the run is over: nobody waits for it gladly.
-const TIDY: Duration = Duration::from_secs(15);
+/// For taking away a lock and looking what there is after the run is over: nobody waits for it gladly.
+pub(crate) const TIDY: Duration = Duration::from_secs(15);
+/// So often a store may refuse a request for a reason that lasts: some stumble once.
+const REFUSED: u32 = 3;
 /// At most so many problems are kept; all are counted.
 const KEPT: usize = 20;
 
@@ -41,7 +45,18 @@ pub(crate) struct Heard {
     pub(crate) changed: Option<String>,
     /// It had to ask again.
     retries: u64,
+    /// How often each request was refused for a reason that lasts.
+    refusals: HashMap<String, u32>,
+    /// What it was refused, when it has been often enough.
+    refusal: Option<String>,
+    /// How often it could not remove a lock of its own.
+    unlocks_refused: u32,
+    /// Nothing says when its work is done and only the lock is left to remove.
+    ends_silently: bool,
 }
+
+/// A lock of its own, which restic removes when it is done, and each few minutes while it works.
+const UNLOCK: &str = "Remove(<lock/";
 
 impl Heard {
     /// Whether the line is one of messages rather than words.
@@ -56,6 +71,21 @@ impl Heard {
                 let text = String::from_utf8_lossy(bytes);
                 if text.contains("returned error, retrying after") {
                     self.retries += 1;
+                    if text.contains(UNLOCK) {
+                        // A key that can't delete is no reason to stop working.
+                        self.unlocks_refused += u32::from(error::lasts(&text));
+                        let is_done = self.summary.is_some() || self.changed.is_some() || self.ends_silently;
+                        if self.unlocks_refused >= REFUSED && is_done {
+                            self.refusal = Some(redactor.text(&text));
+                        }
+                    } else if error::lasts(&text) && self.refusals.len() < KEPT {
+                        let request = text.split(" returned error").next().unwrap_or_default();
+                        let times = self.refusals.entry(request.to_owned()).or_default();
+                        *times += 1;
+                        if *times >= REFUSED {
+                            self.refusal = Some(redactor.text(&text));
+                        }
+                    }
                     // The first ones are kept as words.
                     return self.retries > 3;
                 }
@@ -132,7 +162,7 @@ impl Restic {
     pub(crate) fn command(&self, version: Version, args: Vec<OsString>) -> Result<Command> {
         let password = self.password.read()?;
         let mut command = Command::new(&self.program)
-            .args(argv::common(self.cache().as_deref()))
+            .args(argv::common(self.cache().as_deref(), self.location.options()?))
             .args(args)
             .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(password.expose()))
             // Times that it prints and takes are without a zone.
@@ -143,15 +173,44 @@ impl Restic {
         if version.device_feature() {
             command = command.env("RESTIC_FEATURES", "device-id-for-hardlinks");
         }
-        Ok(self.location.tell(command))
+        self.location.tell(command)
     }
 
     /// Before a call: what is not there, or is something else, is told apart by looking where that can be looked at. restic would
     /// ask again for a quarter of an hour.
-    pub(crate) fn look(&self) -> Result<()> {
-        self.location
-            .local_path()
-            .map_or(Ok(()), crate::local::must_be_repository)
+    pub(crate) async fn look(&self, cx: &Context) -> Result<()> {
+        match &self.location {
+            Location::Local(path) => crate::local::must_be_repository(path),
+            Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_repository).await,
+            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+        }
+    }
+
+    /// The same before a repository is made: nothing may be there.
+    pub(crate) async fn look_for_room(&self, cx: &Context) -> Result<()> {
+        match &self.location {
+            Location::Local(path) => crate::local::must_be_vacant(path),
+            Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
+            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+        }
+    }
+
+    async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
+        let Location::S3 { place, credentials } = &self.location else {
+            return Ok(());
+        };
+        let token = cx.cancel.child_token();
+        let _ends_with_this_future = token.clone().drop_guard();
+        let engine = Engine::s3(place.clone(), credentials.clone(), Arc::clone(&self.clock))
+            .stopped_by(Arc::new(move || token.is_cancelled()));
+        tokio::task::spawn_blocking(move || ask(&engine))
+            .await
+            .unwrap_or_else(|error| {
+                Err(EngineError::Panicked {
+                    during: "looking at the bucket".into(),
+                    detail: error.to_string(),
+                })
+            })
     }
 
     /// A call that only reads and takes no lock; all that it printed.
@@ -164,24 +223,24 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        self.look()?;
+        self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, args)?.keep_stdout(Keep::up_to(MOST));
-        let output = self
-            .runner
-            .run(&command, &cx.cancel)
-            .await
-            .map_err(|error| failed_to_run(&error))?;
-        let mut heard = Heard::default();
-        let said = output.stderr.text();
-        let words: Vec<&str> = said
-            .lines()
-            .filter(|text| !heard.take(text.as_bytes(), &Redactor::default()))
-            .collect();
+        let watch = Watch::over(&cx.cancel, &command);
+        let command = command.heard_by(watch.listener());
+        let output = match self.runner.run(&command, &watch.stop).await {
+            Ok(output) => output,
+            Err(error) => {
+                return Err(match watch.refused() {
+                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
+                    None => failed_to_run(&error),
+                });
+            }
+        };
         let ended = Ended {
             exit: output.exit,
-            words: words.join("\n"),
-            heard,
+            words: output.stderr.text().into_owned(),
+            heard: watch.heard(),
         };
         if !ended.exit.success() {
             return Err(error::of(
@@ -238,7 +297,9 @@ impl Restic {
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
             Err(_) => false,
-            Ok(ended) => matches!(ended.exit, Exit::Signal(_)),
+            // What may not remove its lock may not by another call either.
+            Ok(ended) if ended.heard.unlocks_refused >= REFUSED => false,
+            Ok(ended) => matches!(ended.exit, Exit::Signal(_)) || ended.heard.refusal.is_some(),
         };
         if may_have_left_its_lock {
             // It has been waited for, so its lock is dead by restic's rules. Whether this works changes nothing.
@@ -253,15 +314,13 @@ impl Restic {
         command: &Command,
         on_status: &(dyn Fn(Status) + Sync),
     ) -> Result<Ended> {
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let (theirs, redactor) = (Arc::clone(&heard), command.redactor());
-        let command = command.clone().heard_by(Listener::new({
-            let redactor = redactor.clone();
-            move |bytes| take(&theirs, bytes, &redactor)
-        }));
+        let told = self.version.get().is_some_and(|version| version.restore_json());
+        let restores = command.arguments().iter().any(|word| *word == "restore");
+        let watch = Watch::over(&cx.cancel, command).ends_silently(restores && !told);
+        let command = command.clone().heard_by(watch.listener());
         let mut running = self
             .runner
-            .stream(&command, &cx.cancel)
+            .stream(&command, &watch.stop)
             .await
             .map_err(|error| failed_to_run(&error))?;
         while let Some(text) = running.next_line().await {
@@ -272,12 +331,12 @@ impl Restic {
                 Line::Status(status) => on_status(status),
                 Line::Other => {}
                 _ => {
-                    take(&heard, &text.bytes, &redactor);
+                    watch.take(&text.bytes);
                 }
             }
         }
         let ended = running.finish().await;
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard = watch.heard();
         match ended {
             Ok(output) => Ok(Ended {
                 exit: output.exit,
@@ -298,7 +357,14 @@ impl Restic {
                     words: stderr,
                 })
             }
-            Err(error) => Err(failed_to_run(&error)),
+            Err(error) => match watch.refused() {
+                Some(words) => Ok(Ended {
+                    exit: Exit::Code(1),
+                    heard,
+                    words,
+                }),
+                None => Err(failed_to_run(&error)),
+            },
         }
     }
 
@@ -308,11 +374,17 @@ impl Restic {
             return Ok(());
         };
         let command = self.command(*version, argv::unlock())?.time_limit(TIDY);
-        let output = self
-            .runner
-            .run(&command, cancel)
-            .await
-            .map_err(|error| failed_to_run(&error))?;
+        let watch = Watch::over(cancel, &command).ends_silently(true);
+        let command = command.heard_by(watch.listener());
+        let output = match self.runner.run(&command, &watch.stop).await {
+            Ok(output) => output,
+            Err(error) => {
+                return Err(match watch.refused() {
+                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
+                    None => failed_to_run(&error),
+                });
+            }
+        };
         if output.exit.success() {
             Ok(())
         } else {
@@ -335,11 +407,58 @@ impl Restic {
     }
 }
 
-fn take(heard: &Mutex<Heard>, bytes: &[u8], redactor: &Redactor) -> bool {
-    heard
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take(bytes, redactor)
+/// Hears what a call says while it runs, and ends it where it would ask again for nothing.
+#[derive(Debug, Clone)]
+struct Watch {
+    heard: Arc<Mutex<Heard>>,
+    redactor: Redactor,
+    /// Also when the run is cancelled.
+    stop: CancellationToken,
+    run: CancellationToken,
+}
+
+impl Watch {
+    fn over(cancel: &CancellationToken, command: &Command) -> Self {
+        Self {
+            heard: Arc::default(),
+            redactor: command.redactor(),
+            stop: cancel.child_token(),
+            run: cancel.clone(),
+        }
+    }
+
+    /// Of a call that says nothing when its work is done.
+    fn ends_silently(self, silently: bool) -> Self {
+        self.lock().ends_silently = silently;
+        self
+    }
+
+    fn listener(&self) -> Listener {
+        let this = self.clone();
+        Listener::new(move |bytes| this.take(bytes))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, bytes: &[u8]) -> bool {
+        let mut heard = self.lock();
+        let taken = heard.take(bytes, &self.redactor);
+        if heard.refusal.is_some() {
+            self.stop.cancel();
+        }
+        taken
+    }
+
+    fn heard(&self) -> Heard {
+        self.lock().clone()
+    }
+
+    /// Why it was ended, where that was not because the run is cancelled.
+    fn refused(&self) -> Option<String> {
+        self.lock().refusal.clone().filter(|_| !self.run.is_cancelled())
+    }
 }
 
 fn locked(ended: &Ended, location: &str) -> Option<LockHolder> {

@@ -106,10 +106,21 @@ impl Backend {
             snapshots.last = Some(*id);
         }
         self.gate.0.passed.store(true, Ordering::Release);
-        self.store.write(
-            &layout::path_of(self.store.prefix(), kind, id),
-            content.into_vec(),
-        )
+        let (path, content) = (layout::path_of(self.store.prefix(), kind, id), content.into_vec());
+        match kind {
+            // Only `init` writes one, and not over another's. On this machine the directory was empty a moment ago, and not
+            // every file system can create without overwriting.
+            FileType::Config if !self.store.is_local() => match self.store.create(&path, content.clone()) {
+                // It may be ours: written, and the answer got lost on its way.
+                Err(EngineError::AlreadyExists { .. }) if self.store.read(&path)? == content.concat() => {
+                    Ok(())
+                }
+                // It doesn't know how.
+                Err(EngineError::Store { .. }) => self.store.write(&path, content),
+                other => other,
+            },
+            _ => self.store.write(&path, content),
+        }
     }
 
     fn report<T>(&self, result: Result<T>) -> RusticResult<T> {

@@ -6,13 +6,19 @@
 //!
 //! The local file system does its work on the calling thread, or hands it to the ambient runtime's blocking pool;
 //! both make progress without the caller. A network store needs a reactor that runs while the caller is blocked, so
-//! it gets a small runtime of its own.
+//! it gets a small runtime of its own. Waiting for it ends when the caller's work is cancelled.
 
 use std::future::Future;
 use std::io;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+
+use crate::backup::Cancelled;
+
+/// How soon a cancellation is noticed.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs futures to completion for blocking callers.
 #[derive(Debug)]
@@ -34,9 +40,11 @@ impl Bridge {
         Ok(Self::Own(Some(runtime)))
     }
 
-    /// Runs `future` and waits. An error means that the future panicked.
+    /// Runs `future` and waits. An error means that the future panicked or, where it is `Interrupted`, that `cancelled` said
+    /// so; the future is dropped then. What runs inline is not interrupted.
     pub(crate) fn wait<T: Send + 'static>(
         &self,
+        cancelled: Option<&Cancelled>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<T> {
         match self {
@@ -46,10 +54,21 @@ impl Bridge {
                     .as_ref()
                     .ok_or_else(|| io::Error::other("the runtime has ended"))?;
                 let (send, receive) = mpsc::sync_channel(1);
-                runtime.spawn(async move { drop(send.send(future.await)) });
-                receive
-                    .recv()
-                    .map_err(|_| io::Error::other("the store's task panicked"))
+                let task = runtime.spawn(async move { drop(send.send(future.await)) });
+                loop {
+                    match receive.recv_timeout(LOOK) {
+                        Ok(value) => return Ok(value),
+                        Err(mpsc::RecvTimeoutError::Disconnected) => {
+                            return Err(io::Error::other("the store's task panicked"));
+                        }
+                        Err(mpsc::RecvTimeoutError::Timeout) => {
+                            if cancelled.is_some_and(|cancelled| cancelled()) {
+                                task.abort();
+                                return Err(io::ErrorKind::Interrupted.into());
+                            }
+                        }
+                    }
+                }
             }
         }
     }
@@ -72,21 +91,35 @@ mod tests {
 
     #[test]
     fn waits_outside_of_a_runtime() {
-        assert_eq!(Bridge::Inline.wait(async { 7 }).unwrap(), 7);
-        assert_eq!(Bridge::with_runtime().unwrap().wait(async { 7 }).unwrap(), 7);
+        assert_eq!(Bridge::Inline.wait(None, async { 7 }).unwrap(), 7);
+        assert_eq!(
+            Bridge::with_runtime().unwrap().wait(None, async { 7 }).unwrap(),
+            7
+        );
     }
 
     #[test]
     fn waits_and_drops_inside_a_runtime() {
         let ambient = Builder::new_current_thread().build().unwrap();
         ambient.block_on(async {
-            let inline = Bridge::Inline.wait(async {
+            let inline = Bridge::Inline.wait(None, async {
                 // What the local store does: hand its work to the ambient blocking pool.
                 tokio::task::spawn_blocking(|| 7).await.unwrap()
             });
             assert_eq!(inline.unwrap(), 7);
-            assert_eq!(Bridge::with_runtime().unwrap().wait(async { 8 }).unwrap(), 8);
+            assert_eq!(
+                Bridge::with_runtime().unwrap().wait(None, async { 8 }).unwrap(),
+                8
+            );
         });
+    }
+
+    #[test]
+    fn a_cancelled_wait_ends() {
+        let bridge = Bridge::with_runtime().unwrap();
+        let cancelled: Cancelled = std::sync::Arc::new(|| true);
+        let ended = bridge.wait(Some(&cancelled), std::future::pending::<()>());
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]
@@ -94,7 +127,7 @@ mod tests {
         let bridge = Bridge::with_runtime().unwrap();
         assert!(
             bridge
-                .wait(async { panic!("in the store") })
+                .wait(None, async { panic!("in the store") })
                 .map(|(): ()| ())
                 .is_err()
         );

@@ -7,21 +7,34 @@
 mod backend;
 mod bridge;
 pub(crate) mod layout;
+mod net;
+mod said;
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 
 pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
+pub(crate) use net::{Net, Patience};
+use net::{fetch, within};
+pub(crate) use said::{sort, told};
 
+use crate::backup::Cancelled;
 use crate::error::{EngineError, IoClass, Result, classify};
+
+/// The one request that is made also by whoever was cancelled.
+const REMOVE: &str = "remove";
 
 /// One repository's storage.
 #[derive(Debug)]
@@ -31,26 +44,51 @@ pub(crate) struct Store {
     location: String,
     local_root: Option<PathBuf>,
     bridge: Bridge,
+    net: Option<Net>,
+    cancelled: Stop,
+}
+
+/// What ends waiting for a store.
+#[derive(Clone, Default)]
+pub(crate) struct Stop(pub(crate) Option<Cancelled>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "stoppable"
+        } else {
+            "not stoppable"
+        })
+    }
 }
 
 impl Store {
     /// The repository in a local directory that exists.
     pub(crate) fn local(root: &FsPath) -> Result<Self> {
+        let location = root.display().to_string();
         let objects = LocalFileSystem::new_with_prefix(root)
-            .map_err(|error| store_error("open", &root.display().to_string(), &error))?
+            .map_err(|error| local_error("open", &location, &error))?
             // Without it a power cut after a backup that reported success leaves empty packs.
             .with_fsync(true);
         Ok(Self {
             objects: Arc::new(objects),
             prefix: Path::default(),
-            location: root.display().to_string(),
+            location,
             local_root: Some(root.to_path_buf()),
             bridge: Bridge::Inline,
+            net: None,
+            cancelled: Stop::default(),
         })
     }
 
     /// The repository below `prefix` of any store.
-    pub(crate) fn remote(objects: Arc<dyn ObjectStore>, prefix: Path, location: String) -> Result<Self> {
+    pub(crate) fn remote(
+        objects: Arc<dyn ObjectStore>,
+        prefix: Path,
+        location: String,
+        net: Net,
+        cancelled: Stop,
+    ) -> Result<Self> {
         let bridge = Bridge::with_runtime().map_err(|error| EngineError::Store {
             action: "start its runtime".into(),
             detail: error.to_string(),
@@ -61,6 +99,8 @@ impl Store {
             location,
             local_root: None,
             bridge,
+            net: Some(net),
+            cancelled,
         })
     }
 
@@ -90,15 +130,33 @@ impl Store {
         (0..=255_u8).try_for_each(|byte| make(root.join("data").join(format!("{byte:02x}"))))
     }
 
-    fn wait<T: Send + 'static>(
+    fn wait<T, F>(
         &self,
-        action: &str,
+        action: &'static str,
         path: &Path,
-        future: impl Future<Output = object_store::Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        match self.bridge.wait(future) {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(store_error(action, path.as_ref(), &error)),
+        mut request: impl FnMut() -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = object_store::Result<T>> + Send + 'static,
+    {
+        let (net, path, location) = (self.net.clone(), path.clone(), self.location.clone());
+        let answer = async move {
+            match net {
+                None => request()
+                    .await
+                    .map_err(|error| local_error(action, path.as_ref(), &error)),
+                Some(net) => {
+                    let sort = |error: &StoreError| remote_error(action, path.as_ref(), &location, error);
+                    net.request(request, sort).await
+                }
+            }
+        };
+        // A lock has to go also when everything else has been cancelled.
+        let cancelled = self.cancelled.0.as_ref().filter(|_| action != REMOVE);
+        match self.bridge.wait(cancelled, answer) {
+            Ok(result) => result,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(EngineError::Cancelled),
             Err(error) => Err(EngineError::Store {
                 action: action.into(),
                 detail: error.to_string(),
@@ -106,14 +164,27 @@ impl Store {
         }
     }
 
+    /// How long a plain request may take; no limit for what is on this machine.
+    fn limit(&self) -> Option<Duration> {
+        self.net.as_ref().map(|net| net.patience.answer)
+    }
+
     /// Size of a file; `None` when it does not exist.
     pub(crate) fn size(&self, path: &Path) -> Result<Option<u64>> {
-        let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        self.wait("look at", path, async move {
-            match objects.head(&at).await {
-                Ok(meta) => Ok(Some(meta.size)),
-                Err(StoreError::NotFound { .. }) => Ok(None),
-                Err(error) => Err(error),
+        let (objects, at, limit) = (Arc::clone(&self.objects), path.clone(), self.limit());
+        self.wait("look at", path, move || {
+            let (objects, at) = (Arc::clone(&objects), at.clone());
+            async move {
+                match within(limit, objects.head(&at)).await {
+                    Ok(meta) => Ok(Some(meta.size)),
+                    Err(StoreError::NotFound { .. }) => Ok(None),
+                    Err(error) if limit.is_none() || io_cause(&error).is_some() => Err(error),
+                    // Over HTTP the answer to a look has no words that would tell why; the answer to a read has.
+                    Err(error) => match within(limit, objects.get_range(&at, 0..1)).await {
+                        Ok(_) | Err(StoreError::NotFound { .. }) => Err(error),
+                        Err(told) => Err(told),
+                    },
+                }
             }
         })
     }
@@ -121,15 +192,37 @@ impl Store {
     /// Everything below a directory of the repository.
     pub(crate) fn list(&self, directory: &str) -> Result<Vec<ObjectMeta>> {
         let below = self.prefix.clone().join(directory);
-        let (objects, at) = (Arc::clone(&self.objects), below.clone());
-        self.wait("list", &below, async move {
-            objects.list(Some(&at)).try_collect().await
+        let (objects, at, limit) = (Arc::clone(&self.objects), below.clone(), self.limit());
+        self.wait("list", &below, move || {
+            let (objects, at) = (Arc::clone(&objects), at.clone());
+            async move {
+                let mut found = Vec::new();
+                let mut listed = objects.list(Some(&at));
+                while let Some(meta) = within(limit, listed.try_next()).await? {
+                    found.push(meta);
+                }
+                Ok(found)
+            }
         })
     }
 
     pub(crate) fn read(&self, path: &Path) -> Result<Bytes> {
+        self.get(path, None)
+    }
+
+    fn get(&self, path: &Path, range: Option<Range<u64>>) -> Result<Bytes> {
         let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        self.wait("read", path, async move { objects.get(&at).await?.bytes().await })
+        let patience = self.net.as_ref().map(|net| net.patience);
+        self.wait("read", path, move || {
+            let (objects, at, range) = (Arc::clone(&objects), at.clone(), range.clone());
+            async move {
+                match (patience, range) {
+                    (Some(patience), range) => fetch(objects, at, range, patience).await,
+                    (None, Some(range)) => objects.get_range(&at, range).await,
+                    (None, None) => objects.get(&at).await?.bytes().await,
+                }
+            }
+        })
     }
 
     /// Exactly `length` bytes from `offset`.
@@ -140,13 +233,7 @@ impl Store {
         let end = offset.checked_add(length).ok_or_else(|| EngineError::Invalid {
             detail: format!("a range of {path} overflows"),
         })?;
-        let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        let answer = self.wait(
-            "read",
-            path,
-            async move { objects.get_range(&at, offset..end).await },
-        );
-        let bytes = match answer {
+        let bytes = match self.get(path, Some(offset..end)) {
             Ok(bytes) => bytes,
             // Each store has its own words for a range beyond the end; they don't say that the file is cut off.
             Err(error @ EngineError::Store { .. }) => match self.size(path)? {
@@ -174,28 +261,65 @@ impl Store {
     }
 
     pub(crate) fn write(&self, path: &Path, content: Vec<Bytes>) -> Result<()> {
+        self.put(path, content, PutMode::Overwrite)
+    }
+
+    /// Writes a file where none is; `AlreadyExists` where one is. Not every store knows the difference: see
+    /// [`Store::creates`].
+    pub(crate) fn create(&self, path: &Path, content: Vec<Bytes>) -> Result<()> {
+        self.put(path, content, PutMode::Create)
+    }
+
+    fn put(&self, path: &Path, content: Vec<Bytes>, mode: PutMode) -> Result<()> {
         let payload: PutPayload = content.into_iter().collect();
         let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        self.wait(
-            "write",
-            path,
-            async move { objects.put(&at, payload).await.map(drop) },
-        )
+        let size = payload.content_length();
+        let limit = self.net.as_ref().map(|net| net.patience.to_send(size));
+        self.wait("write", path, move || {
+            let (objects, at, payload) = (Arc::clone(&objects), at.clone(), payload.clone());
+            let options = PutOptions::from(mode.clone());
+            async move {
+                within(limit, objects.put_opts(&at, payload, options))
+                    .await
+                    .map(drop)
+            }
+        })
+    }
+
+    /// Whether the store refuses to create what is there. Tried on a file that is there, with what it holds already: a
+    /// store that ignores conditions writes the same once more, and nothing is left behind.
+    pub(crate) fn creates(&self, path: &Path, content: &[Bytes]) -> Result<bool> {
+        match self.create(path, content.to_vec()) {
+            Err(EngineError::AlreadyExists { .. }) => Ok(true),
+            // Some answer that they don't know the condition.
+            Ok(()) | Err(EngineError::Store { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a file; one that is gone already is fine.
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
-        let (objects, at) = (Arc::clone(&self.objects), path.clone());
-        self.wait("remove", path, async move {
-            match objects.delete(&at).await {
-                Err(StoreError::NotFound { .. }) => Ok(()),
-                other => other,
+        let (objects, at, limit) = (Arc::clone(&self.objects), path.clone(), self.limit());
+        self.wait(REMOVE, path, move || {
+            let (objects, at) = (Arc::clone(&objects), at.clone());
+            async move {
+                match within(limit, objects.delete(&at)).await {
+                    Err(StoreError::NotFound { .. }) => Ok(()),
+                    other => other,
+                }
             }
         })
     }
 }
 
-fn store_error(action: &str, path: &str, error: &StoreError) -> EngineError {
+fn remote_error(action: &str, path: &str, location: &str, error: &StoreError) -> EngineError {
+    match io_cause(error).map(classify) {
+        Some(IoClass::NoSpace | IoClass::ReadOnly) => local_error(action, path, error),
+        _ => sort(action, path, location, error),
+    }
+}
+
+fn local_error(action: &str, path: &str, error: &StoreError) -> EngineError {
     match io_cause(error).map(classify) {
         Some(IoClass::NoSpace) => {
             return EngineError::NoSpace {
@@ -251,6 +375,13 @@ mod tests {
         (dir, store)
     }
 
+    fn net() -> Net {
+        Net::new(
+            Arc::new(reseed_core::clock::SystemClock::new()),
+            Patience::default(),
+        )
+    }
+
     #[test]
     fn what_is_written_can_be_read_listed_and_removed() {
         let (_dir, store) = local();
@@ -290,7 +421,7 @@ mod tests {
             source: Box::new(io::Error::from_raw_os_error(28)),
         };
         assert!(matches!(
-            store_error("write", "x", &full),
+            local_error("write", "x", &full),
             EngineError::NoSpace { .. }
         ));
         let read_only = StoreError::Generic {
@@ -298,7 +429,7 @@ mod tests {
             source: Box::new(io::Error::from_raw_os_error(30)),
         };
         assert!(matches!(
-            store_error("write", "x", &read_only),
+            local_error("write", "x", &read_only),
             EngineError::ReadOnly { .. }
         ));
     }
@@ -308,7 +439,14 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let memory = Arc::new(object_store::memory::InMemory::new());
-            let store = Store::remote(memory, Path::from("repo"), "memory".into()).unwrap();
+            let store = Store::remote(
+                memory,
+                Path::from("repo"),
+                "memory".into(),
+                net(),
+                Stop::default(),
+            )
+            .unwrap();
             let path = store.prefix().clone().join("config");
             store.write(&path, vec![Bytes::from_static(b"x")]).unwrap();
             assert_eq!(store.read(&path).unwrap(), "x");

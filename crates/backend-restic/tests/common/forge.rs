@@ -153,6 +153,8 @@ impl Forge {
         });
         let sealed = self.seal(lock.to_string().as_bytes());
         let path = self.root.join("locks").join(hex(&Sha256::digest(&sealed)));
+        // In a bucket there is no such directory before the first lock.
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, sealed).unwrap();
         path
     }

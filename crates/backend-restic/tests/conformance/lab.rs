@@ -1,4 +1,6 @@
-//! One lab for both suites: a repository below a mount point, trees beside it, and ways to break it.
+//! One lab for both suites: a repository below a mount point or in a bucket, trees beside it, and ways to break it.
+//!
+//! The bucket is one of an S3 server in this process whose objects are files, so what breaks a directory breaks it too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use reseed_backend_restic::repo::Engine;
 use reseed_backend_restic::restic::Location;
+use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
@@ -26,6 +29,7 @@ use reseed_testkit::conformance::offsite::{Damage, OffsiteLab};
 use reseed_testkit::conformance::source::SourceLab;
 use reseed_testkit::conformance::{context, minute, source_name};
 use reseed_testkit::files::{Files, Listing, RealFiles};
+use reseed_testkit::s3::{S3Fault, S3Guard, S3Rule, S3Server};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
@@ -35,6 +39,10 @@ use crate::place::temporary;
 const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
 const PASSWORD: &str = "correct horse";
 const OTHER_HOST: &str = "the-other-host";
+
+/// What all keys of a repository in the bucket begin with.
+const PREFIX: &str = "some/where";
+const BUCKET: &str = "backups";
 
 /// Which engine.
 #[derive(Debug, Clone)]
@@ -46,6 +54,9 @@ pub(crate) enum By {
 
 pub(crate) struct OnDisk {
     by: By,
+    /// Before its directory, so that it ends first.
+    server: Option<S3Server>,
+    away: Mutex<Option<S3Guard>>,
     dir: TempDir,
     files: RealFiles,
     clock: Arc<dyn Clock>,
@@ -58,6 +69,8 @@ impl OnDisk {
     pub(crate) fn offsite(by: By) -> Self {
         let lab = Self {
             by,
+            server: None,
+            away: Mutex::default(),
             dir: temporary(),
             files: RealFiles,
             clock: Arc::new(SystemClock::new()),
@@ -77,16 +90,63 @@ impl OnDisk {
         lab
     }
 
+    /// The same in a bucket of a server of its own.
+    pub(crate) fn offsite_in_s3(by: By) -> Self {
+        let mut lab = Self::offsite(by);
+        let root = lab.path("s3");
+        fs::create_dir(&root).unwrap();
+        let server = S3Server::start(root).unwrap();
+        server.make_bucket(BUCKET).unwrap();
+        lab.server = Some(server);
+        lab
+    }
+
+    pub(crate) fn source_in_s3(by: By) -> Self {
+        let lab = Self::offsite_in_s3(by);
+        Forge::create(&lab.root(), PASSWORD);
+        lab
+    }
+
     fn path(&self, below: &str) -> PathBuf {
         self.dir.path().join(below)
     }
 
     fn root(&self) -> PathBuf {
-        self.path("mnt/repo")
+        match &self.server {
+            Some(server) => server.bucket(BUCKET).join(PREFIX),
+            None => self.path("mnt/repo"),
+        }
     }
 
     fn engine(&self) -> Engine {
-        Engine::local(self.root(), Arc::clone(&self.clock))
+        let clock = Arc::clone(&self.clock);
+        match self.s3() {
+            Some((place, credentials)) => Engine::s3(place, credentials, clock),
+            None => Engine::local(self.root(), clock),
+        }
+    }
+
+    fn s3(&self) -> Option<(S3Place, CredentialsFrom)> {
+        let access = self.server.as_ref()?.access();
+        let place = S3Place {
+            endpoint: access.endpoint.clone(),
+            region: access.region.clone(),
+            bucket: BUCKET.to_owned(),
+            prefix: PREFIX.to_owned(),
+            allow_http: true,
+        };
+        let key = S3Credentials::new(&access.access_key_id, &access.secret_access_key);
+        Some((place, CredentialsFrom::Given(key)))
+    }
+
+    /// True where there is a server: then it is it that doesn't answer, or does again.
+    fn server_answers(&self, reachable: bool) -> bool {
+        let Some(server) = &self.server else {
+            return false;
+        };
+        let away = (!reachable).then(|| server.faults().add(S3Rule::always(S3Fault::Reset)));
+        *self.away.lock().unwrap() = away;
+        true
     }
 
     fn embedded(&self, password: &str) -> Embedded {
@@ -104,7 +164,10 @@ impl OnDisk {
         });
         Restic::new(
             source_name("offsite"),
-            Location::Local(self.root()),
+            match self.s3() {
+                Some((place, credentials)) => Location::S3 { place, credentials },
+                None => Location::Local(self.root()),
+            },
             PasswordFrom::Given(Password::new(password)),
             self.path("work"),
             Arc::new(SystemRunner::new()),
@@ -211,12 +274,20 @@ impl OffsiteLab for OnDisk {
     }
     fn put_something_else(&self) {
         fs::rename(self.root(), self.path("the-repository-was")).unwrap();
+        if self.server.is_some() {
+            fs::create_dir(self.root()).unwrap();
+            fs::write(self.root().join("config"), b"of something else").unwrap();
+            return;
+        }
         fs::write(self.root(), b"a file where the repository should be").unwrap();
     }
     fn make_newer(&self) {
         self.forge().set_version(99);
     }
     fn set_reachable(&self, reachable: bool) {
+        if self.server_answers(reachable) {
+            return;
+        }
         let (mount, away) = (self.path("mnt"), self.path("away"));
         if reachable {
             fs::remove_file(&mount).unwrap();
@@ -333,6 +404,9 @@ impl SourceLab for OnDisk {
         self.files.remove(&staging.path);
     }
     fn set_reachable(&self, reachable: bool) {
+        if self.server_answers(reachable) {
+            return;
+        }
         let (mount, away) = (self.path("mnt"), self.path("away"));
         if reachable {
             fs::remove_dir(&mount).unwrap();

@@ -1,5 +1,5 @@
-//! Both engines under the core's contracts, on real directories: the embedded one with its restore worker as a real process,
-//! and the restic program in the versions that the environment names.
+//! Both engines under the core's contracts, on real directories and in a bucket of an S3 server in this process: the embedded one
+//! with its restore worker as a real process, and the restic program in the versions that the environment names.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -19,26 +19,40 @@ mod source {
     reseed_testkit::conformance_source!(crate::OnDisk::source(crate::By::Embedded));
 }
 
-mod real_restic {
-    const BY: crate::By = crate::By::Program("RESEED_REAL_RESTIC");
-
-    mod offsite {
-        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(super::BY));
-    }
-
-    mod source {
-        reseed_testkit::conformance_source!(crate::OnDisk::source(super::BY));
-    }
+mod offsite_s3 {
+    reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(crate::By::Embedded));
 }
 
-mod real_newer_restic {
-    const BY: crate::By = crate::By::Program("RESEED_REAL_RESTIC_NEWER");
+mod source_s3 {
+    reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(crate::By::Embedded));
+}
 
-    mod offsite {
-        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(super::BY));
-    }
+/// The restic program, on both kinds of places.
+macro_rules! by_program {
+    ($($name:ident = $variable:literal;)+) => {$(
+        mod $name {
+            const BY: crate::By = crate::By::Program($variable);
 
-    mod source {
-        reseed_testkit::conformance_source!(crate::OnDisk::source(super::BY));
-    }
+            mod offsite {
+                reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(super::BY));
+            }
+
+            mod source {
+                reseed_testkit::conformance_source!(crate::OnDisk::source(super::BY));
+            }
+
+            mod offsite_s3 {
+                reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(super::BY));
+            }
+
+            mod source_s3 {
+                reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(super::BY));
+            }
+        }
+    )+};
+}
+
+by_program! {
+    real_restic = "RESEED_REAL_RESTIC";
+    real_newer_restic = "RESEED_REAL_RESTIC_NEWER";
 }

@@ -1,4 +1,4 @@
-//! `reseed doctor`
+//! `reseed doctor --user`; without it the off-site repositories are looked at, in [`offsite`](super::offsite).
 
 use std::sync::Arc;
 
@@ -27,9 +27,10 @@ pub(crate) async fn run(args: &DoctorArgs, ui: Ui, cancel: CancellationToken) ->
 
 async fn delegation(args: &DoctorArgs, ui: &Ui, cx: &Context) -> Result<Answer, OpError> {
     let trial = Trial::new(Arc::new(SystemRunner::new()));
+    let user = args.user.as_deref().unwrap_or_default();
     let who = Who {
-        user: args.user.clone(),
-        groups: groups(cx, &args.user).await?,
+        user: user.to_owned(),
+        groups: groups(cx, user).await?,
     };
     let (mut audits, mut trials, mut text, mut fine) = (Vec::new(), Vec::new(), String::new(), true);
     let all = args.send.iter().map(|name| (Role::Send, name));
@@ -48,7 +49,7 @@ async fn delegation(args: &DoctorArgs, ui: &Ui, cx: &Context) -> Result<Answer, 
             Role::Send => "send from",
             Role::Receive => "receive below",
         };
-        let line = format!("{} {verdict} to {what} {dataset}", args.user);
+        let line = format!("{user} {verdict} to {what} {dataset}");
         text.push_str(&format!("{}\n", ui.paint(mood, &printable(&line))));
         for (kind, findings) in [("missing", &audit.missing), ("too much", &audit.too_much)] {
             for finding in findings {
@@ -61,7 +62,7 @@ async fn delegation(args: &DoctorArgs, ui: &Ui, cx: &Context) -> Result<Answer, 
         fine &= audit.is_fine();
         if role == Role::Receive && args.trial {
             let tried = trial
-                .force(cx, &dataset, &args.user)
+                .force(cx, &dataset, user)
                 .await
                 .map_err(|error| error.convert(OpKind::Failed))?;
             let (mood, verdict) = match (tried.receives, tried.force_refused) {

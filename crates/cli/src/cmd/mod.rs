@@ -10,6 +10,7 @@ mod history;
 mod import;
 mod init;
 mod layout;
+mod offsite;
 mod pools;
 mod preseed;
 mod prune;
@@ -41,7 +42,7 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Config(command) => return config::run(command, &config_path(cli), ui),
         Cmd::Import(command) => return import::run(command, ui, cancel).await,
         Cmd::Demo(args) => return demo::run(args, ui, cancel).await,
-        Cmd::Doctor(args) => return doctor::run(args, ui, cancel).await,
+        Cmd::Doctor(args) if args.user.is_some() => return doctor::run(args, ui, cancel).await,
         Cmd::Completions { shell } => return completions::completions(*shell),
         Cmd::Man { dir } => return completions::man(dir.as_deref()),
         _ => {}
@@ -65,6 +66,8 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         Cmd::Rollback(args) => rollback::run(args, &session).await,
         Cmd::Verify(args) => verify::run(args, &session).await,
         Cmd::Prune(args) => prune::run(args, &session).await,
+        Cmd::Offsite(command) => offsite::run(command, &session).await,
+        Cmd::Doctor(_) => offsite::doctor(&session).await,
         Cmd::Adopt(args) => adopt::run(args, &session).await,
         Cmd::Plan => layout::plan(&session).await,
         Cmd::Apply(args) => layout::apply(args, &session).await,
@@ -75,7 +78,6 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
         | Cmd::Config(_)
         | Cmd::Import(_)
         | Cmd::Demo(_)
-        | Cmd::Doctor(_)
         | Cmd::Completions { .. }
         | Cmd::Man { .. }
         | Cmd::RestoreWorker => Ok(Answer::new(&(), "", Exit::Ok)),

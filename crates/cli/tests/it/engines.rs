@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use crate::lab::{Lab, Ran, run_with_path};
 
 /// Runs with this restic first in the path.
-fn run(lab: &Lab, args: &[&str]) -> Ran {
+pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
     let config = lab.path("reseed.toml");
     let mut all: Vec<&OsStr> = vec![OsStr::new("--config"), config.as_os_str()];
     all.extend(args.iter().map(OsStr::new));

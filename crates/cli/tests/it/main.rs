@@ -9,4 +9,6 @@ mod engines;
 mod heal;
 mod interface;
 mod lab;
+mod offsite;
 mod rollback;
+mod s3;

@@ -72,13 +72,10 @@ fn of_places<'a>(places: &Places<'a>, root: &At<'_>, claims: &mut Vec<Claim<'a>>
             .value
             .as_ref()
             .and_then(|(offsite, _)| offsite.repository.0.as_ref());
-        if let Some((path, span)) = path {
-            claims.push(claim(
-                &path.0,
-                Role::Root,
-                &at.key(entry.name.as_str(), span),
-                span,
-            ));
+        if let Some((repository, span)) = path
+            && let Some(path) = repository.0.directory()
+        {
+            claims.push(claim(path, Role::Root, &at.key(entry.name.as_str(), span), span));
         }
     }
 }
@@ -113,27 +110,43 @@ fn of_services<'a>(
 fn check_passwords(places: &Places<'_>, root: &At<'_>, claims: &[Claim<'_>], sink: &mut Sink<'_>) {
     let at = root.key("offsite", root.span);
     for entry in places.offsite {
-        let path = entry
-            .value
-            .as_ref()
-            .and_then(|(offsite, _)| offsite.password_file.0.as_ref());
-        let Some((path, span)) = path else {
+        let Some((offsite, _)) = &entry.value else {
             continue;
         };
-        let at = at.key(entry.name.as_str(), span);
-        let (message, hint) = if let Some(data) = overlap::inside(claims, &path.0, Role::Data) {
+        let password = offsite.password_file.0.as_ref();
+        let files = [
             (
-                format!("the password of `{at}` lies in the data of `{}`", data.key),
-                "when that data is lost, so is the password of its backup: keep it elsewhere, and a copy off this machine",
-            )
-        } else if let Some(place) = overlap::inside(claims, &path.0, Role::Root) {
+                "password",
+                "password_file",
+                password.map(|(path, span)| (path, span)),
+            ),
+            ("key", "credentials_file", offsite.credentials_file.given()),
+            ("key", "key_file", offsite.key_file.given()),
             (
-                format!("the password of `{at}` lies in the directory of `{}`", place.key),
-                "whoever gets hold of the one has the other: keep them apart",
-            )
-        } else {
-            continue;
-        };
-        sink.warn(at.key("password_file", span), span, message, Extra::hint(hint));
+                "server's password",
+                "server_password_file",
+                offsite.server_password_file.given(),
+            ),
+        ];
+        for (what, key, file) in files {
+            let Some((path, span)) = file else { continue };
+            let at = at.key(entry.name.as_str(), span);
+            let (message, hint) = if let Some(data) = overlap::inside(claims, &path.0, Role::Data) {
+                (
+                    format!("the {what} of `{at}` lies in the data of `{}`", data.key),
+                    format!(
+                        "when that data is lost, so is the {what} of its backup: keep it elsewhere, and a copy off this machine"
+                    ),
+                )
+            } else if let Some(place) = overlap::inside(claims, &path.0, Role::Root) {
+                (
+                    format!("the {what} of `{at}` lies in the directory of `{}`", place.key),
+                    "whoever gets hold of the one has the other: keep them apart".to_owned(),
+                )
+            } else {
+                continue;
+            };
+            sink.warn(at.key(key, span), span, message, Extra::hint(hint));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::declared::DatasetFile;
+use super::declared::{DatasetFile, Flag};
 use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table};
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
@@ -15,7 +15,7 @@ use super::pulls::PullFile;
 use super::text::quoted;
 use super::values::{
     AbsPath, Argument, Count, DatasetKey, DatasetRef, HostName, Lasting, Reference, RelPath, Repository,
-    SecretPath, Tries, UnitName,
+    SecretPath, SshUser, Tries, UnitName, Word,
 };
 use crate::names::{DatasetName, ServiceName, SourceName};
 use crate::verify::Validator;
@@ -59,10 +59,49 @@ record! {
     OffsiteFile {
         /// What writes and reads it.
         kind: Must<OffsiteType> = "type",
-        /// Its directory.
+        /// Its directory, or its address as restic writes it: `s3:https://HOST/BUCKET/PREFIX`, `rest:https://HOST/PATH` or
+        /// `sftp:USER@HOST:/PATH`.
         repository: Must<Repository> = "repository",
         /// A file with the repository's password. Must not lie in the data of a service.
         password_file: Must<SecretPath> = "password_file",
+        /// In S3: the file with the access key, as AWS's tools have it. Needed there.
+        credentials_file: Maybe<SecretPath> = "credentials_file",
+        /// In S3: the section of that file. Default: `default`.
+        profile: Maybe<Word> = "profile",
+        /// In S3: the bucket's region. Default: what the host's name tells, or `us-east-1`.
+        region: Maybe<Word> = "region",
+        /// In S3 and on a REST server: allow an address that begins with `http:`. Default: false.
+        allow_http: Maybe<Flag> = "allow_http",
+        /// On a REST server: who to log in as.
+        server_user: Maybe<SshUser> = "server_user",
+        /// On a REST server: a file with that user's password.
+        server_password_file: Maybe<SecretPath> = "server_password_file",
+        /// By sftp: the file with the host's key, as `ssh-keyscan` writes it. Another key is refused. Needed there.
+        known_hosts: Maybe<AbsPath> = "known_hosts",
+        /// By sftp: the file with the private key. No other key is offered then.
+        key_file: Maybe<SecretPath> = "key_file",
+        /// Which points `reseed offsite prune` keeps. Without it none is ever removed.
+        keep: Maybe<KeepFile> = "keep",
+    }
+}
+
+record! {
+    /// Which points of a service stay in a repository: those that one of the rules wants, as restic counts them.
+    KeepFile {
+        /// All that are at most so much older than the newest.
+        within: Maybe<Lasting> = "within",
+        /// The newest so many.
+        last: Maybe<Count> = "last",
+        /// The newest of each of so many hours that have one.
+        hourly: Maybe<Count> = "hourly",
+        /// The newest of each of so many days that have one.
+        daily: Maybe<Count> = "daily",
+        /// The newest of each of so many weeks that have one.
+        weekly: Maybe<Count> = "weekly",
+        /// The newest of each of so many months that have one.
+        monthly: Maybe<Count> = "monthly",
+        /// The newest of each of so many years that have one.
+        yearly: Maybe<Count> = "yearly",
     }
 }
 

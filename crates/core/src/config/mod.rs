@@ -18,9 +18,12 @@ mod declared;
 mod decode;
 mod diagnostic;
 mod file;
+mod keep;
 mod lineages;
+mod location;
 mod model;
 mod node;
+mod offsite;
 mod origin;
 mod overlap;
 mod place_file;
@@ -42,9 +45,10 @@ mod values;
 pub use bandwidth::Bandwidth;
 pub use declared::{Declared, Snapshots};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
+pub use location::{RepoLocation, S3Location, SftpLocation};
 pub use model::{
-    Config, DEFAULT_STATE_DIR, Offsite, Place, Policy, Prefer, ReplicaNames, Retention, Sender, Service, Ssh,
-    Verify, WhenExhausted,
+    Access, Config, DEFAULT_STATE_DIR, Keep, Offsite, Place, Policy, Prefer, ReplicaNames, RestAccess,
+    Retention, S3Access, Sender, Service, SftpAccess, Ssh, Verify, WhenExhausted,
 };
 pub use pulls::{Pull, marks};
 pub use report::Findings;

@@ -10,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::bandwidth::Bandwidth;
 use super::declared::Declared;
+use super::location::RepoLocation;
 use super::origin::Origins;
 use super::pulls::Pull;
 use super::units::format_duration;
@@ -19,6 +20,7 @@ use crate::source::SourceClass;
 use crate::verify::Validator;
 
 pub use super::file::{Prefer, Verify, WhenExhausted};
+pub use super::keep::Keep;
 pub use super::place_file::{ReplicaNames, Sender};
 
 /// The state directory unless the configuration names another.
@@ -101,13 +103,10 @@ impl Config {
         if let Some((name, place)) = places.find(|(_, place)| near(place)) {
             return Some(format!("{name} is in {}", place.display()));
         }
-        let repository = |offsite: &Offsite| match offsite {
-            Offsite::Embedded { repository, .. } | Offsite::Restic { repository, .. } => repository.clone(),
-        };
         let mut repositories = self
             .offsite
             .iter()
-            .map(|(name, offsite)| (name, repository(offsite)));
+            .filter_map(|(name, offsite)| Some((name, offsite.repository().directory()?)));
         let (name, place) = repositories.find(|(_, place)| near(place))?;
         Some(format!("{name} is in {}", place.display()))
     }
@@ -224,18 +223,88 @@ impl Place {
 pub enum Offsite {
     /// Written and read by the embedded engine.
     Embedded {
-        /// Absolute.
-        repository: PathBuf,
+        /// Where it is.
+        repository: RepoLocation,
         /// Absolute.
         password_file: PathBuf,
+        /// How it is reached, where it is in S3.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        s3: Option<S3Access>,
     },
     /// Written and read by the restic program.
     Restic {
-        /// Absolute.
-        repository: PathBuf,
+        /// Where it is.
+        repository: RepoLocation,
         /// Absolute.
         password_file: PathBuf,
+        /// How it is reached, where that is no directory of this machine.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        access: Option<Access>,
+        /// Which points stay; all of them without.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        keep: Option<Keep>,
     },
+}
+
+/// How a repository that is elsewhere is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Access {
+    /// In S3.
+    S3(S3Access),
+    /// On restic's own server.
+    Rest(RestAccess),
+    /// By way of ssh.
+    Sftp(SftpAccess),
+}
+
+/// How a repository on restic's own server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RestAccess {
+    /// Who to log in as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_user: Option<String>,
+    /// The file with the user's password; absolute. There is one where there is a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_password_file: Option<PathBuf>,
+    /// The address may begin with `http:`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
+}
+
+/// How a repository on another machine is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SftpAccess {
+    /// The file with the host's key; absolute.
+    pub known_hosts: PathBuf,
+    /// The file with the private key; absolute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Offsite {
+    /// Where it is.
+    pub fn repository(&self) -> &RepoLocation {
+        match self {
+            Self::Embedded { repository, .. } | Self::Restic { repository, .. } => repository,
+        }
+    }
+}
+
+/// How a repository in S3 is reached.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct S3Access {
+    /// The region that requests are signed for.
+    pub region: String,
+    /// An AWS credentials file; absolute.
+    pub credentials_file: PathBuf,
+    /// Its section, unless that is `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The address may begin with `http:`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
 }
 
 /// A service whose data is kept.

@@ -4,7 +4,7 @@
 //! the quote ends up in a log. Works on a line of any syntax, by the look of its keys, and changes no column.
 
 /// What is in the name of a key with a secret.
-const TELLING: [&str; 4] = ["password", "passphrase", "secret", "token"];
+const TELLING: [&str; 5] = ["password", "passphrase", "secret", "token", "credential"];
 
 /// The line with the characters of secrets replaced by `*`, one for one.
 pub(crate) fn redact(line: &str) -> String {

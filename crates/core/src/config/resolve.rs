@@ -7,9 +7,10 @@ use super::datasets::{base, datasets, validators};
 use super::declared::declared;
 use super::decode::{At, Maybe, Named, NamedEntry};
 use super::diagnostic::{Extra, Sink};
-use super::file::{ConfigFile, OffsiteFile, OffsiteType, PolicyFile, ServiceFile};
+use super::file::{ConfigFile, PolicyFile, ServiceFile};
 use super::lineages;
-use super::model::{Config, DEFAULT_STATE_DIR, Offsite, Place, Service, Ssh};
+use super::model::{Config, DEFAULT_STATE_DIR, Place, Service, Ssh};
+use super::offsite;
 use super::origin::Origins;
 use super::place_file::{DirectoryFile, ReplicaFile, ReplicaNames, Sender, SshFile, StoreFile};
 use super::places::Places;
@@ -60,6 +61,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
         );
     }
 
+    offsite::check(places.offsite, &root, sink);
     claims::check(file, &places, services_file, &root, sink);
     lineages::check(&places, &file.pulls, &services, services_file, &root, sink);
     sender::check(&places, &root, sink);
@@ -86,7 +88,7 @@ pub(crate) fn resolve(file: &ConfigFile, machine: Option<&str>, sink: &mut Sink<
         offsite: places
             .offsite
             .iter()
-            .filter_map(|entry| Some((entry.name.clone(), offsite(entry)?)))
+            .filter_map(|entry| Some((entry.name.clone(), offsite::offsite(entry)?)))
             .collect(),
         pulls,
         datasets: declared?,
@@ -192,20 +194,4 @@ pub(super) fn ssh(file: &SshFile) -> Option<Ssh> {
         key_file: file.key_file.value().map(|path| path.0.clone()),
         known_hosts: file.known_hosts.0.as_ref()?.0.0.clone(),
     })
-}
-
-fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Offsite> {
-    let (offsite, _) = entry.value.as_ref()?;
-    let repository = || Some(offsite.repository.0.as_ref()?.0.0.clone());
-    let password_file = || Some(offsite.password_file.0.as_ref()?.0.0.clone());
-    match offsite.kind.0.as_ref()?.0 {
-        OffsiteType::Embedded => Some(Offsite::Embedded {
-            repository: repository()?,
-            password_file: password_file()?,
-        }),
-        OffsiteType::Restic => Some(Offsite::Restic {
-            repository: repository()?,
-            password_file: password_file()?,
-        }),
-    }
 }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::decode::{At, Decode, Key, wrong_type};
 use super::diagnostic::{Extra, Sink};
+use super::location::{RepoLocation, S3Location, SftpLocation, rest_server};
 use super::node::{Node, Value};
 use super::text::quoted;
 use super::units::{UNITS_HINT, parse_duration, repair};
@@ -176,37 +177,70 @@ impl Decode for RelPath {
     }
 }
 
-/// A path of the off-site repository. Other kinds of addresses are recognised to say that they come later.
+/// The place of an off-site repository. Other kinds of addresses are recognised to say that they come later.
 #[derive(Debug, Clone)]
-pub(crate) struct Repository(pub(crate) PathBuf);
-value_schema!(Repository, { "type": "string", "pattern": "^/.*[^/]" });
+pub(crate) struct Repository(pub(crate) RepoLocation);
+value_schema!(Repository, { "type": "string", "pattern": "^(/.*[^/]|(s3|rest|sftp):.+)" });
 
 impl Decode for Repository {
     fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         let text = text(node, at, sink, "\"/mnt/nas/restic\"")?;
-        let scheme = text.split(':').next().filter(|scheme| scheme.len() < text.len());
         let is_scheme =
-            |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '+');
-        if let Some(scheme) = scheme.filter(is_scheme) {
-            if scheme == "local" {
-                let rest = &text["local:".len()..];
-                return bad(
-                    node,
-                    at,
-                    sink,
-                    format!("{} is restic's way to write a path", quoted(text)),
-                    format!("write {rest:?}"),
-                );
+            |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '+');
+        let (why, hint) = match text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) {
+            None => return AbsPath::decode(node, at, sink).map(|path| Self(RepoLocation::Directory(path.0))),
+            Some((scheme @ ("s3" | "rest" | "sftp"), rest)) => {
+                let read = match scheme {
+                    "s3" => S3Location::parse(rest).map(RepoLocation::S3),
+                    "rest" => rest_server(rest).map(RepoLocation::Rest),
+                    _ => SftpLocation::parse(rest).map(RepoLocation::Sftp),
+                };
+                match read {
+                    Ok(location) => return Some(Self(location)),
+                    // Not quoted: there may be a key in it.
+                    Err((why, hint)) => (format!("the address `{at}` {why}"), hint),
+                }
             }
-            return bad(
-                node,
-                at,
-                sink,
+            Some(("local", rest)) => (
+                format!("{} is restic's way to write a path", quoted(text)),
+                format!("write {rest:?}"),
+            ),
+            Some(("b2", _)) => (
+                "repositories at `b2:` are reached by B2's S3 endpoint".to_owned(),
+                "write \"s3:https://s3.REGION.backblazeb2.com/BUCKET/PREFIX\"; B2 shows the endpoint with the bucket"
+                    .to_owned(),
+            ),
+            Some((scheme, _)) => (
                 format!("repositories at `{scheme}:` are not supported yet"),
-                "this version takes the path of a directory, as in \"/mnt/nas/restic\"",
-            );
+                "this version takes the path of a directory, as in \"/mnt/nas/restic\", or an address that begins with `s3:`, `rest:` or `sftp:`"
+                    .to_owned(),
+            ),
+        };
+        bad(node, at, sink, why, hint)
+    }
+}
+
+/// A plain word: a region, a section of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Word(pub(crate) String);
+value_schema!(Word, { "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$" });
+
+impl Decode for Word {
+    fn decode(node: &Node, at: &At<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let text = text(node, at, sink, "\"eu-central-1\"")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if (1..=64).contains(&text.len()) && text.chars().all(plain) {
+            return Some(Self(text.to_owned()));
         }
-        AbsPath::decode(node, at, sink).map(|path| Self(path.0))
+        // Not quoted: in the place of a section's name there may be a key.
+        let message = format!("`{at}` is not a plain word");
+        bad(
+            node,
+            at,
+            sink,
+            message,
+            "letters, digits, `.`, `-` and `_`, at most 64",
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ageing out snapshots of a store, behind the guards. Replicas and repositories are never pruned from here.
+//! Ageing out snapshots of a store, behind the guards. Replicas are never pruned; repositories by [`forget`](super::forget()).
 
 use std::time::Duration;
 

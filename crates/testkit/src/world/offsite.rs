@@ -270,10 +270,7 @@ impl OffsiteRepo for MemOffsite {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps {
-            init: true,
-            prune: false,
-        }
+        OffsiteCaps { init: true }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod refused;
+
 use std::collections::VecDeque;
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -184,20 +187,7 @@ impl Lab {
     }
 
     fn request(&self) -> BackupRequest {
-        BackupRequest {
-            target: Target {
-                dataset: DatasetName::new("tank/a").unwrap(),
-                mountpoint: "/var/lib/a".into(),
-            },
-            path: self.dir.path().join("tree"),
-            as_path: "/var/lib/a".into(),
-            host: "h".into(),
-            point: PointId::new("1").unwrap(),
-            snapshot: None,
-            taken_at: minute(0),
-            fingerprint: None,
-            unseeded: false,
-        }
+        lab_request(&self.dir.path().join("tree"))
     }
 
     fn backup(&self) -> Result<reseed_core::offsite::BackupReport, reseed_core::error::OffsiteError> {
@@ -214,6 +204,21 @@ impl Lab {
 
     fn told(&self) -> Vec<String> {
         self.told.0.lock().unwrap().clone()
+    }
+}
+
+/// Of the tree in this directory.
+fn lab_request(tree: &Path) -> BackupRequest {
+    BackupRequest {
+        target: lab_target(),
+        path: tree.to_owned(),
+        as_path: "/var/lib/a".into(),
+        host: "h".into(),
+        point: PointId::new("1").unwrap(),
+        snapshot: None,
+        taken_at: minute(0),
+        fingerprint: None,
+        unseeded: false,
     }
 }
 

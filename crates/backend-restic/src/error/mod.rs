@@ -4,6 +4,8 @@
 //! worker unchanged. [`EngineError::hint`] says what to do next. It knows nothing about chains, retries or effects:
 //! the trait implementations translate it into the core's envelope.
 
+mod hint;
+
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +98,92 @@ pub enum EngineError {
         /// The file.
         path: String,
         /// Why not.
+        detail: String,
+    },
+    /// The file with the store's credentials cannot be read, or does not hold them.
+    #[error("cannot read the credentials in {path}: {detail}")]
+    CredentialsFile {
+        /// The file.
+        path: String,
+        /// Why not. Never what is in it.
+        detail: String,
+    },
+    /// The store does not know the credentials, or the secret is wrong.
+    #[error("the store does not accept the credentials for {location}: {detail}")]
+    Credentials {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The credentials were for a time that is over.
+    #[error("the credentials for {location} have expired: {detail}")]
+    CredentialsExpired {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// This machine's clock and the store's differ too much for signatures.
+    #[error("the store at {location} refuses this machine's time: {detail}")]
+    ClockSkew {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The store answers, and has no such bucket.
+    #[error("there is no bucket for {location}: {detail}")]
+    NoBucket {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// The bucket is in another region than requests are signed for.
+    #[error("the region for {location} is wrong: {detail}")]
+    WrongRegion {
+        /// Which repository.
+        location: String,
+        /// The store's own words.
+        detail: String,
+    },
+    /// Something answers there that is no S3 store, or not in a way that can be trusted.
+    #[error("what answers at {location} is no S3 store that can be talked to: {detail}")]
+    WrongEndpoint {
+        /// Which repository.
+        location: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The address would be talked to without encryption, and nobody said that it may.
+    #[error("{location} is reached by plain http, and that is not allowed")]
+    PlainHttp {
+        /// Which repository.
+        location: String,
+    },
+    /// The endpoint's name leads nowhere.
+    #[error("the host of {location} is not known: {detail}")]
+    NoSuchHost {
+        /// Which repository.
+        location: String,
+        /// The resolver's own words.
+        detail: String,
+    },
+    /// Nothing listens at the endpoint.
+    #[error("nothing listens at {location}: {detail}")]
+    Refused {
+        /// Which repository.
+        location: String,
+        /// The system's own words.
+        detail: String,
+    },
+    /// The store did not answer, not to the end, or only that it can't now.
+    #[error("the store at {location} does not answer as it should: {detail}")]
+    Unreachable {
+        /// Which repository.
+        location: String,
+        /// What was said.
         detail: String,
     },
     /// The store refused or failed an operation.
@@ -261,61 +349,39 @@ fn affected(files: &[String], more: u64) -> String {
 }
 
 impl EngineError {
-    /// What an operator can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::NoRepository { .. } => "check the repository path, or create one with `reseed init`",
-            Self::AlreadyExists { .. } => "open it instead; init never touches an existing repository",
-            Self::PathIsFile { .. } => "the repository must be a directory: correct the path",
-            Self::WrongPassword { .. } => "check the password file; `restic key list` shows which keys exist",
-            Self::MissingKey { .. } => {
-                "restore the keys/ directory from a copy: without a key the data cannot be read"
-            }
-            Self::NewerVersion { .. } => "use the restic binary for this repository, or upgrade",
-            Self::Locked { .. } => {
-                "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
-            }
-            Self::Busy { .. } => "wait for the other run to end",
-            Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
-            Self::Unreadable { .. } => {
-                "it is damaged, cut off or missing: run `restic check --read-data`; other sources and older points are tried"
-            }
-            Self::Denied { .. } => "give the user that runs this access to the repository",
-            Self::PasswordFile { .. } => {
-                "put the password there, readable by the user that runs this; without it the data cannot be read"
-            }
-            Self::Store { .. } => "check that the repository's storage is reachable, then run again",
-            Self::NoSpace { .. } => {
-                "free space or raise the quota, then run again: it continues where it stopped"
-            }
-            Self::ReadOnly { .. } => "remount it writable, or choose another place",
-            Self::Source { .. } => "check that the dataset is mounted and the path is right",
-            Self::NoSnapshot { .. } => "`reseed status` lists what there is",
-            // Also said of a whole chain, of which this repository is only the last to be asked.
-            Self::EmptyResult { .. } => {
-                "check the path, which is relative to the service's directory, or choose another point with --at"
-            }
-            Self::CorruptPack { .. } => {
-                "run `restic check --read-data`; other sources and older points are tried"
-            }
-            Self::MissingBlob { .. } => "run `restic rebuild-index`, then `restic check`",
-            Self::UnsafeName { .. } => {
-                "the snapshot was not written by a well-behaved program: do not trust it"
-            }
-            Self::TargetConflict { .. } => "restore into an empty directory",
-            Self::Target { .. } => "check permissions and the health of the target file system",
-            Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
-            Self::Panicked { .. } => {
-                "the repository may be damaged: run `restic check --read-data`; other sources are tried"
-            }
-            Self::ToolMissing { .. } => "install restic 0.14 or newer, or choose the embedded engine",
-            Self::Tool { .. } | Self::ToolDied { .. } => {
-                "run it again; if it persists, run the same with restic itself to see all that it says"
-            }
-            Self::BadOutput { .. } => "its version may not be known here: see `restic version`",
-            Self::Cancelled | Self::Invalid { .. } => return None,
-        })
+    /// Whether it is about the store as a whole or the way to it, and not about what was asked of it.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Store { .. }
+                | Self::CredentialsFile { .. }
+                | Self::Credentials { .. }
+                | Self::CredentialsExpired { .. }
+                | Self::ClockSkew { .. }
+                | Self::NoBucket { .. }
+                | Self::WrongRegion { .. }
+                | Self::WrongEndpoint { .. }
+                | Self::PlainHttp { .. }
+                | Self::NoSuchHost { .. }
+                | Self::Refused { .. }
+                | Self::Unreachable { .. }
+        )
+    }
+
+    /// Whether it is about this run or the program that it used, and says nothing about what is in the repository.
+    pub(crate) fn is_of_the_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled | Self::Tool { .. } | Self::ToolDied { .. } | Self::BadOutput { .. }
+        )
+    }
+
+    /// Whether the same request may well be answered in a moment.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchHost { .. } | Self::Refused { .. } | Self::Unreachable { .. }
+        )
     }
 
     /// Sorts an I/O error of the target into the kinds that have a remedy of their own.

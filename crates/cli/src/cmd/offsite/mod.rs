@@ -1,0 +1,23 @@
+//! `reseed offsite`
+
+mod lifecycle;
+mod prune;
+
+use reseed_core::error::OpError;
+
+use crate::args::OffsiteCmd;
+use crate::output::Answer;
+use crate::session::Session;
+
+pub(crate) use lifecycle::doctor;
+
+pub(crate) async fn run(command: &OffsiteCmd, session: &Session) -> Result<Answer, OpError> {
+    match command {
+        OffsiteCmd::Prune { repositories, how } => prune::run(repositories, how, session).await,
+        OffsiteCmd::Lifecycle {
+            repository,
+            store,
+            days,
+        } => lifecycle::run(repository, *store, *days, session),
+    }
+}

@@ -1,0 +1,134 @@
+//! `reseed offsite`, and what `reseed doctor` says of buckets.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::engines;
+use crate::lab::Lab;
+use crate::s3::unprotected;
+
+const EATS: &str = "<Rule><ID>cheap</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status>\
+                    <Expiration><Days>90</Days></Expiration></Rule>";
+
+#[test]
+fn a_rule_that_would_eat_the_repository_is_an_alarm() {
+    let (server, lab) = unprotected("embedded");
+    let ran = lab.run(&["doctor"]).expect(0);
+    assert!(ran.out.contains("b2: no lifecycle rule"), "{ran:#?}");
+    server.set_lifecycle("backups", EATS);
+    let ran = lab.run(&["doctor"]).expect(1);
+    assert!(
+        ran.out
+            .contains("\"cheap\" deletes every object of the bucket that is 90 days old"),
+        "{ran:#?}"
+    );
+    assert!(ran.out.contains("hint: remove that rule now"), "{ran:#?}");
+    let told = lab.run(&["--json", "doctor"]).expect(1).json();
+    assert_eq!(told["lifecycles"][0]["harms"][0]["rule"], "cheap", "{told:#}");
+    assert!(!ran.all().contains(&server.access().secret_access_key));
+    fs::write(
+        lab.path("key"),
+        "[default]\naws_access_key_id = X\naws_secret_access_key = y\n",
+    )
+    .unwrap();
+    let ran = lab.run(&["doctor"]).expect(1);
+    assert!(
+        ran.out.contains("can't be looked at") && ran.out.contains("hint:"),
+        "{ran:#?}"
+    );
+    // What a user may do is another question, and asked with a dataset.
+    lab.run(&["doctor", "--user", "nobody"]).expect(2);
+    lab.run(&["doctor", "--send", "tank/a"]).expect(2);
+}
+
+#[test]
+fn rules_that_are_safe_are_printed_alone() {
+    let (_server, lab) = unprotected("embedded");
+    let ran = lab.run(&["offsite", "lifecycle", "b2"]).expect(0);
+    let rules = ran.json();
+    assert_eq!(rules["Rules"][0]["Filter"]["Prefix"], "nas/");
+    assert_eq!(
+        rules["Rules"][0]["NoncurrentVersionExpiration"]["NoncurrentDays"],
+        30
+    );
+    assert!(
+        ran.err
+            .contains("put-bucket-lifecycle-configuration --bucket backups"),
+        "{ran:#?}"
+    );
+    let rules = lab
+        .run(&["offsite", "lifecycle", "b2", "--for", "b2", "--days", "7"])
+        .expect(0)
+        .json();
+    assert_eq!(rules[0]["daysFromHidingToDeleting"], 7);
+    let ran = lab.run(&["offsite", "lifecycle", "offsite"]).expect(2);
+    assert!(
+        ran.all().contains("hint: only a repository in a bucket"),
+        "{ran:#?}"
+    );
+    let ran = lab.run(&["offsite", "lifecycle", "nowhere"]).expect(2);
+    assert!(ran.all().contains("there are: b2, offsite"), "{ran:#?}");
+}
+
+#[test]
+fn without_rules_nothing_is_removed() {
+    let lab = Lab::protected("");
+    let ran = lab.run(&["offsite", "prune"]).expect(0);
+    assert!(ran.out.contains("all points stay"), "{ran:#?}");
+    let ran = lab.run(&["offsite", "prune", "offsite"]).expect(2);
+    assert!(ran.all().contains("hint: declare which ones stay"), "{ran:#?}");
+}
+
+#[test]
+fn real_restic_ages_out_what_keep_does_not_want() {
+    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+        let program = std::env::var_os(variable).unwrap_or_else(|| {
+            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
+        });
+        let (server, lab) = unprotected("restic");
+        fs::create_dir(lab.path("bin")).unwrap();
+        symlink(program, lab.path("bin/restic")).unwrap();
+        let config = fs::read_to_string(lab.path("reseed.toml")).unwrap() + "keep = { last = 1 }\n";
+        fs::write(lab.path("reseed.toml"), config).unwrap();
+        engines::run(&lab, &["init"]).expect(0);
+        for number in 0..3 {
+            fs::write(lab.live().join(format!("new{number}")), vec![number; 50_000]).unwrap();
+            for command in [&["snapshot", "app"][..], &["backup", "app"]] {
+                engines::run(&lab, command).expect(0);
+            }
+        }
+        let snapshots = || {
+            fs::read_dir(server.bucket("backups").join("nas/snapshots"))
+                .unwrap()
+                .count()
+        };
+        assert_eq!(snapshots(), 3);
+        let ran = engines::run(&lab, &["offsite", "prune", "-n"]).expect(0);
+        assert!(ran.out.contains("2 to remove, 1 to keep"), "{ran:#?}");
+        assert_eq!(snapshots(), 3, "a dry run does nothing");
+        // Without its data the service keeps all that there is of it.
+        fs::rename(lab.live(), lab.path("aside")).unwrap();
+        let ran = engines::run(&lab, &["offsite", "prune", "b2"]).expect(4);
+        assert!(
+            ran.out.contains("skipped") && ran.out.contains("hint:"),
+            "{ran:#?}"
+        );
+        assert_eq!(snapshots(), 3);
+        fs::rename(lab.path("aside"), lab.live()).unwrap();
+        let told = engines::run(&lab, &["--json", "offsite", "prune", "b2"])
+            .expect(0)
+            .json();
+        assert_eq!(
+            told["repositories"][0]["services"][0]["outcome"], "ok",
+            "{told:#}"
+        );
+        assert_eq!(snapshots(), 1);
+        let ran = engines::run(&lab, &["history", "--kind", "prune"]).expect(0);
+        assert!(ran.out.contains("b2"), "{ran:#?}");
+        fs::remove_dir_all(lab.live()).unwrap();
+        fs::remove_dir_all(lab.path("snapshots")).unwrap();
+        fs::remove_dir_all(lab.path("replica")).unwrap();
+        let again = engines::run(&lab, &["restore", "app", "--from", "b2", "--to", "back"]).expect(0);
+        assert!(lab.path("back/new2").exists(), "{again:#?}");
+    }
+}

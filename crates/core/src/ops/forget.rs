@@ -1,0 +1,249 @@
+//! Ageing out points of an off-site repository by a keep policy, behind the same guard as the store's snapshots.
+//!
+//! Age alone never decides: what goes is named point by point, and data goes only when no point needs it. A bucket's own lifecycle
+//! rules know neither, which is why they must not do this (docs/operations/offsite.md).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::guard::{Guarded, guard};
+use super::{Doing, OpOutcome, OpReport};
+use crate::OffsitePruner;
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::{ErrorReport, OffsiteError, OpError, OpKind, StoreError};
+use crate::names::{DatasetName, PointId, ServiceName, SourceName};
+use crate::point::RecoveryPoint;
+use crate::retention::{self, Inventory, Point, Policy};
+use crate::service::Service;
+
+const BUDGET: Duration = Duration::from_secs(24 * 3600);
+
+/// What forgetting would do to a repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepoForgetPlan {
+    /// The repository.
+    pub repository: SourceName,
+    /// One a service that has points there.
+    pub services: Vec<ForgetPlan>,
+    /// Datasets that are of no service of this configuration: their points stay.
+    pub of_no_service: Vec<DatasetName>,
+}
+
+/// What forgetting would do to one service's points.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgetPlan {
+    /// The service.
+    pub service: ServiceName,
+    /// Why all of them stay, where a guard says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarded: Option<Guarded>,
+    /// One a dataset that has points.
+    pub datasets: Vec<(DatasetName, retention::Plan)>,
+}
+
+impl ForgetPlan {
+    /// What goes, as the repository calls it.
+    pub fn remove(&self) -> Vec<String> {
+        let removed = self.datasets.iter().flat_map(|(_, plan)| &plan.remove);
+        removed.map(|removed| removed.point.id.clone()).collect()
+    }
+}
+
+/// How ageing out went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepoForgotten {
+    /// The repository.
+    pub repository: SourceName,
+    /// One a service that has points there.
+    pub services: Vec<OpReport>,
+    /// Why data that nothing needs is still there; none when it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpruned: Option<ErrorReport>,
+}
+
+/// Says what would go. `services` are all of this configuration: what is of none of them stays.
+///
+/// # Errors
+/// When the repository's points can't be listed. A service whose state can't be told loses nothing, and is no error.
+pub async fn forget_plan(
+    engine: &Engine,
+    cx: &Context,
+    pruner: &dyn OffsitePruner,
+    services: &[Service],
+    policy: &Policy,
+) -> Result<RepoForgetPlan, OpError> {
+    let points = engine
+        .within(cx, BUDGET, "listing points", |cx| async move {
+            pruner.own_points(&cx).await
+        })
+        .await
+        .map_err(|e: OffsiteError| e.convert(OpKind::Failed))?;
+    let mut plan = RepoForgetPlan {
+        repository: pruner.name().clone(),
+        services: Vec::new(),
+        of_no_service: Vec::new(),
+    };
+    for point in &points {
+        let targets = services.iter().flat_map(|service| &service.targets);
+        let known = targets
+            .map(|target| &target.dataset)
+            .any(|name| *name == point.dataset);
+        if !known && !plan.of_no_service.contains(&point.dataset) {
+            plan.of_no_service.push(point.dataset.clone());
+        }
+    }
+    for service in services {
+        let mine = |dataset: &DatasetName| -> Vec<&RecoveryPoint> {
+            points.iter().filter(|point| point.dataset == *dataset).collect()
+        };
+        if service
+            .targets
+            .iter()
+            .all(|target| mine(&target.dataset).is_empty())
+        {
+            continue;
+        }
+        let guarded = guarded(engine, cx, service).await;
+        let record = engine.journal.service(&service.name).ok().flatten();
+        let good = record.and_then(|record| record.last_good).map(|good| good.point);
+        let mut datasets = Vec::new();
+        for target in &service.targets {
+            let mine = mine(&target.dataset);
+            if mine.is_empty() {
+                continue;
+            }
+            let inventory = Inventory {
+                points: inventory(&mine, good.as_ref()),
+                unseeded: guarded.is_some(),
+                ..Inventory::default()
+            };
+            let decided = retention::plan(inventory, policy, engine.clock.now());
+            datasets.push((target.dataset.clone(), decided));
+        }
+        plan.services.push(ForgetPlan {
+            service: service.name.clone(),
+            guarded,
+            datasets,
+        });
+    }
+    Ok(plan)
+}
+
+/// Why nothing of a service may age out. What can't be looked at is no better than what isn't there.
+async fn guarded(engine: &Engine, cx: &Context, service: &Service) -> Option<Guarded> {
+    if let Some(why) = super::unseeded_by_journal(engine, service) {
+        return Some(Guarded {
+            why: format!("{} was started without data: {why}", service.name),
+            hint: format!("restore it, or `reseed adopt {}`", service.name),
+        });
+    }
+    let store = &service.store;
+    let looked = engine
+        .within(cx, BUDGET, "looking at the service", |cx| async move {
+            let inspections = store.inspect(&cx, &service.targets).await?;
+            Ok((inspections, store.list(&cx, &service.targets).await?))
+        })
+        .await;
+    match looked {
+        Ok((inspections, snapshots)) => guard(service.name.as_str(), &inspections, &snapshots).err(),
+        Err(error) => {
+            let error: StoreError = error;
+            Some(Guarded {
+                why: format!("the state of {} can't be told: {error}", service.name),
+                hint: error
+                    .what_to_do()
+                    .unwrap_or("`reseed status` shows it")
+                    .to_owned(),
+            })
+        }
+    }
+}
+
+fn inventory(points: &[&RecoveryPoint], known_good: Option<&PointId>) -> Vec<Point> {
+    // The newest whole state of a seeded service stays, whatever its age: it is what a lost service is restored from.
+    let whole = |point: &&&RecoveryPoint| !point.unseeded && !point.partial && point.fingerprint.is_some();
+    let newest = points.iter().filter(whole).max_by_key(|point| point.taken_at);
+    let newest = newest.map(|point| point.locator.as_str());
+    let point = |point: &&RecoveryPoint| Point {
+        last_good: Some(point.locator.as_str()) == newest || Some(&point.id) == known_good,
+        ..Point::new(point.id.as_str(), point.locator.clone(), point.taken_at)
+    };
+    points.iter().map(point).collect()
+}
+
+/// Removes the points that the policy no longer wants, and then the data that no point needs. The caller holds the services' locks.
+///
+/// # Errors
+/// When the repository's points can't be listed: nothing was done.
+pub async fn forget(
+    engine: &Engine,
+    cx: &Context,
+    pruner: &dyn OffsitePruner,
+    services: &[Service],
+    policy: &Policy,
+) -> Result<RepoForgotten, OpError> {
+    let plan = forget_plan(engine, cx, pruner, services, policy).await?;
+    let mut reports = Vec::new();
+    for (service, plan) in plan.services.iter().filter_map(|plan| {
+        let service = services.iter().find(|service| service.name == plan.service)?;
+        Some((service, plan))
+    }) {
+        let doing = Doing::begin(engine, cx, service, "prune", Some(pruner.name()));
+        reports.push(forget_of(engine, cx, pruner, doing, plan).await);
+    }
+    let pruned = engine.within(cx, BUDGET, "removing unused data", |cx| async move {
+        pruner.prune(&cx).await
+    });
+    let unpruned = pruned.await.err().map(|error: OffsiteError| error.report());
+    Ok(RepoForgotten {
+        repository: plan.repository,
+        services: reports,
+        unpruned,
+    })
+}
+
+async fn forget_of(
+    engine: &Engine,
+    cx: &Context,
+    pruner: &dyn OffsitePruner,
+    mut doing: Doing<'_>,
+    plan: &ForgetPlan,
+) -> OpReport {
+    if let Some(guarded) = &plan.guarded {
+        let error = OpError::new(OpKind::Guarded, guarded.why.clone()).hint(guarded.hint.clone());
+        return doing.end_with(OpOutcome::Skipped, Some(error.report()));
+    }
+    let locators = plan.remove();
+    if locators.is_empty() {
+        return doing.end(OpOutcome::UpToDate);
+    }
+    let locators = &locators;
+    let removed = engine.within(cx, BUDGET, "removing points", |cx| async move {
+        pruner.forget(&cx, locators).await
+    });
+    match removed.await {
+        Ok(forgotten) => {
+            let mut first = None;
+            for one in forgotten {
+                match one.kept {
+                    None => doing.done(one.locator),
+                    Some(why) => {
+                        doing.warn(format!("point {} is still there: {why}", one.locator));
+                        first.get_or_insert(why);
+                    }
+                }
+            }
+            let outcome = match first {
+                Some(_) => OpOutcome::Partial,
+                None => OpOutcome::Ok,
+            };
+            doing.end_with(outcome, first)
+        }
+        Err(error) => {
+            let error: OffsiteError = error;
+            doing.fail(error.report())
+        }
+    }
+}

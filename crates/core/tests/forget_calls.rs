@@ -1,0 +1,359 @@
+//! What ageing out off-site points names to be removed, and what it never names. Here the calls themselves are the point, so this
+//! is where mocks are used.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use mockall::mock;
+use reseed_core::clock::{Clock, SystemClock};
+use reseed_core::digest::TreeDigest;
+use reseed_core::entropy::SplitMix;
+use reseed_core::error::{OffsiteError, OffsiteKind, OpError, StoreError, StoreKind};
+use reseed_core::journal::{Entry, LastGood, MemoryJournal, Query, RunKind, ServiceRecord};
+use reseed_core::names::{DatasetName, HoldTag, PointId, RunId, ServiceName, SourceName};
+use reseed_core::ops::{self, OpOutcome};
+use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Snapshot, SnapshotRef, Target};
+use reseed_core::pruner::Forgotten;
+use reseed_core::retention::Policy as Rules;
+use reseed_core::retention::restic::{Count, Policy as Keep, Within};
+use reseed_core::service::Policy;
+use reseed_core::store::*;
+use reseed_core::verify::Validator;
+use reseed_core::{Context, Engine, OffsitePruner, Service, SnapshotStore, Verifier};
+
+mock! {
+    #[derive(Debug)]
+    Store {}
+    #[async_trait]
+    impl SnapshotStore for Store {
+        fn caps(&self) -> StoreCaps;
+        async fn inspect(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Inspection>, StoreError>;
+        async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
+        async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
+        async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> Result<Since, StoreError>;
+        async fn hold(&self, cx: &Context, snapshots: &[SnapshotRef], tag: &HoldTag, change: HoldChange) -> Result<(), StoreError>;
+        async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError>;
+        async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError>;
+        async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError>;
+    }
+}
+
+mock! {
+    #[derive(Debug)]
+    Look {}
+    #[async_trait]
+    impl Verifier for Look {
+        async fn measure(&self, cx: &Context, root: &std::path::Path) -> Result<Fingerprint, OpError>;
+        async fn make_scratch(&self, cx: &Context, path: &std::path::Path) -> Result<(), OpError>;
+        async fn validate(&self, cx: &Context, root: &std::path::Path, validator: &Validator) -> Result<(), OpError>;
+    }
+}
+
+/// A repository with points; writes down what it is asked to remove.
+#[derive(Debug)]
+struct Repo {
+    name: SourceName,
+    points: Vec<RecoveryPoint>,
+    calls: Mutex<Vec<String>>,
+    /// One that stays whatever is said.
+    stays: Option<&'static str>,
+    locked: bool,
+}
+
+#[async_trait]
+impl OffsitePruner for Repo {
+    fn name(&self) -> &SourceName {
+        &self.name
+    }
+    async fn own_points(&self, _: &Context) -> Result<Vec<RecoveryPoint>, OffsiteError> {
+        Ok(self.points.clone())
+    }
+    async fn forget(&self, _: &Context, locators: &[String]) -> Result<Vec<Forgotten>, OffsiteError> {
+        self.calls
+            .lock()
+            .unwrap()
+            .push(format!("forget {}", locators.join(" ")));
+        let kept = |locator: &String| {
+            (self.stays == Some(locator))
+                .then(|| OffsiteError::new(OffsiteKind::PermissionDenied, "denied").report())
+        };
+        let one = |locator: &String| Forgotten {
+            locator: locator.clone(),
+            kept: kept(locator),
+        };
+        Ok(locators.iter().map(one).collect())
+    }
+    async fn prune(&self, _: &Context) -> Result<(), OffsiteError> {
+        self.calls.lock().unwrap().push("prune".to_owned());
+        match self.locked {
+            true => Err(OffsiteError::new(OffsiteKind::Locked, "locked by another host")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn print(bytes: u64) -> Fingerprint {
+    Fingerprint {
+        digest: TreeDigest::from_bytes([7; 32]),
+        files: 10,
+        bytes,
+    }
+}
+
+fn days_ago(days: i64) -> Timestamp {
+    SystemClock::new().now() - jiff::SignedDuration::from_hours(24 * days)
+}
+
+/// Named for its age in days.
+fn point(dataset: &str, days: i64) -> RecoveryPoint {
+    RecoveryPoint {
+        id: PointId::new(format!("p{days}")).unwrap(),
+        dataset: DatasetName::new(dataset).unwrap(),
+        source: SourceName::new("b2").unwrap(),
+        locator: format!("{dataset}-{days}").replace('/', "-"),
+        snapshot: None,
+        taken_at: days_ago(days),
+        fingerprint: Some(print(1000)),
+        bytes: None,
+        unseeded: false,
+        partial: false,
+    }
+}
+
+fn repo(points: Vec<RecoveryPoint>) -> Repo {
+    Repo {
+        name: SourceName::new("b2").unwrap(),
+        points,
+        calls: Mutex::default(),
+        stays: None,
+        locked: false,
+    }
+}
+
+/// 30 days, and of the services `a` and `b` one point each 10 days.
+fn ages(dataset: &str) -> Vec<RecoveryPoint> {
+    [1, 10, 20, 40, 50]
+        .into_iter()
+        .map(|days| point(dataset, days))
+        .collect()
+}
+
+fn thirty_days() -> Rules {
+    Rules::Restic(Keep {
+        keep_within: Within {
+            hours: 30 * 24,
+            ..Within::default()
+        },
+        keep_last: Count::Newest(1),
+        group_by: std::collections::BTreeSet::new(),
+        ..Keep::default()
+    })
+}
+
+fn service(name: &str, store: MockStore) -> Service {
+    Service {
+        name: ServiceName::new(name).unwrap(),
+        targets: vec![Target {
+            dataset: DatasetName::new(format!("tank/{name}")).unwrap(),
+            mountpoint: format!("/srv/{name}").into(),
+        }],
+        store: Arc::new(store),
+        sources: Vec::new(),
+        replicators: Vec::new(),
+        offsite: Vec::new(),
+        policy: Policy::default(),
+    }
+}
+
+fn inspection(target: &Target, condition: Condition, state: Option<MarkerState>) -> Inspection {
+    Inspection {
+        target: target.clone(),
+        condition,
+        guid: None,
+        marker: state.map(|state| Marker {
+            run: RunId::new("before").unwrap(),
+            at: days_ago(2),
+            state,
+        }),
+        leftover: None,
+    }
+}
+
+/// A store whose service is in this state.
+fn in_state(condition: Condition, state: Option<MarkerState>) -> MockStore {
+    let mut store = MockStore::new();
+    store.expect_inspect().returning(move |_, targets| {
+        Ok(targets
+            .iter()
+            .map(|t| inspection(t, condition.clone(), state.clone()))
+            .collect())
+    });
+    store.expect_list().returning(|_, _| Ok(Vec::new()));
+    store
+}
+
+fn sound() -> MockStore {
+    in_state(Condition::Populated, None)
+}
+
+fn engine() -> Engine {
+    Engine {
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(SplitMix::seeded(1)),
+        verifier: Arc::new(MockLook::new()),
+        journal: Arc::new(MemoryJournal::new()),
+        host: "lab".to_owned(),
+    }
+}
+
+fn cx() -> Context {
+    Context::silent(RunId::new("run").unwrap())
+}
+
+fn calls(repo: &Repo) -> Vec<String> {
+    repo.calls.lock().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_named_and_the_data_goes_last() {
+    let repo = repo([ages("tank/a"), ages("tank/b")].concat());
+    let services = [service("a", sound()), service("b", sound())];
+    let (engine, cx) = (engine(), cx());
+    let plan = ops::forget_plan(&engine, &cx, &repo, &services, &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(calls(&repo), Vec::<String>::new(), "a plan does nothing");
+    assert_eq!(plan.services[0].remove(), ["tank-a-40", "tank-a-50"]);
+    let done = ops::forget(&engine, &cx, &repo, &services, &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(
+        calls(&repo),
+        [
+            "forget tank-a-40 tank-a-50",
+            "forget tank-b-40 tank-b-50",
+            "prune"
+        ]
+    );
+    assert_eq!(done.unpruned, None);
+    assert!(done.services.iter().all(|report| report.outcome == OpOutcome::Ok));
+    let query = Query {
+        kind: Some(RunKind::Prune),
+        ..Query::default()
+    };
+    let history = engine.journal.history(&query).unwrap();
+    assert_eq!(history.len(), 2, "both are in the journal");
+    assert!(
+        history
+            .iter()
+            .all(|run| run.key.peer.as_ref() == Some(&repo.name))
+    );
+}
+
+/// However old: the newest, and the last one that was whole.
+#[tokio::test]
+async fn the_last_good_point_stays_behind_newer_ones_that_are_not() {
+    let mut points = ages("tank/a");
+    points[0].partial = true;
+    points[1].unseeded = true;
+    points[2].fingerprint = None;
+    let repo = repo(points);
+    let plan = ops::forget_plan(&engine(), &cx(), &repo, &[service("a", sound())], &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(
+        plan.services[0].remove(),
+        ["tank-a-50"],
+        "the one of 40 days is the last good one"
+    );
+}
+
+#[tokio::test]
+async fn what_the_journal_calls_the_last_good_state_stays_too() {
+    let (repo, engine) = (repo(ages("tank/a")), engine());
+    engine.journal.write(vec![Entry::Service(ServiceRecord {
+        service: ServiceName::new("a").unwrap(),
+        unseeded: None,
+        since: days_ago(100),
+        last_good: Some(LastGood {
+            point: PointId::new("p50").unwrap(),
+            taken_at: days_ago(50),
+            fingerprint: print(1000),
+        }),
+    })]);
+    let plan = ops::forget_plan(&engine, &cx(), &repo, &[service("a", sound())], &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(plan.services[0].remove(), ["tank-a-40"]);
+}
+
+/// Unseeded by its marker, by the journal, not there, or unknown: nothing of it goes, and all of another service's.
+#[tokio::test]
+async fn a_service_that_may_have_lost_its_data_loses_no_point() {
+    let unseeded = || {
+        Some(MarkerState::Unseeded {
+            why: "no source".to_owned(),
+        })
+    };
+    let unknown = || {
+        let mut store = MockStore::new();
+        let gone = |_: &Context, _: &[Target]| Err(StoreError::new(StoreKind::PoolUnavailable, "no pool"));
+        store.expect_inspect().returning(gone);
+        store
+    };
+    let by_journal = engine();
+    by_journal.journal.write(vec![Entry::Service(ServiceRecord {
+        service: ServiceName::new("a").unwrap(),
+        unseeded: Some("no source".to_owned()),
+        since: days_ago(2),
+        last_good: None,
+    })]);
+    for (what, engine, store) in [
+        ("marker", engine(), in_state(Condition::Populated, unseeded())),
+        ("journal", by_journal, sound()),
+        ("empty", engine(), in_state(Condition::Empty, None)),
+        ("absent", engine(), in_state(Condition::Absent, None)),
+        ("unknown", engine(), unknown()),
+    ] {
+        let repo = repo([ages("tank/a"), ages("tank/b")].concat());
+        let services = [service("a", store), service("b", sound())];
+        let done = ops::forget(&engine, &cx(), &repo, &services, &thirty_days())
+            .await
+            .unwrap();
+        assert_eq!(calls(&repo), ["forget tank-b-40 tank-b-50", "prune"], "{what}");
+        assert_eq!(done.services[0].outcome, OpOutcome::Skipped, "{what}");
+        assert!(done.services[0].error.as_ref().unwrap().hint.is_some(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_of_no_service_stays() {
+    let repo = repo([ages("tank/a"), ages("tank/gone")].concat());
+    let services = [service("a", sound())];
+    let plan = ops::forget_plan(&engine(), &cx(), &repo, &services, &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(plan.of_no_service, [DatasetName::new("tank/gone").unwrap()]);
+    assert_eq!(plan.services.len(), 1);
+    assert!(
+        plan.services[0]
+            .remove()
+            .iter()
+            .all(|id| id.starts_with("tank-a-"))
+    );
+}
+
+#[tokio::test]
+async fn what_could_not_be_removed_is_no_success() {
+    let mut repo = repo(ages("tank/a"));
+    repo.stays = Some("tank-a-50");
+    repo.locked = true;
+    let done = ops::forget(&engine(), &cx(), &repo, &[service("a", sound())], &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(done.services[0].outcome, OpOutcome::Partial);
+    assert_eq!(done.services[0].done, ["tank-a-40"]);
+    assert!(done.unpruned.unwrap().to_string().contains("locked"));
+}

@@ -1,0 +1,197 @@
+//! An S3 server in this process: on loopback, over a directory, with credentials that are really checked.
+//!
+//! It is as strict as the real ones where a client could notice: a wrong secret, a wrong region, a bucket that is not
+//! there and a clock that is off are refused; conditional puts are atomic; what was put is listed. [`S3Faults`] makes it
+//! fail by rules. It speaks plain HTTP, path-style addresses only, and ends when it is dropped.
+//!
+//! Objects are files: the one of key `a/b` in bucket `c` is `c/a/b` below the server's directory, and a lab may write,
+//! damage and remove them there. A key that continues another one's as a path (`a` and `a/b`) can't be stored.
+
+mod answer;
+mod faults;
+mod store;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use reseed_core::clock::{Clock, SystemClock};
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use faults::{S3Fault, S3Faults, S3Guard, S3Op, S3Rule};
+
+/// What the server lets in, and where.
+#[derive(Debug, Clone)]
+pub struct S3Access {
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
+    /// The only region that signatures may name.
+    pub region: String,
+    /// The access key's id.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+}
+
+/// A server that runs. Dropping it ends it and closes its connections; its directory stays.
+#[derive(Debug)]
+pub struct S3Server {
+    root: PathBuf,
+    access: S3Access,
+    faults: S3Faults,
+    lifecycles: Lifecycles,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The lifecycle rules of buckets, as XML.
+type Lifecycles = Arc<Mutex<BTreeMap<String, String>>>;
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Shared {
+    service: S3Service,
+    faults: S3Faults,
+    lifecycles: Lifecycles,
+    region: String,
+    clock: Arc<dyn Clock>,
+}
+
+impl S3Server {
+    /// Starts one over a directory that exists, on a port that the kernel chooses.
+    ///
+    /// # Errors
+    /// When the directory, the port or the thread can't be had.
+    pub fn start(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let access = S3Access {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            region: "test-region-1".to_owned(),
+            access_key_id: format!("AKTEST{port}"),
+            secret_access_key: format!("secret/of+the=server/at/{port}"),
+        };
+        let (faults, lifecycles) = (S3Faults::default(), Lifecycles::default());
+        let files = s3s_fs::FileSystem::new(&root).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let mut builder = S3ServiceBuilder::new(store::Store::new(files, &root, &faults, &lifecycles));
+        builder.set_auth(SimpleAuth::from_single(
+            access.access_key_id.clone(),
+            access.secret_access_key.clone(),
+        ));
+        let shared = Shared {
+            service: builder.build(),
+            faults: faults.clone(),
+            lifecycles: Arc::clone(&lifecycles),
+            region: access.region.clone(),
+            clock: Arc::new(SystemClock::new()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("s3-server".into())
+            .spawn(move || {
+                tokio::task::LocalSet::new().block_on(&runtime, serve(listener, &shared, &stopped));
+                // Whatever still hangs by a rule ends with it.
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            root,
+            access,
+            faults,
+            lifecycles,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Makes a bucket, and answers its directory.
+    ///
+    /// # Errors
+    /// When it can't be made, or is there.
+    pub fn make_bucket(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.bucket(name);
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Gives a bucket lifecycle rules: the elements `Rule`, as S3 has them. They are only told, never carried out.
+    pub fn set_lifecycle(&self, bucket: &str, rules: &str) {
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <LifecycleConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{rules}</LifecycleConfiguration>"
+        );
+        let mut lifecycles = self.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
+        lifecycles.insert(bucket.to_owned(), text);
+    }
+
+    /// The directory of a bucket's objects.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The server's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// How to get in.
+    pub fn access(&self) -> &S3Access {
+        &self.access
+    }
+
+    /// The rules by which it fails.
+    pub fn faults(&self) -> &S3Faults {
+        &self.faults
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, shared: &Shared, stop: &CancellationToken) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    // Dropping the set closes its connections.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                // Small answers must not wait for acknowledgements.
+                let _ = stream.set_nodelay(true);
+                let shared = shared.clone();
+                connections.spawn_local(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let shared = shared.clone();
+                        async move { answer::answer(&shared, request).await }
+                    });
+                    // A connection that breaks is what rules and clients do.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        }
+    }
+}

@@ -34,10 +34,7 @@ impl OffsiteRepo for Repo {
         &self.name
     }
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps {
-            init: false,
-            prune: false,
-        }
+        OffsiteCaps { init: false }
     }
     async fn init(&self, _: &Context) -> Result<RepoInfo, OffsiteError> {
         unasked()

@@ -1,5 +1,7 @@
 //! What a command answers: data for `--json`, text for people, and an exit code.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use reseed_core::error::OpError;
@@ -73,6 +75,9 @@ impl Answer {
             {
                 text.push_str(&format!("  hint: {}\n", printable(hint)));
             }
+            if let Outcome::Held { .. } | Outcome::StartedEmpty { .. } = &report.outcome {
+                text.push_str(&hints(report));
+            }
             for dataset in &report.datasets {
                 if let Some(aside) = &dataset.set_aside {
                     text.push_str(&format!(
@@ -101,4 +106,20 @@ impl Answer {
             Exit::of_error(error),
         )
     }
+}
+
+/// What to do about each source that did not deliver: what its last try says.
+fn hints(report: &ServiceReport) -> String {
+    let mut last = BTreeMap::new();
+    for attempt in &report.attempts {
+        let hint = attempt.error.as_ref().and_then(|error| error.hint.as_ref());
+        last.insert(&attempt.source, hint);
+    }
+    let mut text = String::new();
+    for (source, hint) in last {
+        if let Some(hint) = hint {
+            text.push_str(&format!("  hint: {source}: {}\n", printable(hint)));
+        }
+    }
+    text
 }

@@ -368,36 +368,44 @@ fn what_keeps_out_names_cause_and_fix(by: By) {
     assert_eq!(it.locks(), 0);
 }
 
-/// Parts of it are missing or cut off: what there is is still listed, restoring it fails, and a check tells.
-fn lost_parts_are_damage_and_no_absence(by: By) {
-    type Break = fn(&BadLab);
-    let breaks: [(&str, Break); 3] = [
-        ("missing index", |it| {
-            for path in it.lab.files_in("index") {
-                fs::remove_file(path).unwrap();
-            }
-        }),
-        ("missing pack", |it| fs::remove_file(&it.lab.packs()[0]).unwrap()),
-        ("truncated pack", |it| truncate(&it.lab.packs()[0], 5000)),
-    ];
-    for (what, break_it) in breaks {
-        let (it, point) = BadLab::new();
-        break_it(&it);
-        let (repo, source) = it.engine(by, |_| {});
-        let cx = context(&what.replace(' ', "-"));
-        let listed = block_on(source.points(&cx, &target())).unwrap();
-        assert_eq!(listed.len(), 1, "{what}: a point that is there was not listed");
-        let error = it.restored(by, &point).unwrap_err();
-        assert_eq!(error.kind(), SourceKind::Corrupt, "{what}: {error}");
-        assert_eq!(error.should_retry(), Retry::Never, "{what}: {error}");
-        let hint = error.what_to_do().unwrap_or_default();
-        assert!(hint.contains("restic "), "{what}: {hint:?} names no command");
-        match block_on(repo.check(&cx, CheckDepth::Everything)) {
-            Ok(report) => assert!(!report.errors.is_empty(), "{what}: the check found nothing"),
-            Err(error) => assert_eq!(error.kind(), OffsiteKind::Corrupt, "{what}: {error}"),
-        }
-        assert_eq!(it.locks(), 0, "{what}: a lock was left");
+/// A part of it is missing or cut off: what there is is still listed, restoring it fails, and a check tells.
+fn lost_parts_are_damage_and_no_absence(by: By, what: &str, break_it: fn(&BadLab)) {
+    let (it, point) = BadLab::new();
+    break_it(&it);
+    let (repo, source) = it.engine(by, |_| {});
+    let cx = context(&what.replace(' ', "-"));
+    let listed = block_on(source.points(&cx, &target())).unwrap();
+    assert_eq!(listed.len(), 1, "{what}: a point that is there was not listed");
+    let error = it.restored(by, &point).unwrap_err();
+    assert_eq!(error.kind(), SourceKind::Corrupt, "{what}: {error}");
+    assert_eq!(error.should_retry(), Retry::Never, "{what}: {error}");
+    let hint = error.what_to_do().unwrap_or_default();
+    assert!(hint.contains("restic "), "{what}: {hint:?} names no command");
+    match block_on(repo.check(&cx, CheckDepth::Everything)) {
+        Ok(report) => assert!(!report.errors.is_empty(), "{what}: the check found nothing"),
+        Err(error) => assert_eq!(error.kind(), OffsiteKind::Corrupt, "{what}: {error}"),
     }
+    assert_eq!(it.locks(), 0, "{what}: a lock was left");
+}
+
+fn a_missing_index_is_damage_and_no_absence(by: By) {
+    lost_parts_are_damage_and_no_absence(by, "missing index", |it| {
+        for path in it.lab.files_in("index") {
+            fs::remove_file(path).unwrap();
+        }
+    });
+}
+
+fn a_missing_pack_is_damage_and_no_absence(by: By) {
+    lost_parts_are_damage_and_no_absence(by, "missing pack", |it| {
+        fs::remove_file(&it.lab.packs()[0]).unwrap();
+    });
+}
+
+fn a_truncated_pack_is_damage_and_no_absence(by: By) {
+    lost_parts_are_damage_and_no_absence(by, "truncated pack", |it| {
+        truncate(&it.lab.packs()[0], 5000);
+    });
 }
 
 fn a_locked_repository_is_listed_and_restored_later(by: By) {
@@ -466,8 +474,18 @@ macro_rules! by {
             }
 
             #[test]
-            fn lost_parts_are_damage_and_no_absence() {
-                super::lost_parts_are_damage_and_no_absence($by);
+            fn a_missing_index_is_damage_and_no_absence() {
+                super::a_missing_index_is_damage_and_no_absence($by);
+            }
+
+            #[test]
+            fn a_missing_pack_is_damage_and_no_absence() {
+                super::a_missing_pack_is_damage_and_no_absence($by);
+            }
+
+            #[test]
+            fn a_truncated_pack_is_damage_and_no_absence() {
+                super::a_truncated_pack_is_damage_and_no_absence($by);
             }
 
             #[test]

@@ -61,6 +61,11 @@ impl DirMode {
         Some(Self(bits))
     }
 
+    /// These permissions; bits of a file's mode that are none are left out.
+    pub fn of_bits(bits: u32) -> Self {
+        Self(bits & 0o7777)
+    }
+
     /// The bits.
     pub fn bits(self) -> u32 {
         self.0

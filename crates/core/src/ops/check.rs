@@ -89,11 +89,7 @@ pub async fn check_repo(
 ) -> RepoCheck {
     let doing: Vec<Doing<'_>> = services
         .iter()
-        .map(|service| {
-            let mut doing = Doing::begin(engine, cx, service, RunKind::Check.name(), Some(repo.name()));
-            doing.verification(depth.to_string());
-            doing
-        })
+        .map(|service| Doing::begin(engine, cx, service, RunKind::Check.name(), Some(repo.name())))
         .collect();
     let result = engine.within(cx, BUDGET, "checking the repository", |cx| async move {
         repo.check(&cx, depth).await
@@ -121,12 +117,10 @@ fn told(
 ) -> OpReport {
     let report = match result {
         Ok(report) => report,
-        Err(error) => {
-            // Not looked at: no part of a rotation is done.
-            doing.verification(String::new());
-            return doing.fail(error.clone());
-        }
+        Err(error) => return doing.fail(error.clone()),
     };
+    // Only now: what wasn't looked at is no part of a rotation.
+    doing.verification(depth.to_string());
     doing.bytes(report.bytes_read);
     let Some(first) = report.errors.first() else {
         doing.done(format!("{repository} is sound ({depth})"));

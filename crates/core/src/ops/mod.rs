@@ -203,9 +203,9 @@ impl<'a> Doing<'a> {
         }
     }
 
-    /// How it was verified, as the history has it; nothing for not at all.
-    pub(crate) fn verification(&mut self, how: String) {
-        self.verification = (!how.is_empty()).then_some(how);
+    /// How it was verified, as the history has it.
+    pub(crate) fn verification(&mut self, how: impl Into<String>) {
+        self.verification = Some(how.into());
     }
 
     pub(crate) fn bytes(&mut self, bytes: u64) {

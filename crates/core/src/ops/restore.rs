@@ -237,14 +237,16 @@ pub(super) async fn bring(
     let mut empty: Vec<Vec<&PointId>> = Vec::new();
     for candidate in &candidates {
         let points: Vec<&PointId> = candidate.points.iter().map(|point| &point.id).collect();
-        // What isn't in a state isn't in it elsewhere either, and getting at it there may be dear.
+        // A path that isn't in a state isn't in it elsewhere either, and getting at it there may be dear. But who delivers
+        // nothing of a whole state is broken, and of one that is partial here another source may have more.
+        let tells = matches!(scope, Scope::Path(_)) && candidate.points.iter().all(|point| !point.partial);
         if empty.contains(&points) {
             continue;
         }
         match one_to(engine, cx, service, candidate, scope, to, &mut made).await {
             Ok(reports) => return Ok(reports),
             Err(Missed { error, nothing }) => {
-                if nothing {
+                if nothing && tells {
                     empty.push(points);
                 }
                 cx.emit(crate::event::Event::AttemptFailed {

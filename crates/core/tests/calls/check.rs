@@ -11,7 +11,7 @@ use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::service::Policy;
 use reseed_core::{Context, Engine, OffsiteRepo, Service};
 
-use crate::mocks::{Hand, MockStore, engine};
+use crate::mocks::{Hand, MockLook, MockStore, engine};
 
 /// Answers one check; anything else is none of its business.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Lab {
             policy: Policy::default(),
         };
         Self {
-            engine: engine(&Arc::new(Hand::default())),
+            engine: engine(Arc::new(Hand::default()), MockLook::new()),
             services: (0..2).map(service).collect(),
             runs: 0,
         }

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod check;
+mod forget;
 mod mocks;
+mod preseed;
 mod replicate;

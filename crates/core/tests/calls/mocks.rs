@@ -36,7 +36,7 @@ mock! {
 
 mock! {
     #[derive(Debug)]
-    Look {}
+    pub(crate) Look {}
     #[async_trait]
     impl Verifier for Look {
         async fn measure(&self, cx: &Context, root: &std::path::Path) -> Result<Fingerprint, OpError>;
@@ -62,11 +62,12 @@ impl Clock for Hand {
     }
 }
 
-pub(crate) fn engine(clock: &Arc<Hand>) -> Engine {
+/// An engine whose verifier is asked only for what it expects.
+pub(crate) fn engine(clock: Arc<dyn Clock>, verifier: MockLook) -> Engine {
     Engine {
-        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        clock,
         entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(MockLook::new()),
+        verifier: Arc::new(verifier),
         journal: Arc::new(MemoryJournal::new()),
         host: "lab".to_owned(),
     }

@@ -13,7 +13,7 @@ use reseed_core::replicate::{Lineage, ReplicationPlan, ReplicationReport, Replic
 use reseed_core::service::Policy;
 use reseed_core::{Context, Replicator, Service, SnapshotStore};
 
-use crate::mocks::{Hand, MockStore, engine};
+use crate::mocks::{Hand, MockLook, MockStore, engine};
 
 mock! {
     #[derive(Debug)]
@@ -85,7 +85,7 @@ fn services(count: usize, way: MockWay) -> Vec<Service> {
 /// Every service's outcome, and how many seconds pass between planning and the first one's turn.
 async fn run(services: &[Service], waits: u64) -> Vec<OpOutcome> {
     let clock = Arc::new(Hand::default());
-    let engine = engine(&clock);
+    let engine = engine(Arc::<Hand>::clone(&clock), MockLook::new());
     let cx = Context::silent(RunId::new("run").unwrap());
     let ahead = ops::replicate_ahead(&engine, &cx, services).await;
     clock.0.fetch_add(waits, Ordering::SeqCst);

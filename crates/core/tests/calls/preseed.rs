@@ -1,6 +1,5 @@
 //! What a preseed asks of its backends when data is there: one call for all services, and nothing else; what it makes of a
-//! promotion that failed; and whom a restore of one path asks. Here the calls themselves are the point, so this is where mocks are used.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! promotion that failed; and whom a restore of one path asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,35 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use mockall::mock;
 use reseed_core::clock::SystemClock;
-use reseed_core::entropy::SplitMix;
-use reseed_core::error::{Effect, OpError, SourceError, SourceKind, StoreError, StoreKind};
-use reseed_core::journal::MemoryJournal;
-use reseed_core::names::{DatasetName, Guid, HoldTag, PointId, RunId, ServiceName, SourceName};
+use reseed_core::error::{Effect, SourceError, SourceKind, StoreError, StoreKind};
+use reseed_core::names::{DatasetName, Guid, PointId, RunId, ServiceName, SourceName};
 use reseed_core::ops::{At, RestoreOptions, restore_to};
-use reseed_core::point::{Fingerprint, RecoveryPoint, Snapshot, SnapshotRef, Target};
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::preseed::{Outcome, preseed, present, tidy};
 use reseed_core::service::Policy;
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCaps, SourceClass};
 use reseed_core::store::*;
-use reseed_core::verify::Validator;
-use reseed_core::{Context, Engine, RestoreSource, Service, SnapshotStore, Verifier};
+use reseed_core::{Context, RestoreSource, Service, SnapshotStore};
 
-mock! {
-    #[derive(Debug)]
-    Store {}
-    #[async_trait]
-    impl SnapshotStore for Store {
-        fn caps(&self) -> StoreCaps;
-        async fn inspect(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Inspection>, StoreError>;
-        async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
-        async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
-        async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> Result<Since, StoreError>;
-        async fn hold(&self, cx: &Context, snapshots: &[SnapshotRef], tag: &HoldTag, change: HoldChange) -> Result<(), StoreError>;
-        async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError>;
-        async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError>;
-        async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError>;
-    }
-}
+use crate::mocks::{MockLook, MockStore, engine};
 
 mock! {
     #[derive(Debug)]
@@ -48,17 +29,6 @@ mock! {
         async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError>;
         async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError>;
         async fn execute(&self, cx: &Context, plan: &RestorePlan, staging: &Staging) -> Result<Restored, SourceError>;
-    }
-}
-
-mock! {
-    #[derive(Debug)]
-    Look {}
-    #[async_trait]
-    impl Verifier for Look {
-        async fn measure(&self, cx: &Context, root: &std::path::Path) -> Result<Fingerprint, OpError>;
-        async fn make_scratch(&self, cx: &Context, path: &std::path::Path) -> Result<(), OpError>;
-        async fn validate(&self, cx: &Context, root: &std::path::Path, validator: &Validator) -> Result<(), OpError>;
     }
 }
 
@@ -97,13 +67,7 @@ async fn fifty_present_services_cost_one_inspection_and_no_other_call() {
             policy: Policy::default(),
         })
         .collect();
-    let engine = Engine {
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(MockLook::new()),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    };
+    let engine = engine(Arc::new(SystemClock::new()), MockLook::new());
     let cx = Context::silent(RunId::new("run").unwrap());
     let reports = preseed(
         &engine,
@@ -173,13 +137,7 @@ async fn what_was_fetched_for_files_keeps_no_service_waiting_and_goes_only_under
         offsite: Vec::new(),
         policy: Policy::default(),
     };
-    let engine = Engine {
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(MockLook::new()),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    };
+    let engine = engine(Arc::new(SystemClock::new()), MockLook::new());
     let cx = Context::silent(RunId::new("run").unwrap());
     let present = present(&engine, &cx, &[&service]).await.remove(0);
     assert_eq!(present.report.unwrap().outcome, Outcome::DataPresent);
@@ -189,14 +147,19 @@ async fn what_was_fetched_for_files_keeps_no_service_waiting_and_goes_only_under
     assert_eq!(settled.load(Ordering::SeqCst), 1);
 }
 
-/// The first source has the point, and nothing of what was asked for is in it. The second has the same point, or another.
+/// The first source has the point, and nothing of what was asked for is in it. The second has the same point, or another. How many are asked.
 async fn asked_for_one_path(other: u64) -> usize {
+    asked_for(Scope::Path("typo".into()), false, other).await
+}
+
+/// The same; of the first it is known that it may lack something.
+async fn asked_for(scope: Scope, partial: bool, other: u64) -> usize {
     let target = Target {
         dataset: DatasetName::new("tank/a").unwrap(),
         mountpoint: "/srv/a".into(),
     };
     let asked = Arc::new(AtomicUsize::new(0));
-    let source = |name: &str, guid: u64| -> Arc<dyn RestoreSource> {
+    let source = |name: &str, guid: u64, partial: bool| -> Arc<dyn RestoreSource> {
         let (name, dataset) = (SourceName::new(name).unwrap(), target.dataset.clone());
         let mut source = MockSource::new();
         source.expect_name().return_const(name.clone());
@@ -217,7 +180,7 @@ async fn asked_for_one_path(other: u64) -> usize {
                 fingerprint: None,
                 bytes: None,
                 unseeded: false,
-                partial: false,
+                partial,
             }])
         });
         source.expect_plan().returning(|_, request| {
@@ -238,27 +201,21 @@ async fn asked_for_one_path(other: u64) -> usize {
         name: ServiceName::new("a").unwrap(),
         targets: vec![target.clone()],
         store: Arc::new(MockStore::new()),
-        sources: vec![source("near", 7), source("far", other)],
+        sources: vec![source("near", 7, partial), source("far", other, false)],
         replicators: Vec::new(),
         offsite: Vec::new(),
         policy: Policy::default(),
     };
     let mut verifier = MockLook::new();
     verifier.expect_make_scratch().returning(|_, _| Ok(()));
-    let engine = Engine {
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(verifier),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    };
+    let engine = engine(Arc::new(SystemClock::new()), verifier);
     let cx = Context::silent(RunId::new("run").unwrap());
     let options = RestoreOptions {
         from: None,
         at: At::Newest,
         set_aside: false,
     };
-    let (scope, to) = (Scope::Path("typo".into()), std::path::Path::new("/to"));
+    let to = std::path::Path::new("/to");
     let error = restore_to(&engine, &cx, &service, &options, &scope, to)
         .await
         .unwrap_err();
@@ -270,6 +227,13 @@ async fn asked_for_one_path(other: u64) -> usize {
 async fn what_is_not_in_a_state_is_not_looked_for_in_the_same_state_elsewhere() {
     assert_eq!(asked_for_one_path(7).await, 1);
     assert_eq!(asked_for_one_path(8).await, 2);
+}
+
+/// Who delivers nothing of a whole state is broken, and who has a part of it says nothing of the rest.
+#[tokio::test]
+async fn what_a_source_lacks_is_looked_for_in_the_same_state_elsewhere() {
+    assert_eq!(asked_for(Scope::Whole, false, 7).await, 2);
+    assert_eq!(asked_for(Scope::Path("unread".into()), true, 7).await, 2);
 }
 
 /// A preseed of one service whose only source delivers, and whose promotion fails with this effect; what stands there then.
@@ -386,13 +350,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
         offsite: Vec::new(),
         policy: Policy::default(),
     };
-    let engine = Engine {
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(verifier),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    };
+    let engine = engine(Arc::new(SystemClock::new()), verifier);
     let cx = Context::silent(RunId::new("run").unwrap());
     let report = preseed(&engine, &cx, &[&service], std::time::Duration::ZERO)
         .await

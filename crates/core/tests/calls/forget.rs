@@ -1,55 +1,24 @@
-//! What ageing out off-site points names to be removed, and what it never names. Here the calls themselves are the point, so this
-//! is where mocks are used.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! What ageing out off-site points names to be removed, and what it never names.
 
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use mockall::mock;
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::digest::TreeDigest;
-use reseed_core::entropy::SplitMix;
-use reseed_core::error::{OffsiteError, OffsiteKind, OpError, StoreError, StoreKind};
-use reseed_core::journal::{Entry, LastGood, MemoryJournal, Query, RunKind, ServiceRecord};
-use reseed_core::names::{DatasetName, HoldTag, PointId, RunId, ServiceName, SourceName};
+use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
+use reseed_core::journal::{Entry, LastGood, Query, RunKind, ServiceRecord};
+use reseed_core::names::{DatasetName, PointId, RunId, ServiceName, SourceName};
 use reseed_core::ops::{self, OpOutcome};
-use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Snapshot, SnapshotRef, Target};
+use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Target};
 use reseed_core::pruner::Forgotten;
 use reseed_core::retention::Policy as Rules;
 use reseed_core::retention::restic::{Count, Policy as Keep, Within};
 use reseed_core::service::Policy;
 use reseed_core::store::*;
-use reseed_core::verify::Validator;
-use reseed_core::{Context, Engine, OffsitePruner, Service, SnapshotStore, Verifier};
+use reseed_core::{Context, Engine, OffsitePruner, Service};
 
-mock! {
-    #[derive(Debug)]
-    Store {}
-    #[async_trait]
-    impl SnapshotStore for Store {
-        fn caps(&self) -> StoreCaps;
-        async fn inspect(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Inspection>, StoreError>;
-        async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
-        async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
-        async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> Result<Since, StoreError>;
-        async fn hold(&self, cx: &Context, snapshots: &[SnapshotRef], tag: &HoldTag, change: HoldChange) -> Result<(), StoreError>;
-        async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError>;
-        async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError>;
-        async fn settle(&self, cx: &Context, request: &Settle) -> Result<Settled, StoreError>;
-    }
-}
-
-mock! {
-    #[derive(Debug)]
-    Look {}
-    #[async_trait]
-    impl Verifier for Look {
-        async fn measure(&self, cx: &Context, root: &std::path::Path) -> Result<Fingerprint, OpError>;
-        async fn make_scratch(&self, cx: &Context, path: &std::path::Path) -> Result<(), OpError>;
-        async fn validate(&self, cx: &Context, root: &std::path::Path, validator: &Validator) -> Result<(), OpError>;
-    }
-}
+use crate::mocks::{self, MockLook, MockStore};
 
 /// A repository with points; writes down what it is asked to remove.
 #[derive(Debug)]
@@ -199,13 +168,7 @@ fn sound() -> MockStore {
 }
 
 fn engine() -> Engine {
-    Engine {
-        clock: Arc::new(SystemClock::new()),
-        entropy: Arc::new(SplitMix::seeded(1)),
-        verifier: Arc::new(MockLook::new()),
-        journal: Arc::new(MemoryJournal::new()),
-        host: "lab".to_owned(),
-    }
+    mocks::engine(Arc::new(SystemClock::new()), MockLook::new())
 }
 
 fn cx() -> Context {

@@ -11,6 +11,7 @@ mod replicator;
 mod rules;
 mod source;
 mod store;
+pub(crate) mod turns;
 mod wal;
 
 use std::fmt;

@@ -11,6 +11,8 @@ use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::{Common, Effect};
 use reseed_core::names::DatasetName;
 
+use super::turns::Turns;
+
 /// A method of one of the traits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
@@ -134,8 +136,7 @@ impl fmt::Debug for Fault {
 pub struct Rule {
     who: Option<String>,
     op: Option<Op>,
-    skip: u32,
-    times: Option<u32>,
+    turns: Turns,
     fault: Fault,
 }
 
@@ -145,8 +146,7 @@ impl Rule {
         Self {
             who: None,
             op: Some(op),
-            skip: 0,
-            times: None,
+            turns: Turns::default(),
             fault,
         }
     }
@@ -169,14 +169,14 @@ impl Rule {
     /// Not the first calls: the `n`th that matches, counted from 1, and those after it.
     #[must_use]
     pub fn from_nth(mut self, n: u32) -> Self {
-        self.skip = n.saturating_sub(1);
+        self.turns.begin_at(n);
         self
     }
 
     /// At most so many calls.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
-        self.times = Some(times);
+        self.turns.times = Some(times);
         self
     }
 
@@ -198,8 +198,8 @@ impl fmt::Display for Rule {
             Some(op) => write!(f, "{who} {op:?}")?,
             None => write!(f, "{who} everything")?,
         }
-        write!(f, " from {} times ", self.skip + 1)?;
-        match self.times {
+        write!(f, " from {} times ", self.turns.skip + 1)?;
+        match self.turns.times {
             Some(times) => write!(f, "{times}")?,
             None => f.write_str("any")?,
         }
@@ -292,12 +292,10 @@ impl Faults {
         let mut rules = self.rules();
         let (_, rule) = rules
             .iter_mut()
-            .find(|(_, rule)| rule.times != Some(0) && rule.matches(who, op))?;
-        if rule.skip > 0 {
-            rule.skip -= 1;
+            .find(|(_, rule)| !rule.turns.are_over() && rule.matches(who, op))?;
+        if !rule.turns.take() {
             return None;
         }
-        rule.times = rule.times.map(|times| times - 1);
         self.struck().push(format!("{who} {op:?}: {:?}", rule.fault));
         Some(rule.fault.clone())
     }

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::faults::turns::Turns;
+
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum S3Op {
@@ -103,8 +105,7 @@ impl S3Fault {
 pub struct S3Rule {
     op: Option<S3Op>,
     key: Option<String>,
-    skip: u32,
-    times: Option<u32>,
+    turns: Turns,
     fault: S3Fault,
 }
 
@@ -122,8 +123,7 @@ impl S3Rule {
         Self {
             op: None,
             key: None,
-            skip: 0,
-            times: None,
+            turns: Turns::default(),
             fault,
         }
     }
@@ -138,14 +138,14 @@ impl S3Rule {
     /// Not the first requests: the `n`th that matches, counted from 1, and those after it.
     #[must_use]
     pub fn from_nth(mut self, n: u32) -> Self {
-        self.skip = n.saturating_sub(1);
+        self.turns.begin_at(n);
         self
     }
 
     /// At most so many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
-        self.times = Some(times);
+        self.turns.times = Some(times);
         self
     }
 
@@ -225,12 +225,10 @@ impl S3Faults {
         let (_, rule) = state
             .rules
             .iter_mut()
-            .find(|(_, rule)| !rule.fault.is_habit() && rule.times != Some(0) && rule.matches(op, key))?;
-        if rule.skip > 0 {
-            rule.skip -= 1;
+            .find(|(_, rule)| !rule.fault.is_habit() && !rule.turns.are_over() && rule.matches(op, key))?;
+        if !rule.turns.take() {
             return None;
         }
-        rule.times = rule.times.map(|times| times - 1);
         let fault = rule.fault.clone();
         state.struck.push(format!("{op:?} {key}: {fault:?}"));
         Some(fault)

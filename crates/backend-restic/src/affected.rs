@@ -9,7 +9,7 @@ use rustic_core::repofile::{IndexBlob, PackId, Tree};
 use rustic_core::{BlobId, FileType, Id, ReadBackend};
 
 use crate::backup::Cancelled;
-use crate::error::{EngineError, Result, guarded};
+use crate::error::{EngineError, Result};
 use crate::pack::{Location, Unsealer, read_blob};
 use crate::repo::OpenRepo;
 
@@ -17,21 +17,9 @@ use crate::repo::OpenRepo;
 pub(crate) type Pack = (PackId, Vec<IndexBlob>);
 
 impl OpenRepo {
-    /// The ids of the snapshots that are not whole where these packs are lost, and those that aren't there or are cut off. None where
-    /// that can't be told.
+    /// The ids of the snapshots that are not whole where these of the [`packs`](OpenRepo::packs) are lost, and those that aren't there or
+    /// are cut off. None where that can't be told.
     pub(crate) fn affected(
-        &self,
-        lost: &HashSet<Id>,
-        cancelled: &Cancelled,
-    ) -> Result<Option<HashSet<String>>> {
-        let Ok(packs) = guarded("check", || self.packs()) else {
-            return Ok(None);
-        };
-        self.affected_of(&packs, lost, cancelled)
-    }
-
-    /// The same, with the index already read.
-    pub(crate) fn affected_of(
         &self,
         packs: &[Pack],
         lost: &HashSet<Id>,
@@ -55,7 +43,7 @@ impl OpenRepo {
                 continue;
             };
             for blob in blobs {
-                let at = location(blob);
+                let at = Location::of(blob);
                 if at.offset.checked_add(at.length).is_some_and(|end| end <= *size) {
                     there.insert(blob.id, (id, at));
                 }
@@ -74,17 +62,6 @@ impl OpenRepo {
             }
         }
         Ok(Some(affected))
-    }
-}
-
-pub(crate) fn location(blob: &IndexBlob) -> Location {
-    Location {
-        offset: blob.location.offset,
-        length: blob.location.length,
-        uncompressed: blob
-            .location
-            .uncompressed_length
-            .map_or(0, std::num::NonZeroU32::get),
     }
 }
 

@@ -11,11 +11,11 @@ use rustic_core::{CheckOptions, FileType, Id, ReadBackend, TreeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::affected::{Pack, location};
+use crate::affected::Pack;
 use crate::backup::Cancelled;
 use crate::cipher::hex;
 use crate::error::{EngineError, Result, guarded};
-use crate::pack::{Unsealer, raw_id, read_range};
+use crate::pack::{Location, Unsealer, raw_id, read_range};
 use crate::repo::OpenRepo;
 
 /// Packs are read in pieces of at most this size, unless one blob is larger.
@@ -69,15 +69,22 @@ impl OpenRepo {
         let trees = self.check_snapshots(&mut findings)?;
         self.check_structure(trees, &mut findings)?;
         let mut lost = HashSet::new();
+        let mut packs = None;
         if read != ReadData::No {
-            match guarded("check", || self.packs()) {
-                Ok(packs) => lost = self.check_packs(packs, read, cancelled, &mut findings)?,
+            match self.packs() {
+                Ok(all) => {
+                    lost = self.check_packs(&all, read, cancelled, &mut findings)?;
+                    packs = Some(all);
+                }
                 Err(error) => findings.errors.push(error.to_string()),
             }
+        } else if !findings.errors.is_empty() {
+            packs = self.packs().ok();
         }
-        findings.affected = match findings.errors.is_empty() {
-            true => Some(HashSet::new()),
-            false => self.affected(&lost, cancelled)?,
+        findings.affected = match packs {
+            _ if findings.errors.is_empty() => Some(HashSet::new()),
+            Some(packs) => self.affected(&packs, &lost, cancelled)?,
+            None => None,
         };
         Ok(findings)
     }
@@ -120,25 +127,28 @@ impl OpenRepo {
         Ok(())
     }
 
+    /// Every pack of the index, once, by their ids.
     pub(crate) fn packs(&self) -> Result<Vec<Pack>> {
-        let mut packs = Vec::new();
-        let files = self
-            .repo
-            .stream_files::<IndexFile>()
-            .map_err(|error| self.error(&error, "read the index"))?;
-        for file in files {
-            let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
-            packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
-        }
-        packs.sort_unstable_by_key(|(id, _)| *id);
-        packs.dedup_by_key(|(id, _)| *id);
-        Ok(packs)
+        guarded("check", || {
+            let mut packs = Vec::new();
+            let files = self
+                .repo
+                .stream_files::<IndexFile>()
+                .map_err(|error| self.error(&error, "read the index"))?;
+            for file in files {
+                let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
+                packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
+            }
+            packs.sort_unstable_by_key(|(id, _)| *id);
+            packs.dedup_by_key(|(id, _)| *id);
+            Ok(packs)
+        })
     }
 
     /// Reads packs; those that are damaged come back.
     fn check_packs(
         &self,
-        packs: Vec<Pack>,
+        packs: &[Pack],
         read: ReadData,
         cancelled: &Cancelled,
         findings: &mut Findings,
@@ -156,19 +166,19 @@ impl OpenRepo {
                 return Err(EngineError::Cancelled);
             }
             if let ReadData::Part { n, of } = read
-                && part_of(&raw_id(&id)?, of) != n - 1
+                && part_of(&raw_id(id)?, of) != n - 1
             {
                 continue;
             }
             // A missing pack is in the structure's findings already.
-            let Some(size) = sizes.get(&*id) else { continue };
+            let Some(size) = sizes.get(&**id) else { continue };
             findings.packs_read += 1;
             findings.bytes_read += u64::from(*size);
-            if let Err(detail) = self.check_pack(&mut unsealer, &id, blobs, *size) {
+            if let Err(detail) = self.check_pack(&mut unsealer, id, blobs.clone(), *size) {
                 findings
                     .errors
                     .push(format!("pack {}: {detail}", id.to_hex().as_str()));
-                lost.insert(*id);
+                lost.insert(**id);
             }
         }
         Ok(lost)
@@ -203,7 +213,7 @@ impl OpenRepo {
                 read_range(&self.store, id, position, end - position).map_err(|error| error.to_string())?;
             hash.update(&piece);
             for blob in now {
-                let at = location(blob);
+                let at = Location::of(blob);
                 let range = at
                     .offset
                     .checked_sub(position)

@@ -74,21 +74,16 @@ impl Embedded {
         cx: &Context,
         work: impl FnOnce(&Self, Cancelled) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let token = cx.cancel.child_token();
-        let _ends_with_this_future = token.clone().drop_guard();
-        if token.is_cancelled() {
+        if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
         let mut this = self.clone();
-        let cancelled: Cancelled = Arc::new(move || token.is_cancelled());
-        this.engine = this.engine.stopped_by(Arc::clone(&cancelled));
-        match tokio::task::spawn_blocking(move || work(&this, cancelled)).await {
-            Ok(result) => result,
-            Err(error) => Err(EngineError::Panicked {
-                during: "the work".into(),
-                detail: error.to_string(),
-            }),
-        }
+        blocking(cx, "the work", move |cx| {
+            let cancelled: Cancelled = Arc::new(move || cx.cancel.is_cancelled());
+            this.engine = this.engine.stopped_by(Arc::clone(&cancelled));
+            work(&this, cancelled)
+        })
+        .await
     }
 
     pub(crate) fn progress_to(cx: &Context, dataset: &DatasetName) -> OnProgress {
@@ -102,6 +97,23 @@ impl Embedded {
             });
         })
     }
+}
+
+/// Runs work where blocking is allowed, with a context that is cancelled with this one or when this future is dropped.
+pub(crate) async fn blocking<T: Send + 'static>(
+    cx: &Context,
+    during: &str,
+    work: impl FnOnce(Context) -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let cx = cx.child();
+    let _ends_with_this_future = cx.cancel.clone().drop_guard();
+    let done = tokio::task::spawn_blocking(move || work(cx));
+    done.await.unwrap_or_else(|error| {
+        Err(EngineError::Panicked {
+            during: during.into(),
+            detail: error.to_string(),
+        })
+    })
 }
 
 /// Tells of files among the locks that are none.

@@ -4,6 +4,9 @@
 //! compressed. Every failure names the pack. Nothing here panics, whatever the bytes are: lengths come from an index
 //! that anybody may have damaged.
 
+use std::num::NonZeroU32;
+
+use rustic_core::repofile::IndexBlob;
 use rustic_core::{BlobId, FileType, Id};
 
 use crate::cipher::{Cipher, OVERHEAD, digest};
@@ -23,6 +26,21 @@ pub(crate) struct Location {
 }
 
 impl Location {
+    /// As the index has it.
+    pub(crate) fn new(offset: u32, length: u32, uncompressed: Option<NonZeroU32>) -> Self {
+        Self {
+            offset,
+            length,
+            uncompressed: uncompressed.map_or(0, NonZeroU32::get),
+        }
+    }
+
+    /// Of a pack's blob.
+    pub(crate) fn of(blob: &IndexBlob) -> Self {
+        let at = &blob.location;
+        Self::new(at.offset, at.length, at.uncompressed_length)
+    }
+
     /// Length of the plain data; `None` when the index makes no sense.
     pub(crate) fn plain_len(self) -> Option<u32> {
         match self.uncompressed {

@@ -8,35 +8,24 @@ use reseed_core::Context;
 use reseed_core::names::DatasetName;
 use rustic_core::Id;
 
-use super::{Location, Restic};
-use crate::error::{EngineError, Result};
-use crate::repo::Engine;
+use super::Restic;
+use crate::backup::Cancelled;
+use crate::embedded::blocking;
 
 impl Restic {
     /// The datasets with a point that isn't whole, by what a check said; none where that can't be told. Not being able to tell
     /// must not cost what the check has found.
     pub(super) async fn affected(&self, cx: &Context, said: &str) -> Option<Vec<DatasetName>> {
-        let clock = Arc::clone(&self.clock);
-        let engine = match &self.location {
-            Location::Local(path) => Engine::local(path, clock),
-            Location::S3 { place, credentials } => Engine::s3(place.clone(), credentials.clone(), clock),
-            // The embedded engine speaks neither.
-            Location::Rest(_) | Location::Sftp(_) => return None,
-        };
+        let engine = self.location.embedded(Arc::clone(&self.clock))?;
         let (password, lost) = (self.password.clone(), named(said));
-        let token = cx.cancel.child_token();
-        let _ends_with_this_future = token.clone().drop_guard();
-        let look = move || -> Result<Option<HashSet<String>>> {
-            let open = engine.open(&password.read()?)?;
-            open.affected(&lost, &(Arc::new(move || token.is_cancelled()) as _))
-        };
-        let looked = tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
-            Err(EngineError::Panicked {
-                during: "the work".into(),
-                detail: error.to_string(),
-            })
+        let looked = blocking(cx, "looking at the damage", move |cx| {
+            let cancelled: Cancelled = Arc::new(move || cx.cancel.is_cancelled());
+            let open = engine
+                .stopped_by(Arc::clone(&cancelled))
+                .open(&password.read()?)?;
+            open.affected(&open.packs()?, &lost, &cancelled)
         });
-        let snapshots = looked.ok()??;
+        let snapshots = looked.await.ok()??;
         let listing = self.listing(cx, None, None).await.ok()?;
         Some(listing.datasets_of(&snapshots))
     }

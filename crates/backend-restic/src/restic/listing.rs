@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use super::trees::Trees;
 use super::{Restic, argv, parse};
+use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::listing::{Listing, Wanted};
 use crate::place;
@@ -80,23 +81,16 @@ impl Restic {
         cx: &Context,
         work: impl FnOnce(&Self, &mut Trees<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let cx = cx.child();
-        let _ends_with_this_future = cx.cancel.clone().drop_guard();
         let (this, runtime) = (self.clone(), Handle::current());
-        let done = tokio::task::spawn_blocking(move || {
+        blocking(cx, "the work", move |cx| {
             let mut trees = Trees {
                 restic: &this,
                 cx: &cx,
                 runtime,
             };
             work(&this, &mut trees)
-        });
-        done.await.unwrap_or_else(|error| {
-            Err(EngineError::Panicked {
-                during: "the work".into(),
-                detail: error.to_string(),
-            })
         })
+        .await
     }
 
     /// A record that was read before.

@@ -6,12 +6,15 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use reseed_core::clock::Clock;
 use reseed_core::exec::{Command, Secret};
 use zeroize::Zeroizing;
 
 use crate::embedded::PasswordFrom;
 use crate::error::{EngineError, Result};
+use crate::repo::Engine;
 use crate::s3::{CredentialsFrom, S3Place};
 
 /// Where a repository is.
@@ -101,9 +104,7 @@ impl Location {
         Ok(match self {
             Self::Local(path) => command.env("RESTIC_REPOSITORY", path),
             Self::S3 { place, credentials } => {
-                if place.endpoint.starts_with("http:") && !place.allow_http {
-                    return Err(self.plain_http());
-                }
+                place.is_allowed()?;
                 let credentials = credentials.read()?;
                 let command = command
                     .env("RESTIC_REPOSITORY", place.location())
@@ -117,7 +118,9 @@ impl Location {
             }
             Self::Rest(place) => {
                 if place.url.starts_with("http:") && !place.allow_http {
-                    return Err(self.plain_http());
+                    return Err(EngineError::PlainHttp {
+                        location: self.to_string(),
+                    });
                 }
                 let Some((user, password)) = &place.login else {
                     return Ok(command.env("RESTIC_REPOSITORY", self.to_string()));
@@ -135,9 +138,12 @@ impl Location {
         })
     }
 
-    fn plain_http(&self) -> EngineError {
-        EngineError::PlainHttp {
-            location: self.to_string(),
+    /// The embedded engine at this place; none where it doesn't reach.
+    pub(crate) fn embedded(&self, clock: Arc<dyn Clock>) -> Option<Engine> {
+        match self {
+            Self::Local(path) => Some(Engine::local(path, clock)),
+            Self::S3 { place, credentials } => Some(Engine::s3(place.clone(), credentials.clone(), clock)),
+            Self::Rest(_) | Self::Sftp(_) => None,
         }
     }
 }

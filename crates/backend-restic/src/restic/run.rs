@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
 use super::{Location, Restic, argv, error};
+use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
 use crate::repo::Engine;
@@ -195,22 +196,22 @@ impl Restic {
         }
     }
 
+    /// Why a call didn't come to its end: what it was refused for good, or what kept it from running.
+    fn not_ended(&self, watch: &Watch, error: &ExecError) -> EngineError {
+        match watch.refused() {
+            Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
+            None => failed_to_run(error),
+        }
+    }
+
     async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
-        let Location::S3 { place, credentials } = &self.location else {
+        let Some(engine) = self.location.embedded(Arc::clone(&self.clock)) else {
             return Ok(());
         };
-        let token = cx.cancel.child_token();
-        let _ends_with_this_future = token.clone().drop_guard();
-        let engine = Engine::s3(place.clone(), credentials.clone(), Arc::clone(&self.clock))
-            .stopped_by(Arc::new(move || token.is_cancelled()));
-        tokio::task::spawn_blocking(move || ask(&engine))
-            .await
-            .unwrap_or_else(|error| {
-                Err(EngineError::Panicked {
-                    during: "looking at the bucket".into(),
-                    detail: error.to_string(),
-                })
-            })
+        blocking(cx, "looking at the bucket", move |cx| {
+            ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
+        })
+        .await
     }
 
     /// A call that only reads and takes no lock; all that it printed.
@@ -230,12 +231,7 @@ impl Restic {
         let command = command.heard_by(watch.listener());
         let output = match self.runner.run(&command, &watch.stop).await {
             Ok(output) => output,
-            Err(error) => {
-                return Err(match watch.refused() {
-                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
-                    None => failed_to_run(&error),
-                });
-            }
+            Err(error) => return Err(self.not_ended(&watch, &error)),
         };
         let ended = Ended {
             exit: output.exit,
@@ -378,12 +374,7 @@ impl Restic {
         let command = command.heard_by(watch.listener());
         let output = match self.runner.run(&command, &watch.stop).await {
             Ok(output) => output,
-            Err(error) => {
-                return Err(match watch.refused() {
-                    Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
-                    None => failed_to_run(&error),
-                });
-            }
+            Err(error) => return Err(self.not_ended(&watch, &error)),
         };
         if output.exit.success() {
             Ok(())

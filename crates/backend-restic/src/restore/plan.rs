@@ -379,14 +379,8 @@ impl<'a> Planner<'a> {
             }
         })?;
         let pack = *entry.pack;
-        let at = Location {
-            offset: entry.location.offset,
-            length: entry.location.length,
-            uncompressed: entry
-                .location
-                .uncompressed_length
-                .map_or(0, std::num::NonZeroU32::get),
-        };
+        let at = entry.location;
+        let at = Location::new(at.offset, at.length, at.uncompressed_length);
         let next = count(self.plan.packs.len())?;
         let number = *self.pack_numbers.entry(pack).or_insert(next);
         if number == next {

@@ -43,6 +43,19 @@ impl S3Place {
         let whole = format!("s3:{}/{}/{}", self.endpoint, self.bucket, self.prefix);
         whole.trim_end_matches('/').to_owned()
     }
+
+    /// That plain HTTP, where it is that, was allowed.
+    ///
+    /// # Errors
+    /// `PlainHttp`.
+    pub(crate) fn is_allowed(&self) -> Result<()> {
+        match self.endpoint.starts_with("http:") && !self.allow_http {
+            true => Err(EngineError::PlainHttp {
+                location: self.location(),
+            }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// An access key.
@@ -219,11 +232,7 @@ pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<Ama
 
 /// How the place may be talked to.
 fn options(place: &S3Place) -> Result<ClientOptions> {
-    if place.endpoint.starts_with("http:") && !place.allow_http {
-        return Err(EngineError::PlainHttp {
-            location: place.location(),
-        });
-    }
+    place.is_allowed()?;
     choose_cryptography();
     Ok(ClientOptions::new()
         .with_allow_http(place.allow_http)

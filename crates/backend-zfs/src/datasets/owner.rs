@@ -97,6 +97,8 @@ pub fn add_owners(plan: &mut LayoutPlan, owners: &Owners, roots: &Roots, actual:
 
 #[cfg(test)]
 mod tests {
+    use reseed_core::ownership::DirMode;
+
     use super::super::actual::Dataset;
     use super::*;
 
@@ -117,12 +119,12 @@ mod tests {
         let wanted = DirWanted {
             uid: Some(26),
             gid: None,
-            mode: Some(0o700),
+            mode: Some(DirMode::of_bits(0o700)),
         };
         let is = DirFacts {
             uid: 26,
             gid: 7,
-            mode: 0o700,
+            mode: DirMode::of_bits(0o700),
         };
         let drifted = DirFacts { uid: 0, ..is };
         let all = ["t/as", "t/drifted", "t/locked", "t/new", "t/off", "t/unknown"];

@@ -125,7 +125,6 @@ impl fmt::Display for Step {
             }
             Self::Mount { dataset, at } => write!(f, "~ {dataset}  mounted: no -> {at}"),
             Self::Own { dataset, from, to } => {
-                let octal = |mode: u32| format!("{mode:04o}");
                 let parts = [
                     (
                         "owner",
@@ -137,7 +136,11 @@ impl fmt::Display for Step {
                         from.map(|has| has.gid.to_string()),
                         to.gid.map(|id| id.to_string()),
                     ),
-                    ("mode", from.map(|has| octal(has.mode)), to.mode.map(octal)),
+                    (
+                        "mode",
+                        from.map(|has| has.mode.to_string()),
+                        to.mode.map(|mode| mode.to_string()),
+                    ),
                 ];
                 let changes: Vec<String> = (parts.into_iter())
                     .filter(|(_, from, to)| to.is_some() && from != to)

@@ -14,12 +14,12 @@ mod trial;
 use std::collections::BTreeSet;
 
 use reseed_core::Context;
-use reseed_core::error::{Effect, StoreError};
+use reseed_core::error::StoreError;
 use reseed_core::names::DatasetName;
 use serde::Serialize;
 
-use super::tool::{Tool, not_understood};
-use super::{argv, error};
+use super::argv;
+use super::tool::Tool;
 
 pub use parse::Grants;
 use parse::parse;
@@ -187,11 +187,7 @@ impl Audit {
 /// Asks what is granted on a dataset.
 pub(crate) async fn grants(tool: &Tool, cx: &Context, dataset: &DatasetName) -> Result<Grants, StoreError> {
     let what = format!("can't tell what is allowed on {dataset}");
-    let output = error::succeeded(tool.ask(cx, argv::allowed(dataset)).await, &*what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    parse(stdout).map_err(|bad| not_understood(what, bad))
+    tool.read(cx, argv::allowed(dataset), &what, parse).await
 }
 
 #[cfg(test)]

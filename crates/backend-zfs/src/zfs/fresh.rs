@@ -18,7 +18,7 @@ use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 
 use super::tool::{Tool, not_cancelled};
-use super::{argv, error, list, parse, settings, settle, space};
+use super::{argv, list, parse, settings, settle, space};
 
 /// What is declared of a dataset: its ZFS properties.
 pub(crate) type Declared = BTreeMap<String, String>;
@@ -195,13 +195,10 @@ pub(crate) async fn fresh(
             fresh.take(property, value);
         }
         let what = format!("can't read how {model} was made");
-        let asked = tool.ask(cx, argv::get_at_creation(&model)).await;
-        let output = error::succeeded::<StoreKind>(asked, &*what, Effect::None)?;
-        let stdout = output
-            .whole_stdout()
-            .map_err(|error| error.into_error(&*what, Effect::None))?;
-        let text = parse::text(stdout).map_err(|bad| super::tool::not_understood(&*what, bad))?;
-        made_as(&mut fresh, &model, &text).map_err(|bad| super::tool::not_understood(what, bad))?;
+        tool.read::<StoreKind, _>(cx, argv::get_at_creation(&model), &what, |stdout| {
+            made_as(&mut fresh, &model, &parse::text(stdout)?)
+        })
+        .await?;
     }
     if declared.contains_key("encryption") {
         fresh.locked = None;

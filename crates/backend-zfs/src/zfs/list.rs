@@ -341,11 +341,7 @@ pub(crate) async fn holders<K: FromFault>(
     for part in snapshots.chunks(1000) {
         let what = "can't list the holds of snapshots";
         let args = argv::holds(part.iter().copied());
-        let output = error::succeeded(tool.ask(cx, args).await, what, Effect::None)?;
-        let stdout = output
-            .whole_stdout()
-            .map_err(|error| error.into_error(what, Effect::None))?;
-        all.extend(parse::holds(stdout).map_err(|bad| not_understood(what, bad))?);
+        all.extend(tool.read::<K, _>(cx, args, what, parse::holds).await?);
     }
     Ok(all)
 }

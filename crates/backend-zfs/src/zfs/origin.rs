@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use reseed_core::Context;
-use reseed_core::error::{Effect, Error, ReplicateError, ReplicateKind, SourceError, SourceKind};
+use reseed_core::error::{Error, ReplicateError, ReplicateKind, SourceError, SourceKind};
 use reseed_core::names::{DatasetName, SourceName};
 
 use super::error::FromFault;
-use super::tool::{Tool, not_understood};
-use super::{argv, error, list, names, parse, rows};
+use super::tool::Tool;
+use super::{argv, list, names, parse, rows};
 
 /// The value of the property for a host's dataset: one word without anything that a shell or a list of options would
 /// take apart (syncoid puts it into both), so what is neither letter nor digit nor one of `_.-/` and a dataset's `:` is written
@@ -146,11 +146,9 @@ async fn own_values<K: FromFault>(
     let what = "can't tell whose replicas these are";
     let nonce = rows::nonce();
     let args = argv::get_origins(datasets.iter().copied(), nonce);
-    let output = error::succeeded::<K>(tool.ask(cx, args).await, what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(what, Effect::None))?;
-    let found = parse::own_origins(stdout, nonce).map_err(|bad| not_understood(what, bad))?;
+    let found = tool
+        .read::<K, _>(cx, args, what, |stdout| parse::own_origins(stdout, nonce))
+        .await?;
     Ok(found.into_iter().collect())
 }
 

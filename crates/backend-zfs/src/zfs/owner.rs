@@ -26,20 +26,8 @@ pub struct DirFacts {
     pub uid: u32,
     /// Its group's number.
     pub gid: u32,
-    /// Its permissions; octal digits as data.
-    #[serde(serialize_with = "octal")]
-    pub mode: u32,
-}
-
-fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{mode:04o}"))
-}
-
-fn octal_if<S: serde::Serializer>(mode: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
-    match mode {
-        Some(mode) => octal(mode, serializer),
-        None => serializer.serialize_none(),
-    }
+    /// Its permissions.
+    pub mode: DirMode,
 }
 
 /// What a directory is to have; what isn't given stays.
@@ -51,9 +39,9 @@ pub struct DirWanted {
     /// Its group's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// Its permissions; octal digits as data.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "octal_if")]
-    pub mode: Option<u32>,
+    /// Its permissions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DirMode>,
 }
 
 impl DirWanted {
@@ -77,7 +65,7 @@ pub(crate) async fn resolve<K: FromFault>(
     Ok(DirWanted {
         uid: id::<K>(runner, cx, "passwd", "user", declared.owner.as_ref()).await?,
         gid: id::<K>(runner, cx, "group", "group", declared.group.as_ref()).await?,
-        mode: declared.mode.map(DirMode::bits),
+        mode: declared.mode,
     })
 }
 
@@ -137,7 +125,7 @@ fn facts(dir: &OwnedFd) -> io::Result<DirFacts> {
     Ok(DirFacts {
         uid: found.st_uid,
         gid: found.st_gid,
-        mode: found.st_mode & 0o7777,
+        mode: DirMode::of_bits(found.st_mode),
     })
 }
 
@@ -165,7 +153,7 @@ fn change(dir: &OwnedFd, wanted: &DirWanted) -> io::Result<()> {
     }
     let mode = wanted.mode.unwrap_or(has.mode);
     if facts(dir)?.mode != mode {
-        rustix::fs::fchmod(dir, Mode::from_raw_mode(mode))?;
+        rustix::fs::fchmod(dir, Mode::from_raw_mode(mode.bits()))?;
     }
     Ok(())
 }
@@ -220,7 +208,7 @@ mod tests {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o2750)).unwrap();
         let open = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
         let has = facts(&open).unwrap();
-        assert_eq!(has.mode, 0o2750);
+        assert_eq!(has.mode, DirMode::of_bits(0o2750));
         // Its own owner again: nothing is to be done, and nothing is refused to anybody.
         let same = DirWanted {
             uid: Some(has.uid),
@@ -231,12 +219,18 @@ mod tests {
         change(&open, &same).unwrap();
         assert_eq!(facts(&open).unwrap(), has);
         let mode = DirWanted {
-            mode: Some(0o700),
+            mode: Some(DirMode::of_bits(0o700)),
             ..same
         };
         assert!(!mode.is_had_by(&has));
         change(&open, &mode).unwrap();
-        assert_eq!(facts(&open).unwrap(), DirFacts { mode: 0o700, ..has });
+        assert_eq!(
+            facts(&open).unwrap(),
+            DirFacts {
+                mode: DirMode::of_bits(0o700),
+                ..has
+            }
+        );
         assert_eq!(look("tank/nowhere").unwrap(), None);
         assert!(!set("tank/nowhere", &mode).unwrap());
     }

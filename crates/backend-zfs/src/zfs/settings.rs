@@ -5,14 +5,14 @@
 //! made). Reservations come afterwards ([`space`]): for a while both have them, which a pool may have no room for.
 
 use reseed_core::Context;
-use reseed_core::error::{Effect, Error};
+use reseed_core::error::Error;
 use reseed_core::names::DatasetName;
 
 use super::error::FromFault;
 use super::parse::BadOutput;
 use super::space::{self, Wanted};
-use super::tool::{Tool, not_understood};
-use super::{argv, error, rows};
+use super::tool::Tool;
+use super::{argv, rows};
 
 /// Never carried over.
 const LEFT_OUT: &[&str] = &[
@@ -46,11 +46,10 @@ pub(crate) async fn own<K: FromFault>(
     dataset: &DatasetName,
 ) -> Result<Own, Error<K>> {
     let what = format!("can't read what is set on {dataset}");
-    let output = error::succeeded::<K>(tool.ask(cx, argv::get_own(dataset)).await, &*what, Effect::None)?;
-    let text = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    chosen(&String::from_utf8_lossy(text), dataset).map_err(|error| not_understood(&*what, error))
+    tool.read(cx, argv::get_own(dataset), &what, |stdout| {
+        chosen(&String::from_utf8_lossy(stdout), dataset)
+    })
+    .await
 }
 
 /// A value with a newline in it stays behind, and so does what it makes look like another property.

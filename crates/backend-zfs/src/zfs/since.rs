@@ -2,13 +2,13 @@
 //! changes nothing.
 
 use reseed_core::Context;
-use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::store::Since;
 
 use super::parse::{BadOutput, text};
-use super::tool::{Tool, not_understood};
-use super::{argv, aside, error, list};
+use super::tool::Tool;
+use super::{argv, aside, list};
 
 /// Tells it of one of a target's own snapshots.
 pub(crate) async fn since(
@@ -28,15 +28,9 @@ pub(crate) async fn since(
         return Err(list::not_found(what));
     }
     let what = format!("can't tell how much was written since {full}");
-    let output = tool
-        .ask(cx, argv::get_written(&snapshot.dataset, &snapshot.name))
-        .await;
-    let output = error::succeeded(output, &*what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
+    let asked = argv::get_written(&snapshot.dataset, &snapshot.name);
     Ok(Since {
-        written: Some(written(stdout).map_err(|bad| not_understood(what, bad))?),
+        written: Some(tool.read(cx, asked, &what, written).await?),
         kept_as: aside::free_name(tool, cx, target).await?.to_string(),
     })
 }

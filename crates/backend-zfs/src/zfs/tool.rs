@@ -97,6 +97,21 @@ impl Tool {
         self.run(&cx.cancel, command).await
     }
 
+    /// Asks `zfs` for something that it must be able to tell, and reads the answer. `what` says what can't be done without.
+    pub(crate) async fn read<K: FromFault, T>(
+        &self,
+        cx: &Context,
+        args: Args,
+        what: &str,
+        parse: impl FnOnce(&[u8]) -> Result<T, BadOutput>,
+    ) -> Result<T, Error<K>> {
+        let output = error::succeeded::<K>(self.ask(cx, args).await, what, Effect::None)?;
+        let stdout = output
+            .whole_stdout()
+            .map_err(|error| error.into_error(what, Effect::None))?;
+        parse(stdout).map_err(|bad| not_understood(what, bad))
+    }
+
     /// Asks `zpool`.
     pub(crate) async fn ask_pool(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
         let command = self.command("zpool", args)?.time_limit(ASKING);

@@ -160,12 +160,8 @@ pub(crate) async fn way_back<K: FromFault>(
     replica: &DatasetName,
 ) -> Result<WayBack, Error<K>> {
     let what = format!("can't tell whether {replica} is encrypted, and how it is to come back");
-    let asked = tool.ask(cx, argv::get_way_back(replica)).await;
-    let output = error::succeeded::<K>(asked, &*what, Effect::None)?;
-    let stdout = output
-        .whole_stdout()
-        .map_err(|error| error.into_error(&*what, Effect::None))?;
-    parse_way_back(stdout).map_err(|bad| not_understood(what, bad))
+    tool.read(cx, argv::get_way_back(replica), &what, parse_way_back)
+        .await
 }
 
 /// Reads the answer to [`get_way_back`](argv::get_way_back): a line, and then what anybody may have written.

@@ -12,7 +12,7 @@ use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
 use crate::delegated_lab::{AsUser, Delegated, USER, heal, user};
-use crate::lab::{Pool, run, sure};
+use crate::lab::{Pool, bookmarks, run, sure};
 use crate::source_lab::snapshot;
 
 fn name(pool: &Pool, below: &str) -> DatasetName {
@@ -156,7 +156,7 @@ fn what_is_roots_alone_is_refused_as_documented() {
         assert_eq!(sure(recordsize), "131072");
 
         // Old bookmarks can't be removed, and those of many datasets not be made together.
-        let bookmark = sure(["zfs", "list", "-H", "-t", "bookmark", "-o", "name", from]);
+        let bookmark = bookmarks(from);
         for words in [
             &["zfs", "destroy", &bookmark][..],
             &["zfs", "program", &lab.lab.pool.pool, "-"],

@@ -38,13 +38,7 @@ impl Lab {
 
     /// Makes an encrypted dataset, whose key is loaded.
     fn encrypted(&self, dataset: &str) {
-        let key = self.pool.root.join("key");
-        std::fs::write(&key, "correct horse").unwrap();
-        let location = format!("keylocation=file://{}", key.display());
-        let (on, format, quick) = ("encryption=on", "keyformat=passphrase", "pbkdf2iters=100000");
-        sure([
-            "zfs", "create", "-o", on, "-o", format, "-o", quick, "-o", &location, dataset,
-        ]);
+        self.pool.encrypted(dataset);
     }
 
     fn replicator(&self, root: &str) -> NativeReplicator {

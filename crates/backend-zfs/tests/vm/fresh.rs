@@ -189,22 +189,8 @@ fn what_was_encrypted_does_not_come_back_in_clear_text() {
         let pool = Pool::new();
         let target = pool.target("secret");
         let dataset = target.dataset.as_str();
-        let key = pool.root.join("key");
-        std::fs::write(&key, "correct horse").unwrap();
-        let location = format!("keylocation=file://{}", key.display());
-        sure([
-            "zfs",
-            "create",
-            "-o",
-            "encryption=on",
-            "-o",
-            "keyformat=passphrase",
-            "-o",
-            "acltype=posix",
-            "-o",
-            &location,
-            dataset,
-        ]);
+        pool.encrypted(dataset);
+        sure(["zfs", "set", "acltype=posix", dataset]);
         pool.files.write(&target.mountpoint.join("live"), b"live");
         let replace = Replace::SetAside { guid: guid(dataset) };
         restore(&pool.store, &target, "first", replace).await.unwrap();

@@ -49,6 +49,11 @@ pub(crate) fn sure<const N: usize>(words: [&str; N]) -> String {
     output.stdout.text().trim_end().to_owned()
 }
 
+/// The bookmarks of a dataset, a line each.
+pub(crate) fn bookmarks(dataset: &str) -> String {
+    sure(["zfs", "list", "-H", "-t", "bookmark", "-o", "name", dataset])
+}
+
 /// Does something as a user who isn't root, as far as a thread can be one, with what it starts.
 pub(crate) fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     // As udev's rule has it everywhere else: who may do what is the kernel's to say.
@@ -110,6 +115,18 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// Makes an encrypted dataset, whose key is loaded; the file that has it.
+    pub(crate) fn encrypted(&self, dataset: &str) -> PathBuf {
+        let key = self.root.join("key");
+        std::fs::write(&key, "correct horse").unwrap();
+        let location = format!("keylocation=file://{}", key.display());
+        let (on, format, quick) = ("encryption=on", "keyformat=passphrase", "pbkdf2iters=100000");
+        sure([
+            "zfs", "create", "-o", on, "-o", format, "-o", quick, "-o", &location, dataset,
+        ]);
+        key
+    }
+
     pub(crate) fn new() -> Self {
         Self::sized("1G")
     }

@@ -250,22 +250,8 @@ fn what_a_killed_run_left_is_gone_on_with_or_removed_and_only_what_is_ours() {
 fn a_raw_replica_needs_its_key_here_and_what_arrived_waits_for_it() {
     block_on(async {
         let lab = Pair::new();
-        let key = lab.pool.root.join("key");
-        std::fs::write(&key, "correct horse").unwrap();
+        let key = lab.pool.encrypted(lab.pool.target("app").dataset.as_str());
         let key = format!("file://{}", key.display());
-        sure([
-            "zfs",
-            "create",
-            "-o",
-            "encryption=on",
-            "-o",
-            "keyformat=passphrase",
-            "-o",
-            "pbkdf2iters=100000",
-            "-o",
-            &format!("keylocation={key}"),
-            lab.pool.target("app").dataset.as_str(),
-        ]);
         let far = Far::over(lab).await;
         let plan = far.plan("one", "dir/wanted").await;
         assert!(plan.steps[1].contains("zfs load-key"), "{plan:#?}");

@@ -11,7 +11,7 @@ use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 use reseed_testkit::files::Files as _;
 
-use crate::lab::{Pool, name, run, sure};
+use crate::lab::{Pool, bookmarks, name, run, sure};
 use crate::source_lab::snapshot;
 
 /// The other host's address.
@@ -222,16 +222,7 @@ impl Pair {
 
     pub(crate) fn nothing_was_sent(&self, target: &Target) {
         assert!(!run(["zfs", "list", &self.replica(target)]).exit.success());
-        let marks = sure([
-            "zfs",
-            "list",
-            "-H",
-            "-t",
-            "bookmark",
-            "-o",
-            "name",
-            target.dataset.as_str(),
-        ]);
+        let marks = bookmarks(target.dataset.as_str());
         assert_eq!(marks, "");
     }
 }

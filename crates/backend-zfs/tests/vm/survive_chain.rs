@@ -236,14 +236,8 @@ fn an_encrypted_dataset_without_its_key_waits_for_it() {
     block_on(async {
         let chain = Chain::new("256M");
         let target = chain.pool.target("secret");
-        let key = chain.pool.root.join("key");
-        std::fs::write(&key, "correct horse").unwrap();
-        let location = format!("keylocation=file://{}", key.display());
-        let (on, format, quick) = ("encryption=on", "keyformat=passphrase", "pbkdf2iters=100000");
         let dataset = target.dataset.as_str();
-        sure([
-            "zfs", "create", "-o", on, "-o", format, "-o", quick, "-o", &location, dataset,
-        ]);
+        let key = chain.pool.encrypted(dataset);
         chain.fill(&target, 100_000);
         snapshot(&chain.pool, &target, "one", 1, true).await;
         chain.replicate(std::slice::from_ref(&target)).await;

@@ -13,7 +13,7 @@ use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context, minute};
 use reseed_testkit::files::Files as _;
 
-use crate::lab::{Counting, Pool, name, run, sure};
+use crate::lab::{Counting, Pool, bookmarks, name, run, sure};
 use crate::replica_lab::Replica;
 use crate::source_lab::snapshot;
 
@@ -396,39 +396,17 @@ fn a_pruned_base_is_replaced_by_its_bookmark() {
             .map(|copy| copy.name.to_string())
             .collect();
         assert_eq!(names, ["one", "two", "three"]);
-        let bookmarks = sure([
-            "zfs",
-            "list",
-            "-H",
-            "-t",
-            "bookmark",
-            "-o",
-            "name",
-            target.dataset.as_str(),
-        ]);
-        assert_eq!(
-            bookmarks.lines().count(),
-            2,
-            "that of the base stays: {bookmarks}"
-        );
+        let marks = bookmarks(target.dataset.as_str());
+        assert_eq!(marks.lines().count(), 2, "that of the base stays: {marks}");
         for minutes in 4..16 {
             snapshot(&lab.pool, &target, &format!("n{minutes}"), minutes, false).await;
             let plan = lab.replicator.plan(&cx, &targets).await.unwrap();
             lab.replicator.execute(&cx, &plan).await.unwrap();
         }
-        let bookmarks = sure([
-            "zfs",
-            "list",
-            "-H",
-            "-t",
-            "bookmark",
-            "-o",
-            "name",
-            target.dataset.as_str(),
-        ]);
+        let marks = bookmarks(target.dataset.as_str());
         assert!(
-            (2..=10).contains(&bookmarks.lines().count()),
-            "older bookmarks go: {bookmarks}"
+            (2..=10).contains(&marks.lines().count()),
+            "older bookmarks go: {marks}"
         );
     });
 }
@@ -438,22 +416,7 @@ fn an_encrypted_dataset_is_sent_raw_and_waits_for_its_key() {
     block_on(async {
         let (lab, cx) = (Replica::new(), context("key"));
         let target = lab.pool.target("secret");
-        let key = lab.pool.root.join("key");
-        std::fs::write(&key, "correct horse").unwrap();
-        let location = format!("keylocation=file://{}", key.display());
-        sure([
-            "zfs",
-            "create",
-            "-o",
-            "encryption=on",
-            "-o",
-            "keyformat=passphrase",
-            "-o",
-            "pbkdf2iters=100000",
-            "-o",
-            &location,
-            target.dataset.as_str(),
-        ]);
+        lab.pool.encrypted(target.dataset.as_str());
         lab.pool.files.write(&target.mountpoint.join("f"), b"secret");
         snapshot(&lab.pool, &target, "one", 1, false).await;
         let targets = [target.clone()];

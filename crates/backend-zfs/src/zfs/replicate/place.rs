@@ -4,12 +4,11 @@
 //! that was sent raw: that one's key is elsewhere, and the dataset isn't encrypted below the original either.
 
 use reseed_core::Context;
-use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
+use reseed_core::error::{ReplicateError, ReplicateKind};
 use reseed_core::names::DatasetName;
 
 use super::super::parse::text;
-use super::super::tool::not_understood;
-use super::super::{argv, error, names};
+use super::super::{argv, names};
 use super::NativeReplicator;
 
 impl NativeReplicator {
@@ -53,13 +52,8 @@ impl NativeReplicator {
     }
 
     async fn value(&self, cx: &Context, args: argv::Args) -> Result<String, ReplicateError> {
-        let output = self.there.ask(cx, args).await;
-        let output = error::succeeded::<ReplicateKind>(output, UNKNOWN, Effect::None)?;
-        let stdout = output
-            .whole_stdout()
-            .map_err(|error| error.into_error(UNKNOWN, Effect::None))?;
-        let text = text(stdout).map_err(|bad| not_understood(UNKNOWN, bad))?;
-        Ok(text.trim_end_matches('\n').to_owned())
+        let value = |stdout: &[u8]| Ok(text(stdout)?.trim_end_matches('\n').to_owned());
+        self.there.read(cx, args, UNKNOWN, value).await
     }
 }
 

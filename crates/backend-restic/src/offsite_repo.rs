@@ -5,7 +5,7 @@ use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
 use reseed_core::event::Event;
 use reseed_core::names::SourceName;
 use reseed_core::offsite::{
-    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
@@ -27,6 +27,12 @@ impl OwnKinds for OffsiteKind {
             _ => None,
         }
     }
+}
+
+/// Why nobody knows how large a repository is.
+pub(crate) fn not_measured(error: &EngineError, name: &SourceName) -> OffsiteError {
+    let what = format!("cannot find out the size of repository {name}");
+    envelope(error, what, Effect::None)
 }
 
 #[async_trait]
@@ -176,5 +182,11 @@ impl OffsiteRepo for Embedded {
                 Effect::None,
             )
         })
+    }
+
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError> {
+        self.blocking(cx, |this, _| this.engine.open(&this.password.read()?)?.usage())
+            .await
+            .map_err(|error| not_measured(&error, &self.name))
     }
 }

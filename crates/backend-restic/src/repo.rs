@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 use reseed_core::clock::Clock;
+use reseed_core::offsite::Usage;
 use rustic_core::repofile::{KeyFile, MasterKey};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
@@ -459,6 +460,27 @@ impl fmt::Debug for OpenRepo {
 }
 
 impl OpenRepo {
+    /// Adds up every file of the repository. Nothing is read but names and sizes.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let directories = ["data", "index", "keys", "snapshots", layout::LOCKS];
+        let mut usage = Usage {
+            bytes: self
+                .store
+                .size(&self.store.prefix().clone().join("config"))?
+                .unwrap_or(0),
+            objects: Some(1),
+        };
+        for directory in directories {
+            let listed = self.store.list(directory)?;
+            let bytes = listed
+                .iter()
+                .fold(0_u64, |sum, meta| sum.saturating_add(meta.size));
+            usage.bytes = usage.bytes.saturating_add(bytes);
+            usage.objects = usage.objects.map(|objects| objects + listed.len() as u64);
+        }
+        Ok(usage)
+    }
+
     /// The repository's own id.
     pub fn id(&self) -> String {
         self.repo.config().id.to_hex().to_string()

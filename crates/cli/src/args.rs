@@ -193,6 +193,12 @@ pub(crate) enum OffsiteCmd {
         #[command(flatten)]
         how: How,
     },
+    /// Tell how large a repository is, how it grows, and what that costs
+    Cost {
+        /// The repositories [default: all]
+        #[arg(value_name = "REPOSITORY")]
+        repositories: Vec<String>,
+    },
     /// Print lifecycle rules for the repository's bucket that take nothing from it
     Lifecycle {
         /// The repository

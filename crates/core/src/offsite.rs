@@ -18,6 +18,8 @@
 //! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit; and
 //!   says of which datasets a point can't come back whole ([`CheckReport::affected`]), or that this can't be told.
 //! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
+//! - **O11 the size is what is stored**: every object of the repository, so that it is never less than what a backup added; where the
+//!   store can't be listed, what the points need, and the number of objects isn't told.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -70,6 +72,12 @@ pub trait OffsiteRepo: Send + Sync + fmt::Debug {
     /// # Errors
     /// What keeps it from looking.
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError>;
+
+    /// Adds up what is stored. See O11.
+    ///
+    /// # Errors
+    /// What `open` can raise.
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError>;
 }
 
 /// What an [`OffsiteRepo`] can do.
@@ -77,6 +85,16 @@ pub trait OffsiteRepo: Send + Sync + fmt::Debug {
 pub struct OffsiteCaps {
     /// Can be initialised from here.
     pub init: bool,
+}
+
+/// How large a repository is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes that are stored; without `objects` those that points need, which is less by what a prune would remove.
+    pub bytes: u64,
+    /// Objects that are stored, locks among them; none where they can't be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<u64>,
 }
 
 /// What a repository is.

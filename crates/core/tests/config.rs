@@ -148,6 +148,7 @@ fn places_are_known_by_name_and_class() {
         repository,
         password_file,
         s3: None,
+        price: None,
     } = &config.offsite[&"nas".parse().unwrap()]
     else {
         panic!()

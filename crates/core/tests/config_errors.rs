@@ -198,6 +198,9 @@ fn places_that_are_not_complete_or_come_later() {
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"local:/b\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"b\"\npassword_file = \"/secret\"",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"/b\"\npassword_file = \"hunter2\"",
+        "[offsite.b]\ntype = \"embedded\"\nrepository = \"/b\"\npassword_file = \"/secret\"\nprice = { download = 5, currency = \"US dollars\" }",
+        "[offsite.b]\ntype = \"embedded\"\nrepository = \"/b\"\npassword_file = \"/secret\"\nprice = { storage = \"6\", download = nan }",
+        "[offsite.b]\ntype = \"embedded\"\nrepository = \"/b\"\npassword_file = \"/secret\"\nprice = 6",
         "[offsite.b]\ntype = \"embedded\"\nrepository = \"rest:https://me:hunter2@example.org/\"\npassword_file = \"/secret\"",
         "[offsite]\nb = \"/b\"",
     ]);

@@ -55,6 +55,11 @@ mod offsite {
     reseed_testkit::conformance_offsite!(MemLab::new());
 }
 
+mod pruner {
+    use super::*;
+    reseed_testkit::conformance_pruner!(MemLab::new());
+}
+
 mod wal {
     use super::*;
     reseed_testkit::conformance_wal!(MemLab::new());

@@ -59,6 +59,11 @@ pub(crate) fn snapshot_ids() -> Vec<OsString> {
     words(&["--no-lock", "list", "snapshots"])
 }
 
+/// How much all snapshots need, as it is stored.
+pub(crate) fn stats() -> Vec<OsString> {
+    words(&["--no-lock", "--json", "stats", "--mode=raw-data"])
+}
+
 /// One directory of a snapshot.
 pub(crate) fn tree(id: &str) -> Vec<OsString> {
     words(&["--no-lock", "cat", "blob", id])

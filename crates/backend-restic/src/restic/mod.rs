@@ -23,7 +23,7 @@
 //! engine ignore that, and where the number has been given to another program since, restic itself is as blind.
 
 mod argv;
-mod damage;
+mod by_looking;
 mod error;
 mod listing;
 mod location;

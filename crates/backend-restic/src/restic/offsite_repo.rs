@@ -5,7 +5,7 @@ use reseed_core::error::{Effect, OffsiteError};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::offsite::{
-    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
@@ -17,6 +17,7 @@ use super::stand::Stand;
 use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
+use crate::offsite_repo::not_measured;
 use crate::points::{PARTIAL, tag_of_time, tags_of};
 use crate::snapshots::Snapshot;
 use crate::top::Top;
@@ -26,7 +27,12 @@ const FINDINGS: usize = 200;
 
 impl Restic {
     /// What may have happened to a call that failed: nothing, when it was not begun.
-    fn failure(cx_was_cancelled: bool, error: &EngineError, what: String, effect: Effect) -> OffsiteError {
+    pub(super) fn failure(
+        cx_was_cancelled: bool,
+        error: &EngineError,
+        what: String,
+        effect: Effect,
+    ) -> OffsiteError {
         let effect = if cx_was_cancelled { Effect::None } else { effect };
         envelope(error, what, effect)
     }
@@ -380,5 +386,11 @@ impl OffsiteRepo for Restic {
             false => self.affected(cx, &report.errors.join("\n")).await,
         };
         Ok(report)
+    }
+
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError> {
+        self.measured(cx)
+            .await
+            .map_err(|error| not_measured(&error, &self.name))
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here believes that an output is complete: the callers ask for the message that ends it, and for the exit code.
 
 use jiff::Timestamp;
+use reseed_core::offsite::Usage;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -204,6 +205,20 @@ pub(crate) fn config(bytes: &[u8]) -> Result<(String, u32)> {
         });
     }
     Ok((config.id, config.version))
+}
+
+/// How much all snapshots need, as it is stored (`stats --mode=raw-data`).
+pub(crate) fn stats(bytes: &[u8]) -> Result<Usage> {
+    #[derive(Deserialize)]
+    struct Stats {
+        total_size: u64,
+    }
+    let stats: Stats =
+        serde_json::from_slice(bytes).map_err(|error| not_understood("the repository's size", &error))?;
+    Ok(Usage {
+        bytes: stats.total_size,
+        objects: None,
+    })
 }
 
 #[derive(Deserialize)]

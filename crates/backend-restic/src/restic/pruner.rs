@@ -127,24 +127,26 @@ impl OffsitePruner for Restic {
     }
 
     async fn forget(&self, cx: &Context, locators: &[String]) -> Result<Vec<Forgotten>, OffsiteError> {
+        let cancelled = cx.cancel.is_cancelled();
         self.forget_these(cx, locators).await.map_err(|error| {
             let what = format!("cannot remove points of {}", self.name);
             let effect = match &error {
                 EngineError::Invalid { .. } | EngineError::Locked { .. } => Effect::None,
                 _ => Effect::Partial,
             };
-            envelope(&error, what, effect)
+            Self::failure(cancelled, &error, what, effect)
         })
     }
 
     async fn prune(&self, cx: &Context) -> Result<(), OffsiteError> {
+        let cancelled = cx.cancel.is_cancelled();
         self.pruned(cx).await.map_err(|error| {
             let what = format!("cannot remove the unused data of {}", self.name);
             let effect = match &error {
                 EngineError::Locked { .. } => Effect::None,
                 _ => Effect::Partial,
             };
-            envelope(&error, what, effect)
+            Self::failure(cancelled, &error, what, effect)
         })
     }
 }

@@ -20,12 +20,13 @@ use reseed_core::error::OffsiteError;
 use reseed_core::exec::SystemRunner;
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{
-    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::store::{StageState, Staging};
-use reseed_core::{Context, OffsiteRepo, RestoreSource};
+use reseed_core::{Context, OffsitePruner, OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::offsite::{Damage, OffsiteLab};
+use reseed_testkit::conformance::pruner::PrunerLab;
 use reseed_testkit::conformance::source::SourceLab;
 use reseed_testkit::conformance::{context, minute, source_name};
 use reseed_testkit::files::{Files, Listing, RealFiles};
@@ -209,6 +210,15 @@ impl OnDisk {
     }
 }
 
+impl PrunerLab for OnDisk {
+    fn pruner(&self) -> Arc<dyn OffsitePruner> {
+        match self.by {
+            By::Embedded => unreachable!("the embedded engine removes nothing"),
+            By::Program(variable) => Arc::new(self.restic(variable, PASSWORD).of_host("host-a")),
+        }
+    }
+}
+
 /// The engine, and after an `init` a key that takes no time to derive instead of the one that it wrote: opening a
 /// repository is meant to be slow, and the suite does it a hundred times.
 #[derive(Debug)]
@@ -243,6 +253,9 @@ impl OffsiteRepo for Quick {
     }
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
         self.0.check(cx, depth).await
+    }
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError> {
+        self.0.usage(cx).await
     }
 }
 

@@ -45,6 +45,14 @@ macro_rules! by_program {
                 reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(super::BY));
             }
 
+            mod pruner {
+                reseed_testkit::conformance_pruner!(crate::OnDisk::offsite(super::BY));
+            }
+
+            mod pruner_s3 {
+                reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_in_s3(super::BY));
+            }
+
             mod source_s3 {
                 reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(super::BY));
             }

@@ -157,6 +157,7 @@ impl Wiring<'_> {
                 repository,
                 password_file,
                 s3,
+                ..
             } => {
                 let engine = engine(repository, s3.as_ref(), self.clock())?;
                 // The worker is this very program, whatever PATH says.

@@ -132,3 +132,53 @@ fn real_restic_ages_out_what_keep_does_not_want() {
         assert!(lab.path("back/new2").exists(), "{again:#?}");
     }
 }
+
+/// By the size that is there; a declared price counts before that of a list, and nothing is made up where there is neither.
+#[test]
+fn what_a_repository_costs_is_told_by_its_size() {
+    let (_server, lab) = crate::s3::lab();
+    let bucket: u64 = walk(&lab.path("s3/backups/nas"));
+    let told = lab.run(&["--json", "offsite", "cost"]).expect(0).json();
+    let (b2, directory) = (&told["repositories"][0], &told["repositories"][1]);
+    assert_eq!(b2["repository"], "b2", "{told:#}");
+    assert_eq!(b2["usage"]["bytes"], bucket, "{told:#}");
+    assert!(b2["cost"].is_null() && b2["growth"].is_null(), "{told:#}");
+    assert_eq!(directory["repository"], "offsite", "{told:#}");
+    assert!(directory["usage"]["objects"].as_u64() > Some(3), "{told:#}");
+    let ran = lab.run(&["offsite", "cost", "b2"]).expect(0);
+    assert!(ran.out.contains("no price is known: declare one"), "{ran:#?}");
+
+    let config = fs::read_to_string(lab.path("reseed.toml")).unwrap()
+        + "[offsite.b2.price]\nstorage = 6000000.5\ndownload = 0\ncurrency = \"EUR\"\n";
+    fs::write(lab.path("reseed.toml"), &config).unwrap();
+    let ran = lab.run(&["offsite", "cost", "b2"]).expect(2);
+    assert!(
+        ran.all().contains("`offsite.b2.price.storage` is out of range"),
+        "{ran:#?}"
+    );
+    fs::write(lab.path("reseed.toml"), config.replace("6000000.5", "950000.5")).unwrap();
+    let told = lab.run(&["--json", "offsite", "cost", "b2"]).expect(0).json();
+    let month = told["repositories"][0]["cost"]["month"].as_f64().unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "some hundred kilobytes")]
+    let sum = 950_000.5 * bucket as f64 / 1e12;
+    assert!((month - sum).abs() < 2e-6, "{month} and not {sum}");
+    let ran = lab.run(&["offsite", "cost", "b2"]).expect(0);
+    assert!(
+        ran.out
+            .contains("by the price of the configuration: 950000.50 EUR"),
+        "{ran:#?}"
+    );
+    fs::write(lab.path("password"), "wrong").unwrap();
+    let ran = lab.run(&["offsite", "cost", "b2"]).expect(1);
+    assert!(ran.all().contains("hint:"), "{ran:#?}");
+    lab.run(&["offsite", "cost", "nowhere"]).expect(2);
+}
+
+fn walk(dir: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let size = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+        true => walk(&entry.path()),
+        false => entry.metadata().unwrap().len(),
+    };
+    entries.map(size).sum()
+}

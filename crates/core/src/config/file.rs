@@ -11,6 +11,7 @@ use super::decode::{At, Decode, List, Maybe, Must, Named, choice, record, table}
 use super::diagnostic::{Extra, Sink, suggest};
 use super::node::{Node, Value};
 use super::place_file::{ReplicaFile, StoreFile};
+use super::price::AmountFile;
 use super::pulls::PullFile;
 use super::text::quoted;
 use super::values::{
@@ -82,6 +83,20 @@ record! {
         key_file: Maybe<SecretPath> = "key_file",
         /// Which points `reseed offsite prune` keeps. Without it none is ever removed.
         keep: Maybe<KeepFile> = "keep",
+        /// What its store takes, for `reseed offsite cost`. Default: the list price of B2 or S3, by the host's name.
+        price: Maybe<PriceFile> = "price",
+    }
+}
+
+record! {
+    /// What a store takes.
+    PriceFile {
+        /// For keeping 10^12 bytes for a month.
+        storage: Must<AmountFile> = "storage",
+        /// For handing out 10^12 bytes. Default: 0.
+        download: Maybe<AmountFile> = "download",
+        /// As it is written behind an amount. Default: `USD`.
+        currency: Maybe<Word> = "currency",
     }
 }
 

@@ -243,11 +243,15 @@ impl S3Location {
         self.endpoint.starts_with("http:")
     }
 
+    /// The endpoint's host, without scheme and port.
+    pub fn host(&self) -> &str {
+        let host = self.endpoint.split("://").nth(1).unwrap_or_default();
+        host.split(':').next().unwrap_or_default()
+    }
+
     /// The region, where the endpoint's name tells it, as AWS's, B2's and Wasabi's do: `s3.REGION.…`.
     pub fn region(&self) -> Option<&str> {
-        let host = self.endpoint.split("://").nth(1)?;
-        let host = host.split(':').next()?;
-        let names = host.strip_prefix("s3.")?;
+        let names = self.host().strip_prefix("s3.")?;
         let known = [".amazonaws.com", ".backblazeb2.com", ".wasabisys.com"];
         let region = known.iter().find_map(|domain| names.strip_suffix(domain))?;
         let region = region.strip_prefix("dualstack.").unwrap_or(region);

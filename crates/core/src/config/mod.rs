@@ -29,6 +29,7 @@ mod overlap;
 mod place_file;
 mod places;
 mod policy;
+mod price;
 mod pulls;
 mod read_json;
 mod read_toml;
@@ -50,6 +51,7 @@ pub use model::{
     Access, Config, DEFAULT_STATE_DIR, Keep, Offsite, Place, Policy, Prefer, ReplicaNames, RestAccess,
     Retention, S3Access, Sender, Service, SftpAccess, Ssh, Verify, WhenExhausted,
 };
+pub use price::{Amount, Listed, Price};
 pub use pulls::{Pull, marks};
 pub use report::Findings;
 pub use secret::{Secret, SecretFile};

@@ -22,6 +22,7 @@ use crate::verify::Validator;
 pub use super::file::{Prefer, Verify, WhenExhausted};
 pub use super::keep::Keep;
 pub use super::place_file::{ReplicaNames, Sender};
+use super::price::Price;
 
 /// The state directory unless the configuration names another.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/reseed";
@@ -230,6 +231,9 @@ pub enum Offsite {
         /// How it is reached, where it is in S3.
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         s3: Option<S3Access>,
+        /// What its store takes, where that is declared.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price: Option<Price>,
     },
     /// Written and read by the restic program.
     Restic {
@@ -243,6 +247,9 @@ pub enum Offsite {
         /// Which points stay; all of them without.
         #[serde(skip_serializing_if = "Option::is_none")]
         keep: Option<Keep>,
+        /// What its store takes, where that is declared.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price: Option<Price>,
     },
 }
 
@@ -288,6 +295,13 @@ impl Offsite {
     pub fn repository(&self) -> &RepoLocation {
         match self {
             Self::Embedded { repository, .. } | Self::Restic { repository, .. } => repository,
+        }
+    }
+
+    /// What its store takes, where that is declared.
+    pub fn price(&self) -> Option<&Price> {
+        match self {
+            Self::Embedded { price, .. } | Self::Restic { price, .. } => price.as_ref(),
         }
     }
 }

@@ -20,7 +20,8 @@ pub(crate) enum Value {
     Bool(bool),
     /// `None` when it does not fit.
     Integer(Option<i64>),
-    Float,
+    /// May be infinite, or no number: TOML has those.
+    Float(f64),
     Text(String),
     /// TOML's dates and times, of which the configuration has none.
     Date,
@@ -44,7 +45,7 @@ impl Value {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
             Self::Integer(_) => "a whole number",
-            Self::Float => "a number with a fraction",
+            Self::Float(_) => "a number with a fraction",
             Self::Text(_) => "a text",
             Self::Date => "a date or time",
             Self::List(_) => "a list",

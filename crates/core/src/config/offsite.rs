@@ -166,10 +166,12 @@ pub(crate) fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Off
             key_file: file.key_file.value().map(|path| path.0.clone()),
         })),
     };
+    let price = super::price::price(file.price.value());
     match file.kind.0.as_ref()?.0 {
         OffsiteType::Embedded => Some(Offsite::Embedded {
             repository,
             password_file,
+            price,
             s3: match access {
                 None => None,
                 Some(Access::S3(s3)) => Some(s3),
@@ -181,6 +183,7 @@ pub(crate) fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Off
             password_file,
             access,
             keep: super::keep::keep(file),
+            price,
         }),
     }
 }

@@ -51,7 +51,11 @@ fn node(sink: &mut Sink<'_>, raw: &RawValue, depth: usize) -> Option<Node> {
             let pairs = sub::<Vec<_>>(sink, text, &span, |de| de.deserialize_map(Pairs))?;
             Value::Table(table(sink, pairs, depth)?)
         }
-        _ if text.contains(['.', 'e', 'E']) => Value::Float,
+        _ if text.contains(['.', 'e', 'E']) => match text.parse() {
+            Ok(number) => Value::Float(number),
+            // JSON's grammar is narrower than ours.
+            Err(_) => Value::Float(f64::NAN),
+        },
         _ => Value::Integer(text.parse().ok()),
     };
     Some(Node { span, value })

@@ -28,6 +28,8 @@ macro_rules! value_schema {
     };
 }
 
+pub(crate) use value_schema;
+
 fn text<'n>(node: &'n Node, at: &At<'_>, sink: &mut Sink<'_>, example: &str) -> Option<&'n str> {
     match &node.value {
         Value::Text(text) => Some(text),
@@ -257,7 +259,7 @@ impl Decode for Lasting {
                 let hint = format!("did you mean \"{number}m\", or \"{number}s\"? {UNITS_HINT}");
                 return bad(node, at, sink, format!("`{at}` is a number without a unit"), hint);
             }
-            Value::Integer(_) | Value::Float => {
+            Value::Integer(_) | Value::Float(_) => {
                 return bad(
                     node,
                     at,

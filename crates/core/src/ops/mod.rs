@@ -6,6 +6,7 @@
 mod adopt;
 mod backup;
 mod check;
+mod cost;
 mod forget;
 mod guard;
 mod prune;
@@ -18,6 +19,7 @@ mod verify;
 pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
 pub use check::{RepoCheck, check_repo, next_part};
+pub use cost::{Cost, Growth, RepoCost, cost};
 pub use forget::{ForgetPlan, RepoForgetPlan, RepoForgotten, forget, forget_plan};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};

@@ -11,6 +11,7 @@
 //! The suites know backends only through their trait and their lab.
 
 pub mod offsite;
+pub mod pruner;
 pub mod replicate;
 pub mod source;
 pub mod store;

@@ -1,4 +1,4 @@
-//! The suite of [`OffsiteRepo`]: clauses O1 to O10. That what was stored comes back is the suite of sources.
+//! The suite of [`OffsiteRepo`]: clauses O1 to O11. That what was stored comes back is the suite of sources.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -79,9 +79,10 @@ suite! { $ conformance_offsite, offsite, OffsiteLab:
     o09_check_finds_a_missing_object
     o09_check_finds_a_flipped_bit
     o10_cancelled_means_ended
+    o11_the_size_is_what_is_stored
 }
 
-fn request(target: &Target, path: &Path, id: &str, minutes: i64) -> BackupRequest {
+pub(super) fn request(target: &Target, path: &Path, id: &str, minutes: i64) -> BackupRequest {
     BackupRequest {
         target: target.clone(),
         path: path.to_owned(),
@@ -96,30 +97,35 @@ fn request(target: &Target, path: &Path, id: &str, minutes: i64) -> BackupReques
 }
 
 /// A repository that is there.
-async fn ready(lab: &impl OffsiteLab, cx: &Context) -> Arc<dyn OffsiteRepo> {
+pub(super) async fn ready(lab: &impl OffsiteLab, cx: &Context) -> Arc<dyn OffsiteRepo> {
     let repo = lab.repo();
     worked(repo.init(cx).await);
     repo
 }
 
-async fn back_up(repo: &dyn OffsiteRepo, cx: &Context, request: &BackupRequest) -> BackupReport {
+pub(super) async fn back_up(repo: &dyn OffsiteRepo, cx: &Context, request: &BackupRequest) -> BackupReport {
     let report = worked(repo.backup(cx, request).await);
     assert_eq!(report.outcome, BackupOutcome::Complete);
     report
 }
 
-/// Bytes in [`odd_tree`] that don't compress.
-const NOISE: u64 = 64 << 10;
+/// Bytes of [`noise`].
+pub(super) const NOISE: u64 = 64 << 10;
+
+/// What doesn't compress, so that "adds nothing" can be told from "adds little"; another for each seed.
+pub(super) fn noise(seed: u64) -> Vec<u8> {
+    let mut noise = Vec::new();
+    for counter in 0..NOISE / 32 {
+        let number = seed.wrapping_mul(NOISE).wrapping_add(counter);
+        noise.extend_from_slice(blake3::hash(&number.to_le_bytes()).as_bytes());
+    }
+    noise
+}
 
 fn odd_tree(lab: &impl OffsiteLab, name: &str) -> PathBuf {
     let tree = lab.scratch().join(name);
     write_odd_tree(lab.files(), &tree);
-    // Something that doesn't compress, so that "adds nothing" can be told from "adds little".
-    let mut noise = Vec::new();
-    for counter in 0..NOISE / 32 {
-        noise.extend_from_slice(blake3::hash(&counter.to_le_bytes()).as_bytes());
-    }
-    lab.files().write(&tree.join("noise"), &noise);
+    lab.files().write(&tree.join("noise"), &noise(0));
     tree
 }
 
@@ -131,7 +137,7 @@ fn all_kept(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
     }
 }
 
-fn no_violations(lab: &dyn OffsiteLab) {
+pub(super) fn no_violations(lab: &impl OffsiteLab) {
     assert_eq!(lab.violations(), Vec::<String>::new());
     assert_eq!(lab.locks(), 0, "a lock was left behind");
 }
@@ -438,6 +444,40 @@ pub async fn o09_check_finds_a_missing_object(lab: &impl OffsiteLab) {
 /// O9: at the deepest.
 pub async fn o09_check_finds_a_flipped_bit(lab: &impl OffsiteLab) {
     damaged(lab, Damage::Flip, CheckDepth::Everything).await;
+}
+
+/// O11: it grows by what is added and by nothing else, and who can't open it isn't told a size.
+pub async fn o11_the_size_is_what_is_stored(lab: &impl OffsiteLab) {
+    let cx = context("o11");
+    refused(lab.repo().usage(&cx).await, &[OffsiteKind::NoRepository]);
+    let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
+    let empty = worked(repo.usage(&cx).await);
+    back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
+    let one = worked(repo.usage(&cx).await);
+    assert!(one.bytes >= empty.bytes + NOISE, "{empty:?} {one:?}");
+    back_up(&*repo, &cx, &request(&target, &tree, "p2", 2)).await;
+    let two = worked(repo.usage(&cx).await);
+    assert!(
+        (one.bytes..one.bytes + NOISE).contains(&two.bytes),
+        "{one:?} {two:?}"
+    );
+    if let Some(objects) = two.objects {
+        let there = lab.objects();
+        assert_eq!((two.bytes, objects), (there.values().sum(), there.len() as u64));
+    }
+    refused(
+        lab.repo_with_wrong_password().usage(&cx).await,
+        &[OffsiteKind::WrongPassword],
+    );
+    lab.set_reachable(false);
+    let kinds = [
+        OffsiteKind::Unreachable,
+        OffsiteKind::Io,
+        OffsiteKind::PermissionDenied,
+    ];
+    refused(repo.usage(&cx).await, &kinds);
+    lab.set_reachable(true);
+    no_violations(lab);
 }
 
 /// O10: before it begins, and at many moments.

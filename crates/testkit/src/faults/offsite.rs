@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use reseed_core::error::OffsiteError;
 use reseed_core::names::SourceName;
-use reseed_core::offsite::{BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo};
+use reseed_core::offsite::{
+    BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
+};
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
 
@@ -53,6 +55,12 @@ impl OffsiteRepo for Faulty<dyn OffsiteRepo> {
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
         let (op, inner_cx) = (Op::RepoCheck, cx.child());
         let call = self.inner.check(&inner_cx, depth);
+        self.run(cx, &inner_cx, op, self.strike(op), call).await
+    }
+
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError> {
+        let (op, inner_cx) = (Op::RepoUsage, cx.child());
+        let call = self.inner.usage(&inner_cx);
         self.run(cx, &inner_cx, op, self.strike(op), call).await
     }
 }

@@ -39,6 +39,8 @@ pub enum Op {
     RepoBackup,
     RepoPoints,
     RepoCheck,
+    /// [`OffsiteRepo::usage`](reseed_core::OffsiteRepo::usage).
+    RepoUsage,
     WalArchive,
     WalFetch,
     WalList,
@@ -60,6 +62,7 @@ impl Op {
             | Self::RepoOpen
             | Self::RepoPoints
             | Self::RepoCheck
+            | Self::RepoUsage
             | Self::WalList
             | Self::WalBackups => Effect::None,
             Self::StoreStage | Self::SourceExecute => Effect::StagingOnly,

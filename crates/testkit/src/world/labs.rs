@@ -9,10 +9,13 @@ use reseed_core::names::{PointId, SourceName};
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::store::{CreateSnapshots, Delivery, Settle, StagePurpose, StageRequest, Staging, StoreCaps};
 use reseed_core::wal::{BackupStatus, BaseBackup, WalFile};
-use reseed_core::{OffsiteRepo, Replicator, RestoreSource, SnapshotStore, WalArchiver};
+use reseed_core::{OffsitePruner, OffsiteRepo, Replicator, RestoreSource, SnapshotStore, WalArchiver};
 
-use super::{Link, MemOffsite, MemReplicator, MemSource, MemStore, MemWal, RepoFault, SourcePlace, World};
+use super::{
+    Link, MemOffsite, MemPruner, MemReplicator, MemSource, MemStore, MemWal, RepoFault, SourcePlace, World,
+};
 use crate::conformance::offsite::{Damage, OffsiteLab};
+use crate::conformance::pruner::PrunerLab;
 use crate::conformance::replicate::{Copied, ReplicaLab};
 use crate::conformance::source::SourceLab;
 use crate::conformance::store::StoreLab;
@@ -377,6 +380,13 @@ impl OffsiteLab for MemLab {
     }
     fn violations(&self) -> Vec<String> {
         self.world.violations()
+    }
+}
+
+impl PrunerLab for MemLab {
+    fn pruner(&self) -> Arc<dyn OffsitePruner> {
+        let repo = MemOffsite::new(&self.world, self.name(), "secret");
+        Arc::new(MemPruner::new(repo, "host-a"))
     }
 }
 

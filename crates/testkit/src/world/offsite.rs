@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use reseed_core::error::{Effect, Error, Kind, OffsiteError, OffsiteKind, SourceError, SourceKind};
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::offsite::{
-    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo,
+    BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, SourceClass};
@@ -28,7 +28,7 @@ const VERSION: u32 = 2;
 /// One of the world's repositories, opened with a password.
 #[derive(Debug, Clone)]
 pub struct MemOffsite {
-    world: World,
+    pub(super) world: World,
     name: SourceName,
     password: String,
 }
@@ -57,7 +57,7 @@ pub enum RepoFault {
 }
 
 /// What a lock that goes away with the call is: dropped, however the call ends.
-struct HeldLock<'a>(&'a MemOffsite, u64);
+pub(super) struct HeldLock<'a>(&'a MemOffsite, u64);
 
 impl Drop for HeldLock<'_> {
     fn drop(&mut self) {
@@ -66,7 +66,7 @@ impl Drop for HeldLock<'_> {
 }
 
 /// The kinds that both traits have, raised for either.
-struct Kinds<K> {
+pub(super) struct Kinds<K> {
     none: K,
     password: K,
     locked: K,
@@ -74,7 +74,7 @@ struct Kinds<K> {
     other: K,
 }
 
-const OFFSITE: Kinds<OffsiteKind> = Kinds {
+pub(super) const OFFSITE: Kinds<OffsiteKind> = Kinds {
     none: OffsiteKind::NoRepository,
     password: OffsiteKind::WrongPassword,
     locked: OffsiteKind::Locked,
@@ -100,12 +100,12 @@ impl MemOffsite {
         }
     }
 
-    fn repo<R>(&self, with: impl FnOnce(&mut Repo) -> R) -> R {
+    pub(super) fn repo<R>(&self, with: impl FnOnce(&mut Repo) -> R) -> R {
         with(self.world.lock().repos.entry(self.name.clone()).or_default())
     }
 
     /// O2, in the order in which a real engine would find out.
-    fn opened<K: Kind>(&self, repo: &Repo, kinds: &Kinds<K>) -> Result<RepoConfig, Error<K>> {
+    pub(super) fn opened<K: Kind>(&self, repo: &Repo, kinds: &Kinds<K>) -> Result<RepoConfig, Error<K>> {
         reach(&repo.link, &self.name)?;
         let fail = |kind, what: &str| Err(Error::new(kind, format!("{} {what}", self.name)));
         if repo.foreign {
@@ -119,7 +119,11 @@ impl MemOffsite {
         }
     }
 
-    fn locked<K: Kind>(&self, kinds: &Kinds<K>, exclusive: bool) -> Result<HeldLock<'_>, Error<K>> {
+    pub(super) fn locked<K: Kind>(
+        &self,
+        kinds: &Kinds<K>,
+        exclusive: bool,
+    ) -> Result<HeldLock<'_>, Error<K>> {
         let taken = self.repo(|repo| {
             repo.locks.retain(|_, lock| !lock.dead);
             if let Some(other) = repo.locks.values().find(|lock| lock.exclusive || exclusive) {
@@ -143,7 +147,7 @@ impl MemOffsite {
         }
     }
 
-    fn listed(&self, repo: &Repo, target: Option<&Target>) -> Vec<RecoveryPoint> {
+    pub(super) fn listed(&self, repo: &Repo, target: Option<&Target>) -> Vec<RecoveryPoint> {
         let all = repo.snapshots.values().map(|snapshot| &snapshot.point);
         let mut points: Vec<_> = all
             .filter(|point| target.is_none_or(|target| target.dataset == point.dataset))
@@ -246,6 +250,7 @@ impl MemOffsite {
             };
             let snapshot = RepoSnapshot {
                 point,
+                host: request.host.clone(),
                 tree: stored,
                 content,
             };
@@ -332,6 +337,18 @@ impl OffsiteRepo for MemOffsite {
         let _lock = self.locked(&OFFSITE, false)?;
         self.world.step(cx, Effect::None).await?;
         Ok(self.repo(|repo| look(repo, depth)))
+    }
+
+    async fn usage(&self, cx: &Context) -> Result<Usage, OffsiteError> {
+        self.world.step(cx, Effect::None).await?;
+        self.repo(|repo| {
+            self.opened(repo, &OFFSITE)?;
+            let objects = repo.objects();
+            Ok(Usage {
+                bytes: objects.values().sum(),
+                objects: Some(objects.len() as u64),
+            })
+        })
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) struct RepoLock {
 #[derive(Debug, Clone)]
 pub(super) struct RepoSnapshot {
     pub(super) point: RecoveryPoint,
+    pub(super) host: String,
     /// Everything that was read, as it was.
     pub(super) tree: Tree,
     /// The blobs that it needs, with a file that needs each.

@@ -1,5 +1,6 @@
 //! `reseed offsite`
 
+mod cost;
 mod lifecycle;
 mod prune;
 
@@ -14,6 +15,7 @@ pub(crate) use lifecycle::doctor;
 pub(crate) async fn run(command: &OffsiteCmd, session: &Session) -> Result<Answer, OpError> {
     match command {
         OffsiteCmd::Prune { repositories, how } => prune::run(repositories, how, session).await,
+        OffsiteCmd::Cost { repositories } => cost::run(repositories, session).await,
         OffsiteCmd::Lifecycle {
             repository,
             store,

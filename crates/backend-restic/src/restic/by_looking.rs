@@ -1,18 +1,35 @@
-//! What damage that restic found takes away. restic names packs and files, and says of no snapshot that it is whole; so the embedded
-//! engine looks, where it reaches the repository.
+//! What restic doesn't tell, or tells less of, and the embedded engine finds out where it reaches the repository: how much is stored, and
+//! what damage takes away. restic names packs and files, and says of no snapshot that it is whole.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use reseed_core::Context;
 use reseed_core::names::DatasetName;
+use reseed_core::offsite::Usage;
 use rustic_core::Id;
 
-use super::Restic;
+use super::{Restic, argv, parse};
 use crate::backup::Cancelled;
 use crate::embedded::blocking;
+use crate::error::Result;
 
 impl Restic {
+    /// The size, by listing the store where the embedded engine reaches it, else by what restic adds up.
+    pub(super) async fn measured(&self, cx: &Context) -> Result<Usage> {
+        let Some(engine) = self.location.embedded(Arc::clone(&self.clock)) else {
+            let printed = self.ask(cx, argv::stats()).await?;
+            return parse::stats(&printed);
+        };
+        let password = self.password.clone();
+        blocking(cx, "adding up the repository", move |cx| {
+            let cancelled: Cancelled = Arc::new(move || cx.cancel.is_cancelled());
+            let open = engine.stopped_by(cancelled).open(&password.read()?)?;
+            open.usage()
+        })
+        .await
+    }
+
     /// The datasets with a point that isn't whole, by what a check said; none where that can't be told. Not being able to tell
     /// must not cost what the check has found.
     pub(super) async fn affected(&self, cx: &Context, said: &str) -> Option<Vec<DatasetName>> {

@@ -54,8 +54,8 @@ fn vm_a_killed_restore_goes_on_from_the_same_source() {
 }
 
 #[test]
-fn vm_without_the_replica_it_comes_back_from_the_repository_and_replication_begins_anew() {
-    let lab = ZfsLab::with_repository().protected();
+fn vm_without_the_replica_it_comes_back_from_the_bucket_and_replication_begins_anew() {
+    let lab = ZfsLab::with_bucket().protected();
     lab.run(&["backup", "app"]).expect(0);
     let before = sure(&["zfs", "get", "-Hpo", "value", "guid", &lab.replica()]);
     lab.detach(&lab.back);

@@ -1,10 +1,11 @@
-//! A lab: a pool with a service's data, a second pool for its copies, a repository, and the program to run on them.
+//! A lab: a pool with a service's data, a second pool for its copies, a bucket, and the program to run on them.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use reseed_core::exec::Command;
+use reseed_testkit::s3::S3Server;
 use reseed_testkit::vm::pool::{ScratchPool, blocking};
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ pub(crate) struct ZfsLab {
     pub(crate) tank: ScratchPool,
     pub(crate) back: ScratchPool,
     pub(crate) root: PathBuf,
+    /// Before its directory, so that it ends first.
+    server: Option<S3Server>,
     _dir: tempfile::TempDir,
 }
 
@@ -55,13 +58,25 @@ impl ZfsLab {
         Self::with("")
     }
 
-    /// The same, and a repository behind the pools. Opening one is slow in a machine that is emulated.
-    pub(crate) fn with_repository() -> Self {
-        let lab = Self::new();
+    /// The same, and a bucket with a repository behind the pools. Opening one is slow in a machine that is emulated.
+    pub(crate) fn with_bucket() -> Self {
+        let mut lab = Self::new();
+        fs::create_dir(lab.root.join("s3")).unwrap();
+        let server = S3Server::start(lab.root.join("s3")).unwrap();
+        server.make_bucket("backups").unwrap();
+        let access = server.access();
+        let key = format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            access.access_key_id, access.secret_access_key
+        );
+        fs::write(lab.root.join("key"), key).unwrap();
         let at = lab.root.display();
         lab.configure(&format!(
-            "[offsite.offsite]\ntype = \"embedded\"\nrepository = \"{at}/offsite\"\npassword_file = \"{at}/password\"\n"
+            "[offsite.offsite]\ntype = \"embedded\"\nrepository = \"s3:{}/backups/nas\"\nregion = \"{}\"\n\
+             credentials_file = \"{at}/key\"\nallow_http = true\npassword_file = \"{at}/password\"\n",
+            access.endpoint, access.region
         ));
+        lab.server = Some(server);
         lab
     }
 
@@ -78,6 +93,7 @@ impl ZfsLab {
             tank,
             back,
             root,
+            server: None,
             _dir: dir,
         };
         lab.configure(more);

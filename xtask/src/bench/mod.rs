@@ -6,8 +6,8 @@
 mod data;
 mod digest;
 mod measure;
+mod offsite;
 mod present;
-mod restore;
 mod simulator;
 mod zfs;
 
@@ -42,8 +42,8 @@ enum Name {
     Digest,
     /// Simulated schedules per second and core.
     Sim,
-    /// Off-site restore of 1 GiB in 20,000 files, against the installed restic.
-    OffsiteRestore,
+    /// Restores, a check and the driver on a repository of 1 GiB in 20,000 files, against the newest restic that there is.
+    Offsite,
     /// Restore from a replica, preseed, planning and pruning on real ZFS in a virtual machine, against the bare commands.
     Zfs,
 }
@@ -52,7 +52,7 @@ const ALL: [Name; 5] = [
     Name::PreseedPresent,
     Name::Digest,
     Name::Sim,
-    Name::OffsiteRestore,
+    Name::Offsite,
     Name::Zfs,
 ];
 
@@ -87,8 +87,7 @@ pub(crate) fn run(args: &Args) -> Done {
     for name in names {
         match name {
             Name::Digest => needs.push(setup::B3SUM),
-            Name::OffsiteRestore => needs.push(setup::RESTIC),
-            Name::PreseedPresent | Name::Sim | Name::Zfs => {}
+            Name::PreseedPresent | Name::Sim | Name::Offsite | Name::Zfs => {}
         }
     }
     setup::ensure(&needs, args.yes)?;
@@ -104,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Done {
             Name::PreseedPresent => present::run(&bench),
             Name::Digest => digest::run(&bench),
             Name::Sim => simulator::run(&bench),
-            Name::OffsiteRestore => restore::run(&bench),
+            Name::Offsite => offsite::run(&bench, args.yes),
             Name::Zfs => zfs::run(args.yes),
         };
         match result {

@@ -1,17 +1,23 @@
-//! Off-site restore of 1 GiB in 20,000 files from one local repository that the installed restic has made.
+//! Off-site repositories: 1 GiB in 20,000 files, in one local repository that restic has made, and in a bucket that answers late.
 //!
-//! `reseed restore` and `restic restore` in turn, each into a directory that is not there before; what came back is compared
-//! with the original once for each.
+//! Ours and the newest restic that there is run in turn, each with its own cache. What came back is compared with the original once for
+//! each side.
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use super::measure::{Measured, Sample, alternate, once};
 use super::{Bench, Row, Rows, data, prepare, release};
-use crate::sh;
+use crate::{newer_restic, sh};
 
 const FILES: usize = 20_000;
 const BYTES: u64 = 1 << 30;
+/// So much later the bucket answers each request.
+const LATE_MS: &str = "20";
+/// What is restored by itself: it lies in the middle.
+const ONE: &str = "d040/f100";
 
 /// The part of a configuration that is the same for all services.
 pub(super) fn config_head(dir: &data::Scratch) -> String {
@@ -22,93 +28,400 @@ pub(super) fn config_head(dir: &data::Scratch) -> String {
     )
 }
 
-pub(super) fn run(bench: &Bench) -> Rows {
-    let reseed = release(&["--package", "reseed"], "reseed")?;
-    let dir = &bench.dir;
-    let (tree, repo, password) = (dir.join("tree"), dir.join("repo"), dir.join("password"));
-    eprintln!("making {FILES} files");
-    data::tree(&tree, FILES, BYTES, 2)?;
-    fs::write(&password, "benchmark\n")?;
-    let restic = || {
-        let mut restic = sh::command("restic");
-        restic
-            .arg("--repo")
-            .arg(&repo)
-            .arg("--password-file")
-            .arg(&password);
-        restic
-            .arg("--cache-dir")
-            .arg(dir.join("restic-cache"))
-            .arg("--quiet");
-        restic
-    };
-    prepare(restic().arg("init"))?;
-    prepare(restic().args(["backup", "--host", "bench"]).arg(&tree))?;
-
-    let config = format!(
-        "{}\n[offsite.offsite]\ntype = \"embedded\"\nrepository = {repo:?}\npassword_file = {password:?}\n\n\
-         [services.bench]\npath = {tree:?}\n",
-        config_head(dir)
-    );
-    let file = dir.join("reseed.toml");
-    fs::write(&file, config)?;
-    prepare(sh::command(&reseed).args(["init", "--config"]).arg(&file))?;
-
-    let ours = dir.join("ours");
-    let ours_command = || {
-        let mut command = sh::command(&reseed);
-        command
-            .args(["restore", "bench", "--from", "offsite", "--to"])
-            .arg(&ours);
-        command.arg("--config").arg(&file);
-        command
-    };
-    let theirs = dir.join("theirs");
-    let their_command = || {
-        let mut command = restic();
-        command.args(["restore", "latest", "--target"]).arg(&theirs);
-        command
-    };
-    let inside = tree.strip_prefix("/").unwrap_or(&tree);
-    run_into(&ours, &mut ours_command())?;
-    same(&tree, &ours)?;
-    run_into(&theirs, &mut their_command())?;
-    same(&tree, &theirs.join(inside))?;
-
-    let (a, b) = alternate(
-        bench.rounds.unwrap_or(5),
-        || run_into(&ours, &mut ours_command()),
-        || run_into(&theirs, &mut their_command()),
-    )?;
-    let wall = a.wall() / b.wall();
-    let peak = a.peak() / b.peak();
-    Ok(vec![
-        Row {
-            name: "offsite-restore".to_owned(),
-            ours: a.text(),
-            reference: format!("restic {}", b.text()),
-            ratio: format!("{wall:.2}x"),
-            goal: "<= 0.8x".to_owned(),
-            reached: Some(wall <= 0.8),
-        },
-        Row {
-            name: "offsite-restore-memory".to_owned(),
-            ours: format!("{:.0} MiB", a.peak()),
-            reference: format!("restic {:.0} MiB", b.peak()),
-            ratio: format!("{peak:.2}x"),
-            goal: "<= 1.5x".to_owned(),
-            reached: Some(peak <= 1.5),
-        },
-    ])
+/// Everything that both sides work with.
+struct Lab<'b> {
+    dir: &'b data::Scratch,
+    reseed: PathBuf,
+    call: PathBuf,
+    restic: PathBuf,
+    tree: PathBuf,
+    repo: PathBuf,
+    password: PathBuf,
+    config: PathBuf,
+    ours: PathBuf,
+    theirs: PathBuf,
+    rounds: usize,
 }
 
-/// Runs into a directory that isn't there, with nothing left to be written back by the kernel from the run before.
-fn run_into(target: &Path, command: &mut std::process::Command) -> Measured<Sample> {
-    if target.exists() {
-        fs::remove_dir_all(target)?;
+impl Lab<'_> {
+    fn restic(&self, repository: &str) -> Command {
+        let mut restic = sh::command(&self.restic);
+        restic
+            .args(["--repo", repository, "--quiet", "--password-file"])
+            .arg(&self.password)
+            .arg("--cache-dir")
+            .arg(self.dir.join("restic-cache"));
+        restic
     }
-    prepare(&mut sh::command("sync"))?;
-    once(command, true)
+
+    fn local(&self) -> Command {
+        self.restic(&self.repo.display().to_string())
+    }
+
+    fn reseed(&self, words: &[&str]) -> Command {
+        let mut command = sh::command(&self.reseed);
+        command.args(words).arg("--config").arg(&self.config);
+        command
+    }
+
+    fn restored(&self, from: &str) -> Command {
+        let mut command = self.reseed(&["restore", "bench", "--from", from, "--to"]);
+        command.arg(&self.ours);
+        command
+    }
+
+    /// A call of an engine alone.
+    fn call(&self, what: &str, engine: &str, repository: &Path, place: &Path) -> Command {
+        let mut command = sh::command(&self.call);
+        command.args([what, engine]).args([repository, &self.password]);
+        command.args([&self.tree, place]);
+        command
+    }
+
+    /// What restic calls the tree in its newest snapshot.
+    fn latest(&self) -> String {
+        format!("latest:{}", self.tree.display())
+    }
+
+    fn row(&self, name: &str, goal: f64, memory: bool, pair: &Pair<'_>) -> Measured<(Row, f64)> {
+        let fresh = |target: &Path, clear: bool, command: &mut Command| -> Measured<Sample> {
+            if clear && target.exists() {
+                fs::remove_dir_all(target)?;
+            }
+            // Nothing is left to be written back by the kernel from the run before.
+            prepare(&mut sh::command("sync"))?;
+            once(command, memory)
+        };
+        let (ours, theirs) = alternate(
+            self.rounds,
+            || fresh(pair.our_target, pair.clear, &mut (pair.ours)()),
+            || fresh(pair.their_target, pair.clear, &mut (pair.theirs)()),
+        )?;
+        let ratio = ours.wall() / theirs.wall();
+        let row = Row {
+            name: name.to_owned(),
+            ours: ours.text(),
+            reference: format!("restic {}", theirs.text()),
+            ratio: format!("{ratio:.3}x"),
+            goal: format!("<= {goal}x"),
+            reached: Some(ratio <= goal),
+        };
+        let peak = if memory { ours.peak() / theirs.peak() } else { 0.0 };
+        Ok((row, peak))
+    }
+}
+
+/// Two commands that do the same, and where they write.
+struct Pair<'a> {
+    ours: &'a dyn Fn() -> Command,
+    theirs: &'a dyn Fn() -> Command,
+    our_target: &'a Path,
+    their_target: &'a Path,
+    /// Whether the targets go before each run.
+    clear: bool,
+}
+
+pub(super) fn run(bench: &Bench, yes: bool) -> Rows {
+    let lab = made(bench, yes)?;
+    let mut rows = Vec::new();
+    rows.extend(restores(&lab)?);
+    rows.push(checked(&lab)?);
+    rows.extend(driven(&lab)?);
+    rows.push(through_s3(&lab)?);
+    Ok(rows)
+}
+
+fn made<'b>(bench: &'b Bench, yes: bool) -> Measured<Lab<'b>> {
+    let reseed = release(&["--package", "reseed"], "reseed")?;
+    release(
+        &["--package", "reseed-backend-restic", "--bins"],
+        "reseed-restore-worker",
+    )?;
+    let call = release(
+        &["--package", "reseed-backend-restic", "--example", "offsite"],
+        "examples/offsite",
+    )?;
+    let dir = &bench.dir;
+    let lab = Lab {
+        dir,
+        reseed,
+        call,
+        restic: newer_restic::ensure(yes)?,
+        tree: dir.join("tree"),
+        repo: dir.join("repo"),
+        password: dir.join("password"),
+        config: dir.join("reseed.toml"),
+        ours: dir.join("ours"),
+        theirs: dir.join("theirs"),
+        rounds: bench.rounds.unwrap_or(5),
+    };
+    eprintln!("making {FILES} files");
+    data::tree(&lab.tree, FILES, BYTES, 2)?;
+    fs::write(&lab.password, "benchmark\n")?;
+    prepare(lab.local().arg("init"))?;
+    prepare(lab.local().args(["backup", "--host", "bench"]).arg(&lab.tree))?;
+    configure(&lab, "")?;
+    prepare(&mut lab.reseed(&["init"]))?;
+    Ok(lab)
+}
+
+fn configure(lab: &Lab<'_>, more: &str) -> Measured<()> {
+    let config = format!(
+        "{}\n[offsite.offsite]\ntype = \"embedded\"\nrepository = {:?}\npassword_file = {:?}\n\n{more}\n\
+         [services.bench]\npath = {:?}\n",
+        config_head(lab.dir),
+        lab.repo,
+        lab.password,
+        lab.tree
+    );
+    Ok(fs::write(&lab.config, config)?)
+}
+
+/// All of it into nothing, once more onto what came back, and a single file.
+fn restores(lab: &Lab<'_>) -> Rows {
+    let theirs = |target: &Path| {
+        let mut restic = lab.local();
+        restic.args(["restore", &lab.latest(), "--target"]).arg(target);
+        restic
+    };
+    let (whole, peak) = lab.row(
+        "offsite-restore",
+        0.6,
+        true,
+        &Pair {
+            ours: &|| lab.restored("offsite"),
+            theirs: &|| theirs(&lab.theirs),
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: true,
+        },
+    )?;
+    same(&lab.tree, &lab.ours)?;
+    same(&lab.tree, &lab.theirs)?;
+    let memory = Row {
+        name: "offsite-restore-memory".to_owned(),
+        ours: String::new(),
+        reference: "restic".to_owned(),
+        ratio: format!("{peak:.2}x"),
+        goal: "<= 1.5x".to_owned(),
+        reached: Some(peak <= 1.5),
+    };
+    let (again, _) = lab.row(
+        "offsite-restore-again",
+        0.3,
+        false,
+        &Pair {
+            ours: &|| lab.call("restore", "embedded", &lab.repo, &lab.ours),
+            theirs: &|| theirs(&lab.theirs),
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: false,
+        },
+    )?;
+    same(&lab.tree, &lab.ours)?;
+    let (one, _) = lab.row(
+        "offsite-file",
+        0.35,
+        false,
+        &Pair {
+            ours: &|| {
+                let mut command = lab.restored("offsite");
+                command.args(["--path", ONE]);
+                command
+            },
+            theirs: &|| {
+                let mut restic = theirs(&lab.theirs);
+                restic.args(["--include", &format!("/{ONE}")]);
+                restic
+            },
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: true,
+        },
+    )?;
+    for restored in [&lab.ours, &lab.theirs] {
+        if fs::read(restored.join(ONE))? != fs::read(lab.tree.join(ONE))? {
+            return Err(format!("{} has not come back", restored.join(ONE).display()).into());
+        }
+    }
+    Ok(vec![whole, memory, again, one])
+}
+
+/// A check that reads all data.
+fn checked(lab: &Lab<'_>) -> Measured<Row> {
+    let (row, _) = lab.row(
+        "offsite-check",
+        0.7,
+        false,
+        &Pair {
+            ours: &|| lab.reseed(&["verify", "offsite", "--depth", "everything"]),
+            theirs: &|| {
+                let mut restic = lab.local();
+                restic.args(["check", "--read-data"]);
+                restic
+            },
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: false,
+        },
+    )?;
+    Ok(row)
+}
+
+/// The driver around restic, against the same restic alone: a first backup, and a restore.
+fn driven(lab: &Lab<'_>) -> Rows {
+    let engine = lab.restic.display().to_string();
+    let (ours, theirs) = (lab.dir.join("driven-repo"), lab.dir.join("bare-repo"));
+    let empty = |at: &Path| -> Command {
+        let mut restic = lab.restic(&at.display().to_string());
+        restic.arg("init");
+        restic
+    };
+    // Each run adds to a copy of an empty repository: making one isn't part of what is measured.
+    for repo in [&ours, &theirs] {
+        prepare(&mut empty(&repo.with_extension("empty")))?;
+    }
+    let anew = |repo: &Path| -> Measured<()> {
+        if repo.exists() {
+            fs::remove_dir_all(repo)?;
+        }
+        prepare(
+            sh::command("cp")
+                .arg("-r")
+                .args([&repo.with_extension("empty"), repo]),
+        )?;
+        prepare(&mut sh::command("sync"))?;
+        Ok(())
+    };
+    let (a, b) = alternate(
+        lab.rounds,
+        || {
+            anew(&ours)?;
+            once(
+                &mut lab.call("backup", &engine, &ours, &lab.dir.join("driven")),
+                false,
+            )
+        },
+        || {
+            anew(&theirs)?;
+            let mut restic = lab.restic(&theirs.display().to_string());
+            once(restic.args(["backup", "."]).current_dir(&lab.tree), false)
+        },
+    )?;
+    let ratio = a.wall() / b.wall();
+    let backup = Row {
+        name: "offsite-driver-backup".to_owned(),
+        ours: a.text(),
+        reference: format!("restic {}", b.text()),
+        ratio: format!("{ratio:.3}x"),
+        goal: "<= 1.03x".to_owned(),
+        reached: Some(ratio <= 1.03),
+    };
+    let (restore, _) = lab.row(
+        "offsite-driver-restore",
+        1.03,
+        false,
+        &Pair {
+            ours: &|| lab.call("restore", &engine, &lab.repo, &lab.ours),
+            theirs: &|| {
+                let mut restic = lab.local();
+                restic
+                    .args(["restore", &lab.latest(), "--verify", "--target"])
+                    .arg(&lab.theirs);
+                restic
+            },
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: true,
+        },
+    )?;
+    same(&lab.tree, &lab.ours)?;
+    Ok(vec![backup, restore])
+}
+
+/// The S3 server of the tests, which ends with us.
+struct Late(Child);
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All of it from a bucket that answers late.
+fn through_s3(lab: &Lab<'_>) -> Measured<Row> {
+    let server = release(
+        &[
+            "--package",
+            "reseed-testkit",
+            "--features",
+            "s3",
+            "--example",
+            "s3",
+        ],
+        "examples/s3",
+    )?;
+    let root = lab.dir.join("s3");
+    fs::create_dir(&root)?;
+    let mut server = sh::command(&server);
+    server
+        .arg(&root)
+        .args(["backups", LATE_MS])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut server = Late(server.spawn()?);
+    let said = server.0.stdout.take().ok_or("the S3 server has no output")?;
+    let mut lines = BufReader::new(said).lines();
+    let mut line = || {
+        lines
+            .next()
+            .unwrap_or_else(|| Err(std::io::ErrorKind::UnexpectedEof.into()))
+    };
+    let (endpoint, region, id, secret) = (line()?, line()?, line()?, line()?);
+    prepare(
+        sh::command("cp")
+            .arg("-r")
+            .args([&lab.repo, &root.join("backups/nas")]),
+    )?;
+    let key = lab.dir.join("key");
+    fs::write(
+        &key,
+        format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"),
+    )?;
+    configure(
+        lab,
+        &format!(
+            "[offsite.late]\ntype = \"embedded\"\nrepository = \"s3:{endpoint}/backups/nas\"\nregion = \"{region}\"\n\
+             credentials_file = {key:?}\nallow_http = true\npassword_file = {:?}\n",
+            lab.password
+        ),
+    )?;
+    let repository = format!("s3:{endpoint}/backups/nas");
+    let (row, _) = lab.row(
+        "offsite-s3",
+        0.7,
+        false,
+        &Pair {
+            ours: &|| lab.restored("late"),
+            theirs: &|| {
+                let mut restic = lab.restic(&repository);
+                restic
+                    .env("AWS_ACCESS_KEY_ID", &id)
+                    .env("AWS_SECRET_ACCESS_KEY", &secret)
+                    .env("AWS_DEFAULT_REGION", &region)
+                    .args(["restore", &lab.latest(), "--target"])
+                    .arg(&lab.theirs);
+                restic
+            },
+            our_target: &lab.ours,
+            their_target: &lab.theirs,
+            clear: true,
+        },
+    )?;
+    same(&lab.tree, &lab.ours)?;
+    same(&lab.tree, &lab.theirs)?;
+    Ok(row)
 }
 
 fn same(original: &Path, restored: &Path) -> Measured<()> {

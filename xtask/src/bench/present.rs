@@ -15,7 +15,7 @@ const ENTRIES: usize = 40;
 pub(super) fn run(bench: &Bench) -> Rows {
     let reseed = release(&["--package", "reseed"], "reseed")?;
     let mut roots = Vec::new();
-    let mut config = super::restore::config_head(&bench.dir);
+    let mut config = super::offsite::config_head(&bench.dir);
     for service in 0..SERVICES {
         let name = format!("service{service:02}");
         let root = bench.dir.join(&name);

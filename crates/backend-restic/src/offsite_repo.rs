@@ -1,6 +1,7 @@
 //! [`OffsiteRepo`] for the embedded engine.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
 use reseed_core::event::Event;
 use reseed_core::names::SourceName;
@@ -10,11 +11,11 @@ use reseed_core::offsite::{
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
 
-use crate::backup::{BackupJob, backup_through};
+use crate::backup::{BackupJob, BackupSummary, RecordJob, backup_through, record_through};
 use crate::check::ReadData;
 use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
 use crate::error::EngineError;
-use crate::points::{PARTIAL, tags_of};
+use crate::points::{PARTIAL, tag_of_dataset, tags_of};
 use crate::store::Gate;
 
 impl OwnKinds for OffsiteKind {
@@ -25,6 +26,58 @@ impl OwnKinds for OffsiteKind {
             EngineError::Locked { .. } => Some(Self::Locked),
             EngineError::NewerVersion { .. } => Some(Self::UnsupportedVersion),
             _ => None,
+        }
+    }
+}
+
+fn job_of(request: &BackupRequest) -> BackupJob {
+    BackupJob {
+        source: request.path.clone(),
+        as_path: request.as_path.clone(),
+        host: request.host.clone(),
+        tags: tags_of(request),
+        partial_tag: Some(PARTIAL.to_owned()),
+        time: request.taken_at,
+    }
+}
+
+impl Embedded {
+    fn not_stored(&self, error: &EngineError, request: &BackupRequest, gate: &Gate) -> OffsiteError {
+        let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
+        let effect = if gate.passed() {
+            Effect::Partial
+        } else {
+            Effect::None
+        };
+        envelope(error, what, effect)
+    }
+
+    /// What was stored, with warnings told.
+    fn stored(&self, cx: &Context, summary: BackupSummary) -> BackupReport {
+        warn_of_locks(cx, &self.name, summary.warnings);
+        if summary.unlisted {
+            let id = summary.snapshot.get(..8).unwrap_or(&summary.snapshot);
+            cx.emit(Event::Warning {
+                service: None,
+                message: format!(
+                    "{}: snapshot {id} is written, and the store does not list it yet",
+                    self.name
+                ),
+                hint: Some("until it does, a restore finds an older one: see `reseed status`".to_owned()),
+            });
+        }
+        BackupReport {
+            snapshot_id: summary.snapshot,
+            outcome: match summary.unreadable {
+                0 => BackupOutcome::Complete,
+                unreadable => BackupOutcome::Partial {
+                    unreadable,
+                    examples: summary.examples,
+                },
+            },
+            files: summary.files,
+            bytes: summary.bytes,
+            added: summary.added_stored,
         }
     }
 }
@@ -42,7 +95,10 @@ impl OffsiteRepo for Embedded {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps { init: true }
+        OffsiteCaps {
+            init: true,
+            record: true,
+        }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -76,14 +132,7 @@ impl OffsiteRepo for Embedded {
     }
 
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
-        let job = BackupJob {
-            source: request.path.clone(),
-            as_path: request.as_path.clone(),
-            host: request.host.clone(),
-            tags: tags_of(request),
-            partial_tag: Some(PARTIAL.to_owned()),
-            time: request.taken_at,
-        };
+        let job = job_of(request);
         let on_progress = Self::progress_to(cx, &request.target.dataset);
         let gate = Gate::default();
         let through = gate.clone();
@@ -93,40 +142,32 @@ impl OffsiteRepo for Embedded {
                 backup_through(&through, &this.engine, &password, &job, on_progress, cancelled)
             })
             .await
-            .map_err(|error| {
-                let what = format!("cannot back up {} to {}", request.target.dataset, self.name);
-                let effect = if gate.passed() {
-                    Effect::Partial
-                } else {
-                    Effect::None
-                };
-                envelope(&error, what, effect)
-            })?;
-        warn_of_locks(cx, &self.name, summary.warnings);
-        if summary.unlisted {
-            let id = summary.snapshot.get(..8).unwrap_or(&summary.snapshot);
-            cx.emit(Event::Warning {
-                service: None,
-                message: format!(
-                    "{}: snapshot {id} is written, and the store does not list it yet",
-                    self.name
-                ),
-                hint: Some("until it does, a restore finds an older one: see `reseed status`".to_owned()),
-            });
-        }
-        Ok(BackupReport {
-            snapshot_id: summary.snapshot,
-            outcome: match summary.unreadable {
-                0 => BackupOutcome::Complete,
-                unreadable => BackupOutcome::Partial {
-                    unreadable,
-                    examples: summary.examples,
-                },
-            },
-            files: summary.files,
-            bytes: summary.bytes,
-            added: summary.added_stored,
-        })
+            .map_err(|error| self.not_stored(&error, request, &gate))?;
+        Ok(self.stored(cx, summary))
+    }
+
+    async fn record(
+        &self,
+        cx: &Context,
+        request: &BackupRequest,
+        same_as: &RecoveryPoint,
+        read_since: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
+        let job = RecordJob {
+            backup: job_of(request),
+            same_as: same_as.locator.clone(),
+            read_since,
+            needs: tag_of_dataset(&request.target.dataset),
+        };
+        let gate = Gate::default();
+        let through = gate.clone();
+        let summary = self
+            .blocking(cx, move |this, cancelled| {
+                record_through(&through, &this.engine, &this.password.read()?, &job, &cancelled)
+            })
+            .await
+            .map_err(|error| self.not_stored(&error, request, &gate))?;
+        Ok(summary.map(|summary| self.stored(cx, summary)))
     }
 
     async fn points(

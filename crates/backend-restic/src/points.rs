@@ -33,7 +33,7 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
     let mut tags = vec![
         OURS.to_owned(),
         format!("{POINT}{}", request.point),
-        format!("{DATASET}{}", request.target.dataset),
+        tag_of_dataset(&request.target.dataset),
     ];
     if let Some(name) = &request.snapshot {
         tags.push(format!("{SNAPSHOT}{name}"));
@@ -48,6 +48,11 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
         tags.push(UNSEEDED.to_owned());
     }
     tags
+}
+
+/// The tag by which a snapshot is of a dataset.
+pub(crate) fn tag_of_dataset(dataset: &DatasetName) -> String {
+    format!("{DATASET}{dataset}")
 }
 
 /// One more tag, where the record keeps whole seconds only and the request says more.

@@ -175,6 +175,25 @@ impl OpenRepo {
         Ok(())
     }
 
+    /// The snapshot of this whole id, as it is written.
+    ///
+    /// # Errors
+    /// `NoSnapshot`; why it cannot be read, when that is so.
+    pub(crate) fn snapshot_file(&self, id: &str) -> Result<SnapshotFile> {
+        let none = || EngineError::NoSnapshot { id: id.to_owned() };
+        let at: rustic_core::Id = id.parse().map_err(|_| none())?;
+        let path = layout::path_of(self.store.prefix(), FileType::Snapshot, &at);
+        if self.store.size(&path)?.is_none() {
+            return Err(none());
+        }
+        let mut file: SnapshotFile = self
+            .repo
+            .get_file(&at.into())
+            .map_err(|error| self.error(&error, "read a snapshot"))?;
+        file.id = at.into();
+        Ok(file)
+    }
+
     /// The one snapshot whose id begins with `id`.
     ///
     /// # Errors

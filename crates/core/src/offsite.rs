@@ -20,6 +20,9 @@
 //! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
 //! - **O11 the size is what is stored**: every object of the repository, so that it is never less than what a backup added; where the
 //!   store can't be listed, what the points need, and the number of objects isn't told.
+//! - **O12 record adds a point and reads no tree**: of the same tree as an own, whole point that is there under its locator. When that
+//!   tree was last read before `read_since`, or the engine would record it otherwise, it answers nothing and does nothing. Otherwise it
+//!   is a backup: what was recorded comes back (O5), locks are honoured (O7), and what the point delivers is what the other does.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -60,6 +63,19 @@ pub trait OffsiteRepo: Send + Sync + fmt::Debug {
     /// `Locked`, `NoSpace`, `NotFound` for the tree, and what `open` can raise.
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError>;
 
+    /// Stores another point of a state that is stored already by its tree digest (docs/digest.md says what that leaves out), where [`OffsiteCaps::record`] says so: the caller knows by its digest that
+    /// nothing has changed since `same_as`. The request's `path` isn't looked at. See O12.
+    ///
+    /// # Errors
+    /// `Unsupported` without the capability; `Locked`, `NoSpace`, `NotFound` for the other point, and what `open` can raise.
+    async fn record(
+        &self,
+        cx: &Context,
+        request: &BackupRequest,
+        same_as: &RecoveryPoint,
+        read_since: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError>;
+
     /// Every recovery point in the repository, newest first; of one target where one is given.
     ///
     /// # Errors
@@ -85,6 +101,8 @@ pub trait OffsiteRepo: Send + Sync + fmt::Debug {
 pub struct OffsiteCaps {
     /// Can be initialised from here.
     pub init: bool,
+    /// Can store another point of a state without reading it.
+    pub record: bool,
 }
 
 /// How large a repository is.

@@ -7,6 +7,7 @@
 //! It knows nothing about recovery points: the caller turns those into tags. It never forgets and never prunes.
 
 mod findings;
+mod record;
 mod source;
 mod xattr;
 
@@ -25,8 +26,9 @@ use crate::lock::{LockMode, RepoLock};
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
-use crate::store::Gate;
+use crate::store::{Gate, Store};
 use findings::Findings;
+pub(crate) use record::{RecordJob, record_through};
 pub(crate) use source::Cancelled;
 use source::TreeSource;
 pub(crate) use source::ZFS_CONTROL_INODE;
@@ -99,16 +101,7 @@ pub(crate) fn backup_through(
 ) -> Result<BackupSummary> {
     check_source(&job.source)?;
     let name = check_recorded_path(&job.as_path)?;
-    if let Some(tag) = job
-        .tags
-        .iter()
-        .chain(&job.partial_tag)
-        .find(|tag| tag.contains(',') || tag.is_empty())
-    {
-        return Err(EngineError::Invalid {
-            detail: format!("{tag:?} cannot be a tag"),
-        });
-    }
+    check_tags(job)?;
     let meter = Meter::new(on_progress);
     let open = engine.open_with(password, gate.clone(), meter)?;
     let lock = open.locker.take(LockMode::Required, gate)?;
@@ -123,14 +116,18 @@ pub(crate) fn backup_through(
     let store = Arc::clone(&open.store);
     let mut summary = guarded("backup", || archive(open, job, &source, &findings, gate))?;
     // It is written for good; that nobody finds it has to be said, and is no reason to call it failed.
-    summary.unlisted = !store.is_local()
-        && store.list(FileType::Snapshot.dirname()).is_ok_and(|listed| {
-            !listed
-                .iter()
-                .any(|meta| meta.location.filename() == Some(summary.snapshot.as_str()))
-        });
+    summary.unlisted = is_unlisted(&store, &summary.snapshot);
     summary.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
     Ok(summary)
+}
+
+/// Whether nobody finds a snapshot that was written.
+fn is_unlisted(store: &Store, snapshot: &str) -> bool {
+    !store.is_local()
+        && store.list(FileType::Snapshot.dirname()).is_ok_and(|listed| {
+            let is_it = |name: Option<&str>| name == Some(snapshot);
+            !listed.iter().any(|meta| is_it(meta.location.filename()))
+        })
 }
 
 fn archive(
@@ -211,6 +208,16 @@ fn check_source(path: &Path) -> Result<()> {
     }
     std::fs::read_dir(path).map_err(|error| refuse(error.to_string()))?;
     Ok(())
+}
+
+fn check_tags(job: &BackupJob) -> Result<()> {
+    let mut tags = job.tags.iter().chain(&job.partial_tag);
+    match tags.find(|tag| tag.contains(',') || tag.is_empty()) {
+        None => Ok(()),
+        Some(tag) => Err(EngineError::Invalid {
+            detail: format!("{tag:?} cannot be a tag"),
+        }),
+    }
 }
 
 fn check_recorded_path(path: &Path) -> Result<std::ffi::OsString> {

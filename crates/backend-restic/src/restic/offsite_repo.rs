@@ -1,7 +1,8 @@
 //! [`OffsiteRepo`] by the restic program.
 
 use async_trait::async_trait;
-use reseed_core::error::{Effect, OffsiteError};
+use jiff::Timestamp;
+use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::offsite::{
@@ -319,7 +320,11 @@ impl OffsiteRepo for Restic {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps { init: true }
+        // It has no way to write a snapshot without looking at every entry.
+        OffsiteCaps {
+            init: true,
+            record: false,
+        }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -354,6 +359,20 @@ impl OffsiteRepo for Restic {
             };
             Self::failure(cancelled, &error, what(), effect)
         })
+    }
+
+    async fn record(
+        &self,
+        _: &Context,
+        request: &BackupRequest,
+        _: &RecoveryPoint,
+        _: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
+        let what = format!(
+            "restic can't store a point of {} without reading it",
+            request.target.dataset
+        );
+        Err(OffsiteError::new(OffsiteKind::Unsupported, what))
     }
 
     async fn points(

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_backend_restic::repo::Engine;
 use reseed_backend_restic::restic::Location;
 use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
@@ -17,7 +18,7 @@ use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::OffsiteError;
-use reseed_core::exec::SystemRunner;
+use reseed_core::exec::{Command, Runner as _, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{
     BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport, OffsiteCaps, RepoInfo, Usage,
@@ -177,6 +178,22 @@ impl OnDisk {
         .program(program)
     }
 
+    /// Has the restic program that this variable names do something with the repository.
+    pub(crate) async fn restic_run(&self, cx: &Context, variable: &str, words: &[&str]) {
+        let command = Command::new(std::env::var_os(variable).unwrap())
+            .args(["--no-cache", "--repo"])
+            .arg(self.root())
+            .args(words)
+            .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(PASSWORD));
+        let output = SystemRunner::new().run(&command, &cx.cancel).await.unwrap();
+        assert!(output.exit.success(), "{output:?}");
+    }
+
+    /// The same repository, as the restic program sees it that this variable names.
+    pub(crate) fn seen_by(&self, variable: &str) -> Restic {
+        self.restic(variable, PASSWORD)
+    }
+
     fn as_repo(&self, password: &str) -> Arc<dyn OffsiteRepo> {
         match self.by {
             By::Embedded => Arc::new(self.embedded(password)),
@@ -243,6 +260,15 @@ impl OffsiteRepo for Quick {
     }
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
         self.0.backup(cx, request).await
+    }
+    async fn record(
+        &self,
+        cx: &Context,
+        request: &BackupRequest,
+        same_as: &RecoveryPoint,
+        read_since: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
+        self.0.record(cx, request, same_as, read_since).await
     }
     async fn points(
         &self,

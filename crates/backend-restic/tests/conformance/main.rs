@@ -64,3 +64,61 @@ by_program! {
     real_restic = "RESEED_REAL_RESTIC";
     real_newer_restic = "RESEED_REAL_RESTIC_NEWER";
 }
+
+/// A snapshot that was recorded without reading is one as any other to restic: listed, with what was recorded, and sound.
+#[test]
+fn real_what_is_recorded_is_a_snapshot_to_restic() {
+    use reseed_core::OffsiteRepo as _;
+    use reseed_core::names::PointId;
+    use reseed_core::offsite::{BackupRequest, CheckDepth};
+    use reseed_testkit::conformance::offsite::OffsiteLab as _;
+    use reseed_testkit::conformance::{block_on, context, minute};
+    use reseed_testkit::files::write_odd_tree;
+
+    block_on(async {
+        let (lab, cx) = (OnDisk::offsite(By::Embedded), context("recorded"));
+        let (repo, target, tree) = (lab.repo(), lab.target("t"), lab.scratch().join("tree"));
+        write_odd_tree(lab.files(), &tree);
+        repo.init(&cx).await.unwrap();
+        let request = |id: &str, at: i64| BackupRequest {
+            target: target.clone(),
+            path: tree.clone(),
+            as_path: target.mountpoint.clone(),
+            host: "lab".to_owned(),
+            point: PointId::new(id).unwrap(),
+            snapshot: None,
+            taken_at: minute(at),
+            fingerprint: None,
+            unseeded: false,
+        };
+        repo.backup(&cx, &request("p1", 1)).await.unwrap();
+        let first = repo.points(&cx, None).await.unwrap().remove(0);
+        let recorded = repo.record(&cx, &request("p2", 2), &first, minute(0)).await;
+        let id = recorded.unwrap().unwrap().snapshot_id;
+        for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+            let restic = lab.seen_by(restic);
+            let points = reseed_core::OffsiteRepo::points(&restic, &cx, None)
+                .await
+                .unwrap();
+            assert_eq!(points.len(), 2);
+            assert_eq!(
+                (points[0].locator.as_str(), points[0].id.as_str()),
+                (id.as_str(), "p2")
+            );
+            assert_eq!(
+                (points[0].taken_at, points[0].bytes),
+                (minute(2), points[1].bytes)
+            );
+            let report = restic.check(&cx, CheckDepth::Everything).await.unwrap();
+            assert_eq!(report.errors, Vec::<String>::new());
+        }
+        // What restic has made of a snapshot since says all that the first said, and may be of another tree.
+        let words = ["tag", "--add=looked-at", &id];
+        lab.restic_run(&cx, "RESEED_REAL_RESTIC_NEWER", &words).await;
+        let points = repo.points(&cx, None).await.unwrap();
+        assert_eq!((points.len(), points[0].id.as_str()), (2, "p2"));
+        assert_ne!(points[0].locator, id, "it was replaced");
+        let again = repo.record(&cx, &request("p3", 3), &points[0], minute(0)).await;
+        assert_eq!(again.unwrap(), None);
+    });
+}

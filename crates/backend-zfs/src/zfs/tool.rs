@@ -16,11 +16,15 @@ use super::error::{self, Fault, FromFault};
 use super::location::Location;
 use super::lzc::Lzc;
 use super::parse::BadOutput;
+use super::pools::{self, Pool};
 use super::version::{self, Installed};
 use super::{limit, progress};
 
 /// How long a command that only asks may take. One that hangs (a suspended pool) is told as such.
 pub(crate) const ASKING: Duration = Duration::from_secs(60);
+/// How long a listing of many snapshots may take on pools that work: of a hundred thousand that are on slow disks and in no cache yet
+/// it takes minutes.
+const LISTING: Duration = Duration::from_secs(900);
 /// How long a command that changes something may take: unmounting and renaming wait for a transaction group, and those
 /// for a busy disk.
 pub(crate) const CHANGING: Duration = Duration::from_secs(300);
@@ -89,9 +93,29 @@ impl Tool {
 
     /// Asks `zfs`. Any exit code is an answer.
     pub(crate) async fn ask(&self, cx: &Context, args: Args) -> Result<Output, ExecError> {
+        self.ask_within(cx, args, ASKING).await
+    }
+
+    /// Asks `zfs` about all snapshots of datasets of these pools. It may take its time where the kernel says that they all work, and
+    /// some of it on another machine, whose kernel isn't asked: otherwise it may hang.
+    pub(crate) async fn ask_at_length<'a>(
+        &self,
+        cx: &Context,
+        args: Args,
+        mut pools: impl Iterator<Item = &'a str>,
+    ) -> Result<Output, ExecError> {
+        let limit = match self.is_local() {
+            true if pools.all(|pool| pools::by_kernel(self, pool) == Some(Pool::Usable)) => LISTING,
+            true => ASKING,
+            false => CHANGING,
+        };
+        self.ask_within(cx, args, limit).await
+    }
+
+    async fn ask_within(&self, cx: &Context, args: Args, limit: Duration) -> Result<Output, ExecError> {
         let command = self
             .command("zfs", args)?
-            .time_limit(ASKING)
+            .time_limit(limit)
             .keep_stdout(Keep::up_to(MOST_OUTPUT))
             .keep_stderr(Keep::up_to(MOST_OUTPUT / 16));
         self.run(&cx.cancel, command).await

@@ -27,7 +27,7 @@ impl Sshd {
         fs::write(dir.join("known"), format!("[127.0.0.1]:{PORT} {public}")).unwrap();
         let config = format!(
             "ListenAddress 127.0.0.1:{PORT}\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\nPidFile {at}/pid\nUsePAM no\n\
-             StrictModes no\nUseDNS no\nPermitRootLogin yes\n"
+             StrictModes no\nKexAlgorithms curve25519-sha256\nUseDNS no\nPermitRootLogin yes\n"
         );
         fs::write(dir.join("config"), config).unwrap();
         fs::create_dir_all("/run/sshd").unwrap();

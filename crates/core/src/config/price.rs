@@ -104,11 +104,11 @@ impl Listed {
             list,
         };
         if of("backblazeb2.com") {
-            // 6 USD a TB and month; downloads are free up to three times what is stored, and 0.01 USD a GB beyond.
+            // 6 USD a TB and month; downloads are free up to three times a month what is stored, and 0.01 USD a GB beyond.
             return Some(listed(
                 6 * PARTS,
-                10 * PARTS,
-                "B2 pay-as-you-go, 2025-01; downloads up to three times what is stored are free",
+                0,
+                "B2 pay-as-you-go, 2025-01; downloads beyond three times a month what is stored are 10 USD",
             ));
         }
         if of("amazonaws.com") {
@@ -116,7 +116,7 @@ impl Listed {
             return Some(listed(
                 21_420_419,
                 83_819_031,
-                "S3 Standard in us-east-1, 2025-01, without requests",
+                "S3 Standard in us-east-1, 2025-01, without requests; the first 100 GB of download a month are free",
             ));
         }
         None

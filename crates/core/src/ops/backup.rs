@@ -1,23 +1,30 @@
 //! Backing up to off-site repositories, always from a snapshot.
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::{snapshot_name, take};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{ErrorReport, OpError, OpKind};
-use crate::names::{PointId, SourceName};
+use crate::error::{ErrorReport, OffsiteKind, OpError, OpKind};
+use crate::event::Event;
+use crate::journal::{Query, RunKind, RunOutcome};
+use crate::names::SourceName;
 use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, OffsiteRepo};
-use crate::point::Snapshot;
+use crate::point::{RecoveryPoint, Snapshot};
 use crate::service::Service;
 use crate::store::{Settle, StagePurpose, StageRequest};
 
 /// Longest that one repository of one service may take.
 const BUDGET: Duration = Duration::from_secs(24 * 3600);
+
+/// A tree that hasn't changed by its digest is walked all the same when it last was so many hours ago, a week: as any other backup it then
+/// stores again what the repository's index no longer has.
+const READ_AGAIN_HOURS: i64 = 7 * 24;
 
 /// What a backup would store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +78,7 @@ pub async fn backup_plan(engine: &Engine, cx: &Context, service: &Service) -> Ve
                 Ok(stored) => (
                     state
                         .iter()
-                        .filter(|s| !stored.contains(&s.guid.into()))
+                        .filter(|s| !is_stored(&stored, s))
                         .map(|s| format!("{}@{}", s.dataset, s.name))
                         .collect(),
                     None,
@@ -126,16 +133,53 @@ async fn newest_state(
     Ok((None, damaged))
 }
 
+/// The whole points of a repository, newest first.
 async fn stored(
     engine: &Engine,
     cx: &Context,
     repo: &dyn OffsiteRepo,
-) -> Result<BTreeSet<PointId>, ErrorReport> {
+) -> Result<Vec<RecoveryPoint>, ErrorReport> {
     let points = engine.within(cx, BUDGET, "listing the repository", |cx| async move {
         repo.points(&cx, None).await
     });
     let points = points.await.map_err(|e| e.report())?;
-    Ok(points.into_iter().filter(|p| !p.partial).map(|p| p.id).collect())
+    Ok(points.into_iter().filter(|p| !p.partial).collect())
+}
+
+fn is_stored(stored: &[RecoveryPoint], snapshot: &Snapshot) -> bool {
+    stored.iter().any(|point| point.id == snapshot.guid.into())
+}
+
+/// A point of the same dataset that is the same tree by its digest. One that is dated in the future would be the newest for ever.
+fn same_tree<'p>(
+    stored: &'p [RecoveryPoint],
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Option<&'p RecoveryPoint> {
+    let taken = snapshot.fingerprint?;
+    let same = |point: &&RecoveryPoint| point.dataset == snapshot.dataset && point.fingerprint == Some(taken);
+    stored.iter().filter(|point| point.taken_at <= now).find(same)
+}
+
+/// Whether nothing speaks against what a repository holds of a service: the last check and the last verification, where there were any,
+/// have found it sound. Otherwise a backup has to look what is missing.
+fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> bool {
+    let well = |kind| {
+        let query = Query {
+            service: Some(service.name.clone()),
+            kind: Some(kind),
+            ..Query::default()
+        };
+        let runs = engine.journal.history(&query);
+        runs.is_ok_and(|runs| {
+            let mut of_it = runs
+                .iter()
+                .filter(|run| run.key.peer.as_ref() == Some(repo.name()));
+            let last = of_it.find_map(|run| run.outcome);
+            last.is_none_or(RunOutcome::is_success)
+        })
+    };
+    well(RunKind::Check) && well(RunKind::Verify)
 }
 
 async fn one(
@@ -165,7 +209,7 @@ async fn one(
     });
     let mut worked = false;
     for (target, snapshot) in service.targets.iter().zip(state) {
-        if stored.contains(&snapshot.guid.into()) {
+        if is_stored(&stored, snapshot) {
             doing.done(format!(
                 "{}@{} is stored already",
                 snapshot.dataset, snapshot.name
@@ -184,6 +228,18 @@ async fn one(
             fingerprint: snapshot.fingerprint,
             unseeded: snapshot.unseeded,
         };
+        match recorded(engine, cx, service, repo, &stored, snapshot, &request).await {
+            Ok(None) => {}
+            Ok(Some((report, same_as))) => {
+                doing.bytes(report.added);
+                doing.done(format!(
+                    "{}@{}: unchanged since {}, {} added",
+                    snapshot.dataset, snapshot.name, same_as.taken_at, report.added
+                ));
+                continue;
+            }
+            Err(error) => return doing.fail(error),
+        }
         match store_one(engine, cx, service, repo, snapshot, target, request).await {
             Ok(report) => {
                 doing.bytes(report.added);
@@ -207,6 +263,48 @@ async fn one(
         (Some(error), _) => doing.end_with(OpOutcome::Partial, Some(error)),
         (None, true) => doing.end(OpOutcome::Ok),
         (None, false) => doing.end(OpOutcome::UpToDate),
+    }
+}
+
+/// Has the repository record what it holds already, where the snapshot's digest says so. Nothing is read for that, so nothing is opened.
+async fn recorded<'p>(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    repo: &dyn OffsiteRepo,
+    stored: &'p [RecoveryPoint],
+    snapshot: &Snapshot,
+    request: &(impl Fn(PathBuf) -> BackupRequest + Sync),
+) -> Result<Option<(BackupReport, &'p RecoveryPoint)>, ErrorReport> {
+    let now = engine.clock.now();
+    let Some(same_as) = same_tree(stored, snapshot, now).filter(|_| repo.caps().record) else {
+        return Ok(None);
+    };
+    let Ok(read_since) = now.checked_sub(SignedDuration::from_hours(READ_AGAIN_HOURS)) else {
+        return Ok(None);
+    };
+    if !is_trusted(engine, service, repo) {
+        return Ok(None);
+    }
+    let request = request(PathBuf::new());
+    let record = engine.within(cx, BUDGET, "recording what is stored", |cx| async move {
+        repo.record(&cx, &request, same_as, read_since).await
+    });
+    match record.await {
+        Ok(report) => Ok(report.map(|report| (report, same_as))),
+        // The other point is gone, or the top of its tree is damaged: a backup stores what is missing.
+        Err(error) if matches!(error.kind(), OffsiteKind::NotFound | OffsiteKind::Corrupt) => {
+            cx.emit(Event::Warning {
+                service: Some(service.name.clone()),
+                message: format!("{error}; it is read instead"),
+                hint: Some(format!(
+                    "`reseed verify offsite {}` looks for damage",
+                    repo.name()
+                )),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error.report()),
     }
 }
 
@@ -244,7 +342,7 @@ async fn store_one(
     repo: &dyn OffsiteRepo,
     snapshot: &Snapshot,
     target: &crate::point::Target,
-    request: impl FnOnce(std::path::PathBuf) -> BackupRequest,
+    request: impl FnOnce(PathBuf) -> BackupRequest,
 ) -> Result<BackupReport, ErrorReport> {
     let store = &service.store;
     let purpose = StagePurpose::Expose {
@@ -282,7 +380,7 @@ async fn store_one(
         |cx| async move { store.settle(&cx, &close).await },
     );
     if let Err(error) = closed.await {
-        cx.emit(crate::event::Event::Warning {
+        cx.emit(Event::Warning {
             service: Some(service.name.clone()),
             message: error.to_string(),
             hint: None,

@@ -146,8 +146,8 @@ fn told(
                     service.name
                 ),
             };
-            let hint =
-                "back it up anew and verify that, then repair the repository; older points may be lost";
+            let hint = "have restic repair the index or the packs, then take a snapshot, back it up and check again; older points may be \
+                 lost";
             doing.end_with(OpOutcome::Failed, Some(damaged(what, hint)))
         }
     }

@@ -25,7 +25,7 @@ const MONTH_SECONDS: u64 = 2_629_800;
 /// How a repository grows by what this host adds to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Growth {
-    /// Bytes that backups added, as stored, without the first whole one of each service.
+    /// Bytes that backups added, as stored, without the first one of each service that got to its end.
     pub added: u64,
     /// In so many seconds.
     pub seconds: u64,
@@ -76,7 +76,7 @@ pub struct RepoCost {
     pub cost: Option<Cost>,
 }
 
-/// How a repository grew by its history: what was added behind each service's first whole backup, which is no growth.
+/// How a repository grew by its history: what was added behind each service's first backup that got to its end, which is no growth.
 fn growth(runs: &[Run], repository: &SourceName, now: Timestamp) -> Option<Growth> {
     let mut of_it: Vec<&Run> = runs
         .iter()
@@ -88,13 +88,18 @@ fn growth(runs: &[Run], repository: &SourceName, now: Timestamp) -> Option<Growt
     for run in of_it {
         if begun.contains_key(&run.key.service) {
             added = added.saturating_add(run.bytes.unwrap_or(0));
-        } else if run.outcome.is_some_and(RunOutcome::is_success) {
+        } else if run.outcome.is_some_and(got_through) {
             begun.insert(&run.key.service, run.started_at);
         }
     }
     let first = begun.into_values().min()?;
     let seconds = u64::try_from(now.duration_since(first).as_secs()).ok()?;
     (seconds >= LEAST_SECONDS).then_some(Growth { added, seconds })
+}
+
+/// Whether a backup stored all that it could read.
+fn got_through(outcome: RunOutcome) -> bool {
+    outcome.is_success() || outcome == RunOutcome::Partial
 }
 
 /// A repository's size, how it grows, and what that costs at a price.
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_whole_backup_is_no_growth() {
+    fn the_first_backup_is_no_growth() {
         let runs = [
             backup("a", "b2", 1, 5, RunOutcome::Ok),
             backup("a", "b2", 5 * DAY, 2, RunOutcome::Partial),

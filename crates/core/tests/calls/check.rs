@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_core::error::{OffsiteError, OffsiteKind};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
 use reseed_core::offsite::*;
@@ -34,7 +35,10 @@ impl OffsiteRepo for Repo {
         &self.name
     }
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps { init: false }
+        OffsiteCaps {
+            init: false,
+            record: false,
+        }
     }
     async fn init(&self, _: &Context) -> Result<RepoInfo, OffsiteError> {
         unasked()
@@ -43,6 +47,15 @@ impl OffsiteRepo for Repo {
         unasked()
     }
     async fn backup(&self, _: &Context, _: &BackupRequest) -> Result<BackupReport, OffsiteError> {
+        unasked()
+    }
+    async fn record(
+        &self,
+        _: &Context,
+        _: &BackupRequest,
+        _: &RecoveryPoint,
+        _: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
         unasked()
     }
     async fn points(&self, _: &Context, _: Option<&Target>) -> Result<Vec<RecoveryPoint>, OffsiteError> {

@@ -1,6 +1,7 @@
 //! Operations whose calls themselves are the point, so this is where mocks are used.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod backup;
 mod check;
 mod forget;
 mod mocks;

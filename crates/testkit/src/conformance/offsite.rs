@@ -1,4 +1,4 @@
-//! The suite of [`OffsiteRepo`]: clauses O1 to O11. That what was stored comes back is the suite of sources.
+//! The suite of [`OffsiteRepo`]: clauses O1 to O12. That what was stored comes back is the suite of sources.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -80,6 +80,8 @@ suite! { $ conformance_offsite, offsite, OffsiteLab:
     o09_check_finds_a_flipped_bit
     o10_cancelled_means_ended
     o11_the_size_is_what_is_stored
+    o12_record_adds_a_point_of_the_same_tree
+    o12_what_cannot_be_recorded_is_not
 }
 
 pub(super) fn request(target: &Target, path: &Path, id: &str, minutes: i64) -> BackupRequest {
@@ -477,6 +479,111 @@ pub async fn o11_the_size_is_what_is_stored(lab: &impl OffsiteLab) {
     ];
     refused(repo.usage(&cx).await, &kinds);
     lab.set_reachable(true);
+    no_violations(lab);
+}
+
+/// O12: a point as any other, that adds no content; another one can be recorded of it in turn.
+pub async fn o12_record_adds_a_point_of_the_same_tree(lab: &impl OffsiteLab) {
+    let cx = context("o12");
+    let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
+    back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
+    let first = worked(repo.points(&cx, Some(&target)).await).remove(0);
+    let before = lab.objects();
+    let mut again = request(&target, Path::new(""), "p2", 2);
+    again.unseeded = true;
+    let recorded = repo.record(&cx, &again, &first, minute(1)).await;
+    if !repo.caps().record {
+        refused(recorded, &[OffsiteKind::Unsupported]);
+        assert_eq!(lab.objects(), before);
+        return;
+    }
+    let report = worked(recorded).expect("it was read in time");
+    assert_eq!(report.outcome, BackupOutcome::Complete);
+    all_kept(&before, &lab.objects());
+    let second = worked(repo.points(&cx, Some(&target)).await).remove(0);
+    assert!(second.locator.contains(&report.snapshot_id) || report.snapshot_id.contains(&second.locator));
+    assert_eq!((&second.id, second.taken_at), (&again.point, minute(2)));
+    assert_eq!((&second.snapshot, second.unseeded), (&again.snapshot, true));
+    assert_eq!((&second.dataset, second.partial), (&target.dataset, false));
+    assert_eq!(second.bytes, first.bytes);
+    // Of the one that was recorded; the tree was read when the first was.
+    let third = request(&target, Path::new(""), "p3", 3);
+    assert_eq!(worked(repo.record(&cx, &third, &second, minute(2)).await), None);
+    assert!(worked(repo.record(&cx, &third, &second, minute(1)).await).is_some());
+    assert_eq!(worked(repo.points(&cx, None).await).len(), 3);
+    let report = worked(repo.check(&cx, CheckDepth::Everything).await);
+    assert_eq!(report.errors, Vec::<String>::new());
+    // And a backup that reads goes on as always.
+    let added = back_up(&*repo, &cx, &request(&target, &tree, "p4", 4))
+        .await
+        .added;
+    assert!(added < NOISE, "{added} bytes were stored again");
+    no_violations(lab);
+}
+
+/// O12: another host's or target's tree, a partial one, one that was read long ago, one that is gone; and nothing without the lock.
+pub async fn o12_what_cannot_be_recorded_is_not(lab: &impl OffsiteLab) {
+    let cx = context("o12b");
+    let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
+    if !repo.caps().record {
+        return;
+    }
+    back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
+    let mut theirs = request(&target, &tree, "p2", 2);
+    theirs.host = "host-b".to_owned();
+    back_up(&*repo, &cx, &theirs).await;
+    let points = worked(repo.points(&cx, None).await);
+    let (theirs, own) = (&points[0], &points[1]);
+    let before = lab.objects();
+    let again = request(&target, Path::new(""), "p3", 3);
+    let of_other = request(&lab.target("other"), Path::new(""), "p3", 3);
+    assert_eq!(worked(repo.record(&cx, &again, theirs, minute(0)).await), None);
+    assert_eq!(worked(repo.record(&cx, &again, own, minute(2)).await), None);
+    assert_eq!(worked(repo.record(&cx, &of_other, own, minute(0)).await), None);
+    let mut elsewhere = again.clone();
+    elsewhere.as_path.push("moved");
+    assert_eq!(worked(repo.record(&cx, &elsewhere, own, minute(0)).await), None);
+    let gone = reseed_core::point::RecoveryPoint {
+        locator: "0123456789abcdef".repeat(4),
+        ..own.clone()
+    };
+    refused(
+        repo.record(&cx, &again, &gone, minute(0)).await,
+        &[OffsiteKind::NotFound],
+    );
+    let stop = context("o12b");
+    stop.cancel.cancel();
+    refused(
+        repo.record(&stop, &again, own, minute(0)).await,
+        &[OffsiteKind::Cancelled],
+    );
+    lab.lock_exclusively();
+    refused(
+        repo.record(&cx, &again, own, minute(0)).await,
+        &[OffsiteKind::Locked],
+    );
+    lab.unlock();
+    assert_eq!(lab.objects(), before);
+    let mut complete = points.len();
+    for polls in 1..6 {
+        let stop = context("o12b");
+        let call = repo.record(&stop, &again, own, minute(0));
+        match cancelled_after(&stop, polls, call).await {
+            Ok(recorded) => complete += usize::from(recorded.is_some()),
+            Err(error) => drop(failed::<(), _>(Err(error), &[OffsiteKind::Cancelled])),
+        }
+        assert_eq!(lab.locks(), 0, "a cancelled call left its lock");
+        let points = worked(repo.points(&cx, None).await);
+        assert_eq!(points.len(), complete, "a cancelled call made a snapshot");
+    }
+    if lab.make_unreadable(&tree.join("noise")) {
+        worked(repo.backup(&cx, &request(&target, &tree, "p4", 4)).await);
+        let partial = worked(repo.points(&cx, Some(&target)).await).remove(0);
+        assert!(partial.partial);
+        let before = lab.objects();
+        assert_eq!(worked(repo.record(&cx, &again, &partial, minute(0)).await), None);
+        assert_eq!(lab.objects(), before);
+    }
     no_violations(lab);
 }
 

@@ -185,6 +185,7 @@ pub async fn f05_cancelled_means_ended(lab: &impl PrunerLab) {
     refused(stored.pruner.prune(&stop).await, &kinds);
     assert_eq!(lab.objects(), before);
     let full: u64 = before.values().sum();
+    let mut cut = 0;
     for polls in 1..6 {
         for forget in [true, false] {
             let stop = context("f05");
@@ -197,6 +198,7 @@ pub async fn f05_cancelled_means_ended(lab: &impl PrunerLab) {
             if let Err(error) = ended {
                 let error = failed::<(), _>(Err(error), &kinds);
                 assert_ne!(error.may_have(), Effect::Unknown);
+                cut += 1;
             }
             assert_eq!(lab.locks(), 0, "a cancelled call left its lock");
             let left = stored.left(&cx).await;
@@ -205,6 +207,7 @@ pub async fn f05_cancelled_means_ended(lab: &impl PrunerLab) {
             stored.all_sound(&cx).await;
         }
     }
+    assert!(cut > 0, "none was cut off");
     worked(stored.pruner.forget(&cx, &named).await);
     worked(stored.pruner.prune(&cx).await);
     stored.all_sound(&cx).await;

@@ -1,6 +1,7 @@
 //! [`Faulty`] as an [`OffsiteRepo`].
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_core::error::OffsiteError;
 use reseed_core::names::SourceName;
 use reseed_core::offsite::{
@@ -36,6 +37,18 @@ impl OffsiteRepo for Faulty<dyn OffsiteRepo> {
     async fn backup(&self, cx: &Context, request: &BackupRequest) -> Result<BackupReport, OffsiteError> {
         let (op, inner_cx) = (Op::RepoBackup, cx.child());
         let call = self.inner.backup(&inner_cx, request);
+        self.run(cx, &inner_cx, op, self.strike(op), call).await
+    }
+
+    async fn record(
+        &self,
+        cx: &Context,
+        request: &BackupRequest,
+        same_as: &RecoveryPoint,
+        read_since: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
+        let (op, inner_cx) = (Op::RepoRecord, cx.child());
+        let call = self.inner.record(&inner_cx, request, same_as, read_since);
         self.run(cx, &inner_cx, op, self.strike(op), call).await
     }
 

@@ -37,6 +37,8 @@ pub enum Op {
     RepoInit,
     RepoOpen,
     RepoBackup,
+    /// [`OffsiteRepo::record`](reseed_core::OffsiteRepo::record).
+    RepoRecord,
     RepoPoints,
     RepoCheck,
     /// [`OffsiteRepo::usage`](reseed_core::OffsiteRepo::usage).
@@ -73,6 +75,7 @@ impl Op {
             | Self::ReplicaExecute
             | Self::RepoInit
             | Self::RepoBackup
+            | Self::RepoRecord
             | Self::WalArchive
             | Self::WalFetch
             | Self::WalBaseBackup => Effect::Unknown,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use reseed_core::error::{Effect, Error, Kind, OffsiteError, OffsiteKind, SourceError, SourceKind};
 use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::offsite::{
@@ -157,6 +158,22 @@ impl MemOffsite {
         points
     }
 
+    /// A point as it was asked for.
+    fn point(&self, request: &BackupRequest, id: &str) -> RecoveryPoint {
+        RecoveryPoint {
+            id: request.point.clone(),
+            dataset: request.target.dataset.clone(),
+            source: self.name.clone(),
+            locator: id.to_owned(),
+            snapshot: request.snapshot.clone(),
+            taken_at: request.taken_at,
+            fingerprint: request.fingerprint,
+            bytes: None,
+            unseeded: request.unseeded,
+            partial: false,
+        }
+    }
+
     fn find(&self, request: &RestoreRequest) -> Result<super::Tree, SourceError> {
         self.repo(|repo| {
             self.opened(repo, &SOURCE)?;
@@ -237,20 +254,15 @@ impl MemOffsite {
             repo.draws += 1;
             let id = format!("{:08x}", repo.draws);
             let point = RecoveryPoint {
-                id: request.point.clone(),
-                dataset: request.target.dataset.clone(),
-                source: self.name.clone(),
-                locator: id.clone(),
-                snapshot: request.snapshot.clone(),
-                taken_at: request.taken_at,
-                fingerprint: request.fingerprint,
                 bytes: Some(bytes),
-                unseeded: request.unseeded,
                 partial: outcome != BackupOutcome::Complete,
+                ..self.point(request, &id)
             };
             let snapshot = RepoSnapshot {
                 point,
                 host: request.host.clone(),
+                as_path: request.as_path.clone(),
+                read_at: request.taken_at,
                 tree: stored,
                 content,
             };
@@ -275,7 +287,10 @@ impl OffsiteRepo for MemOffsite {
     }
 
     fn caps(&self) -> OffsiteCaps {
-        OffsiteCaps { init: true }
+        OffsiteCaps {
+            init: true,
+            record: true,
+        }
     }
 
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -317,6 +332,48 @@ impl OffsiteRepo for MemOffsite {
         let _lock = self.locked(&OFFSITE, false)?;
         self.world.step(cx, Effect::None).await?;
         self.back_up(cx, request, &tree).await
+    }
+
+    async fn record(
+        &self,
+        cx: &Context,
+        request: &BackupRequest,
+        same_as: &RecoveryPoint,
+        read_since: Timestamp,
+    ) -> Result<Option<BackupReport>, OffsiteError> {
+        self.world.step(cx, Effect::None).await?;
+        self.repo(|repo| self.opened(repo, &OFFSITE))?;
+        let _lock = self.locked(&OFFSITE, false)?;
+        self.world.step(cx, Effect::None).await?;
+        // The last step: what is there then isn't cancelled any more.
+        self.repo(|repo| {
+            let Some(same) = repo.snapshots.get(&same_as.locator) else {
+                let what = format!("{} has no point {}", self.name, same_as.locator);
+                return Err(OffsiteError::new(OffsiteKind::NotFound, what));
+            };
+            let own = same.host == request.host
+                && same.point.dataset == request.target.dataset
+                && same.as_path == request.as_path;
+            if !own || same.point.partial || same.read_at < read_since {
+                return Ok(None);
+            }
+            let mut snapshot = same.clone();
+            repo.draws += 1;
+            let id = format!("{:08x}", repo.draws);
+            snapshot.point = RecoveryPoint {
+                bytes: snapshot.point.bytes,
+                ..self.point(request, &id)
+            };
+            let (files, bytes) = (snapshot.content.len() as u64, snapshot.point.bytes);
+            repo.snapshots.insert(id.clone(), snapshot);
+            Ok(Some(BackupReport {
+                snapshot_id: id,
+                outcome: BackupOutcome::Complete,
+                files,
+                bytes: bytes.unwrap_or(0),
+                added: 0,
+            }))
+        })
     }
 
     async fn points(

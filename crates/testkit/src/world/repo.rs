@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use reseed_core::point::RecoveryPoint;
 
 use super::state::{Link, pick};
@@ -57,6 +58,10 @@ pub(super) struct RepoLock {
 pub(super) struct RepoSnapshot {
     pub(super) point: RecoveryPoint,
     pub(super) host: String,
+    /// The path that was recorded.
+    pub(super) as_path: PathBuf,
+    /// When its tree was read.
+    pub(super) read_at: Timestamp,
     /// Everything that was read, as it was.
     pub(super) tree: Tree,
     /// The blobs that it needs, with a file that needs each.

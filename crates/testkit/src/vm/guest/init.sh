@@ -38,6 +38,8 @@ if [ -e $N/run/reseed/share/shown ]; then
         $B mkdir -p "$N$dir" && $B mount -o bind "/lower$dir" "$N$dir" || die "$dir can't be shown"
     done < $N/run/reseed/share/shown
 fi
+# Whoever comes in by ssh gets a shell that reads none of the host's own start files: they took three quarters of each connection.
+$B sed -i 's#^\(root:.*:\)[^:]*$#\1/bin/sh#' $N/etc/passwd
 $B hostname reseed-vm
 $B ip link set lo up
 case $mode in

@@ -44,15 +44,18 @@ enum Name {
     Sim,
     /// Restores, a check and the driver on a repository of 1 GiB in 20,000 files, against the newest restic that there is.
     Offsite,
+    /// A backup of 1 GiB in 20,000 files that haven't changed, against the same restic.
+    OffsiteUnchanged,
     /// Restore from a replica, preseed, planning and pruning on real ZFS in a virtual machine, against the bare commands.
     Zfs,
 }
 
-const ALL: [Name; 5] = [
+const ALL: [Name; 6] = [
     Name::PreseedPresent,
     Name::Digest,
     Name::Sim,
     Name::Offsite,
+    Name::OffsiteUnchanged,
     Name::Zfs,
 ];
 
@@ -87,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Done {
     for name in names {
         match name {
             Name::Digest => needs.push(setup::B3SUM),
-            Name::PreseedPresent | Name::Sim | Name::Offsite | Name::Zfs => {}
+            Name::PreseedPresent | Name::Sim | Name::Offsite | Name::OffsiteUnchanged | Name::Zfs => {}
         }
     }
     setup::ensure(&needs, args.yes)?;
@@ -104,6 +107,7 @@ pub(crate) fn run(args: &Args) -> Done {
             Name::Digest => digest::run(&bench),
             Name::Sim => simulator::run(&bench),
             Name::Offsite => offsite::run(&bench, args.yes),
+            Name::OffsiteUnchanged => offsite::unchanged(&bench, args.yes),
             Name::Zfs => zfs::run(args.yes),
         };
         match result {

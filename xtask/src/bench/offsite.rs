@@ -132,6 +132,41 @@ pub(super) fn run(bench: &Bench, yes: bool) -> Rows {
     Ok(rows)
 }
 
+/// A backup of what hasn't changed: the whole of `reseed backup` behind a new snapshot, which isn't part of it.
+pub(super) fn unchanged(bench: &Bench, yes: bool) -> Rows {
+    let lab = made(bench, yes)?;
+    let snapshot = || prepare(&mut lab.reseed(&["snapshot", "bench"]));
+    snapshot()?;
+    // The first one reads, and finds all content there.
+    prepare(&mut lab.reseed(&["backup", "bench"]))?;
+    let (ours, theirs) = alternate(
+        lab.rounds,
+        || {
+            snapshot()?;
+            prepare(&mut sh::command("sync"))?;
+            once(&mut lab.reseed(&["backup", "bench"]), false)
+        },
+        || {
+            prepare(&mut sh::command("sync"))?;
+            let mut restic = lab.local();
+            once(restic.args(["backup", "--host", "bench"]).arg(&lab.tree), false)
+        },
+    )?;
+    let history = prepare(&mut lab.reseed(&["history", "bench", "--kind", "backup"]))?;
+    if history.matches("unchanged since").count() <= lab.rounds {
+        return Err(format!("not each of them was recorded without reading:\n{history}").into());
+    }
+    let ratio = ours.wall() / theirs.wall();
+    Ok(vec![Row {
+        name: "offsite-unchanged".to_owned(),
+        ours: ours.text(),
+        reference: format!("restic {}", theirs.text()),
+        ratio: format!("{ratio:.3}x"),
+        goal: "<= 0.1x".to_owned(),
+        reached: Some(ratio <= 0.1),
+    }])
+}
+
 fn made<'b>(bench: &'b Bench, yes: bool) -> Measured<Lab<'b>> {
     let reseed = release(&["--package", "reseed"], "reseed")?;
     release(

@@ -4,7 +4,7 @@
 //! engine init REPO PASSWORD_FILE
 //! engine backup REPO PASSWORD_FILE SOURCE AS_PATH
 //! engine snapshots REPO PASSWORD_FILE
-//! engine restore REPO PASSWORD_FILE SNAPSHOT TARGET
+//! engine restore REPO PASSWORD_FILE SNAPSHOT TARGET [PATH]
 //! engine check REPO PASSWORD_FILE
 //! ```
 #![allow(clippy::print_stdout, reason = "this is what it is for")]
@@ -43,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             );
         }
         ("snapshots", []) => println!("{:#?}", engine.open(&password)?.snapshots()?),
-        ("restore", [snapshot, target]) => {
+        // What is there is gone on with; the tree may be below PATH in the snapshot.
+        ("restore", [snapshot, target, path @ ..]) if path.len() <= 1 => {
             let snapshot = match *snapshot {
                 "latest" => engine
                     .open(&password)?
@@ -57,10 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             };
             let job = RestoreJob {
                 snapshot,
-                path: None,
+                path: path.first().map(Into::into),
                 only: None,
                 target: target.into(),
-                resume: false,
+                resume: std::path::Path::new(target).exists(),
                 workers: 0,
             };
             println!(

@@ -33,7 +33,7 @@ pub(super) fn config_head(dir: &data::Scratch) -> String {
 struct Lab<'b> {
     dir: &'b data::Scratch,
     reseed: PathBuf,
-    call: PathBuf,
+    engine: PathBuf,
     restic: PathBuf,
     tree: PathBuf,
     repo: PathBuf,
@@ -71,11 +71,11 @@ impl Lab<'_> {
         command
     }
 
-    /// A call of an engine alone.
-    fn call(&self, what: &str, engine: &str, repository: &Path, place: &Path) -> Command {
-        let mut command = sh::command(&self.call);
-        command.args([what, engine]).args([repository, &self.password]);
-        command.args([&self.tree, place]);
+    /// A restore by the embedded engine alone, onto what is there.
+    fn again(&self) -> Command {
+        let mut command = sh::command(&self.engine);
+        command.arg("restore").args([&self.repo, &self.password]);
+        command.arg("latest").args([&self.ours, &self.tree]);
         command
     }
 
@@ -169,19 +169,15 @@ pub(super) fn unchanged(bench: &Bench, yes: bool) -> Rows {
 
 fn made<'b>(bench: &'b Bench, yes: bool) -> Measured<Lab<'b>> {
     let reseed = release(&["--package", "reseed"], "reseed")?;
-    release(
-        &["--package", "reseed-backend-restic", "--bins"],
-        "reseed-restore-worker",
-    )?;
-    let call = release(
-        &["--package", "reseed-backend-restic", "--example", "offsite"],
-        "examples/offsite",
+    let engine = release(
+        &["--package", "reseed-backend-restic", "--example", "engine"],
+        "examples/engine",
     )?;
     let dir = &bench.dir;
     let lab = Lab {
         dir,
         reseed,
-        call,
+        engine,
         restic: newer_restic::ensure(yes)?,
         tree: dir.join("tree"),
         repo: dir.join("repo"),
@@ -247,7 +243,7 @@ fn restores(lab: &Lab<'_>) -> Rows {
         0.3,
         false,
         &Pair {
-            ours: &|| lab.call("restore", "embedded", &lab.repo, &lab.ours),
+            ours: &|| lab.again(),
             theirs: &|| theirs(&lab.theirs),
             our_target: &lab.ours,
             their_target: &lab.theirs,
@@ -305,77 +301,32 @@ fn checked(lab: &Lab<'_>) -> Measured<Row> {
     Ok(row)
 }
 
-/// The driver around restic, against the same restic alone: a first backup, and a restore.
+/// The driver around restic, against the same calls of restic alone: the backend's own example measures both.
 fn driven(lab: &Lab<'_>) -> Rows {
-    let engine = lab.restic.display().to_string();
-    let (ours, theirs) = (lab.dir.join("driven-repo"), lab.dir.join("bare-repo"));
-    let empty = |at: &Path| -> Command {
-        let mut restic = lab.restic(&at.display().to_string());
-        restic.arg("init");
-        restic
-    };
-    // Each run adds to a copy of an empty repository: making one isn't part of what is measured.
-    for repo in [&ours, &theirs] {
-        prepare(&mut empty(&repo.with_extension("empty")))?;
-    }
-    let anew = |repo: &Path| -> Measured<()> {
-        if repo.exists() {
-            fs::remove_dir_all(repo)?;
-        }
-        prepare(
-            sh::command("cp")
-                .arg("-r")
-                .args([&repo.with_extension("empty"), repo]),
-        )?;
-        prepare(&mut sh::command("sync"))?;
-        Ok(())
-    };
-    let (a, b) = alternate(
-        lab.rounds,
-        || {
-            anew(&ours)?;
-            once(
-                &mut lab.call("backup", &engine, &ours, &lab.dir.join("driven")),
-                false,
-            )
-        },
-        || {
-            anew(&theirs)?;
-            let mut restic = lab.restic(&theirs.display().to_string());
-            // As the driver has it for a local repository.
-            restic.args(["--no-cache", "backup", "."]);
-            once(restic.current_dir(&lab.tree), false)
-        },
+    let driver = release(
+        &["--package", "reseed-backend-restic", "--example", "driver"],
+        "examples/driver",
     )?;
-    let ratio = a.wall() / b.wall();
-    let backup = Row {
-        name: "offsite-driver-backup".to_owned(),
-        ours: a.text(),
-        reference: format!("restic {}", b.text()),
-        ratio: format!("{ratio:.3}x"),
+    let mut driver = sh::command(&driver);
+    driver.arg(&lab.restic).arg(&lab.tree).arg(lab.rounds.to_string());
+    let said = prepare(&mut driver)?;
+    let rows: Option<Vec<Row>> = said.lines().map(driver_row).collect();
+    Ok(rows.ok_or_else(|| format!("the driver's example says something else: {said}"))?)
+}
+
+/// Reads `backup: by hand 1.234 s, driven 1.250 s, ratio 1.013`.
+fn driver_row(line: &str) -> Option<Row> {
+    let (name, rest) = line.split_once(": by hand ")?;
+    let (by_hand, rest) = rest.split_once(", driven ")?;
+    let (driven, ratio) = rest.split_once(", ratio ")?;
+    Some(Row {
+        name: format!("offsite-driver-{name}"),
+        ours: driven.to_owned(),
+        reference: format!("restic {by_hand}"),
+        ratio: format!("{ratio}x"),
         goal: "<= 1.03x".to_owned(),
-        reached: Some(ratio <= 1.03),
-    };
-    let (restore, _) = lab.row(
-        "offsite-driver-restore",
-        1.03,
-        false,
-        &Pair {
-            ours: &|| lab.call("restore", &engine, &lab.repo, &lab.ours),
-            theirs: &|| {
-                let mut restic = lab.local();
-                restic
-                    .args(["--no-cache", "restore", &lab.latest(), "--verify", "--target"])
-                    .arg(&lab.theirs);
-                restic
-            },
-            our_target: &lab.ours,
-            their_target: &lab.theirs,
-            clear: true,
-        },
-    )?;
-    same(&lab.tree, &lab.ours)?;
-    Ok(vec![backup, restore])
+        reached: Some(ratio.parse::<f64>().ok()? <= 1.03),
+    })
 }
 
 /// The S3 server of the tests, which ends with us.
@@ -471,4 +422,20 @@ fn same(original: &Path, restored: &Path) -> Measured<()> {
             .arg(restored),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_says_is_a_row() {
+        let row = driver_row("backup: by hand 1.234 s, driven 1.250 s, ratio 1.013").unwrap();
+        assert_eq!(
+            (row.name.as_str(), row.reached),
+            ("offsite-driver-backup", Some(true))
+        );
+        assert_eq!((row.ours.as_str(), row.ratio.as_str()), ("1.250 s", "1.013x"));
+        assert!(driver_row("backup: driven 1.250 s").is_none());
+    }
 }

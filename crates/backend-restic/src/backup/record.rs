@@ -1,8 +1,8 @@
 //! Another snapshot of a tree that is stored already.
 //!
 //! Promises: what a backup here has written is recorded, and nothing that somebody made of it since (restic's `rewrite` and `repair
-//! snapshots` keep all that is recorded of a tree that they cut down, and only name the original). Nothing is read but the other snapshot and the top of its tree, which therefore is there; nothing is written but one
-//! snapshot, under a lock. It says when its tree was last read by a backup, in a tag that goes on from one to the next.
+//! snapshots` keep all that is recorded of a tree that they cut down, and only name the original). Nothing is read but the other
+//! snapshot and the top of its tree, which therefore is there; nothing is written but one snapshot, under a lock. It says when its tree was last read by a backup, in a tag that goes on from one to the next.
 
 use std::sync::Arc;
 

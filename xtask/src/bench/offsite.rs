@@ -61,7 +61,7 @@ impl Lab<'_> {
 
     fn reseed(&self, words: &[&str]) -> Command {
         let mut command = sh::command(&self.reseed);
-        command.args(words).arg("--config").arg(&self.config);
+        command.arg("--config").arg(&self.config).args(words);
         command
     }
 

@@ -117,6 +117,8 @@ pub(crate) struct Ended {
     pub(crate) heard: Heard,
     /// What it said besides.
     pub(crate) words: String,
+    /// It was ended when its work was done, and before it had tidied up.
+    pub(crate) cut_short: bool,
 }
 
 impl Ended {
@@ -237,6 +239,7 @@ impl Restic {
             exit: output.exit,
             words: output.stderr.text().into_owned(),
             heard: watch.heard(),
+            cut_short: false,
         };
         if !ended.exit.success() {
             return Err(error::of(
@@ -295,7 +298,9 @@ impl Restic {
             Err(_) => false,
             // What may not remove its lock may not by another call either.
             Ok(ended) if ended.heard.unlocks_refused >= REFUSED => false,
-            Ok(ended) => matches!(ended.exit, Exit::Signal(_)) || ended.heard.refusal.is_some(),
+            Ok(ended) => {
+                ended.cut_short || matches!(ended.exit, Exit::Signal(_)) || ended.heard.refusal.is_some()
+            }
         };
         if may_have_left_its_lock {
             // It has been waited for, so its lock is dead by restic's rules. Whether this works changes nothing.
@@ -338,6 +343,7 @@ impl Restic {
                 exit: output.exit,
                 heard,
                 words: output.stderr.text().into_owned(),
+                cut_short: false,
             }),
             // It had said that it was done before it heard that it should stop.
             Err(ExecError::Cancelled { stderr, .. })
@@ -351,6 +357,7 @@ impl Restic {
                     },
                     heard,
                     words: stderr,
+                    cut_short: true,
                 })
             }
             Err(error) => match watch.refused() {
@@ -358,6 +365,7 @@ impl Restic {
                     exit: Exit::Code(1),
                     heard,
                     words,
+                    cut_short: false,
                 }),
                 None => Err(failed_to_run(&error)),
             },

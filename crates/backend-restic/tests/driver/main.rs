@@ -35,6 +35,8 @@ struct Answer {
     exit: Exit,
     stdout: String,
     stderr: String,
+    /// It was ended because the run was, after it had said all this.
+    cancelled: bool,
 }
 
 fn answer(code: i32, stdout: &str, stderr: &str) -> Answer {
@@ -42,6 +44,7 @@ fn answer(code: i32, stdout: &str, stderr: &str) -> Answer {
         exit: Exit::Code(code),
         stdout: stdout.into(),
         stderr: stderr.into(),
+        cancelled: false,
     }
 }
 
@@ -54,7 +57,8 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn next(&self, command: &Command) -> Output {
+    /// What it writes to stdout, and how it ends.
+    fn next(&self, command: &Command) -> (String, Result<Output, ExecError>) {
         let shown = command.to_string();
         assert!(!shown.contains(PASSWORD));
         for argument in command.arguments() {
@@ -89,33 +93,41 @@ impl Scripted {
                 kept.push('\n');
             }
         }
-        Output {
+        if answer.cancelled {
+            let cancelled = ExecError::Cancelled {
+                command: shown,
+                stderr: kept,
+            };
+            return (answer.stdout, Err(cancelled));
+        }
+        let output = Output {
             command: shown,
             exit: answer.exit,
-            stdout: Captured::from_whole(answer.stdout),
+            stdout: Captured::from_whole(answer.stdout.clone()),
             stderr: Captured::from_whole(kept),
             elapsed: Duration::ZERO,
             held_open: false,
-        }
+        };
+        (answer.stdout, Ok(output))
     }
 }
 
 #[async_trait]
 impl Runner for Scripted {
     async fn run(&self, command: &Command, _: &CancellationToken) -> Result<Output, ExecError> {
-        Ok(self.next(command))
+        self.next(command).1
     }
     async fn pipe(&self, _: &[Command], _: &CancellationToken) -> Result<PipeOutput, ExecError> {
         panic!("the driver needs no pipes")
     }
     async fn stream(&self, command: &Command, _: &CancellationToken) -> Result<Streaming, ExecError> {
-        let output = self.next(command);
+        let (stdout, output) = self.next(command);
         let (send, lines) = tokio::sync::mpsc::channel(64);
-        for line in output.stdout.text().lines() {
+        for line in stdout.lines() {
             let bytes = line.as_bytes().to_vec();
             send.try_send(Line { bytes, cut: false }).unwrap();
         }
-        Ok(Streaming::from_parts(lines, None, async move { Ok(output) }))
+        Ok(Streaming::from_parts(lines, None, async move { output }))
     }
 }
 
@@ -406,6 +418,18 @@ fn one_that_was_killed_leaves_no_lock_of_ours() {
     let lab = Lab::new("0.18.0", &[killed, answer(0, "", "")]);
     let error = lab.backup().unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::Io);
+    assert_eq!(lab.calls(), ["backup", "unlock"]);
+}
+
+#[test]
+fn one_that_is_stopped_between_its_last_word_and_its_end_leaves_no_lock() {
+    let stopped = Answer {
+        cancelled: true,
+        ..answer(0, SUMMARY, "")
+    };
+    let lab = Lab::new("0.14.0", &[stopped, answer(0, "", "")]);
+    // What it said was true: the snapshot is there.
+    assert_eq!(lab.backup().unwrap().outcome, BackupOutcome::Complete);
     assert_eq!(lab.calls(), ["backup", "unlock"]);
 }
 

@@ -130,54 +130,82 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
 }
 
-/// The version of cargo-deny that deny.toml is written for.
-const CARGO_DENY: &str = "0.20.2";
+/// A program that cargo builds from the registry.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    args: &'static [&'static str],
+    minutes: u32,
+}
 
-/// Finds cargo-deny, or builds it once into a cache of our own, outside of the user's cargo.
-///
-/// Built without optimisation: that takes one minute on two cores, its own profile (whole-program optimisation) more than ten.
+/// The version is the one that deny.toml is written for.
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    args: &[],
+    minutes: 1,
+};
+/// An S3 server that others use. Without what only clusters need.
+const GARAGE: Tool = Tool {
+    name: "garage",
+    version: "2.5.0",
+    args: &["--no-default-features", "--features", "sqlite,bundled-libs"],
+    minutes: 10,
+};
+
+/// Finds cargo-deny, or builds it once.
 pub(crate) fn cargo_deny(yes: bool) -> Result<PathBuf, String> {
-    if let Some(found) = sh::find("cargo-deny") {
-        return Ok(found);
-    }
-    let tools = cache_dir().join("tools");
-    let program = tools.join("bin/cargo-deny");
-    if program.is_file() {
-        return Ok(program);
-    }
-    eprintln!(
-        "cargo-deny {CARGO_DENY} will be built and installed in {}",
-        tools.display()
-    );
-    if !agreed(yes)? {
-        return Err("cargo-deny is missing and was not wanted".to_owned());
-    }
-    let mut install = sh::cargo();
-    install.args([
-        "install",
-        "--quiet",
-        "--locked",
-        "cargo-deny",
-        "--version",
-        CARGO_DENY,
-        "--root",
-    ]);
-    install.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
-    for (key, value) in [
-        ("OPT_LEVEL", "0"),
-        ("LTO", "off"),
-        ("CODEGEN_UNITS", "16"),
-        ("DEBUG", "0"),
-    ] {
-        install.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
-    }
-    let installed = sh::run(&mut install).map_err(|error| format!("cargo does not run: {error}"))?;
-    // Only what it was built in; the program stays.
-    let _ = std::fs::remove_dir_all(tools.join("build"));
-    if installed && program.is_file() {
-        Ok(program)
-    } else {
-        Err("cargo-deny could not be installed, see above".to_owned())
+    CARGO_DENY.ensure(yes)
+}
+
+/// Finds Garage, or builds it once.
+pub(crate) fn garage(yes: bool) -> Result<PathBuf, String> {
+    GARAGE.ensure(yes)
+}
+
+impl Tool {
+    /// Finds it, or builds it once into a cache of our own, outside of the user's cargo.
+    ///
+    /// Built without optimisation: that takes a tenth of the time that their own profiles (whole-program optimisation) do.
+    fn ensure(&self, yes: bool) -> Result<PathBuf, String> {
+        let Self { name, version, .. } = self;
+        if let Some(found) = sh::find(name) {
+            return Ok(found);
+        }
+        let tools = cache_dir().join("tools");
+        let program = tools.join("bin").join(name);
+        if program.is_file() {
+            return Ok(program);
+        }
+        eprintln!(
+            "{name} {version} will be built and installed in {}; on two processors that takes {} minutes",
+            tools.display(),
+            self.minutes
+        );
+        if !agreed(yes)? {
+            return Err(format!("{name} is missing and was not wanted"));
+        }
+        let build = tools.join("build").join(name);
+        let mut install = sh::cargo();
+        install.args(["install", "--quiet", "--locked", name, "--version", version]);
+        install.args(self.args).arg("--root").arg(&tools);
+        install.env("CARGO_TARGET_DIR", &build);
+        for (key, value) in [
+            ("OPT_LEVEL", "0"),
+            ("LTO", "off"),
+            ("CODEGEN_UNITS", "16"),
+            ("DEBUG", "0"),
+        ] {
+            install.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
+        }
+        let installed = sh::run(&mut install).map_err(|error| format!("cargo does not run: {error}"))?;
+        // Only what it was built in; the program stays.
+        let _ = std::fs::remove_dir_all(build);
+        if installed && program.is_file() {
+            Ok(program)
+        } else {
+            Err(format!("{name} could not be installed, see above"))
+        }
     }
 }
 

@@ -101,12 +101,14 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
     };
     let ready = setup::ensure(tier.needs(), yes).and_then(|()| match tier {
         Tier::Vm => vm_setup::ensure(yes).map(|()| Vec::new()),
-        Tier::Real => newer_restic::ensure(yes).map(|newer| {
-            vec![
+        Tier::Real => newer_restic::ensure(yes).and_then(|newer| {
+            let garage = setup::garage(yes)?;
+            Ok(vec![
                 ("RESEED_REAL_RESTIC".to_owned(), path_of("restic")),
                 ("RESEED_REAL_RESTIC_NEWER".to_owned(), newer.display().to_string()),
                 ("RESEED_REAL_SANOID".to_owned(), path_of("sanoid")),
-            ]
+                ("RESEED_REAL_GARAGE".to_owned(), garage.display().to_string()),
+            ])
         }),
         Tier::Fast => Ok(Vec::new()),
     });
@@ -128,10 +130,16 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
             simulate(&mut report)?;
         }
         Tier::Real => {
-            let newer = env.iter().find(|(name, _)| name == "RESEED_REAL_RESTIC_NEWER");
-            let newer = newer.map_or("restic", |(_, path)| path.as_str());
-            let note = format!("with {} and {}", version_of("restic")?, version_of(newer)?);
-            report.notes.push(note);
+            let named = |name: &str| {
+                let found = env.iter().find(|(key, _)| key == name);
+                found.map_or("", |(_, path)| path.as_str())
+            };
+            report.notes.push(format!(
+                "with {}, {} and {}",
+                version_of("restic", "version")?,
+                version_of(named("RESEED_REAL_RESTIC_NEWER"), "version")?,
+                version_of(named("RESEED_REAL_GARAGE"), "--version")?
+            ));
         }
         Tier::Vm => report.notes.push(format!("with {}", vm_setup::versions())),
     }
@@ -173,8 +181,8 @@ fn path_of(program: &str) -> String {
     sh::find(program).map_or_else(|| program.to_owned(), |path| path.display().to_string())
 }
 
-fn version_of(program: &str) -> std::io::Result<String> {
-    let said = sh::output(sh::command(program).arg("version"))?;
+fn version_of(program: &str, asking: &str) -> std::io::Result<String> {
+    let said = sh::output(sh::command(program).arg(asking))?;
     let line = said.stdout.lines().next().unwrap_or_default();
     let words: Vec<&str> = line.split_whitespace().take(2).collect();
     Ok(words.join(" "))

@@ -24,14 +24,29 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
     rest.split_once(end).map(|(inner, _)| inner.trim())
 }
 
+/// XML's own five names. Whatever else is no text for people.
+fn unescaped(text: &str) -> String {
+    let names = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&amp;", "&"),
+    ];
+    let replace = |text: String, (name, plain): &(&str, &str)| text.replace(name, plain);
+    names.iter().fold(text.to_owned(), replace)
+}
+
 impl Said {
     fn of(text: &str) -> Self {
         let status = text
             .split_once("status code: ")
             .and_then(|(_, rest)| rest.get(..3))
             .and_then(|digits| digits.parse().ok());
-        let own =
-            |tag: &str| between(text, &format!("<{tag}>"), &format!("</{tag}>")).map(crate::words::plain);
+        let own = |tag: &str| {
+            let inner = between(text, &format!("<{tag}>"), &format!("</{tag}>"))?;
+            Some(crate::words::plain(&unescaped(inner)))
+        };
         Self {
             status,
             code: own("Code"),
@@ -142,8 +157,8 @@ fn by_code(code: &str, said: &Said, path: &str, location: &dyn Fn() -> String) -
             EngineError::CredentialsExpired { location, detail }
         }
         "RequestTimeTooSkewed" => EngineError::ClockSkew { location, detail },
-        // It is also said of a key that can't be one.
-        "AuthorizationHeaderMalformed" if !message.contains("region") => {
+        // It is also said of a key that can't be one. Garage calls the region a part of the scope.
+        "AuthorizationHeaderMalformed" if !message.contains("region") && !message.contains("scope") => {
             EngineError::Credentials { location, detail }
         }
         "AuthorizationHeaderMalformed"
@@ -273,6 +288,12 @@ mod tests {
                 "credentials",
             ),
             (
+                "400 Bad Request",
+                "AuthorizationHeaderMalformed",
+                "unexpected scope: &apos;20261127/a/s3/aws4_request&apos;",
+                "wrong_region",
+            ),
+            (
                 "301 Moved Permanently",
                 "PermanentRedirect",
                 "there",
@@ -318,6 +339,12 @@ mod tests {
         ] {
             assert_eq!(kind(&answered(status, body)), wanted, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn words_are_for_people() {
+        let error = coded("403 Forbidden", "AccessDenied", "no &apos;a&apos; &amp;lt; b").to_string();
+        assert!(error.contains("no 'a' &lt; b"), "{error}");
     }
 
     #[test]

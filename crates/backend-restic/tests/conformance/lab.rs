@@ -1,6 +1,6 @@
 //! One lab for both suites: a repository below a mount point or in a bucket, trees beside it, and ways to break it.
 //!
-//! The bucket is one of an S3 server in this process whose objects are files, so what breaks a directory breaks it too.
+//! A bucket's objects are files here too, so what breaks a directory breaks it as well.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_backend_restic::repo::Engine;
-use reseed_backend_restic::restic::Location;
-use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
+use reseed_backend_restic::restic;
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
@@ -31,20 +30,20 @@ use reseed_testkit::conformance::pruner::PrunerLab;
 use reseed_testkit::conformance::source::SourceLab;
 use reseed_testkit::conformance::{context, minute, source_name};
 use reseed_testkit::files::{Files, Listing, RealFiles};
-use reseed_testkit::s3::{S3Fault, S3Guard, S3Rule, S3Server};
+use reseed_testkit::s3::{S3Fault, S3Guard, S3Rule};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
 use crate::forge::{Forge, NOBODY};
+use crate::location::Location;
 use crate::place::temporary;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
 const PASSWORD: &str = "correct horse";
 const OTHER_HOST: &str = "the-other-host";
 
-/// What all keys of a repository in the bucket begin with.
+/// What all keys of a repository in a bucket begin with.
 const PREFIX: &str = "some/where";
-const BUCKET: &str = "backups";
 
 /// Which engine.
 #[derive(Debug, Clone)]
@@ -56,8 +55,8 @@ pub(crate) enum By {
 
 pub(crate) struct OnDisk {
     by: By,
-    /// Before its directory, so that it ends first.
-    server: Option<S3Server>,
+    /// Before the directory that it is in, so that a server ends first.
+    location: Location,
     away: Mutex<Option<S3Guard>>,
     dir: TempDir,
     files: RealFiles,
@@ -69,44 +68,52 @@ pub(crate) struct OnDisk {
 impl OnDisk {
     /// Without a repository.
     pub(crate) fn offsite(by: By) -> Self {
-        let lab = Self {
-            by,
-            server: None,
-            away: Mutex::default(),
-            dir: temporary(),
-            files: RealFiles,
-            clock: Arc::new(SystemClock::new()),
-            kept: AtomicU64::new(0),
-            their_lock: Mutex::default(),
-        };
-        for name in ["mnt", "scratch", "staging"] {
-            fs::create_dir(lab.path(name)).unwrap();
-        }
-        lab
+        Self::made(by, |dir| Location::directory(dir.join("mnt/repo")))
     }
 
     /// With an empty one, which opens quickly: the suite of sources opens it many times.
     pub(crate) fn source(by: By) -> Self {
-        let lab = Self::offsite(by);
-        Forge::create(&lab.root(), PASSWORD);
-        lab
+        Self::offsite(by).with_repository()
     }
 
     /// The same in a bucket of a server of its own.
     pub(crate) fn offsite_in_s3(by: By) -> Self {
-        let mut lab = Self::offsite(by);
-        let root = lab.path("s3");
-        fs::create_dir(&root).unwrap();
-        let server = S3Server::start(root).unwrap();
-        server.make_bucket(BUCKET).unwrap();
-        lab.server = Some(server);
-        lab
+        Self::made(by, |dir| Location::files(dir, PREFIX))
     }
 
     pub(crate) fn source_in_s3(by: By) -> Self {
-        let lab = Self::offsite_in_s3(by);
-        Forge::create(&lab.root(), PASSWORD);
-        lab
+        Self::offsite_in_s3(by).with_repository()
+    }
+
+    /// The same in a bucket of a Garage of its own.
+    pub(crate) fn offsite_in_garage(by: By) -> Self {
+        Self::made(by, |dir| Location::garage(dir, PREFIX))
+    }
+
+    pub(crate) fn source_in_garage(by: By) -> Self {
+        Self::offsite_in_garage(by).with_repository()
+    }
+
+    fn made(by: By, location: impl FnOnce(&Path) -> Location) -> Self {
+        let dir = temporary();
+        for name in ["mnt", "scratch", "staging"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Self {
+            by,
+            location: location(dir.path()),
+            away: Mutex::default(),
+            dir,
+            files: RealFiles,
+            clock: Arc::new(SystemClock::new()),
+            kept: AtomicU64::new(0),
+            their_lock: Mutex::default(),
+        }
+    }
+
+    fn with_repository(self) -> Self {
+        self.location.edit(|| Forge::create(&self.root(), PASSWORD));
+        self
     }
 
     fn path(&self, below: &str) -> PathBuf {
@@ -114,39 +121,23 @@ impl OnDisk {
     }
 
     fn root(&self) -> PathBuf {
-        match &self.server {
-            Some(server) => server.bucket(BUCKET).join(PREFIX),
-            None => self.path("mnt/repo"),
-        }
+        self.location.root().to_owned()
     }
 
     fn engine(&self) -> Engine {
         let clock = Arc::clone(&self.clock);
-        match self.s3() {
+        match self.location.s3() {
             Some((place, credentials)) => Engine::s3(place, credentials, clock),
             None => Engine::local(self.root(), clock),
         }
     }
 
-    fn s3(&self) -> Option<(S3Place, CredentialsFrom)> {
-        let access = self.server.as_ref()?.access();
-        let place = S3Place {
-            endpoint: access.endpoint.clone(),
-            region: access.region.clone(),
-            bucket: BUCKET.to_owned(),
-            prefix: PREFIX.to_owned(),
-            allow_http: true,
-        };
-        let key = S3Credentials::new(&access.access_key_id, &access.secret_access_key);
-        Some((place, CredentialsFrom::Given(key)))
-    }
-
     /// True where there is a server: then it is it that doesn't answer, or does again.
     fn server_answers(&self, reachable: bool) -> bool {
-        let Some(server) = &self.server else {
+        let Some(faults) = self.location.faults() else {
             return false;
         };
-        let away = (!reachable).then(|| server.faults().add(S3Rule::always(S3Fault::Reset)));
+        let away = (!reachable).then(|| faults.add(S3Rule::always(S3Fault::Reset)));
         *self.away.lock().unwrap() = away;
         true
     }
@@ -166,9 +157,9 @@ impl OnDisk {
         });
         Restic::new(
             source_name("offsite"),
-            match self.s3() {
-                Some((place, credentials)) => Location::S3 { place, credentials },
-                None => Location::Local(self.root()),
+            match self.location.s3() {
+                Some((place, credentials)) => restic::Location::S3 { place, credentials },
+                None => restic::Location::Local(self.root()),
             },
             PasswordFrom::Given(Password::new(password)),
             self.path("work"),
@@ -239,7 +230,7 @@ impl PrunerLab for OnDisk {
 /// The engine, and after an `init` a key that takes no time to derive instead of the one that it wrote: opening a
 /// repository is meant to be slow, and the suite does it a hundred times.
 #[derive(Debug)]
-struct Quick(Arc<dyn OffsiteRepo>, PathBuf);
+struct Quick(Arc<dyn OffsiteRepo>, Location);
 
 #[async_trait]
 impl OffsiteRepo for Quick {
@@ -252,7 +243,7 @@ impl OffsiteRepo for Quick {
     async fn init(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
         let made = self.0.init(cx).await?;
         assert_eq!(self.0.open(cx).await?, made, "the engine's own key opens it");
-        Forge::rekey(&self.1, PASSWORD);
+        self.1.edit(|| Forge::rekey(self.1.root(), PASSWORD));
         Ok(made)
     }
     async fn open(&self, cx: &Context) -> Result<RepoInfo, OffsiteError> {
@@ -287,7 +278,7 @@ impl OffsiteRepo for Quick {
 
 impl OffsiteLab for OnDisk {
     fn repo(&self) -> Arc<dyn OffsiteRepo> {
-        Arc::new(Quick(self.as_repo(PASSWORD), self.root()))
+        Arc::new(Quick(self.as_repo(PASSWORD), self.location.clone()))
     }
     fn repo_with_wrong_password(&self) -> Arc<dyn OffsiteRepo> {
         self.as_repo("wrong")
@@ -303,7 +294,7 @@ impl OffsiteLab for OnDisk {
     }
     fn objects(&self) -> BTreeMap<String, u64> {
         let (root, locks) = (self.root(), self.root().join("locks"));
-        let paths = self.files.regular_files(&root).into_iter();
+        let paths = self.location.look(|| self.files.regular_files(&root)).into_iter();
         paths
             .filter(|path| !path.starts_with(&locks))
             // A file in the repository's place is listed as itself, with a slash behind it.
@@ -312,16 +303,18 @@ impl OffsiteLab for OnDisk {
             .collect()
     }
     fn put_something_else(&self) {
-        fs::rename(self.root(), self.path("the-repository-was")).unwrap();
-        if self.server.is_some() {
-            fs::create_dir(self.root()).unwrap();
-            fs::write(self.root().join("config"), b"of something else").unwrap();
-            return;
-        }
-        fs::write(self.root(), b"a file where the repository should be").unwrap();
+        self.location.edit(|| {
+            fs::rename(self.root(), self.path("the-repository-was")).unwrap();
+            if self.location.is_bucket() {
+                fs::create_dir(self.root()).unwrap();
+                fs::write(self.root().join("config"), b"of something else").unwrap();
+            } else {
+                fs::write(self.root(), b"a file where the repository should be").unwrap();
+            }
+        });
     }
     fn make_newer(&self) {
-        self.forge().set_version(99);
+        self.location.edit(|| self.forge().set_version(99));
     }
     fn set_reachable(&self, reachable: bool) {
         if self.server_answers(reachable) {
@@ -338,34 +331,42 @@ impl OffsiteLab for OnDisk {
         }
     }
     fn lock_exclusively(&self) -> String {
-        let lock = self.forge().lock(true, OTHER_HOST, 4711, self.clock.now());
+        let now = self.clock.now();
+        let lock = self
+            .location
+            .edit(|| self.forge().lock(true, OTHER_HOST, 4711, now));
         *self.their_lock.lock().unwrap() = Some(lock);
         OTHER_HOST.to_owned()
     }
     fn leave_dead_lock(&self) {
         let here = rustix::system::uname().nodename().to_str().unwrap().to_owned();
-        self.forge().lock(true, &here, NOBODY, self.clock.now());
+        let now = self.clock.now();
+        self.location.edit(|| self.forge().lock(true, &here, NOBODY, now));
     }
     fn unlock(&self) {
         let lock = self.their_lock.lock().unwrap().take().unwrap();
-        fs::remove_file(lock).unwrap();
+        self.location.edit(|| fs::remove_file(lock).unwrap());
     }
     fn locks(&self) -> usize {
-        let locks = fs::read_dir(self.root().join("locks")).into_iter().flatten();
-        // What is being written has another name until it is complete.
-        locks
-            .filter(|entry| entry.as_ref().unwrap().file_name().len() == 64)
-            .count()
+        self.location.look(|| {
+            let locks = fs::read_dir(self.root().join("locks")).into_iter().flatten();
+            // What is being written has another name until it is complete.
+            locks
+                .filter(|entry| entry.as_ref().unwrap().file_name().len() == 64)
+                .count()
+        })
     }
     fn damage(&self, damage: Damage) {
-        let pack = self.packs().remove(0);
-        match damage {
-            Damage::Flip => {
-                let middle = fs::metadata(&pack).unwrap().len() / 2;
-                self.files.flip(&pack, usize::try_from(middle).unwrap());
+        self.location.edit(|| {
+            let pack = self.packs().remove(0);
+            match damage {
+                Damage::Flip => {
+                    let middle = fs::metadata(&pack).unwrap().len() / 2;
+                    self.files.flip(&pack, usize::try_from(middle).unwrap());
+                }
+                Damage::Missing => fs::remove_file(pack).unwrap(),
             }
-            Damage::Missing => fs::remove_file(pack).unwrap(),
-        }
+        });
     }
     fn make_unreadable(&self, path: &Path) -> bool {
         if rustix::process::geteuid().is_root() {
@@ -457,13 +458,16 @@ impl SourceLab for OnDisk {
         }
     }
     async fn forget(&self, point: &RecoveryPoint) {
-        fs::remove_file(self.root().join("snapshots").join(&point.locator)).unwrap();
+        let snapshot = self.root().join("snapshots").join(&point.locator);
+        self.location.edit(|| fs::remove_file(snapshot).unwrap());
     }
     async fn damage(&self, _point: &RecoveryPoint) {
-        for pack in self.packs() {
-            // Within the first blob, behind its nonce.
-            self.files.flip(&pack, 20);
-        }
+        self.location.edit(|| {
+            for pack in self.packs() {
+                // Within the first blob, behind its nonce.
+                self.files.flip(&pack, 20);
+            }
+        });
     }
     fn violations(&self) -> Vec<String> {
         let locks = OffsiteLab::locks(self);

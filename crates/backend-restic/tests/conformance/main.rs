@@ -1,11 +1,14 @@
-//! Both engines under the core's contracts, on real directories and in a bucket of an S3 server in this process: the embedded one
-//! with its restore worker as a real process, and the restic program in the versions that the environment names.
+//! Both engines under the core's contracts, on real directories, in a bucket of an S3 server in this process, and in one of a real
+//! Garage: the embedded one with its restore worker as a real process, and the restic program in the versions that the environment
+//! names.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 #[path = "../common/forge.rs"]
 mod forge;
 mod lab;
+#[path = "../common/location.rs"]
+mod location;
 #[path = "../common/place.rs"]
 mod place;
 
@@ -25,6 +28,33 @@ mod offsite_s3 {
 
 mod source_s3 {
     reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(crate::By::Embedded));
+}
+
+/// Both engines, with the newest restic that there is.
+mod real_garage {
+    use crate::{By, OnDisk};
+
+    const PROGRAM: By = By::Program("RESEED_REAL_RESTIC_NEWER");
+
+    mod offsite {
+        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_garage(crate::By::Embedded));
+    }
+
+    mod source {
+        reseed_testkit::conformance_source!(crate::OnDisk::source_in_garage(crate::By::Embedded));
+    }
+
+    mod offsite_by_program {
+        reseed_testkit::conformance_offsite!(super::OnDisk::offsite_in_garage(super::PROGRAM));
+    }
+
+    mod source_by_program {
+        reseed_testkit::conformance_source!(super::OnDisk::source_in_garage(super::PROGRAM));
+    }
+
+    mod pruner {
+        reseed_testkit::conformance_pruner!(super::OnDisk::offsite_in_garage(super::PROGRAM));
+    }
 }
 
 /// The restic program, on both kinds of places.

@@ -11,9 +11,18 @@ use reseed_testkit::s3::{S3Fault, S3Op, S3Rule};
 use crate::common::*;
 use crate::lab::*;
 
-#[test]
-fn a_store_that_stumbles_is_asked_again() {
-    let it = S3Lab::new();
+on_both! {
+    a_store_that_stumbles_is_asked_again
+    a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done
+    a_restore_that_cannot_read_fails_and_goes_on_later
+    a_restore_needs_no_write
+    a_listing_that_lags_hides_nothing_behind_a_success
+    what_hangs_can_be_cancelled
+    wrong_bytes_in_a_snapshot_are_no_missing_snapshot
+}
+
+fn a_store_that_stumbles_is_asked_again(it: S3Lab) {
+    let it = it.with_repository();
     let stumbles = [
         S3Rule::on(S3Op::Put, S3Fault::SLOW_DOWN).key("data/").times(2),
         S3Rule::on(S3Op::Put, S3Fault::LostAnswer)
@@ -27,25 +36,21 @@ fn a_store_that_stumbles_is_asked_again() {
         S3Rule::on(S3Op::Delete, S3Fault::INTERNAL).key("locks/").times(2),
     ];
     let count = stumbles.len();
-    let rules: Vec<_> = stumbles
-        .into_iter()
-        .map(|rule| it.server.faults().add(rule))
-        .collect();
+    let rules: Vec<_> = stumbles.into_iter().map(|rule| it.faults().add(rule)).collect();
     let summary = it.try_backup().unwrap();
     assert_eq!((summary.unreadable, summary.unlisted), (0, false));
     let report = it.try_restore(&summary.snapshot, "out").unwrap();
     assert!(report.is_exact() && report.locked);
     assert_same(&it.tree(), &it.lab.path("out"));
-    assert!(it.server.faults().take_struck().len() >= count);
+    assert!(it.faults().take_struck().len() >= count);
     drop(rules);
     assert_eq!(it.snapshots(), 1, "a lost answer makes no second snapshot");
     it.assert_sound();
 }
 
 /// Whatever keeps data from being written: no snapshot, no lock, and the next backup is whole.
-#[test]
-fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done() {
-    let (it, _) = S3Lab::with_backup();
+fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done(it: S3Lab) {
+    let (it, _) = it.with_backup();
     fs::write(it.tree().join("new"), noise(77, 900_000)).unwrap();
     for (where_, fault, wanted) in [
         ("data/", S3Fault::QUOTA, "no_space"),
@@ -60,15 +65,12 @@ fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done() {
         ("locks/", S3Fault::QUOTA, "no_space"),
         ("locks/", S3Fault::DENIED, "denied"),
     ] {
-        let rule = it
-            .server
-            .faults()
-            .add(S3Rule::on(S3Op::Put, fault.clone()).key(where_));
+        let rule = it.faults().add(S3Rule::on(S3Op::Put, fault.clone()).key(where_));
         let error = it.try_backup().unwrap_err();
         assert_eq!(kind(&error), wanted, "{where_} {fault:?}: {error}");
         drop(rule);
         assert_eq!(it.snapshots(), 1, "{where_} {fault:?} made a snapshot");
-        assert_eq!(it.lab.locks(), 0, "{where_} {fault:?} left a lock");
+        assert_eq!(it.locks(), 0, "{where_} {fault:?} left a lock");
     }
     let summary = it.try_backup().unwrap();
     assert_same_restored(&it, &summary.snapshot);
@@ -76,9 +78,8 @@ fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done() {
 }
 
 /// Whatever keeps data from being read: an error, and what is restored later is whole.
-#[test]
-fn a_restore_that_cannot_read_fails_and_goes_on_later() {
-    let (it, snapshot) = S3Lab::with_backup();
+fn a_restore_that_cannot_read_fails_and_goes_on_later(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
     let mut job = it.lab.restore_job(&snapshot, "out");
     job.resume = true;
     for (fault, kinds) in [
@@ -89,41 +90,36 @@ fn a_restore_that_cannot_read_fails_and_goes_on_later() {
         (S3Fault::DENIED, ["denied", "denied"]),
         (S3Fault::NO_BUCKET, ["no_bucket", "no_bucket"]),
     ] {
-        let _rule = it
-            .server
-            .faults()
-            .add(S3Rule::on(S3Op::Get, fault.clone()).key("data/"));
+        let _rule = it.faults().add(S3Rule::on(S3Op::Get, fault.clone()).key("data/"));
         let error = it.lab.restore(&job).unwrap_err();
         assert!(kinds.contains(&kind(&error).as_str()), "{fault:?}: {error}");
-        assert_eq!(it.lab.locks(), 0, "{fault:?} left a lock");
+        assert_eq!(it.locks(), 0, "{fault:?} left a lock");
     }
     assert!(it.lab.restore(&job).unwrap().is_exact());
     assert_same(&it.tree(), &it.lab.path("out"));
 }
 
 /// A full bucket, or a key that may only read, is no reason not to restore.
-#[test]
-fn a_restore_needs_no_write() {
-    let (it, snapshot) = S3Lab::with_backup();
+fn a_restore_needs_no_write(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
     for fault in [S3Fault::QUOTA, S3Fault::DENIED, S3Fault::INTERNAL] {
-        let _rule = it.server.faults().add(S3Rule::on(S3Op::Put, fault));
+        let _rule = it.faults().add(S3Rule::on(S3Op::Put, fault));
         let report = it.try_restore(&snapshot, "out").unwrap();
         assert!(report.is_exact() && !report.locked);
         fs::remove_dir_all(it.lab.path("out")).unwrap();
     }
 }
 
-#[test]
-fn a_listing_that_lags_hides_nothing_behind_a_success() {
-    let (it, _) = S3Lab::with_backup();
-    let faults = it.server.faults();
+fn a_listing_that_lags_hides_nothing_behind_a_success(it: S3Lab) {
+    let (it, _) = it.with_backup();
+    let faults = it.faults();
     fs::write(it.tree().join("new"), noise(78, 400_000)).unwrap();
     // Nobody could see our lock, and we nobody's.
     let lag = faults.add(S3Rule::on(S3Op::List, S3Fault::Lag).key("locks/"));
     let error = it.try_backup().unwrap_err();
     assert_eq!(kind(&error), "lock_lost", "{error}");
     drop(lag);
-    assert_eq!((it.snapshots(), it.lab.locks()), (1, 0));
+    assert_eq!((it.snapshots(), it.locks()), (1, 0));
     // A snapshot that is written and not listed is said to be, and can be restored by its name.
     let lag = faults.add(S3Rule::on(S3Op::List, S3Fault::Lag).key("snapshots/"));
     let summary = it.try_backup().unwrap();
@@ -148,13 +144,12 @@ fn a_listing_that_lags_hides_nothing_behind_a_success() {
 }
 
 /// A hanging store keeps nobody: whoever cancels is let go at once, and the lock is gone.
-#[test]
-fn what_hangs_can_be_cancelled() {
-    let (it, snapshot) = S3Lab::with_backup();
+fn what_hangs_can_be_cancelled(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
     for (op, where_) in [(S3Op::Get, "index/"), (S3Op::Put, "data/"), (S3Op::Get, "data/")] {
-        let _hang = it.server.faults().add(S3Rule::on(op, S3Fault::Hang).key(where_));
-        it.server.faults().take_struck();
-        let (faults, struck) = (it.server.faults().clone(), Arc::new(AtomicBool::new(false)));
+        let _hang = it.faults().add(S3Rule::on(op, S3Fault::Hang).key(where_));
+        it.faults().take_struck();
+        let (faults, struck) = (it.faults().clone(), Arc::new(AtomicBool::new(false)));
         let cancelled: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(move || {
             if !faults.take_struck().is_empty() {
                 struck.store(true, Ordering::Relaxed);
@@ -179,17 +174,15 @@ fn what_hangs_can_be_cancelled() {
         };
         assert_eq!(error, EngineError::Cancelled, "{op:?} {where_}");
         let _ = fs::remove_dir_all(it.lab.path("hung"));
-        assert_eq!(it.lab.locks(), 0, "{op:?} {where_} left a lock");
+        assert_eq!(it.locks(), 0, "{op:?} {where_} left a lock");
     }
     assert_eq!(it.snapshots(), 1);
 }
 
 /// Flipped bits in what says what there is are found, too, and take no other snapshot with them.
-#[test]
-fn wrong_bytes_in_a_snapshot_are_no_missing_snapshot() {
-    let (it, snapshot) = S3Lab::with_backup();
+fn wrong_bytes_in_a_snapshot_are_no_missing_snapshot(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
     let _flip = it
-        .server
         .faults()
         .add(S3Rule::on(S3Op::Get, S3Fault::Flip(40)).key("snapshots/"));
     let found = it.lab.engine.open(&it.lab.password).unwrap().snapshots().unwrap();

@@ -4,26 +4,28 @@ use std::time::Duration;
 
 use reseed_testkit::s3::{S3Fault, S3Op, S3Rule};
 
-use crate::common::*;
 use crate::lab::*;
 
 #[test]
 fn init_makes_one_repository_also_where_answers_get_lost() {
     let it = S3Lab::bare();
     let lost = it
-        .server
         .faults()
         .add(S3Rule::on(S3Op::Put, S3Fault::LostAnswer).key("config").times(1));
     let (id, version) = it.lab.engine.init(&it.lab.password).unwrap();
-    assert_eq!(it.server.faults().take_struck().len(), 1);
+    assert_eq!(it.faults().take_struck().len(), 1);
     drop(lost);
     let open = it.lab.engine.open(&it.lab.password).unwrap();
     assert_eq!((open.id(), open.version()), (id, version));
-    let before = walk(&it.lab.path(BUCKET)).len();
+    let before = it.objects().len();
     let again = it.lab.engine.init(&it.lab.password).unwrap_err();
     assert_eq!(kind(&again), "already_exists");
-    assert_eq!(walk(&it.lab.path(BUCKET)).len(), before);
-    assert_eq!(walk(&it.lab.path("repo/keys")).len(), 1);
+    assert_eq!(it.objects().len(), before);
+    let keys = it
+        .objects()
+        .into_iter()
+        .filter(|path| path.parent().unwrap().ends_with("keys"));
+    assert_eq!(keys.count(), 1);
 }
 
 /// Garage overwrites what it was asked only to create; some stores answer that they don't know how.
@@ -44,7 +46,7 @@ fn init_works_on_stores_that_ignore_conditions() {
         .times(1),
     ] {
         let it = S3Lab::bare();
-        let _habit = it.server.faults().add(habit);
+        let _habit = it.faults().add(habit);
         it.lab.engine.init(&it.lab.password).unwrap();
         it.lab.engine.open(&it.lab.password).unwrap();
     }
@@ -55,7 +57,6 @@ fn init_works_on_stores_that_ignore_conditions() {
 fn of_two_that_init_at_once_one_is_told() {
     let it = S3Lab::bare();
     let _slow = it
-        .server
         .faults()
         .add(S3Rule::on(S3Op::Put, S3Fault::Slow(Duration::from_millis(300))).key("config"));
     let init = || it.engine(|_| {}).init(&it.lab.password);

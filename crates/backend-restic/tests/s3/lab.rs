@@ -1,7 +1,7 @@
-//! An embedded repository in a bucket of a server in this process.
+//! An embedded repository in a bucket.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +18,11 @@ use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::exec::SystemRunner;
 use reseed_core::names::SourceName;
-use reseed_testkit::s3::S3Server;
+use reseed_testkit::s3::S3Faults;
 
 use crate::common::forge::Forge;
 use crate::common::*;
-
-/// The bucket's directory is where [`Lab`] has its repository: all of its helpers see the objects.
-pub(crate) const BUCKET: &str = "repo";
+use crate::location::Location;
 
 /// A clock whose sleeps take no time, so that waiting to try again doesn't.
 #[derive(Debug)]
@@ -44,51 +42,74 @@ impl Clock for Hasty {
 }
 
 pub(crate) struct S3Lab {
-    pub(crate) server: S3Server,
+    /// Before the directory that it is in, so that a server ends first.
+    pub(crate) location: Location,
     pub(crate) lab: Lab,
 }
 
 impl S3Lab {
-    /// With an empty bucket.
+    /// With an empty bucket of a server in this process.
     pub(crate) fn bare() -> Self {
+        Self::made(Location::files)
+    }
+
+    /// With one of a Garage.
+    pub(crate) fn in_garage() -> Self {
+        Self::made(Location::garage)
+    }
+
+    fn made(location: impl FnOnce(&Path, &'static str) -> Location) -> Self {
         let mut lab = Lab::bare();
-        let server = S3Server::start(lab.dir.path()).unwrap();
-        server.make_bucket(BUCKET).unwrap();
         lab.clock = Arc::new(Hasty(SystemClock::new()));
-        let mut this = Self { server, lab };
+        let location = location(lab.dir.path(), "");
+        // All of its helpers see the objects.
+        std::os::unix::fs::symlink(location.root(), lab.path("repo")).unwrap();
+        let mut this = Self { location, lab };
         this.lab.engine = this.engine(|_| {});
         this
     }
 
     /// With an empty repository that opens quickly.
-    pub(crate) fn new() -> Self {
-        let this = Self::bare();
-        Forge::create(&this.lab.path(BUCKET), "correct horse");
-        this
+    pub(crate) fn with_repository(self) -> Self {
+        self.location
+            .edit(|| Forge::create(self.location.root(), "correct horse"));
+        self
     }
 
     /// With one backup of a tree.
-    pub(crate) fn with_backup() -> (Self, String) {
-        let this = Self::new();
+    pub(crate) fn with_backup(self) -> (Self, String) {
+        let this = self.with_repository();
         let snapshot = this.lab.backup(&this.tree()).snapshot;
-        this.server.faults().take_requests();
+        this.faults().take_requests();
         (this, snapshot)
     }
 
+    /// The rules by which the server fails, or the proxy in front of it.
+    pub(crate) fn faults(&self) -> &S3Faults {
+        self.location.faults().unwrap()
+    }
+
     pub(crate) fn place(&self) -> S3Place {
-        let access = self.server.access();
-        S3Place {
-            endpoint: access.endpoint.clone(),
-            region: access.region.clone(),
-            bucket: BUCKET.into(),
-            prefix: String::new(),
-            allow_http: true,
-        }
+        self.location.s3().unwrap().0
     }
 
     pub(crate) fn key(&self) -> S3Credentials {
-        let access = self.server.access();
-        S3Credentials::new(&access.access_key_id, &access.secret_access_key)
+        let access = self.location.access();
+        S3Credentials::new(access.access_key_id, access.secret_access_key)
+    }
+
+    pub(crate) fn locks(&self) -> usize {
+        self.location.look(|| self.lab.locks())
+    }
+
+    /// Everything in the bucket.
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
+        let files = || {
+            walk(self.location.root())
+                .into_iter()
+                .filter(|path| path.is_file())
+        };
+        self.location.look(|| files().collect())
     }
 
     pub(crate) fn engine(&self, change: impl FnOnce(&mut S3Place)) -> Engine {
@@ -163,7 +184,7 @@ impl S3Lab {
         let open = self.lab.engine.open(&self.lab.password).unwrap();
         let found = open.check(ReadData::All, &never()).unwrap();
         assert_eq!(found.errors, Vec::<String>::new());
-        assert_eq!(self.lab.locks(), 0, "a lock was left");
+        assert_eq!(self.locks(), 0, "a lock was left");
     }
 }
 

@@ -24,8 +24,8 @@ fn the_rules_of_a_bucket_are_read_with_its_own_key() {
         Ok(Answer::Rules(Vec::new())),
         "a bucket without rules"
     );
-    it.server.set_lifecycle(
-        BUCKET,
+    it.location.server().set_lifecycle(
+        &it.place().bucket,
         "<Rule><ID>cheap</ID><Filter><Prefix></Prefix></Filter><Status>Enabled</Status><Transition><Days>30</Days>\
          <StorageClass>GLACIER</StorageClass></Transition><Expiration><Days>90</Days></Expiration></Rule>\
          <Rule><ID>versions</ID><Filter/><Status>Enabled</Status><NoncurrentVersionExpiration><NoncurrentDays>30\
@@ -51,7 +51,7 @@ fn the_rules_of_a_bucket_are_read_with_its_own_key() {
 #[test]
 fn what_keeps_the_rules_from_being_read_is_told() {
     let it = S3Lab::bare();
-    let wrong = S3Credentials::new(&it.server.access().access_key_id, "wrong");
+    let wrong = S3Credentials::new(&it.location.access().access_key_id, "wrong");
     assert_eq!(asked(&it, wrong), Err("credentials".to_owned()));
     for (fault, wanted) in [
         (S3Fault::EXPIRED, "credentials_expired"),
@@ -61,7 +61,7 @@ fn what_keeps_the_rules_from_being_read_is_told() {
         (S3Fault::NotS3(404), "wrong_endpoint"),
         (S3Fault::NotS3(200), "unreadable"),
     ] {
-        let _rule = it.server.faults().add(S3Rule::on(S3Op::Other, fault.clone()));
+        let _rule = it.faults().add(S3Rule::on(S3Op::Other, fault.clone()));
         assert_eq!(asked(&it, it.key()), Err(wanted.to_owned()), "{fault:?}");
     }
     let unknown = S3Fault::Error {
@@ -70,7 +70,7 @@ fn what_keeps_the_rules_from_being_read_is_told() {
         message: "not here",
     };
     for fault in [S3Fault::DENIED, unknown] {
-        let _rule = it.server.faults().add(S3Rule::on(S3Op::Other, fault.clone()));
+        let _rule = it.faults().add(S3Rule::on(S3Op::Other, fault.clone()));
         let told = asked(&it, it.key());
         assert!(matches!(told, Ok(Answer::Untold { .. })), "{fault:?}: {told:?}");
     }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reseed_backend_restic::repo::Engine;
-use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials};
+use reseed_backend_restic::restic::Location;
+use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
+use reseed_backend_restic::{PasswordFrom, Restic};
 use reseed_core::error::{Effect, OffsiteKind, Retry, SourceKind};
-use reseed_core::names::DatasetName;
+use reseed_core::exec::SystemRunner;
+use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::Target;
 use reseed_core::{OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::{block_on, context};
@@ -20,7 +23,7 @@ use crate::lab::*;
 #[test]
 fn the_ways_of_not_getting_in_are_told_apart() {
     let it = S3Lab::bare();
-    let access = it.server.access().clone();
+    let access = it.location.access();
     let said = |what: &str, engine: &Engine, wanted: &str, names: &str| {
         for error in [
             engine.open(&it.lab.password).unwrap_err(),
@@ -77,23 +80,85 @@ fn the_ways_of_not_getting_in_are_told_apart() {
         (S3Fault::NotS3(502), "unreachable"),
         (S3Fault::Reset, "unreachable"),
     ] {
-        let _rule = it.server.faults().add(S3Rule::always(fault.clone()));
+        let _rule = it.faults().add(S3Rule::always(fault.clone()));
         said(&format!("{fault:?}"), &it.lab.engine, wanted, "");
     }
-    let _hangs = it.server.faults().add(S3Rule::always(S3Fault::Hang));
+    let _hangs = it.faults().add(S3Rule::always(S3Fault::Hang));
     let hasty = it.engine(|_| {}).with_patience(Duration::from_millis(200));
     said("no answer", &hasty, "unreachable", "no answer");
-    assert_eq!(
-        walk(&it.lab.path(BUCKET)),
-        Vec::<PathBuf>::new(),
-        "something was written"
+    assert_eq!(it.objects(), Vec::<PathBuf>::new(), "something was written");
+}
+
+/// A real server has its own words for what is wrong, and restic its own for those.
+#[test]
+fn real_garage_is_understood() {
+    let it = S3Lab::in_garage();
+    let access = it.location.access();
+    let restic = std::env::var_os("RESEED_REAL_RESTIC_NEWER").unwrap();
+    let said =
+        |place: S3Place, key: S3Credentials, wanted: &str, through_restic: OffsiteKind, names: &str| {
+            let credentials = CredentialsFrom::Given(key);
+            let engine = Engine::s3(place.clone(), credentials.clone(), Arc::clone(&it.lab.clock));
+            for error in [
+                engine.open(&it.lab.password).unwrap_err(),
+                engine.init(&it.lab.password).unwrap_err(),
+            ] {
+                assert_eq!(kind(&error), wanted, "{error}");
+                let told = error.to_string();
+                assert!(error.hint().is_some() && told.contains(names), "{told}");
+                assert!(!told.contains(&access.secret_access_key), "{told}");
+            }
+            let driver = Restic::new(
+                SourceName::new("offsite").unwrap(),
+                Location::S3 { place, credentials },
+                PasswordFrom::Given(it.lab.password.clone()),
+                it.lab.path("work"),
+                Arc::new(SystemRunner::new()),
+                Arc::clone(&it.lab.clock),
+            )
+            .program(restic.clone());
+            let error = block_on(driver.open(&context("garage"))).unwrap_err();
+            assert_eq!(error.kind(), through_restic, "{error}");
+            assert!(!error.to_string().contains(&access.secret_access_key), "{error}");
+        };
+    let wrong = S3Credentials::new(&access.access_key_id, "wrong");
+    said(
+        it.place(),
+        wrong,
+        "denied",
+        OffsiteKind::PermissionDenied,
+        "signature",
     );
+    let unknown = S3Credentials::new("GKffffffffffffffffffffffff", &access.secret_access_key);
+    said(it.place(), unknown, "denied", OffsiteKind::PermissionDenied, "");
+    let place = |change: fn(&mut S3Place)| {
+        let mut place = it.place();
+        change(&mut place);
+        place
+    };
+    let elsewhere = place(|place| place.region = "elsewhere".into());
+    said(
+        elsewhere,
+        it.key(),
+        "wrong_region",
+        OffsiteKind::InvalidInput,
+        &access.region,
+    );
+    let other = place(|place| place.bucket = "other-bucket".into());
+    said(
+        other,
+        it.key(),
+        "no_bucket",
+        OffsiteKind::NotFound,
+        "other-bucket",
+    );
+    assert_eq!(it.objects(), Vec::<PathBuf>::new(), "something was written");
 }
 
 /// The same through the core's traits: no kind that could pass for "there is nothing", and a second try only where it helps.
 #[test]
 fn what_cannot_be_asked_is_no_answer_for_the_chain() {
-    let (it, _) = S3Lab::with_backup();
+    let (it, _) = S3Lab::bare().with_backup();
     let target = Target {
         dataset: DatasetName::new("plain/service").unwrap(),
         mountpoint: AS_PATH.into(),
@@ -151,7 +216,7 @@ fn what_cannot_be_asked_is_no_answer_for_the_chain() {
             Retry::Never,
         ),
     ] {
-        let _rule = it.server.faults().add(S3Rule::always(fault.clone()));
+        let _rule = it.faults().add(S3Rule::always(fault.clone()));
         let error = block_on(RestoreSource::points(&source, &cx, &target)).unwrap_err();
         assert_eq!(
             (error.kind(), error.should_retry()),
@@ -172,9 +237,9 @@ fn what_cannot_be_asked_is_no_answer_for_the_chain() {
 /// A store that doesn't answer at all is asked once, and left to the caller's own waits.
 #[test]
 fn waits_do_not_multiply() {
-    let (it, _) = S3Lab::with_backup();
-    let _down = it.server.faults().add(S3Rule::always(S3Fault::INTERNAL));
+    let (it, _) = S3Lab::bare().with_backup();
+    let _down = it.faults().add(S3Rule::always(S3Fault::INTERNAL));
     it.lab.engine.open(&it.lab.password).unwrap_err();
     // A look, and because that has no words a read.
-    assert_eq!(it.server.faults().take_requests().len(), 2);
+    assert_eq!(it.faults().take_requests().len(), 2);
 }

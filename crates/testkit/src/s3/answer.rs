@@ -9,11 +9,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use s3s::Body;
 
-use super::Shared;
 use super::faults::{S3Fault, S3Op};
+use super::served::{Behind, Shared};
+use super::{Here, proxy};
 
 /// Why a connection is closed without an answer.
-type Closed = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Closed = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is asked, and of which key or prefix.
 fn asked(method: &Method, uri: &Uri) -> (S3Op, String) {
@@ -100,24 +101,19 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Resul
         Some(S3Fault::Reset) => return Err("closed by a rule".into()),
         _ => {}
     }
-    if let Some(region) = signed_for(&request)
-        && region != shared.region
-    {
-        let message = format!(
-            "The authorization header is malformed; the region '{region}' is wrong; expecting '{}'",
-            shared.region
-        );
-        let more = format!("<Region>{}</Region>", shared.region);
-        drop(request.into_body().collect().await);
-        return Ok(error(400, "AuthorizationHeaderMalformed", &message, &more));
-    }
-    let lifecycle_of = of_lifecycle(request.uri()).map(str::to_owned);
-    let mut response = shared.service.call(request.map(Body::from)).await?;
-    if let Some(bucket) = lifecycle_of.filter(|_| response.status() == StatusCode::OK) {
-        let lifecycles = shared.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = lifecycles.get(&bucket).cloned().unwrap_or_default();
-        response = text_answer(200, "application/xml", text);
-    }
+    let response = match &shared.behind {
+        Behind::Here(here) => of_store(here, request).await?,
+        Behind::There(upstream) => {
+            let answer = proxy::forward(*upstream, request).await?;
+            if proxy::wrote(op, &key, &answer) {
+                shared.faults.wrote(&key);
+            }
+            match op {
+                S3Op::List => proxy::only_listed(&shared.faults, answer).await?,
+                _ => answer,
+            }
+        }
+    };
     match fault {
         Some(S3Fault::LostAnswer) => Err("the answer is lost by a rule".into()),
         Some(S3Fault::Cut(at)) => {
@@ -140,6 +136,29 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Resul
         }
         _ => Ok(response),
     }
+}
+
+/// What the store in this process says.
+async fn of_store(here: &Here, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
+    if let Some(region) = signed_for(&request)
+        && region != here.region
+    {
+        let message = format!(
+            "The authorization header is malformed; the region '{region}' is wrong; expecting '{}'",
+            here.region
+        );
+        let more = format!("<Region>{}</Region>", here.region);
+        drop(request.into_body().collect().await);
+        return Ok(error(400, "AuthorizationHeaderMalformed", &message, &more));
+    }
+    let lifecycle_of = of_lifecycle(request.uri()).map(str::to_owned);
+    let mut response = here.service.call(request.map(Body::from)).await?;
+    if let Some(bucket) = lifecycle_of.filter(|_| response.status() == StatusCode::OK) {
+        let lifecycles = here.lifecycles.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = lifecycles.get(&bucket).cloned().unwrap_or_default();
+        response = text_answer(200, "application/xml", text);
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -6,25 +6,28 @@
 //!
 //! Objects are files: the one of key `a/b` in bucket `c` is `c/a/b` below the server's directory, and a lab may write,
 //! damage and remove them there. A key that continues another one's as a path (`a` and `a/b`) can't be stored.
+//!
+//! [`S3Proxy`] fails by the same rules in front of another server, which [`Garage`] may be.
 
 mod answer;
 mod faults;
+mod garage;
+mod proxy;
+mod served;
 mod store;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use reseed_core::clock::{Clock, SystemClock};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 pub use faults::{S3Fault, S3Faults, S3Guard, S3Op, S3Rule};
+pub use garage::Garage;
+pub use proxy::S3Proxy;
+use served::{Behind, Door, Served};
 
 /// What the server lets in, and where.
 #[derive(Debug, Clone)]
@@ -46,21 +49,18 @@ pub struct S3Server {
     access: S3Access,
     faults: S3Faults,
     lifecycles: Lifecycles,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    _served: Served,
 }
 
 /// The lifecycle rules of buckets, as XML.
 type Lifecycles = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// What every connection needs.
+/// The store in this process, and what it checks.
 #[derive(Clone)]
-struct Shared {
+struct Here {
     service: S3Service,
-    faults: S3Faults,
     lifecycles: Lifecycles,
     region: String,
-    clock: Arc<dyn Clock>,
 }
 
 impl S3Server {
@@ -70,11 +70,10 @@ impl S3Server {
     /// When the directory, the port or the thread can't be had.
     pub fn start(root: impl Into<PathBuf>) -> io::Result<Self> {
         let root = root.into();
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
+        let door = Door::open()?;
+        let port = door.port();
         let access = S3Access {
-            endpoint: format!("http://127.0.0.1:{port}"),
+            endpoint: door.endpoint(),
             region: "test-region-1".to_owned(),
             access_key_id: format!("AKTEST{port}"),
             secret_access_key: format!("secret/of+the=server/at/{port}"),
@@ -86,32 +85,17 @@ impl S3Server {
             access.access_key_id.clone(),
             access.secret_access_key.clone(),
         ));
-        let shared = Shared {
+        let here = Here {
             service: builder.build(),
-            faults: faults.clone(),
             lifecycles: Arc::clone(&lifecycles),
             region: access.region.clone(),
-            clock: Arc::new(SystemClock::new()),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("s3-server".into())
-            .spawn(move || {
-                tokio::task::LocalSet::new().block_on(&runtime, serve(listener, &shared, &stopped));
-                // Whatever still hangs by a rule ends with it.
-                runtime.shutdown_background();
-            })?;
         Ok(Self {
             root,
             access,
+            _served: door.serve(&faults, Behind::Here(here))?,
             faults,
             lifecycles,
-            stop,
-            thread: Some(thread),
         })
     }
 
@@ -153,45 +137,5 @@ impl S3Server {
     /// The rules by which it fails.
     pub fn faults(&self) -> &S3Faults {
         &self.faults
-    }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
-
-async fn serve(listener: TcpListener, shared: &Shared, stop: &CancellationToken) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-        return;
-    };
-    // Dropping the set closes its connections.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                // Small answers must not wait for acknowledgements.
-                let _ = stream.set_nodelay(true);
-                let shared = shared.clone();
-                connections.spawn_local(async move {
-                    let service = hyper::service::service_fn(move |request| {
-                        let shared = shared.clone();
-                        async move { answer::answer(&shared, request).await }
-                    });
-                    // A connection that breaks is what rules and clients do.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        }
     }
 }

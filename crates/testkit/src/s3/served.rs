@@ -1,0 +1,123 @@
+//! What is the same for the server and the proxy: a port on loopback, and a thread that answers there.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use reseed_core::clock::{Clock, SystemClock};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Here, S3Faults, answer};
+
+/// What answers a request that no rule struck.
+#[derive(Clone)]
+pub(super) enum Behind {
+    Here(Here),
+    /// Another server.
+    There(SocketAddr),
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) behind: Behind,
+    pub(super) faults: S3Faults,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// A port that the kernel chose, where nobody answers yet.
+pub(super) struct Door {
+    listener: TcpListener,
+    port: u16,
+}
+
+impl Door {
+    pub(super) fn open() -> io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { listener, port })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Answers until what it returns is dropped.
+    pub(super) fn serve(self, faults: &S3Faults, behind: Behind) -> io::Result<Served> {
+        let shared = Shared {
+            behind,
+            faults: faults.clone(),
+            clock: Arc::new(SystemClock::new()),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("s3-server".into())
+            .spawn(move || {
+                tokio::task::LocalSet::new().block_on(&runtime, serve(self.listener, &shared, &stopped));
+                // Whatever still hangs by a rule ends with it.
+                runtime.shutdown_background();
+            })?;
+        Ok(Served {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// A thread that answers. Dropping it ends it and closes its connections.
+#[derive(Debug)]
+pub(super) struct Served {
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, shared: &Shared, stop: &CancellationToken) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
+    // Dropping the set closes its connections.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                // Small answers must not wait for acknowledgements.
+                let _ = stream.set_nodelay(true);
+                let shared = shared.clone();
+                connections.spawn_local(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let shared = shared.clone();
+                        async move { answer::answer(&shared, request).await }
+                    });
+                    // A connection that breaks is what rules and clients do.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! `reseed status`
 
+mod fetched;
+
 use std::fmt;
 
 use jiff::Timestamp;
@@ -160,6 +162,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     for one in &silent {
         notes.push_str(&cannot_be_asked(&one.service, &one.replica, &one.error));
     }
+    // Services that were named are asked of alone.
+    let pulls = session.pulls(&[], args.services.is_empty())?;
+    let fetched = fetched::all(session, &pulls, now).await;
     let pools = pools::health(session).await;
     let (shown, sick) = match &pools {
         Ok(pools) => (
@@ -172,6 +177,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         ),
     };
     let mut answer = json!({ "services": plans, "lagging": lagging, "ahead": ahead, "silent": silent });
+    if !fetched.is_empty() {
+        answer["fetched"] = json!(fetched);
+    }
     if !session.pool_names().is_empty() {
         answer["pools"] = match &pools {
             Ok(pools) => json!(pools),
@@ -188,13 +196,19 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         || !lagging.is_empty()
         || !ahead.is_empty()
         || !silent.is_empty()
+        || !fetched.iter().all(fetched::Fetched::is_well)
         || plans.iter().any(wanting)
     {
         Exit::Partial
     } else {
         Exit::Ok
     };
-    Ok(Answer::new(&answer, format!("{table}{notes}{shown}"), exit))
+    let pulled = fetched::shown(session, &fetched, now);
+    Ok(Answer::new(
+        &answer,
+        format!("{table}{notes}{pulled}{shown}"),
+        exit,
+    ))
 }
 
 fn cannot_be_asked(service: &ServiceName, who: &SourceName, error: &ErrorReport) -> String {

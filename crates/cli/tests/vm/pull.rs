@@ -1,5 +1,7 @@
 //! What is fetched from another machine: this one, by way of an sshd of the test's own.
 
+use serde_json::json;
+
 use crate::sshd::Sshd;
 use crate::zfs_lab::{ZfsLab, sure};
 
@@ -29,8 +31,25 @@ fn vm_snapshots_of_another_machine_are_fetched() {
     let planned = lab.run(&["pull", "--all", "-n"]).expect(0);
     let wanted = format!("would fetch 1 snapshots of {there} from box in full");
     assert!(planned.out.contains(&wanted), "{planned:?}");
+    let status = lab.run(&["status"]);
+    assert!(
+        status
+            .out
+            .contains(&format!("box: nothing was fetched yet of {there}")),
+        "{status:?}"
+    );
     lab.run(&["pull", "box"]).expect(0);
     assert_eq!(snapshots(&copy), snapshots(&there));
+    let status: serde_json::Value = serde_json::from_str(&lab.run(&["status", "--json"]).out).unwrap();
+    let fetched = &status["fetched"][0];
+    assert_eq!(
+        (&fetched["pull"], &fetched["missing"]),
+        (&json!("box"), &json!([]))
+    );
+    assert!(
+        fetched["taken_at"].is_string() && fetched["lag"].is_null(),
+        "{status}"
+    );
     sure(&["zfs", "snapshot", &format!("{there}@two")]);
     lab.run(&["pull", "--all"]).expect(0);
     assert_eq!(snapshots(&copy), snapshots(&there));

@@ -5,6 +5,7 @@
 //! byte of a pack against the pack's id, and every blob against its own.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
 use rustic_core::{CheckOptions, FileType, Id, ReadBackend, TreeId};
@@ -17,6 +18,8 @@ use crate::cipher::hex;
 use crate::error::{EngineError, Result, guarded};
 use crate::pack::{Location, Unsealer, raw_id, read_range};
 use crate::repo::OpenRepo;
+use crate::store::Store;
+use crate::threads;
 
 /// Packs are read in pieces of at most this size, unless one blob is larger.
 const PIECE: u32 = 8 << 20;
@@ -160,80 +163,93 @@ impl OpenRepo {
             .map_err(|error| self.error(&error, "list packs"))?
             .into_iter()
             .collect();
-        let mut unsealer = Unsealer::new(self.cipher.clone())?;
-        for (id, blobs) in packs {
-            if cancelled() {
-                return Err(EngineError::Cancelled);
-            }
+        let mut wanted: Vec<(&Pack, u32)> = Vec::new();
+        for pack in packs {
             if let ReadData::Part { n, of } = read
-                && part_of(&raw_id(id)?, of) != n - 1
+                && part_of(&raw_id(&pack.0)?, of) != n - 1
             {
                 continue;
             }
             // A missing pack is in the structure's findings already.
-            let Some(size) = sizes.get(&**id) else { continue };
+            let Some(size) = sizes.get(&*pack.0) else { continue };
+            wanted.push((pack, *size));
             findings.packs_read += 1;
             findings.bytes_read += u64::from(*size);
-            if let Err(detail) = self.check_pack(&mut unsealer, id, blobs.clone(), *size) {
-                findings
-                    .errors
-                    .push(format!("pack {}: {detail}", id.to_hex().as_str()));
-                lost.insert(**id);
+        }
+        let next = AtomicUsize::new(0);
+        let damaged = threads::each(threads::sensible(), "check", || {
+            let mut unsealer = Unsealer::new(self.cipher.clone())?;
+            let mut damaged = Vec::new();
+            while let Some(((id, blobs), size)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if cancelled() {
+                    return Err(EngineError::Cancelled);
+                }
+                if let Err(detail) = check_pack(&self.store, &mut unsealer, id, blobs.clone(), *size) {
+                    damaged.push((**id, detail));
+                }
             }
+            Ok(damaged)
+        })?;
+        let mut damaged: Vec<(Id, String)> = damaged.into_iter().flatten().collect();
+        damaged.sort_unstable();
+        for (id, detail) in damaged {
+            findings
+                .errors
+                .push(format!("pack {}: {detail}", id.to_hex().as_str()));
+            lost.insert(id);
         }
         Ok(lost)
     }
+}
 
-    fn check_pack(
-        &self,
-        unsealer: &mut Unsealer,
-        id: &PackId,
-        mut blobs: Vec<IndexBlob>,
-        size: u32,
-    ) -> std::result::Result<(), String> {
-        blobs.sort_unstable_by_key(|blob| blob.location.offset);
-        let mut hash = Sha256::new();
-        let mut position = 0_u32;
-        let mut rest = blobs.as_slice();
-        while position < size {
-            // Up to the last blob that ends within the piece; at least one; the header at the end.
-            let fits = rest
-                .iter()
-                .take_while(|blob| blob_end(blob).is_some_and(|end| end.saturating_sub(position) <= PIECE))
-                .count()
-                .max(usize::from(!rest.is_empty()));
-            let (now, later) = rest.split_at(fits);
-            rest = later;
-            let end = match now.last() {
-                Some(blob) => blob_end(blob).filter(|end| (position..=size).contains(end)),
-                None => Some(size.min(position.saturating_add(PIECE))),
-            };
-            let end = end.ok_or("its index does not fit its size")?;
-            let mut piece =
-                read_range(&self.store, id, position, end - position).map_err(|error| error.to_string())?;
-            hash.update(&piece);
-            for blob in now {
-                let at = Location::of(blob);
-                let range = at
-                    .offset
-                    .checked_sub(position)
-                    .map(|from| from as usize..from as usize + at.length as usize);
-                let sealed = range
-                    .and_then(|range| piece.get_mut(range))
-                    .ok_or("blobs overlap in its index")?;
-                let raw = raw_id(&blob.id).map_err(|error| error.to_string())?;
-                unsealer.open(sealed, at, &raw)?;
-            }
-            if end == position {
-                return Err("its index holds an empty blob".into());
-            }
-            position = end;
+fn check_pack(
+    store: &Store,
+    unsealer: &mut Unsealer,
+    id: &PackId,
+    mut blobs: Vec<IndexBlob>,
+    size: u32,
+) -> std::result::Result<(), String> {
+    blobs.sort_unstable_by_key(|blob| blob.location.offset);
+    let mut hash = Sha256::new();
+    let mut position = 0_u32;
+    let mut rest = blobs.as_slice();
+    while position < size {
+        // Up to the last blob that ends within the piece; at least one; the header at the end.
+        let fits = rest
+            .iter()
+            .take_while(|blob| blob_end(blob).is_some_and(|end| end.saturating_sub(position) <= PIECE))
+            .count()
+            .max(usize::from(!rest.is_empty()));
+        let (now, later) = rest.split_at(fits);
+        rest = later;
+        let end = match now.last() {
+            Some(blob) => blob_end(blob).filter(|end| (position..=size).contains(end)),
+            None => Some(size.min(position.saturating_add(PIECE))),
+        };
+        let end = end.ok_or("its index does not fit its size")?;
+        let mut piece = read_range(store, id, position, end - position).map_err(|error| error.to_string())?;
+        hash.update(&piece);
+        for blob in now {
+            let at = Location::of(blob);
+            let range = at
+                .offset
+                .checked_sub(position)
+                .map(|from| from as usize..from as usize + at.length as usize);
+            let sealed = range
+                .and_then(|range| piece.get_mut(range))
+                .ok_or("blobs overlap in its index")?;
+            let raw = raw_id(&blob.id).map_err(|error| error.to_string())?;
+            unsealer.open(sealed, at, &raw)?;
         }
-        if hex(&hash.finalize().into()) == id.to_hex().as_str() {
-            Ok(())
-        } else {
-            Err("its content is not what its name says".into())
+        if end == position {
+            return Err("its index holds an empty blob".into());
         }
+        position = end;
+    }
+    if hex(&hash.finalize().into()) == id.to_hex().as_str() {
+        Ok(())
+    } else {
+        Err("its content is not what its name says".into())
     }
 }
 

@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::keys::KnownKey;
 use crate::progress::Progress;
 use crate::repo::Engine;
 use crate::restore::{Fault, RestoreJob, RestoreReport, restore_with};
@@ -66,6 +67,9 @@ pub struct Request {
     pub repository: Address,
     /// Its password.
     pub password: Password,
+    /// What has opened it by that already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<KnownKey>,
     /// What and where to.
     pub job: RestoreJob,
     /// Most bytes of memory that the process may use.
@@ -178,6 +182,10 @@ fn run(request: Request, cancelled: Arc<AtomicBool>) -> Result<RestoreReport, En
     let engine = match request.repository {
         Address::Local { path } => Engine::local(path, clock),
         Address::S3 { place, credentials } => Engine::s3(place, CredentialsFrom::Given(credentials), clock),
+    };
+    let engine = match request.known {
+        Some(key) => engine.knowing(&request.password, key),
+        None => engine,
     };
     let stop = Arc::clone(&cancelled);
     // Progress comes from several threads, and lines must not be mixed.

@@ -35,7 +35,8 @@ pub(crate) const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
 const REFRESH_EVERY: Duration = Duration::from_mins(5);
 const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
-/// see each other.
+/// see each other. In a local directory there is nothing to wait for: what was written is listed, so whoever lists second
+/// sees the first, restic too.
 const SETTLE: Duration = Duration::from_millis(200);
 /// What to do about a lock file that is no lock.
 pub(crate) const UNREADABLE_LOCK_HINT: &str =
@@ -340,12 +341,13 @@ pub(crate) struct PendingLock {
 impl PendingLock {
     /// Waits until whoever started at the same moment must be seen, and looks for them.
     pub(crate) fn confirm(mut self, gate: &Gate) -> Result<RepoLock> {
-        let passed = self.lock.locker.clock.monotonic().saturating_sub(self.since);
-        // Nobody sends on this channel yet, so this waits.
-        let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
-        self.lock
-            .locker
-            .refuse_if_locked(self.exclusive, self.mode, &HashSet::from([self.id]))?;
+        let locker = &self.lock.locker;
+        if !locker.store.is_local() {
+            let passed = locker.clock.monotonic().saturating_sub(self.since);
+            // Nobody sends on this channel yet, so this waits.
+            let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
+        }
+        locker.refuse_if_locked(self.exclusive, self.mode, &HashSet::from([self.id]))?;
         self.lock.keep(self.stopped, self.exclusive, gate.clone())?;
         Ok(self.lock)
     }

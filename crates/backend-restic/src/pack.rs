@@ -156,10 +156,20 @@ pub(crate) fn read_blob(
     at: Location,
     id: &BlobId,
 ) -> Result<Vec<u8>> {
-    let raw = raw_id(id)?;
     let mut sealed = read_range(store, pack, at.offset, at.length)?;
+    open_blob(unsealer, &mut sealed, pack, at, id)
+}
+
+/// Proves one blob that was read.
+pub(crate) fn open_blob(
+    unsealer: &mut Unsealer,
+    sealed: &mut [u8],
+    pack: &Id,
+    at: Location,
+    id: &BlobId,
+) -> Result<Vec<u8>> {
     unsealer
-        .open(&mut sealed, at, &raw)
+        .open(sealed, at, &raw_id(id)?)
         .map(<[u8]>::to_vec)
         .map_err(|detail| EngineError::CorruptPack {
             pack: pack.to_hex().to_string(),

@@ -19,6 +19,7 @@ use rustic_core::{
 use crate::child::Address;
 use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result, guarded};
+use crate::keys::{Known, KnownKey};
 use crate::local;
 use crate::lock::{Locker, hostname};
 use crate::s3::{self, CredentialsFrom, S3Place};
@@ -38,6 +39,7 @@ pub struct Engine {
     host: String,
     patience: Patience,
     cancelled: Stop,
+    known: Known,
 }
 
 #[derive(Clone)]
@@ -80,7 +82,20 @@ impl Engine {
             host: hostname(),
             patience: Patience::default(),
             cancelled: Stop::default(),
+            known: Known::default(),
         }
+    }
+
+    /// What has opened the repository by this password, for another process that has it too.
+    pub(crate) fn known(&self, password: &Password) -> Option<KnownKey> {
+        self.known.get(password)
+    }
+
+    /// Somebody else has opened it by this password.
+    #[must_use]
+    pub(crate) fn knowing(self, password: &Password, key: KnownKey) -> Self {
+        self.known.set(password, key);
+        self
     }
 
     /// Waiting for a store that is elsewhere ends when this says so.
@@ -227,7 +242,7 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), Gate::default());
         guarded("look at", || {
             self.require_config(&store, &backend)?;
-            self.require_keys(&store, &backend)
+            must_be_keys(&store, &self.key_files(&backend)?)
         })
     }
 
@@ -300,10 +315,22 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), gate);
         guarded("open", || {
             self.require_config(&store, &backend)?;
-            self.require_keys(&store, &backend)?;
+            let keys = self.key_files(&backend)?;
+            let known = self.known.opens(password, &keys);
+            let is_new = known.is_none();
+            let credentials = match known {
+                Some(master) => Credentials::Masterkey(master),
+                None => {
+                    must_be_keys(&store, &keys)?;
+                    Credentials::password(password.expose())
+                }
+            };
             let repo = raw(&backend, bars)?
-                .open(&Credentials::password(password.expose()))
+                .open(&credentials)
                 .map_err(|error| self.why_not_open(&backend, &error))?;
+            if is_new {
+                self.known.learn(password, &keys, &repo.key())?;
+            }
             let cipher = Cipher::new(repo.key())?;
             let locker = Locker {
                 store: Arc::clone(&store),
@@ -343,26 +370,15 @@ impl Engine {
         })
     }
 
-    /// A key file that is no key file would keep all the others from being tried.
-    fn require_keys(&self, store: &Store, backend: &Backend) -> Result<()> {
+    /// There must be one.
+    fn key_files(&self, backend: &Backend) -> Result<Vec<rustic_core::Id>> {
         let keys = listed(backend, FileType::Key)?;
         if keys.is_empty() {
             return Err(EngineError::MissingKey {
                 location: self.location(),
             });
         }
-        for (id, _) in keys {
-            let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, &id))?;
-            let sound = serde_json::from_slice::<KeyFile>(&bytes)
-                .is_ok_and(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1);
-            if !sound {
-                return Err(EngineError::Unreadable {
-                    what: format!("key {}", id.to_hex().as_str()),
-                    detail: "it is damaged or of an unknown kind".into(),
-                });
-            }
-        }
-        Ok(())
+        Ok(keys.into_iter().map(|(id, _)| id).collect())
     }
 
     fn why_not_open(&self, backend: &Backend, error: &RusticError) -> EngineError {
@@ -422,6 +438,22 @@ fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
     // No cache: it would be written to the home directory of whoever runs this, and services have none.
     let options = RepositoryOptions::default().no_cache(true);
     Repository::new_with_progress(&options, &backends, bars).map_err(|error| prefer(backend, &error, "open"))
+}
+
+/// A key file that is no key file would keep all the others from being tried.
+fn must_be_keys(store: &Store, keys: &[rustic_core::Id]) -> Result<()> {
+    for id in keys {
+        let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
+        let sound = serde_json::from_slice::<KeyFile>(&bytes)
+            .is_ok_and(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1);
+        if !sound {
+            return Err(EngineError::Unreadable {
+                what: format!("key {}", id.to_hex().as_str()),
+                detail: "it is damaged or of an unknown kind".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {

@@ -144,8 +144,8 @@ impl RestoreSource for Embedded {
         };
         let password = self.password.read().map_err(|error| fail(&error))?;
         let on_progress = Self::progress_to(cx, &request.target.dataset);
-        let report = self
-            .worker
+        let worker = self.worker.clone().knowing(self.engine.known(&password));
+        let report = worker
             .restore(address, password, job, on_progress, &cx.cancel)
             .await
             .map_err(|error| fail(&error))?;

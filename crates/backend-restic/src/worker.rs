@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::child::{Address, Event, Request};
 use crate::error::EngineError;
+use crate::keys::KnownKey;
 use crate::progress::OnProgress;
 use crate::restore::{Fault, RestoreJob, RestoreReport};
 use crate::secret::Password;
@@ -26,6 +27,7 @@ pub struct Worker {
     argv: Vec<OsString>,
     runner: Arc<dyn Runner>,
     memory_limit: Option<u64>,
+    known: Option<KnownKey>,
 }
 
 impl fmt::Debug for Worker {
@@ -45,7 +47,15 @@ impl Worker {
             argv: argv.into_iter().map(Into::into).collect(),
             runner,
             memory_limit: Some(DEFAULT_MEMORY_LIMIT),
+            known: None,
         }
+    }
+
+    /// What opened the repository before, so that the worker need not find it out again.
+    #[must_use]
+    pub(crate) fn knowing(mut self, key: Option<KnownKey>) -> Self {
+        self.known = key;
+        self
     }
 
     /// Changes how much memory the worker may use.
@@ -95,6 +105,7 @@ impl Worker {
         let request = Request {
             repository,
             password,
+            known: self.known.clone(),
             job,
             memory_limit: self.memory_limit,
             fault,

@@ -10,6 +10,7 @@
 //! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece;
 //! - an empty result is an error.
 
+mod ahead;
 mod holes;
 pub(crate) mod meta;
 pub(crate) mod names;
@@ -38,6 +39,7 @@ use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
 use crate::store::{Gate, Store};
+use crate::threads;
 use crate::top::Top;
 use plan::{First, OtherKind, Plan, Planner, Selection};
 use report::Notes;
@@ -156,9 +158,8 @@ fn run(
     fault: Option<&Fault>,
 ) -> Result<RestoreReport> {
     let workers = match job.workers {
-        0 => std::thread::available_parallelism()
-            .map_or(2, std::num::NonZeroUsize::get)
-            .clamp(2, 4),
+        0 if store.is_local() => threads::sensible(),
+        0 => threads::REMOTE,
         asked => asked.min(64),
     };
     meter.set_total(plan.bytes);

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use rustic_core::repofile::{BlobType, Node, NodeType, Tree};
 use rustic_core::{BlobId, DataId, Id, IndexedFullStatus, PackedId, Repository, TreeId};
 
+use super::ahead::Ahead;
 use super::names;
 use crate::error::{EngineError, Result};
 use crate::mode;
-use crate::pack::{Location, Unsealer, raw_id, read_blob};
+use crate::pack::{Location, Unsealer, open_blob, raw_id, read_blob};
 use crate::place::{Entry, Levels};
 use crate::store::Store;
 
@@ -135,6 +136,7 @@ pub(crate) struct Planner<'a> {
     store: &'a Store,
     index: &'a Repository<IndexedFullStatus>,
     unsealer: Unsealer,
+    ahead: Ahead,
     plan: Plan,
     pack_numbers: HashMap<Id, u32>,
     /// What has more than one name, by inode and device, with the content to compare.
@@ -151,6 +153,7 @@ impl<'a> Planner<'a> {
             store,
             index,
             unsealer,
+            ahead: Ahead::default(),
             plan: Plan::default(),
             pack_numbers: HashMap::new(),
             linked: HashMap::new(),
@@ -233,7 +236,10 @@ impl<'a> Planner<'a> {
     /// Adds everything below `tree`, without recursion: depth is the repository's choice.
     fn walk(&mut self, dir: u32, tree: TreeId) -> Result<()> {
         let mut open = vec![(dir, tree)];
-        while let Some((dir, tree)) = open.pop() {
+        while !open.is_empty() {
+            let (index, upcoming) = (self.index, open.iter().rev().map(|(_, tree)| *tree));
+            self.ahead.read(self.store, upcoming, |id| indexed(index, id));
+            let Some((dir, tree)) = open.pop() else { break };
             let path = self.plan.dirs[dir as usize].path.clone();
             let nodes = self.tree(tree, &path)?.nodes;
             let mut seen = HashSet::with_capacity(nodes.len());
@@ -366,7 +372,7 @@ impl<'a> Planner<'a> {
     }
 
     fn locate<T: PackedId>(&mut self, id: &T, path: &Path) -> Result<(u32, Location)> {
-        let entry = self.index.get_index_entry(id).map_err(|_| {
+        let (pack, at) = indexed(self.index, id).ok_or_else(|| {
             let blob: BlobId = (*id).into();
             EngineError::MissingBlob {
                 what: if T::TYPE == BlobType::Tree { "tree" } else { "data" }.into(),
@@ -378,9 +384,6 @@ impl<'a> Planner<'a> {
                 },
             }
         })?;
-        let pack = *entry.pack;
-        let at = entry.location;
-        let at = Location::new(at.offset, at.length, at.uncompressed_length);
         let next = count(self.plan.packs.len())?;
         let number = *self.pack_numbers.entry(pack).or_insert(next);
         if number == next {
@@ -401,8 +404,12 @@ impl<'a> Planner<'a> {
             },
             other => other,
         };
-        let plain = read_blob(self.store, &mut self.unsealer, &pack, at, &id.into()).map_err(at_path)?;
-        serde_json::from_slice(&plain).map_err(|error| EngineError::Unreadable {
+        let blob = id.into();
+        let plain = match self.ahead.take(&id) {
+            Some(mut sealed) => open_blob(&mut self.unsealer, &mut sealed, &pack, at, &blob),
+            None => read_blob(self.store, &mut self.unsealer, &pack, at, &blob),
+        };
+        serde_json::from_slice(&plain.map_err(at_path)?).map_err(|error| EngineError::Unreadable {
             what: format!("the directory {}", path.display()),
             detail: error.to_string(),
         })
@@ -417,6 +424,14 @@ impl Levels for Planner<'_> {
             .map(|node| (node.name().into_owned(), node.subtree))
             .collect())
     }
+}
+
+/// Where a blob is, by the index.
+fn indexed<T: PackedId>(index: &Repository<IndexedFullStatus>, id: &T) -> Option<(Id, Location)> {
+    let entry = index.get_index_entry(id).ok()?;
+    let at = entry.location;
+    let at = Location::new(at.offset, at.length, at.uncompressed_length);
+    Some((*entry.pack, at))
 }
 
 fn count(length: usize) -> Result<u32> {

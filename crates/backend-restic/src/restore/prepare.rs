@@ -21,6 +21,7 @@ use super::target::{Target, UNFINISHED_DIR, names_in};
 use crate::backup::Cancelled;
 use crate::cipher::digest;
 use crate::error::{EngineError, Result};
+use crate::threads;
 
 /// What is in the target already.
 #[derive(Debug)]
@@ -213,14 +214,7 @@ fn inspect_files(
             reused.fetch_add(kept.unwrap_or(0), Ordering::Relaxed);
         }
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|payload| Err(crate::error::panicked("restore", payload.as_ref())))
-        })
-    })?;
+    threads::each(workers, "restore", work)?;
     standing.files = files.into_iter().map(AtomicBool::into_inner).collect();
     standing.pieces = pieces.into_iter().map(AtomicBool::into_inner).collect();
     standing.reused = reused.into_inner();

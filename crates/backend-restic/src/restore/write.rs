@@ -25,10 +25,11 @@ use super::report::Notes;
 use super::target::{LastDir, Target, create_in};
 use crate::backup::Cancelled;
 use crate::cipher::Cipher;
-use crate::error::{EngineError, Result, panicked};
+use crate::error::{EngineError, Result};
 use crate::pack::{Unsealer, read_range};
 use crate::progress::Meter;
 use crate::store::Store;
+use crate::threads;
 
 /// Files kept open because pieces of them are still missing.
 const OPEN_FILES: usize = 256;
@@ -77,27 +78,14 @@ impl Writing<'_> {
     /// Writes all content, and the metadata of all files.
     pub(crate) fn run(&self, workers: usize) -> Result<()> {
         let shared = self.share();
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let result = self.work(&shared);
-                        if result.is_err() {
-                            shared.stop.store(true, Ordering::Relaxed);
-                        }
-                        result
-                    })
-                })
-                .collect();
-            let mut first = Ok(());
-            for thread in threads {
-                let ended = thread
-                    .join()
-                    .unwrap_or_else(|payload| Err(panicked("restore", payload.as_ref())));
-                first = first.and(ended);
+        threads::each(workers, "restore", || {
+            let result = self.work(&shared);
+            if result.is_err() {
+                shared.stop.store(true, Ordering::Relaxed);
             }
-            first
-        })
+            result
+        })?;
+        Ok(())
     }
 
     fn share(&self) -> Shared {

@@ -1,0 +1,96 @@
+//! Reads the trees that a walk comes to next before it does: many in one request, and some requests at once.
+//!
+//! Only for stores at the other end of a network, where each tree by itself costs a round trip. Whatever can't be read this way
+//! is read again by itself, and it is that which says why.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustic_core::{Id, TreeId};
+
+use super::plan::Piece;
+use super::reads::{Job, jobs};
+use crate::pack::{Location, raw_id, read_range};
+use crate::store::Store;
+use crate::threads;
+
+/// So many trees at once, and so many bytes of them.
+const TREES: usize = 512;
+const BYTES: u64 = 8 << 20;
+
+/// Trees that were read and not asked for yet, as they lie in their packs.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(HashMap<TreeId, Vec<u8>>);
+
+impl Ahead {
+    pub(super) fn take(&mut self, id: &TreeId) -> Option<Vec<u8>> {
+        self.0.remove(id)
+    }
+
+    /// Reads these, in this order of importance, where the first is not there yet.
+    pub(super) fn read(
+        &mut self,
+        store: &Store,
+        next: impl Iterator<Item = TreeId>,
+        place: impl Fn(&TreeId) -> Option<(Id, Location)>,
+    ) {
+        let mut next = next.peekable();
+        if store.is_local() || next.peek().is_none_or(|first| self.0.contains_key(first)) {
+            return;
+        }
+        let (mut packs, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
+        for id in next.take(TREES) {
+            let Some((pack, at)) = place(&id) else { continue };
+            bytes = bytes.saturating_add(at.length.into());
+            if bytes > BYTES {
+                break;
+            }
+            let number = packs.iter().position(|known| *known == pack).unwrap_or_else(|| {
+                packs.push(pack);
+                packs.len() - 1
+            });
+            if let (Ok(pack), Ok(raw), false) = (u32::try_from(number), raw_id(&id), self.0.contains_key(&id))
+            {
+                let piece = Piece {
+                    id: raw,
+                    pack,
+                    at,
+                    plain_len: 0,
+                    file: 0,
+                    file_offset: 0,
+                };
+                wanted.push((piece, id));
+            }
+        }
+        if wanted.len() > 1 {
+            self.fetch(store, &packs, wanted);
+        }
+    }
+
+    fn fetch(&mut self, store: &Store, packs: &[Id], mut wanted: Vec<(Piece, TreeId)>) {
+        wanted.sort_unstable_by_key(|(piece, _)| (piece.pack, piece.at.offset));
+        let pieces: Vec<Piece> = wanted.iter().map(|(piece, _)| *piece).collect();
+        let jobs = jobs(&pieces);
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(&mut self.0));
+        let read = |job: &Job| {
+            let Ok(buffer) = read_range(store, &packs[job.pack as usize], job.offset, job.length) else {
+                return;
+            };
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            for (piece, id) in &wanted[job.pieces.clone()] {
+                let from = (piece.at.offset - job.offset) as usize;
+                if let Some(sealed) = buffer.get(from..from + piece.at.length as usize) {
+                    found.insert(*id, sealed.to_vec());
+                }
+            }
+        };
+        // What fails here is asked for again, and fails there.
+        let _ = threads::each(threads::REMOTE.min(jobs.len()), "restore", || {
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                read(job);
+            }
+            Ok(())
+        });
+    }
+}

@@ -4,12 +4,13 @@
 //! errors into the core's envelope.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error, Kind, Retry};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, SourceName};
+use reseed_core::point::Target;
 
 use crate::backup::Cancelled;
 use crate::error::EngineError;
@@ -46,6 +47,16 @@ pub struct Embedded {
     pub(crate) password: PasswordFrom,
     pub(crate) worker: Worker,
     pub(crate) host: Option<String>,
+    pub(crate) planned: Arc<Mutex<Option<Planned>>>,
+}
+
+/// Where in a snapshot a target is. It can't change: a snapshot's name is the hash of what is in it.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) target: Target,
+    pub(crate) snapshot: String,
+    /// As in a listing.
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Embedded {
@@ -57,6 +68,7 @@ impl Embedded {
             password,
             worker,
             host: None,
+            planned: Arc::default(),
         }
     }
 

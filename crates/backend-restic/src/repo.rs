@@ -15,6 +15,7 @@ use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
     Repository, RepositoryBackends, RepositoryOptions, RusticError,
 };
+use zeroize::Zeroize as _;
 
 use crate::child::Address;
 use crate::cipher::{Cipher, digest, hex};
@@ -30,6 +31,8 @@ use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
 /// or backs up holds a few of them in memory.
 const DATA_PACK: u64 = 16 << 20;
 const TREE_PACK: u64 = 4 << 20;
+/// Bytes that deriving a key may take for each thread. `rustic` asks for 128 MiB.
+const MOST_FOR_A_KEY: u64 = 512 << 20;
 
 /// Where a repository is.
 #[derive(Clone)]
@@ -242,7 +245,10 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), Gate::default());
         guarded("look at", || {
             self.require_config(&store, &backend)?;
-            must_be_keys(&store, &self.key_files(&backend)?)
+            for id in self.listed_keys(&store, &backend)? {
+                key_file(&store, &id)?;
+            }
+            Ok(())
         })
     }
 
@@ -314,23 +320,20 @@ impl Engine {
         let store = self.store()?;
         let backend = Backend::new(Arc::clone(&store), gate);
         guarded("open", || {
-            self.require_config(&store, &backend)?;
-            let keys = self.key_files(&backend)?;
-            let known = self.known.opens(password, &keys);
-            let is_new = known.is_none();
-            let credentials = match known {
-                Some(master) => Credentials::Masterkey(master),
+            let keys = self.listed_keys(&store, &backend)?;
+            let master = match self.known.opens(password, &keys) {
+                Some(master) => master,
                 None => {
-                    must_be_keys(&store, &keys)?;
-                    Credentials::password(password.expose())
+                    let master = self.unlock(&store, &keys, password)?;
+                    self.known.learn(password, &keys, &master)?;
+                    master
                 }
             };
-            let repo = raw(&backend, bars)?
-                .open(&credentials)
-                .map_err(|error| self.why_not_open(&backend, &error))?;
-            if is_new {
-                self.known.learn(password, &keys, &repo.key())?;
-            }
+            let opened = raw(&backend, bars)?.open(&Credentials::Masterkey(master));
+            let repo = opened.map_err(|error| match self.require_config(&store, &backend) {
+                Ok(()) => self.why_not_open(&backend, &error),
+                Err(missing) => missing,
+            })?;
             let cipher = Cipher::new(repo.key())?;
             let locker = Locker {
                 store: Arc::clone(&store),
@@ -370,15 +373,39 @@ impl Engine {
         })
     }
 
-    /// There must be one.
-    fn key_files(&self, backend: &Backend) -> Result<Vec<rustic_core::Id>> {
+    /// The key files; there must be one.
+    fn listed_keys(&self, store: &Store, backend: &Backend) -> Result<Vec<rustic_core::Id>> {
         let keys = listed(backend, FileType::Key)?;
         if keys.is_empty() {
+            self.require_config(store, backend)?;
             return Err(EngineError::MissingKey {
                 location: self.location(),
             });
         }
         Ok(keys.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The master key, out of the first key file that the password fits.
+    fn unlock(&self, store: &Store, keys: &[rustic_core::Id], password: &Password) -> Result<MasterKey> {
+        // One that is no key file is told before any is tried.
+        let files: Vec<KeyFile> = keys.iter().map(|id| key_file(store, id)).collect::<Result<_>>()?;
+        for (id, mut file) in keys.iter().zip(files) {
+            let unreadable = |detail: String| EngineError::Unreadable {
+                what: format!("key {}", id.to_hex().as_str()),
+                detail,
+            };
+            let derived = file.kdf_key(&password.expose());
+            let derived = derived.map_err(|error| unreadable(crate::words::of(&error)))?;
+            let cipher = Cipher::from_parts(derived.to_keys())?;
+            if let Some(plain) = cipher.open(&mut file.data) {
+                let master = serde_json::from_slice(plain);
+                plain.zeroize();
+                return master.map_err(|error| unreadable(format!("column {}", error.column())));
+            }
+        }
+        Err(EngineError::WrongPassword {
+            location: self.location(),
+        })
     }
 
     fn why_not_open(&self, backend: &Backend, error: &RusticError) -> EngineError {
@@ -440,20 +467,17 @@ fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
     Repository::new_with_progress(&options, &backends, bars).map_err(|error| prefer(backend, &error, "open"))
 }
 
-/// A key file that is no key file would keep all the others from being tried.
-fn must_be_keys(store: &Store, keys: &[rustic_core::Id]) -> Result<()> {
-    for id in keys {
-        let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
-        let sound = serde_json::from_slice::<KeyFile>(&bytes)
-            .is_ok_and(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1);
-        if !sound {
-            return Err(EngineError::Unreadable {
-                what: format!("key {}", id.to_hex().as_str()),
-                detail: "it is damaged or of an unknown kind".into(),
-            });
-        }
-    }
-    Ok(())
+fn key_file(store: &Store, id: &rustic_core::Id) -> Result<KeyFile> {
+    let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
+    serde_json::from_slice::<KeyFile>(&bytes)
+        .ok()
+        .filter(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1)
+        // What it asks for is in nobody's control: restic writes 32 MiB, and four times the work.
+        .filter(|key| 128 * u64::from(key.n) * u64::from(key.r) <= MOST_FOR_A_KEY && key.p <= 64)
+        .ok_or_else(|| EngineError::Unreadable {
+            what: format!("key {}", id.to_hex().as_str()),
+            detail: "it is damaged or of an unknown kind".into(),
+        })
 }
 
 fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {

@@ -1,5 +1,7 @@
 //! [`RestoreSource`] for the embedded engine: restores run in the worker.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError, SourceKind};
 use reseed_core::names::SourceName;
@@ -8,7 +10,7 @@ use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope, SourceCa
 use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
-use crate::embedded::{Embedded, OwnKinds, envelope, warn_of_locks};
+use crate::embedded::{Embedded, OwnKinds, Planned, envelope, warn_of_locks};
 use crate::error::EngineError;
 use crate::listing::{Found, of_others};
 use crate::restore::RestoreJob;
@@ -39,6 +41,10 @@ impl Embedded {
             format!("cannot restore {point} of {dataset} from {}", self.name),
             effect,
         )
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Option<Planned>> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The point as it is now, if it is there and sound.
@@ -92,7 +98,12 @@ impl RestoreSource for Embedded {
     }
 
     async fn plan(&self, cx: &Context, request: &RestoreRequest) -> Result<RestorePlan, SourceError> {
-        let point = self.find(cx, request).await?.point;
+        let Found { point, path, .. } = self.find(cx, request).await?;
+        *self.planned() = Some(Planned {
+            target: request.target.clone(),
+            snapshot: request.point.locator.clone(),
+            path,
+        });
         let what = match &request.scope {
             Scope::Whole => format!("everything of {}", request.target.dataset),
             Scope::Path(path) => format!("{} of {}", path.display(), request.target.dataset),
@@ -128,11 +139,19 @@ impl RestoreSource for Embedded {
         kept.extend(self.engine.local_path().map(|path| ("the repository at", path)));
         let target = must_not_hold(&staging.path, &kept)
             .map_err(|error| self.cannot_restore(request, &error, Effect::None))?;
-        let found = self.find(cx, request).await?;
+        // What was planned a moment ago is looked for by the worker itself, and not once more before.
+        let planned = self
+            .planned()
+            .take()
+            .filter(|planned| planned.target == request.target && planned.snapshot == request.point.locator);
+        let path = match planned {
+            Some(planned) => planned.path,
+            None => self.find(cx, request).await?.path,
+        };
         let address = self.engine.address().map_err(|error| fail(&error))?;
         let job = RestoreJob {
             snapshot: request.point.locator.clone(),
-            path: found.path,
+            path,
             only: match &request.scope {
                 Scope::Whole => None,
                 Scope::Path(path) => Some(path.clone()),

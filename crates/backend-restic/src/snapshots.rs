@@ -199,6 +199,10 @@ impl OpenRepo {
     /// # Errors
     /// `NoSnapshot`; `Invalid` when several begin so; why it cannot be read, when that is so.
     pub fn snapshot(&self, id: &str) -> Result<Snapshot> {
+        if id.len() == 64 {
+            let file = guarded("read a snapshot", || self.snapshot_file(id))?;
+            return Ok(Snapshot::from((file.id, file)));
+        }
         let fits = |name: &str| !id.is_empty() && name.starts_with(id);
         let mut all = self.snapshots()?;
         self.add_unlisted(&mut all, id)?;

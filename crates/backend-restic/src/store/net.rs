@@ -31,6 +31,9 @@ const AGAIN: Policy = Policy {
     budget: None,
 };
 
+/// As large as packs are.
+const MOST_AT_ONCE: usize = 32 << 20;
+
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -158,6 +161,7 @@ pub(crate) async fn fetch(
         ..GetOptions::default()
     };
     let found = within(Some(patience.answer), objects.get_opts(&at, options)).await?;
+    let length = usize::try_from(found.range.end.saturating_sub(found.range.start)).unwrap_or(0);
     let mut pieces = found.into_stream();
     let mut first = Bytes::new();
     let mut more: Vec<u8> = Vec::new();
@@ -166,6 +170,8 @@ pub(crate) async fn fetch(
             first = piece;
         } else {
             if more.is_empty() {
+                // What a server announces is no reason to ask for any amount of memory at once.
+                more.reserve(length.min(MOST_AT_ONCE));
                 more.extend_from_slice(&first);
             }
             more.extend_from_slice(&piece);

@@ -336,13 +336,13 @@ async fn one_to(
                 source.execute(&cx, &plan, staging).await
             })
             .await?;
-        let (fingerprint, digest_matches) = match scope {
-            Scope::Path(_) => (None, None),
-            Scope::Whole => {
-                let found = engine.verifier.measure(cx, &staging.path).await?;
-                (Some(found), point.fingerprint.map(|recorded| recorded == found))
-            }
+        // Without a recorded state there is nothing that reading all of it once more would tell.
+        let recorded = point.fingerprint.filter(|_| *scope == Scope::Whole);
+        let fingerprint = match recorded {
+            Some(_) => Some(engine.verifier.measure(cx, &staging.path).await?),
+            None => None,
         };
+        let digest_matches = recorded.map(|recorded| Some(recorded) == fingerprint);
         if digest_matches == Some(false) {
             let what = format!(
                 "what {} delivered for {} is not the recorded state",

@@ -208,6 +208,11 @@ async fn one(
             .report()
     });
     let mut worked = false;
+    // What another point may be recorded like.
+    let sound: &[RecoveryPoint] = match repo.caps().record && is_trusted(engine, service, repo) {
+        true => &stored,
+        false => &[],
+    };
     for (target, snapshot) in service.targets.iter().zip(state) {
         if is_stored(&stored, snapshot) {
             doing.done(format!(
@@ -228,7 +233,7 @@ async fn one(
             fingerprint: snapshot.fingerprint,
             unseeded: snapshot.unseeded,
         };
-        match recorded(engine, cx, service, repo, &stored, snapshot, &request).await {
+        match recorded(engine, cx, service, repo, sound, snapshot, &request).await {
             Ok(None) => {}
             Ok(Some((report, same_as))) => {
                 doing.bytes(report.added);
@@ -277,15 +282,12 @@ async fn recorded<'p>(
     request: &(impl Fn(PathBuf) -> BackupRequest + Sync),
 ) -> Result<Option<(BackupReport, &'p RecoveryPoint)>, ErrorReport> {
     let now = engine.clock.now();
-    let Some(same_as) = same_tree(stored, snapshot, now).filter(|_| repo.caps().record) else {
+    let Some(same_as) = same_tree(stored, snapshot, now) else {
         return Ok(None);
     };
     let Ok(read_since) = now.checked_sub(SignedDuration::from_hours(READ_AGAIN_HOURS)) else {
         return Ok(None);
     };
-    if !is_trusted(engine, service, repo) {
-        return Ok(None);
-    }
     let request = request(PathBuf::new());
     let record = engine.within(cx, BUDGET, "recording what is stored", |cx| async move {
         repo.record(&cx, &request, same_as, read_since).await

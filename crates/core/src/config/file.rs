@@ -58,8 +58,8 @@ choice! {
 record! {
     /// A repository of backups.
     OffsiteFile {
-        /// What writes and reads it.
-        kind: Must<OffsiteType> = "type",
+        /// What writes and reads it. Default: `restic`.
+        kind: Maybe<OffsiteType> = "type",
         /// Its directory, or its address as restic writes it: `s3:https://HOST/BUCKET/PREFIX`, `rest:https://HOST/PATH` or
         /// `sftp:USER@HOST:/PATH`.
         repository: Must<Repository> = "repository",

@@ -77,7 +77,7 @@ pub(crate) fn check(file: &OffsiteFile, at: &At<'_>, sink: &mut Sink<'_>) {
         return;
     };
     let here = at.key("keep", span);
-    if matches!(file.kind.0, Some((OffsiteType::Embedded, _))) {
+    if matches!(file.kind.value(), Some(OffsiteType::Embedded)) {
         let message =
             format!("`{here}` is for the restic program: the embedded engine never removes anything");
         let hint = "write `type = \"restic\"`, or keep the rules on the machine that prunes the repository";

@@ -127,7 +127,7 @@ fn need(missing: bool, key: &str, hint: &str, place: &Span, at: &At<'_>, sink: &
 }
 
 fn only_by_restic(file: &OffsiteFile, where_: &str, place: &Span, at: &At<'_>, sink: &mut Sink<'_>) {
-    if matches!(file.kind.0, Some((OffsiteType::Embedded, _))) {
+    if matches!(file.kind.value(), Some(OffsiteType::Embedded)) {
         let message = format!("`{at}` is {where_}, which the embedded engine does not speak");
         let hint = "write `type = \"restic\"`: the restic program reaches it, and reads and writes the same repository";
         sink.error(at.key("repository", place), place, message, Extra::hint(hint));
@@ -167,7 +167,13 @@ pub(crate) fn offsite(entry: &NamedEntry<SourceName, OffsiteFile>) -> Option<Off
         })),
     };
     let price = super::price::price(file.price.value());
-    match file.kind.0.as_ref()?.0 {
+    let kind = match &file.kind {
+        // The reference implementation.
+        Maybe::Absent => OffsiteType::Restic,
+        Maybe::Given(kind, _) => *kind,
+        Maybe::Broken => return None,
+    };
+    match kind {
         OffsiteType::Embedded => Some(Offsite::Embedded {
             repository,
             password_file,

@@ -42,6 +42,12 @@ pub(crate) const FAKETIME: Need = Need {
     package: "faketime",
     what_for: "showing sanoid the moment that reseed decides for",
 };
+/// Garage is built with a libsodium of its own.
+pub(crate) const MAKE: Need = Need {
+    program: "make",
+    package: "make",
+    what_for: "building the S3 server Garage",
+};
 /// The reference for digests.
 pub(crate) const B3SUM: Need = Need {
     program: "b3sum",
@@ -143,7 +149,7 @@ const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
     args: &[],
-    minutes: 1,
+    minutes: 2,
 };
 /// An S3 server that others use. Without what only clusters need.
 const GARAGE: Tool = Tool {
@@ -155,37 +161,38 @@ const GARAGE: Tool = Tool {
 
 /// Finds cargo-deny, or builds it once.
 pub(crate) fn cargo_deny(yes: bool) -> Result<PathBuf, String> {
-    CARGO_DENY.ensure(yes)
+    match sh::find(CARGO_DENY.name) {
+        Some(found) => Ok(found),
+        None => CARGO_DENY.ensure(yes),
+    }
 }
 
-/// Finds Garage, or builds it once.
+/// Garage of that version, which is built once.
 pub(crate) fn garage(yes: bool) -> Result<PathBuf, String> {
+    ensure(&[CC, MAKE], yes)?;
     GARAGE.ensure(yes)
 }
 
 impl Tool {
-    /// Finds it, or builds it once into a cache of our own, outside of the user's cargo.
+    /// Builds it once into a cache of our own, outside of the user's cargo.
     ///
     /// Built without optimisation: that takes a tenth of the time that their own profiles (whole-program optimisation) do.
     fn ensure(&self, yes: bool) -> Result<PathBuf, String> {
         let Self { name, version, .. } = self;
-        if let Some(found) = sh::find(name) {
-            return Ok(found);
-        }
-        let tools = cache_dir().join("tools");
+        let tools = cache_dir().join(format!("{name}-{version}"));
         let program = tools.join("bin").join(name);
         if program.is_file() {
             return Ok(program);
         }
         eprintln!(
-            "{name} {version} will be built and installed in {}; on two processors that takes {} minutes",
+            "{name} {version} will be built and installed in {}; on two processors that takes some {} minutes",
             tools.display(),
             self.minutes
         );
         if !agreed(yes)? {
             return Err(format!("{name} is missing and was not wanted"));
         }
-        let build = tools.join("build").join(name);
+        let build = tools.join("build");
         let mut install = sh::cargo();
         install.args(["install", "--quiet", "--locked", name, "--version", version]);
         install.args(self.args).arg("--root").arg(&tools);

@@ -48,17 +48,25 @@ pub(crate) fn tier_of(test: &str) -> Tier {
     }
 }
 
-/// Runs the tests of a tier with these variables in their environment.
-pub(crate) fn run(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
+/// Runs the tests of a tier with these variables in their environment. Those with `without` in their name are skipped, and counted
+/// as such.
+pub(crate) fn run(tier: Tier, without: Option<&str>, env: &[(String, String)]) -> std::io::Result<Count> {
     if sh::find("cargo-nextest").is_some() {
-        nextest(tier, env)
+        nextest(tier, without, env)
     } else {
         eprintln!("note: cargo-nextest is not installed, using `cargo test`: the same tests, more slowly");
-        libtest(tier, env)
+        libtest(tier, without, env)
     }
 }
 
-fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
+/// Takes out those that are to be skipped; how many there were.
+fn leave_out(tests: &mut Vec<impl AsRef<str>>, without: Option<&str>) -> u64 {
+    let all = tests.len();
+    tests.retain(|test| without.is_none_or(|without| !test.as_ref().contains(without)));
+    u64::try_from(all - tests.len()).unwrap_or(u64::MAX)
+}
+
+fn nextest(tier: Tier, without: Option<&str>, env: &[(String, String)]) -> std::io::Result<Count> {
     // The summary counts what the filter left out as skipped too; only the list tells which are marked `ignore`.
     let mut list = sh::cargo();
     list.args([
@@ -72,11 +80,11 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
     let Some(list) = sh::stdout(&mut list)? else {
         return Ok(BROKEN);
     };
-    let (ours, ignored) = listed(&list, tier);
+    let (mut ours, ignored) = listed(&list, tier);
     for test in &ignored {
         eprintln!("skipped: {test} is marked `ignore`");
     }
-    let skipped = u64::try_from(ignored.len()).unwrap_or(u64::MAX);
+    let skipped = u64::try_from(ignored.len()).unwrap_or(u64::MAX) + leave_out(&mut ours, without);
     if ours.is_empty() {
         return Ok(Count {
             skipped,
@@ -88,6 +96,10 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
         Tier::Real => "test(/(^|::)real_/)",
         Tier::Vm => return Ok(BROKEN),
     };
+    let filter = match without {
+        Some(without) => format!("{filter} and not test({without})"),
+        None => filter.to_owned(),
+    };
     let mut command = sh::cargo();
     command.args([
         "nextest",
@@ -97,7 +109,7 @@ fn nextest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
         "--ignore-default-filter",
     ]);
     command.args(["--status-level", "slow", "--final-status-level", "flaky"]);
-    command.args(["-E", filter]).envs(env.iter().cloned());
+    command.args(["-E", &filter]).envs(env.iter().cloned());
     let said = sh::tee(&mut command)?;
     let mut count = nextest_summary(&said.stderr).unwrap_or(BROKEN);
     if !said.status.success() && count.failed == 0 {
@@ -173,7 +185,7 @@ fn without_colour(text: &str) -> String {
 }
 
 /// libtest takes exact names to leave out, but no pattern: list all first.
-fn libtest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
+fn libtest(tier: Tier, without: Option<&str>, env: &[(String, String)]) -> std::io::Result<Count> {
     let test = |more: &[&str]| {
         let mut command = sh::cargo();
         command.args([
@@ -195,9 +207,13 @@ fn libtest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
         .lines()
         .filter_map(|line| line.strip_suffix(": test"))
         .collect();
-    let (ours, others): (Vec<&str>, Vec<&str>) = all.iter().partition(|test| tier_of(test) == tier);
+    let (mut ours, others): (Vec<&str>, Vec<&str>) = all.iter().partition(|test| tier_of(test) == tier);
+    let skipped = leave_out(&mut ours, without);
     if ours.is_empty() {
-        return Ok(Count::default());
+        return Ok(Count {
+            skipped,
+            ..Count::default()
+        });
     }
     let mut args = vec!["--exact"];
     if tier == Tier::Fast {
@@ -205,7 +221,9 @@ fn libtest(tier: Tier, env: &[(String, String)]) -> std::io::Result<Count> {
     } else {
         args.extend(ours);
     }
-    Ok(counted(&sh::tee(&mut test(&args))?))
+    let mut count = counted(&sh::tee(&mut test(&args))?);
+    count.skipped += skipped;
+    Ok(count)
 }
 
 /// Runs the documentation's examples.
@@ -249,6 +267,14 @@ mod tests {
             failed,
             skipped,
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let mut tests = vec!["real_garage::a", "real_restic::b", "x::real_garage::c"];
+        assert_eq!(leave_out(&mut tests, None), 0);
+        assert_eq!(leave_out(&mut tests, Some("real_garage")), 2);
+        assert_eq!(tests, ["real_restic::b"]);
     }
 
     #[test]

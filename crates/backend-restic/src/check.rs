@@ -184,8 +184,16 @@ impl OpenRepo {
                 if cancelled() {
                     return Err(EngineError::Cancelled);
                 }
-                if let Err(detail) = check_pack(&self.store, &mut unsealer, id, blobs.clone(), *size) {
-                    damaged.push((**id, detail));
+                match check_pack(&self.store, &mut unsealer, id, blobs.clone(), *size) {
+                    Ok(()) => {}
+                    Err(Fault::Damage(detail)) => damaged.push((**id, detail)),
+                    // What can't be had says nothing of what it is. A disk fails at one file, and that is damage.
+                    Err(Fault::Store(error))
+                        if matches!(error, EngineError::Store { .. }) && self.store.is_local() =>
+                    {
+                        damaged.push((**id, error.to_string()));
+                    }
+                    Err(Fault::Store(error)) => return Err(error),
                 }
             }
             Ok(damaged)
@@ -202,13 +210,31 @@ impl OpenRepo {
     }
 }
 
+/// Why a pack isn't sound, or can't be looked at.
+enum Fault {
+    Damage(String),
+    Store(EngineError),
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Self {
+        Self::Damage(detail)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(detail: &str) -> Self {
+        Self::Damage(detail.to_owned())
+    }
+}
+
 fn check_pack(
     store: &Store,
     unsealer: &mut Unsealer,
     id: &PackId,
     mut blobs: Vec<IndexBlob>,
     size: u32,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), Fault> {
     blobs.sort_unstable_by_key(|blob| blob.location.offset);
     let mut hash = Sha256::new();
     let mut position = 0_u32;
@@ -227,7 +253,11 @@ fn check_pack(
             None => Some(size.min(position.saturating_add(PIECE))),
         };
         let end = end.ok_or("its index does not fit its size")?;
-        let mut piece = read_range(store, id, position, end - position).map_err(|error| error.to_string())?;
+        let mut piece = read_range(store, id, position, end - position).map_err(|error| match error {
+            EngineError::CorruptPack { detail, .. } => Fault::Damage(detail),
+            error if error.is_of_the_store() || error == EngineError::Cancelled => Fault::Store(error),
+            error => Fault::Damage(error.to_string()),
+        })?;
         hash.update(&piece);
         for blob in now {
             let at = Location::of(blob);

@@ -29,7 +29,15 @@ impl std::fmt::Debug for KnownKey {
     }
 }
 
-/// What an engine knows. Its clones share it.
+impl KnownKey {
+    /// What must not appear in the words of whoever gets it: each part of the key.
+    pub(crate) fn secrets(&self) -> Vec<Zeroizing<String>> {
+        let parts = self.master.split('"').filter(|part| part.len() >= 16);
+        parts.map(|part| Zeroizing::new(part.to_owned())).collect()
+    }
+}
+
+/// What an engine knows, by the password that it was given last. Its clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Known(Arc<Mutex<Option<(Password, KnownKey)>>>);
 
@@ -87,6 +95,8 @@ mod tests {
         assert!(known.opens(&Password::new("wrong"), &files).is_none());
         assert!(known.opens(&right, &others).is_none());
         assert!(known.opens(&right, &files[..1]).is_none());
-        assert_eq!(format!("{:?}", known.get(&right)), "Some(***)");
+        let key = known.get(&right).unwrap();
+        assert_eq!(format!("{key:?}"), "***");
+        assert_eq!(key.secrets().len(), 3);
     }
 }

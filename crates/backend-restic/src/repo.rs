@@ -26,13 +26,14 @@ use crate::lock::{Locker, hostname};
 use crate::s3::{self, CredentialsFrom, S3Place};
 use crate::secret::Password;
 use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
+use crate::threads;
 
 /// Size of the data packs that `init` asks for. Smaller than `rustic_core`'s 32 MiB and growing: whoever restores
 /// or backs up holds a few of them in memory.
 const DATA_PACK: u64 = 16 << 20;
 const TREE_PACK: u64 = 4 << 20;
-/// Bytes that deriving a key may take for each thread. `rustic` asks for 128 MiB.
-const MOST_FOR_A_KEY: u64 = 512 << 20;
+/// Bytes that deriving a key may take. restic's keys ask for 32 MiB in each of four lanes, those of `rustic` for 128 MiB in one.
+const MOST_FOR_A_KEY: u64 = 1 << 30;
 
 /// Where a repository is.
 #[derive(Clone)]
@@ -245,10 +246,7 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), Gate::default());
         guarded("look at", || {
             self.require_config(&store, &backend)?;
-            for id in self.listed_keys(&store, &backend)? {
-                key_file(&store, &id)?;
-            }
-            Ok(())
+            sound_keys(&store, &self.listed_keys(&store, &backend)?).map(drop)
         })
     }
 
@@ -324,7 +322,11 @@ impl Engine {
             let master = match self.known.opens(password, &keys) {
                 Some(master) => master,
                 None => {
-                    let master = self.unlock(&store, &keys, password)?;
+                    let master = self.unlock(&store, &keys, password).or_else(|error| {
+                        // Without a configuration it is none, whatever its keys say.
+                        self.require_config(&store, &backend)?;
+                        Err(error)
+                    })?;
                     self.known.learn(password, &keys, &master)?;
                     master
                 }
@@ -387,9 +389,7 @@ impl Engine {
 
     /// The master key, out of the first key file that the password fits.
     fn unlock(&self, store: &Store, keys: &[rustic_core::Id], password: &Password) -> Result<MasterKey> {
-        // One that is no key file is told before any is tried.
-        let files: Vec<KeyFile> = keys.iter().map(|id| key_file(store, id)).collect::<Result<_>>()?;
-        for (id, mut file) in keys.iter().zip(files) {
+        for (id, mut file) in sound_keys(store, keys)? {
             let unreadable = |detail: String| EngineError::Unreadable {
                 what: format!("key {}", id.to_hex().as_str()),
                 detail,
@@ -467,17 +467,41 @@ fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
     Repository::new_with_progress(&options, &backends, bars).map_err(|error| prefer(backend, &error, "open"))
 }
 
+/// The key files that are such, and where there is none, why. One that is damaged takes no other with it.
+fn sound_keys(store: &Store, keys: &[rustic_core::Id]) -> Result<Vec<(rustic_core::Id, KeyFile)>> {
+    let (mut sound, mut first) = (Vec::new(), None);
+    for id in keys {
+        match key_file(store, id) {
+            Ok(file) => sound.push((*id, file)),
+            Err(error @ EngineError::Unreadable { .. }) => drop(first.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if sound.is_empty() => Err(error),
+        _ => Ok(sound),
+    }
+}
+
 fn key_file(store: &Store, id: &rustic_core::Id) -> Result<KeyFile> {
     let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
     serde_json::from_slice::<KeyFile>(&bytes)
         .ok()
         .filter(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1)
-        // What it asks for is in nobody's control: restic writes 32 MiB, and four times the work.
-        .filter(|key| 128 * u64::from(key.n) * u64::from(key.r) <= MOST_FOR_A_KEY && key.p <= 64)
+        // What it asks for is in nobody's control.
+        .filter(|key| memory_for(key, threads::available()) <= MOST_FOR_A_KEY && key.p <= 64)
         .ok_or_else(|| EngineError::Unreadable {
             what: format!("key {}", id.to_hex().as_str()),
             detail: "it is damaged or of an unknown kind".into(),
         })
+}
+
+/// Bytes that deriving a key takes: 128·N·r for each of the p lanes that are derived at the same time.
+fn memory_for(key: &KeyFile, threads: usize) -> u64 {
+    let lanes = u64::from(key.p).min(u64::try_from(threads).unwrap_or(u64::MAX));
+    [u64::from(key.n), u64::from(key.r), lanes]
+        .into_iter()
+        .fold(128, u64::saturating_mul)
 }
 
 fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {

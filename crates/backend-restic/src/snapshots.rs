@@ -186,10 +186,14 @@ impl OpenRepo {
         if self.store.size(&path)?.is_none() {
             return Err(none());
         }
-        let mut file: SnapshotFile = self
-            .repo
-            .get_file(&at.into())
-            .map_err(|error| self.error(&error, "read a snapshot"))?;
+        let mut file: SnapshotFile = self.repo.get_file(&at.into()).map_err(|error| {
+            self.backend
+                .take_error()
+                .unwrap_or_else(|| EngineError::Unreadable {
+                    what: format!("snapshot {id}"),
+                    detail: crate::words::of(&error),
+                })
+        })?;
         file.id = at.into();
         Ok(file)
     }

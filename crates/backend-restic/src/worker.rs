@@ -102,6 +102,9 @@ impl Worker {
         for secret in repository.secrets() {
             command = command.hide(Secret::new(secret.as_bytes()));
         }
+        for secret in self.known.iter().flat_map(KnownKey::secrets) {
+            command = command.hide(Secret::new(secret.as_bytes()));
+        }
         let request = Request {
             repository,
             password,

@@ -227,7 +227,10 @@ fn the_restic_program_reaches_every_kind_of_place() {
         );
         let Loaded { config, .. } = loaded(&text);
         let without = loaded(&text.replace("type = \"restic\"\n", ""));
-        assert_eq!(without.config, config, "it is what is meant where nothing is said");
+        assert_eq!(
+            without.config, config,
+            "it is what is meant where nothing is said"
+        );
         let offsite = &config.offsite[&"away".parse().unwrap()];
         assert_eq!(offsite.repository().to_string(), repository);
         let Offsite::Restic { access: Some(_), .. } = offsite else {

@@ -18,14 +18,21 @@ use crate::threads;
 /// So many trees at once, and so many bytes of them.
 const TREES: usize = 512;
 const BYTES: u64 = 8 << 20;
+/// With so many bytes in hand nothing more is read: a deep tree has batches on each of its levels.
+const HELD: usize = 32 << 20;
 
 /// Trees that were read and not asked for yet, as they lie in their packs.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(HashMap<TreeId, Vec<u8>>);
+pub(super) struct Ahead {
+    trees: HashMap<TreeId, Vec<u8>>,
+    held: usize,
+}
 
 impl Ahead {
     pub(super) fn take(&mut self, id: &TreeId) -> Option<Vec<u8>> {
-        self.0.remove(id)
+        let sealed = self.trees.remove(id)?;
+        self.held = self.held.saturating_sub(sealed.len());
+        Some(sealed)
     }
 
     /// Reads these, in this order of importance, where the first is not there yet.
@@ -36,7 +43,8 @@ impl Ahead {
         place: impl Fn(&TreeId) -> Option<(Id, Location)>,
     ) {
         let mut next = next.peekable();
-        if store.is_local() || next.peek().is_none_or(|first| self.0.contains_key(first)) {
+        let is_there = |id: &TreeId| self.trees.contains_key(id);
+        if store.is_local() || self.held > HELD || next.peek().is_none_or(is_there) {
             return;
         }
         let (mut packs, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
@@ -50,8 +58,7 @@ impl Ahead {
                 packs.push(pack);
                 packs.len() - 1
             });
-            if let (Ok(pack), Ok(raw), false) = (u32::try_from(number), raw_id(&id), self.0.contains_key(&id))
-            {
+            if let (Ok(pack), Ok(raw), false) = (u32::try_from(number), raw_id(&id), is_there(&id)) {
                 let piece = Piece {
                     id: raw,
                     pack,
@@ -72,7 +79,7 @@ impl Ahead {
         wanted.sort_unstable_by_key(|(piece, _)| (piece.pack, piece.at.offset));
         let pieces: Vec<Piece> = wanted.iter().map(|(piece, _)| *piece).collect();
         let jobs = jobs(&pieces);
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(&mut self.0));
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(&mut *self));
         let read = |job: &Job| {
             let Ok(buffer) = read_range(store, &packs[job.pack as usize], job.offset, job.length) else {
                 return;
@@ -81,7 +88,8 @@ impl Ahead {
             for (piece, id) in &wanted[job.pieces.clone()] {
                 let from = (piece.at.offset - job.offset) as usize;
                 if let Some(sealed) = buffer.get(from..from + piece.at.length as usize) {
-                    found.insert(*id, sealed.to_vec());
+                    found.held += sealed.len();
+                    found.trees.insert(*id, sealed.to_vec());
                 }
             }
         };

@@ -7,7 +7,8 @@
 //! - nothing outside of the target is written, whatever names the repository holds and whatever stands in the target;
 //! - an interrupted restore is continued: what stands there and proves right is kept;
 //! - a damaged, short or missing pack, a full disk, a read-only target are errors of their own kind, never a panic;
-//! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece;
+//! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece, and for a repository in a
+//!   bucket some forty megabytes of directories that were read ahead;
 //! - an empty result is an error.
 
 mod ahead;
@@ -130,7 +131,7 @@ pub fn restore_with(
     let pending = open.locker.start(false, LockMode::IfWritable)?;
     guarded("restore", || {
         let (store, cipher) = (Arc::clone(&open.store), open.cipher.clone());
-        // Finding out what to do takes about as long as waiting for the lock to count.
+        // In a bucket, finding out what to do takes about as long as waiting for the lock to count.
         let plan = plan_for(open, job)?;
         let lock = pending.map(|pending| pending.confirm(&gate)).transpose()?;
         let mut report = run(

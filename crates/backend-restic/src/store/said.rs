@@ -157,8 +157,14 @@ fn by_code(code: &str, said: &Said, path: &str, location: &dyn Fn() -> String) -
             EngineError::CredentialsExpired { location, detail }
         }
         "RequestTimeTooSkewed" => EngineError::ClockSkew { location, detail },
+        // Garage's words for a wrong secret and for a key that it doesn't know.
+        "AccessDenied" if message.contains("invalid signature") || message.contains("no such key") => {
+            EngineError::Credentials { location, detail }
+        }
         // It is also said of a key that can't be one. Garage calls the region a part of the scope.
-        "AuthorizationHeaderMalformed" if !message.contains("region") && !message.contains("scope") => {
+        "AuthorizationHeaderMalformed"
+            if !message.contains("region") && !message.contains("unexpected scope") =>
+        {
             EngineError::Credentials { location, detail }
         }
         "AuthorizationHeaderMalformed"
@@ -307,6 +313,12 @@ mod tests {
                 "no_space",
             ),
             ("403 Forbidden", "AccessDenied", "Access Denied", "denied"),
+            (
+                "403 Forbidden",
+                "AccessDenied",
+                "Forbidden: Invalid signature",
+                "credentials",
+            ),
             (
                 "507 Insufficient Storage",
                 "XMinioStorageFull",

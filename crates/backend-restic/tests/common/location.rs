@@ -200,7 +200,14 @@ impl Mirrored {
                 if same.get(&key).is_some_and(|had| had.etag == meta.e_tag) {
                     continue;
                 }
-                let found = self.bucket.get(&meta.location).await.unwrap();
+                let found = match self.bucket.get(&meta.location).await {
+                    // It went between the two requests.
+                    Err(object_store::Error::NotFound { .. }) => {
+                        gone.extend(same.contains_key(&key).then_some(key));
+                        continue;
+                    }
+                    found => found.unwrap(),
+                };
                 let content = found.bytes().await.unwrap();
                 let path = self.files.join(&key);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();

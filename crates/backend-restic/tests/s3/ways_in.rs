@@ -125,12 +125,12 @@ fn real_garage_is_understood() {
     said(
         it.place(),
         wrong,
-        "denied",
-        OffsiteKind::PermissionDenied,
+        "credentials",
+        OffsiteKind::AuthFailed,
         "signature",
     );
     let unknown = S3Credentials::new("GKffffffffffffffffffffffff", &access.secret_access_key);
-    said(it.place(), unknown, "denied", OffsiteKind::PermissionDenied, "");
+    said(it.place(), unknown, "credentials", OffsiteKind::AuthFailed, "");
     let place = |change: fn(&mut S3Place)| {
         let mut place = it.place();
         change(&mut place);

@@ -72,6 +72,15 @@ fn vm_snapshots_of_another_machine_are_fetched() {
     );
     assert!(!marks.is_empty());
 
+    // Of a machine that is off its copies are known.
+    drop(sshd);
+    let status: serde_json::Value = serde_json::from_str(&lab.run(&["status", "--json"]).out).unwrap();
+    let fetched = &status["fetched"][0];
+    assert!(
+        fetched["taken_at"].is_string() && fetched["error"].is_null(),
+        "{status}"
+    );
+
     let unknown = lab.run(&["pull", "bax"]);
     assert_ne!(unknown.code, Some(0));
     assert!(format!("{unknown:?}").contains("there are: box"), "{unknown:?}");

@@ -168,7 +168,7 @@ pub struct ScratchReport {
     pub bytes: u64,
     /// Files.
     pub files: u64,
-    /// What was measured.
+    /// What was measured, where there was something to compare it with.
     pub fingerprint: Option<Fingerprint>,
     /// Whether it is what was recorded; none when nothing was recorded, or when only a part was restored.
     pub digest_matches: Option<bool>,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -40,7 +40,7 @@ impl Garage {
     /// # Errors
     /// When it can't be started, ends, or doesn't answer within a minute; with the end of what it said.
     pub fn start(program: &Path, dir: &Path) -> io::Result<Self> {
-        let host = own_address();
+        let host = own_address()?;
         let address = SocketAddr::from((host, S3_PORT));
         let access = S3Access {
             endpoint: format!("http://{address}"),
@@ -132,8 +132,10 @@ async fn run(
             Ok(output) => io::Error::other(format!("garage ended with {}: {}", output.exit, output.stderr.text())),
             Err(error) => io::Error::other(error),
         }),
-        true = answers => Ok(()),
-        else => Err(io::Error::new(io::ErrorKind::TimedOut, "garage doesn't answer")),
+        answers = answers => match answers {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::TimedOut, "garage doesn't answer")),
+        },
     };
     let runs = said.is_ok();
     // Nobody waits for it any more where this fails.
@@ -143,12 +145,19 @@ async fn run(
     }
 }
 
-/// A loopback address that no other server has, of this process or of another one.
-fn own_address() -> Ipv4Addr {
+/// A loopback address that no other server has: of this process, of another one, or left by one that was killed.
+fn own_address() -> io::Result<Ipv4Addr> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
-    // Process ids have at most 22 bits on Linux.
-    let number = (std::process::id() << 2 | STARTED.fetch_add(1, Ordering::Relaxed) & 3) & 0xff_ffff;
-    Ipv4Addr::from(127 << 24 | number.clamp(2, 0xff_fffe))
+    for _ in 0..64 {
+        // Process ids have at most 22 bits on Linux.
+        let number =
+            (std::process::id() << 2).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed)) & 0xff_ffff;
+        let address = Ipv4Addr::from(127 << 24 | number.clamp(2, 0xff_fffe));
+        if TcpListener::bind((address, S3_PORT)).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 fn configuration(dir: &Path, host: Ipv4Addr, region: &str) -> io::Result<String> {

@@ -1,5 +1,6 @@
 //! What is fetched from other machines: how old the copies are.
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use reseed_core::error::ErrorReport;
 use reseed_core::names::DatasetName;
@@ -46,22 +47,22 @@ impl Fetched {
     }
 }
 
-/// Asks this machine, and the others only for what they say of themselves: one that is off is no reason to know nothing.
+/// Asks this machine, and the others only for what they say of themselves: one that is off is no reason to know nothing, and all
+/// are waited for at the same time.
 pub(super) async fn all(session: &Session, pulls: &[Service], now: Timestamp) -> Vec<Fetched> {
-    let mut all = Vec::new();
-    for pull in pulls {
-        for puller in &pull.replicators {
+    let asked = pulls.iter().flat_map(|pull| {
+        pull.replicators.iter().map(async |puller| {
             let name = puller.name().to_string();
-            all.push(match puller.lineage(&session.cx, &pull.targets).await {
+            match puller.lineage(&session.cx, &pull.targets).await {
                 Ok(lineages) => Fetched::of(name, &lineages, now),
                 Err(error) => Fetched {
                     error: Some(error.report()),
                     ..Fetched::of(name, &[], now)
                 },
-            });
-        }
-    }
-    all
+            }
+        })
+    });
+    join_all(asked).await
 }
 
 /// A table of pulls, and below it what is wrong with them; nothing where there are none.
@@ -103,7 +104,8 @@ fn told(one: &Fetched) -> String {
     }
     if let Some(ahead) = one.ahead {
         text.push_str(&format!(
-            "{pull}: a copy is dated {} in the future, so how old it is can't be told\n",
+            "{pull}: a copy is dated {} in the future, so how old it is can't be told\n  hint: see whether this machine's clock is right \
+             (`timedatectl`), and that machine's\n",
             ui::span(ahead)
         ));
     }

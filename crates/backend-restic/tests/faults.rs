@@ -72,6 +72,45 @@ fn the_ways_of_not_opening_are_told_apart() {
 }
 
 #[test]
+fn a_damaged_key_takes_no_other_with_it() {
+    let lab = Lab::new();
+    let keys = lab.path("repo/keys");
+    let sound = lab.files_in("keys").remove(0);
+    let text = fs::read_to_string(&sound).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // One that would take all memory there is, before the sound one and behind it.
+    file["N"] = (1_u32 << 30).into();
+    file["r"] = u32::MAX.into();
+    for (name, content) in [
+        ("00".repeat(32), "garbage".to_owned()),
+        ("ff".repeat(32), file.to_string()),
+    ] {
+        fs::write(keys.join(name), content).unwrap();
+    }
+    let engine = || Engine::local(lab.path("repo"), Arc::clone(&lab.clock));
+    engine().open(&lab.password).unwrap();
+    let wrong = engine().open(&Password::new("wrong")).unwrap_err();
+    assert!(matches!(wrong, EngineError::WrongPassword { .. }), "{wrong}");
+    fs::remove_file(sound).unwrap();
+    let error = engine().open(&lab.password).unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Unreadable { what, .. } if what.starts_with("key ")),
+        "{error}"
+    );
+    // An engine that has opened it before goes by the keys that are there now.
+    let known = Lab::new();
+    known.engine.open(&known.password).unwrap();
+    let key = known.files_in("keys").remove(0);
+    fs::rename(&key, known.path("key")).unwrap();
+    let gone = known.engine.open(&known.password).unwrap_err();
+    assert!(matches!(gone, EngineError::MissingKey { .. }), "{gone}");
+    fs::rename(known.path("key"), key).unwrap();
+    known.engine.open(&known.password).unwrap();
+    let wrong = known.engine.open(&Password::new("wrong")).unwrap_err();
+    assert!(matches!(wrong, EngineError::WrongPassword { .. }), "{wrong}");
+}
+
+#[test]
 fn init_only_where_nothing_is() {
     let lab = Lab::bare();
     fs::write(lab.path("repo"), b"a file").unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reseed_backend_restic::backup::backup;
+use reseed_backend_restic::check::ReadData;
 use reseed_backend_restic::error::EngineError;
 use reseed_testkit::s3::{S3Fault, S3Op, S3Rule};
 
@@ -12,6 +13,7 @@ use crate::common::*;
 use crate::lab::*;
 
 on_both! {
+    a_check_that_loses_its_store_calls_nothing_damaged
     a_store_that_stumbles_is_asked_again
     a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done
     a_restore_that_cannot_read_fails_and_goes_on_later
@@ -97,6 +99,34 @@ fn a_restore_that_cannot_read_fails_and_goes_on_later(it: S3Lab) {
     }
     assert!(it.lab.restore(&job).unwrap().is_exact());
     assert_same(&it.tree(), &it.lab.path("out"));
+}
+
+/// What can't be had says nothing of what it is; what is had and wrong does.
+fn a_check_that_loses_its_store_calls_nothing_damaged(it: S3Lab) {
+    let (it, _) = it.with_backup();
+    let check = || {
+        let open = it.lab.engine.open(&it.lab.password).unwrap();
+        open.check(ReadData::All, &never())
+    };
+    for (fault, wanted) in [
+        (S3Fault::INTERNAL, "unreachable"),
+        (S3Fault::EXPIRED, "credentials_expired"),
+        (S3Fault::Cut(5000), "unreachable"),
+    ] {
+        let _rule = it.faults().add(S3Rule::on(S3Op::Get, fault.clone()).key("data/"));
+        let error = check().unwrap_err();
+        assert_eq!(kind(&error), wanted, "{fault:?}: {error}");
+    }
+    let flip = it
+        .faults()
+        .add(S3Rule::on(S3Op::Get, S3Fault::Flip(4000)).key("data/"));
+    let found = check().unwrap();
+    assert!(
+        found.errors.iter().any(|error| error.starts_with("pack ")),
+        "{found:?}"
+    );
+    drop(flip);
+    it.assert_sound();
 }
 
 /// A full bucket, or a key that may only read, is no reason not to restore.

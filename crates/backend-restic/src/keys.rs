@@ -1,15 +1,21 @@
-//! A repository's own key, kept while an engine lives: deriving the one that protects it from the password takes a third of a
+//! Key files, and a repository's own key, kept while an engine lives: deriving the one that protects it from the password takes a third of a
 //! second and 32 MiB, on purpose, and whoever guesses passwords is to pay that each time. Whoever has the right one pays once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustic_core::Id;
-use rustic_core::repofile::MasterKey;
+use rustic_core::repofile::{KeyFile, MasterKey};
+use rustic_core::{FileType, Id};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::cipher::Cipher;
 use crate::error::{EngineError, Result};
 use crate::secret::{Password, plain};
+use crate::store::{Store, layout};
+use crate::threads;
+
+/// Bytes that deriving a key may take. restic's keys ask for 32 MiB in each of four lanes, those of `rustic` for 128 MiB in one.
+const MOST_FOR_A_KEY: u64 = 1 << 30;
 
 /// What opened a repository, for whoever has the same password and finds the same key files.
 ///
@@ -76,6 +82,70 @@ fn names(files: &[Id]) -> Vec<String> {
     let mut names: Vec<String> = files.iter().map(|id| id.to_hex().to_string()).collect();
     names.sort_unstable();
     names
+}
+
+/// The master key, out of the first key file that the password fits.
+pub(crate) fn unlock(store: &Store, files: &[Id], password: &Password) -> Result<Option<MasterKey>> {
+    let mut first = None;
+    for (id, mut file) in sound(store, files)? {
+        let unreadable = |detail: String| EngineError::Unreadable {
+            what: format!("key {}", id.to_hex().as_str()),
+            detail,
+        };
+        let derived = match file.kdf_key(&password.expose()) {
+            Ok(derived) => derived,
+            Err(error) => {
+                first.get_or_insert_with(|| unreadable(crate::words::of(&error)));
+                continue;
+            }
+        };
+        let cipher = Cipher::from_parts(derived.to_keys())?;
+        if let Some(plain) = cipher.open(&mut file.data) {
+            let master = serde_json::from_slice(plain);
+            plain.zeroize();
+            return master
+                .map(Some)
+                .map_err(|error| unreadable(format!("column {}", error.column())));
+        }
+    }
+    first.map_or(Ok(None), Err)
+}
+
+/// The key files that are such, and where there is none, why. One that is damaged takes no other with it.
+pub(crate) fn sound(store: &Store, files: &[Id]) -> Result<Vec<(Id, KeyFile)>> {
+    let (mut sound, mut first) = (Vec::new(), None);
+    for id in files {
+        match key_file(store, id) {
+            Ok(file) => sound.push((*id, file)),
+            Err(error @ EngineError::Unreadable { .. }) => drop(first.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match first {
+        Some(error) if sound.is_empty() => Err(error),
+        _ => Ok(sound),
+    }
+}
+
+fn key_file(store: &Store, id: &Id) -> Result<KeyFile> {
+    let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
+    serde_json::from_slice::<KeyFile>(&bytes)
+        .ok()
+        .filter(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1)
+        // What it asks for is in nobody's control.
+        .filter(|key| memory_for(key, threads::available()) <= MOST_FOR_A_KEY && key.p <= 64)
+        .ok_or_else(|| EngineError::Unreadable {
+            what: format!("key {}", id.to_hex().as_str()),
+            detail: "it is damaged or of an unknown kind".into(),
+        })
+}
+
+/// Bytes that deriving a key takes: 128·N·r for each of the p lanes that are derived at the same time.
+fn memory_for(key: &KeyFile, threads: usize) -> u64 {
+    let lanes = u64::from(key.p).min(u64::try_from(threads).unwrap_or(u64::MAX));
+    [u64::from(key.n), u64::from(key.r), lanes]
+        .into_iter()
+        .fold(128, u64::saturating_mul)
 }
 
 #[cfg(test)]

@@ -7,6 +7,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::child::Address;
+use crate::cipher::{Cipher, digest, hex};
+use crate::error::{EngineError, Result, guarded};
+use crate::keys::{self, Known, KnownKey};
+use crate::local;
+use crate::lock::{Locker, hostname};
+use crate::s3::{self, CredentialsFrom, S3Place};
+use crate::secret::Password;
+use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
 use object_store::ObjectStore;
 use reseed_core::clock::Clock;
 use reseed_core::offsite::Usage;
@@ -15,25 +24,11 @@ use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
     Repository, RepositoryBackends, RepositoryOptions, RusticError,
 };
-use zeroize::Zeroize as _;
-
-use crate::child::Address;
-use crate::cipher::{Cipher, digest, hex};
-use crate::error::{EngineError, Result, guarded};
-use crate::keys::{Known, KnownKey};
-use crate::local;
-use crate::lock::{Locker, hostname};
-use crate::s3::{self, CredentialsFrom, S3Place};
-use crate::secret::Password;
-use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
-use crate::threads;
 
 /// Size of the data packs that `init` asks for. Smaller than `rustic_core`'s 32 MiB and growing: whoever restores
 /// or backs up holds a few of them in memory.
 const DATA_PACK: u64 = 16 << 20;
 const TREE_PACK: u64 = 4 << 20;
-/// Bytes that deriving a key may take. restic's keys ask for 32 MiB in each of four lanes, those of `rustic` for 128 MiB in one.
-const MOST_FOR_A_KEY: u64 = 1 << 30;
 
 /// Where a repository is.
 #[derive(Clone)]
@@ -246,7 +241,7 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), Gate::default());
         guarded("look at", || {
             self.require_config(&store, &backend)?;
-            sound_keys(&store, &self.listed_keys(&store, &backend)?).map(drop)
+            keys::sound(&store, &self.listed_keys(&store, &backend)?).map(drop)
         })
     }
 
@@ -322,7 +317,12 @@ impl Engine {
             let master = match self.known.opens(password, &keys) {
                 Some(master) => master,
                 None => {
-                    let master = self.unlock(&store, &keys, password).or_else(|error| {
+                    let found = keys::unlock(&store, &keys, password).and_then(|found| {
+                        found.ok_or_else(|| EngineError::WrongPassword {
+                            location: self.location(),
+                        })
+                    });
+                    let master = found.or_else(|error| {
                         // Without a configuration it is none, whatever its keys say.
                         self.require_config(&store, &backend)?;
                         Err(error)
@@ -387,27 +387,6 @@ impl Engine {
         Ok(keys.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// The master key, out of the first key file that the password fits.
-    fn unlock(&self, store: &Store, keys: &[rustic_core::Id], password: &Password) -> Result<MasterKey> {
-        for (id, mut file) in sound_keys(store, keys)? {
-            let unreadable = |detail: String| EngineError::Unreadable {
-                what: format!("key {}", id.to_hex().as_str()),
-                detail,
-            };
-            let derived = file.kdf_key(&password.expose());
-            let derived = derived.map_err(|error| unreadable(crate::words::of(&error)))?;
-            let cipher = Cipher::from_parts(derived.to_keys())?;
-            if let Some(plain) = cipher.open(&mut file.data) {
-                let master = serde_json::from_slice(plain);
-                plain.zeroize();
-                return master.map_err(|error| unreadable(format!("column {}", error.column())));
-            }
-        }
-        Err(EngineError::WrongPassword {
-            location: self.location(),
-        })
-    }
-
     fn why_not_open(&self, backend: &Backend, error: &RusticError) -> EngineError {
         if error.is_incorrect_password() {
             return EngineError::WrongPassword {
@@ -465,43 +444,6 @@ fn raw(backend: &Backend, bars: impl ProgressBars) -> Result<Repository<()>> {
     // No cache: it would be written to the home directory of whoever runs this, and services have none.
     let options = RepositoryOptions::default().no_cache(true);
     Repository::new_with_progress(&options, &backends, bars).map_err(|error| prefer(backend, &error, "open"))
-}
-
-/// The key files that are such, and where there is none, why. One that is damaged takes no other with it.
-fn sound_keys(store: &Store, keys: &[rustic_core::Id]) -> Result<Vec<(rustic_core::Id, KeyFile)>> {
-    let (mut sound, mut first) = (Vec::new(), None);
-    for id in keys {
-        match key_file(store, id) {
-            Ok(file) => sound.push((*id, file)),
-            Err(error @ EngineError::Unreadable { .. }) => drop(first.get_or_insert(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    match first {
-        Some(error) if sound.is_empty() => Err(error),
-        _ => Ok(sound),
-    }
-}
-
-fn key_file(store: &Store, id: &rustic_core::Id) -> Result<KeyFile> {
-    let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
-    serde_json::from_slice::<KeyFile>(&bytes)
-        .ok()
-        .filter(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1)
-        // What it asks for is in nobody's control.
-        .filter(|key| memory_for(key, threads::available()) <= MOST_FOR_A_KEY && key.p <= 64)
-        .ok_or_else(|| EngineError::Unreadable {
-            what: format!("key {}", id.to_hex().as_str()),
-            detail: "it is damaged or of an unknown kind".into(),
-        })
-}
-
-/// Bytes that deriving a key takes: 128·N·r for each of the p lanes that are derived at the same time.
-fn memory_for(key: &KeyFile, threads: usize) -> u64 {
-    let lanes = u64::from(key.p).min(u64::try_from(threads).unwrap_or(u64::MAX));
-    [u64::from(key.n), u64::from(key.r), lanes]
-        .into_iter()
-        .fold(128, u64::saturating_mul)
 }
 
 fn listed(backend: &Backend, kind: FileType) -> Result<Vec<(rustic_core::Id, u32)>> {

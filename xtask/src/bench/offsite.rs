@@ -156,7 +156,7 @@ pub(super) fn unchanged(bench: &Bench, yes: bool) -> Rows {
             once(restic.args(["backup", "--host", "bench"]).arg(&lab.tree), false)
         },
     )?;
-    let history = prepare(&mut lab.reseed(&["history", "bench", "--kind", "backup"]))?;
+    let history = prepare(&mut lab.reseed(&["history", "bench", "--kind", "backup", "--json"]))?;
     if history.matches("unchanged since").count() <= lab.rounds {
         return Err(format!("not each of them was recorded without reading:\n{history}").into());
     }

@@ -141,6 +141,8 @@ struct Tool {
     name: &'static str,
     version: &'static str,
     args: &'static [&'static str],
+    /// What it is built with.
+    needs: &'static [Need],
     minutes: u32,
 }
 
@@ -149,6 +151,7 @@ const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
     args: &[],
+    needs: &[CC],
     minutes: 2,
 };
 /// An S3 server that others use. Without what only clusters need.
@@ -156,6 +159,7 @@ const GARAGE: Tool = Tool {
     name: "garage",
     version: "2.5.0",
     args: &["--no-default-features", "--features", "sqlite,bundled-libs"],
+    needs: &[CC, MAKE],
     minutes: 10,
 };
 
@@ -169,7 +173,6 @@ pub(crate) fn cargo_deny(yes: bool) -> Result<PathBuf, String> {
 
 /// Garage of that version, which is built once.
 pub(crate) fn garage(yes: bool) -> Result<PathBuf, String> {
-    ensure(&[CC, MAKE], yes)?;
     GARAGE.ensure(yes)
 }
 
@@ -192,6 +195,7 @@ impl Tool {
         if !agreed(yes)? {
             return Err(format!("{name} is missing and was not wanted"));
         }
+        ensure(self.needs, yes)?;
         let build = tools.join("build");
         let mut install = sh::cargo();
         install.args(["install", "--quiet", "--locked", name, "--version", version]);

@@ -1,6 +1,9 @@
-//! Key files, and a repository's own key, kept while an engine lives: deriving the one that protects it from the password takes a third of a
-//! second and 32 MiB, on purpose, and whoever guesses passwords is to pay that each time. Whoever has the right one pays once.
+//! Key files, and a repository's own key, kept while an engine lives.
+//!
+//! Deriving the key that protects it from the password takes a third of a second and 32 MiB, on purpose: whoever guesses
+//! passwords is to pay that each time. Whoever has the right one pays once.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustic_core::repofile::{KeyFile, MasterKey};
@@ -23,7 +26,7 @@ const MOST_FOR_A_KEY: u64 = 1 << 30;
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownKey {
     /// The key files that there were: whose key was taken away or given anew derives again.
-    files: Vec<String>,
+    files: BTreeSet<Id>,
     /// As restic writes it into a key file.
     #[serde(with = "plain")]
     master: Zeroizing<String>,
@@ -59,7 +62,7 @@ impl Known {
 
     /// The master key, for somebody with this password who finds these key files.
     pub(crate) fn opens(&self, password: &Password, files: &[Id]) -> Option<MasterKey> {
-        let key = self.get(password).filter(|key| key.files == names(files))?;
+        let key = self.get(password).filter(|key| key.files == set_of(files))?;
         serde_json::from_str(&key.master).ok()
     }
 
@@ -72,16 +75,14 @@ impl Known {
         let master = serde_json::to_string(master).map_err(|error| EngineError::Invalid {
             detail: error.to_string(),
         })?;
-        let (files, master) = (names(files), Zeroizing::new(master));
+        let (files, master) = (set_of(files), Zeroizing::new(master));
         self.set(password, KnownKey { files, master });
         Ok(())
     }
 }
 
-fn names(files: &[Id]) -> Vec<String> {
-    let mut names: Vec<String> = files.iter().map(|id| id.to_hex().to_string()).collect();
-    names.sort_unstable();
-    names
+fn set_of(files: &[Id]) -> BTreeSet<Id> {
+    files.iter().copied().collect()
 }
 
 /// The master key, out of the first key file that the password fits.

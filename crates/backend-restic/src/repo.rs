@@ -7,6 +7,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use object_store::ObjectStore;
+use reseed_core::clock::Clock;
+use reseed_core::offsite::Usage;
+use rustic_core::repofile::{KeyFile, MasterKey};
+use rustic_core::{
+    ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
+    Repository, RepositoryBackends, RepositoryOptions, RusticError,
+};
+
 use crate::child::Address;
 use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result, guarded};
@@ -16,14 +25,6 @@ use crate::lock::{Locker, hostname};
 use crate::s3::{self, CredentialsFrom, S3Place};
 use crate::secret::Password;
 use crate::store::{Backend, Gate, Net, Patience, Stop, Store, layout};
-use object_store::ObjectStore;
-use reseed_core::clock::Clock;
-use reseed_core::offsite::Usage;
-use rustic_core::repofile::{KeyFile, MasterKey};
-use rustic_core::{
-    ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
-    Repository, RepositoryBackends, RepositoryOptions, RusticError,
-};
 
 /// Size of the data packs that `init` asks for. Smaller than `rustic_core`'s 32 MiB and growing: whoever restores
 /// or backs up holds a few of them in memory.
@@ -314,23 +315,7 @@ impl Engine {
         let backend = Backend::new(Arc::clone(&store), gate);
         guarded("open", || {
             let keys = self.listed_keys(&store, &backend)?;
-            let master = match self.known.opens(password, &keys) {
-                Some(master) => master,
-                None => {
-                    let found = keys::unlock(&store, &keys, password).and_then(|found| {
-                        found.ok_or_else(|| EngineError::WrongPassword {
-                            location: self.location(),
-                        })
-                    });
-                    let master = found.or_else(|error| {
-                        // Without a configuration it is none, whatever its keys say.
-                        self.require_config(&store, &backend)?;
-                        Err(error)
-                    })?;
-                    self.known.learn(password, &keys, &master)?;
-                    master
-                }
-            };
+            let master = self.master_key(&store, &backend, &keys, password)?;
             let opened = raw(&backend, bars)?.open(&Credentials::Masterkey(master));
             let repo = opened.map_err(|error| match self.require_config(&store, &backend) {
                 Ok(()) => self.why_not_open(&backend, &error),
@@ -373,6 +358,33 @@ impl Engine {
         Err(EngineError::NoRepository {
             location: self.location(),
         })
+    }
+
+    /// As it is known, or out of a key file.
+    fn master_key(
+        &self,
+        store: &Store,
+        backend: &Backend,
+        files: &[rustic_core::Id],
+        password: &Password,
+    ) -> Result<MasterKey> {
+        if let Some(master) = self.known.opens(password, files) {
+            return Ok(master);
+        }
+        let wrong = || EngineError::WrongPassword {
+            location: self.location(),
+        };
+        match keys::unlock(store, files, password).and_then(|found| found.ok_or_else(wrong)) {
+            Ok(master) => {
+                self.known.learn(password, files, &master)?;
+                Ok(master)
+            }
+            Err(error) => {
+                // Without a configuration it is no repository, whatever its keys say.
+                self.require_config(store, backend)?;
+                Err(error)
+            }
+        }
     }
 
     /// The key files; there must be one.

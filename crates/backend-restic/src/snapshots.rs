@@ -116,17 +116,7 @@ impl OpenRepo {
             .map_err(|error| self.error(&error, "list snapshots"))?
         {
             let name = id.to_hex().to_string();
-            let read = guarded("read a snapshot", || {
-                self.repo.get_file::<SnapshotFile>(&id.into()).map_err(|error| {
-                    self.backend
-                        .take_error()
-                        .unwrap_or_else(|| EngineError::Unreadable {
-                            what: format!("snapshot {name}"),
-                            detail: crate::words::of(&error),
-                        })
-                })
-            });
-            match read {
+            match guarded("read a snapshot", || self.read_snapshot(&id)) {
                 Ok(file) => found.readable.push(Snapshot::from((id.into(), file))),
                 // A disk fails at one file and reads the next; a connection that fails is likely to fail at more.
                 Err(error @ EngineError::Store { .. }) if self.store.is_local() => {
@@ -162,17 +152,24 @@ impl OpenRepo {
         if known || self.store.is_local() || self.store.size(&path)?.is_none() {
             return Ok(());
         }
-        let file = guarded("read a snapshot", || {
-            self.repo
-                .get_file::<SnapshotFile>(&full.into())
-                .map_err(|error| self.error(&error, "read a snapshot"))
-        });
-        match file {
+        match guarded("read a snapshot", || self.read_snapshot(&full)) {
             Ok(file) => all.readable.push(Snapshot::from((full.into(), file))),
             Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => return Err(error),
             Err(error) => all.unreadable.push((id.to_owned(), error)),
         }
         Ok(())
+    }
+
+    /// The kind that the store reported, where it did.
+    fn read_snapshot(&self, id: &rustic_core::Id) -> Result<SnapshotFile> {
+        self.repo.get_file(&(*id).into()).map_err(|error| {
+            self.backend
+                .take_error()
+                .unwrap_or_else(|| EngineError::Unreadable {
+                    what: format!("snapshot {}", id.to_hex().as_str()),
+                    detail: crate::words::of(&error),
+                })
+        })
     }
 
     /// The snapshot of this whole id, as it is written.
@@ -186,14 +183,7 @@ impl OpenRepo {
         if self.store.size(&path)?.is_none() {
             return Err(none());
         }
-        let mut file: SnapshotFile = self.repo.get_file(&at.into()).map_err(|error| {
-            self.backend
-                .take_error()
-                .unwrap_or_else(|| EngineError::Unreadable {
-                    what: format!("snapshot {id}"),
-                    detail: crate::words::of(&error),
-                })
-        })?;
+        let mut file = self.read_snapshot(&at)?;
         file.id = at.into();
         Ok(file)
     }
@@ -208,8 +198,7 @@ impl OpenRepo {
             return Ok(Snapshot::from((file.id, file)));
         }
         let fits = |name: &str| !id.is_empty() && name.starts_with(id);
-        let mut all = self.snapshots()?;
-        self.add_unlisted(&mut all, id)?;
+        let all = self.snapshots()?;
         let damaged = all.unreadable.into_iter().filter(|(name, _)| fits(name));
         let sound = all.readable.into_iter().filter(|snapshot| fits(&snapshot.id));
         let mut matching = sound.map(Ok).chain(damaged.map(|(_, error)| Err(error)));

@@ -24,19 +24,6 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
     rest.split_once(end).map(|(inner, _)| inner.trim())
 }
 
-/// XML's own five names. Whatever else is no text for people.
-fn unescaped(text: &str) -> String {
-    let names = [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&apos;", "'"),
-        ("&amp;", "&"),
-    ];
-    let replace = |text: String, (name, plain): &(&str, &str)| text.replace(name, plain);
-    names.iter().fold(text.to_owned(), replace)
-}
-
 impl Said {
     fn of(text: &str) -> Self {
         let status = text
@@ -45,7 +32,9 @@ impl Said {
             .and_then(|digits| digits.parse().ok());
         let own = |tag: &str| {
             let inner = between(text, &format!("<{tag}>"), &format!("</{tag}>"))?;
-            Some(crate::words::plain(&unescaped(inner)))
+            // What isn't XML is shown as it is.
+            let text = quick_xml::escape::unescape(inner).unwrap_or(inner.into());
+            Some(crate::words::plain(&text))
         };
         Self {
             status,

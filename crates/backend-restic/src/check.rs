@@ -187,12 +187,6 @@ impl OpenRepo {
                 match check_pack(&self.store, &mut unsealer, id, blobs.clone(), *size) {
                     Ok(()) => {}
                     Err(Fault::Damage(detail)) => damaged.push((**id, detail)),
-                    // What can't be had says nothing of what it is. A disk fails at one file, and that is damage.
-                    Err(Fault::Store(error))
-                        if matches!(error, EngineError::Store { .. }) && self.store.is_local() =>
-                    {
-                        damaged.push((**id, error.to_string()));
-                    }
                     Err(Fault::Store(error)) => return Err(error),
                 }
             }
@@ -255,6 +249,8 @@ fn check_pack(
         let end = end.ok_or("its index does not fit its size")?;
         let mut piece = read_range(store, id, position, end - position).map_err(|error| match error {
             EngineError::CorruptPack { detail, .. } => Fault::Damage(detail),
+            // A disk fails at one file, and that is damage. What else can't be had says nothing of what it is.
+            error @ EngineError::Store { .. } if store.is_local() => Fault::Damage(error.to_string()),
             error if error.is_of_the_store() || error == EngineError::Cancelled => Fault::Store(error),
             error => Fault::Damage(error.to_string()),
         })?;

@@ -9,9 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustic_core::{Id, TreeId};
 
-use super::plan::Piece;
 use super::reads::{Job, jobs};
-use crate::pack::{Location, raw_id, read_range};
+use crate::pack::{Location, read_range};
 use crate::store::Store;
 use crate::threads;
 
@@ -47,47 +46,34 @@ impl Ahead {
         if store.is_local() || self.held > HELD || next.peek().is_none_or(is_there) {
             return;
         }
-        let (mut packs, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
+        let (mut wanted, mut bytes) = (Vec::new(), 0_u64);
         for id in next.take(TREES) {
             let Some((pack, at)) = place(&id) else { continue };
             bytes = bytes.saturating_add(at.length.into());
             if bytes > BYTES {
                 break;
             }
-            let number = packs.iter().position(|known| *known == pack).unwrap_or_else(|| {
-                packs.push(pack);
-                packs.len() - 1
-            });
-            if let (Ok(pack), Ok(raw), false) = (u32::try_from(number), raw_id(&id), is_there(&id)) {
-                let piece = Piece {
-                    id: raw,
-                    pack,
-                    at,
-                    plain_len: 0,
-                    file: 0,
-                    file_offset: 0,
-                };
-                wanted.push((piece, id));
+            if !is_there(&id) {
+                wanted.push((pack, at, id));
             }
         }
         if wanted.len() > 1 {
-            self.fetch(store, &packs, wanted);
+            self.fetch(store, wanted);
         }
     }
 
-    fn fetch(&mut self, store: &Store, packs: &[Id], mut wanted: Vec<(Piece, TreeId)>) {
-        wanted.sort_unstable_by_key(|(piece, _)| (piece.pack, piece.at.offset));
-        let pieces: Vec<Piece> = wanted.iter().map(|(piece, _)| *piece).collect();
-        let jobs = jobs(&pieces);
+    fn fetch(&mut self, store: &Store, mut wanted: Vec<(Id, Location, TreeId)>) {
+        wanted.sort_unstable_by_key(|(pack, at, _)| (*pack, at.offset));
+        let jobs = jobs(wanted.iter().map(|(pack, at, _)| (*pack, *at)));
         let (next, found) = (AtomicUsize::new(0), Mutex::new(&mut *self));
-        let read = |job: &Job| {
-            let Ok(buffer) = read_range(store, &packs[job.pack as usize], job.offset, job.length) else {
+        let read = |job: &Job<Id>| {
+            let Ok(buffer) = read_range(store, &job.pack, job.offset, job.length) else {
                 return;
             };
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            for (piece, id) in &wanted[job.pieces.clone()] {
-                let from = (piece.at.offset - job.offset) as usize;
-                if let Some(sealed) = buffer.get(from..from + piece.at.length as usize) {
+            for (_, at, id) in &wanted[job.pieces.clone()] {
+                let from = (at.offset - job.offset) as usize;
+                if let Some(sealed) = buffer.get(from..from + at.length as usize) {
                     found.held += sealed.len();
                     found.trees.insert(*id, sealed.to_vec());
                 }

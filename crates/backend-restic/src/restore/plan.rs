@@ -94,6 +94,13 @@ pub(crate) struct Piece {
     pub(crate) file_offset: u64,
 }
 
+impl Piece {
+    /// The pack, and where in it.
+    pub(crate) fn place(&self) -> (u32, Location) {
+        (self.pack, self.at)
+    }
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -236,10 +243,10 @@ impl<'a> Planner<'a> {
     /// Adds everything below `tree`, without recursion: depth is the repository's choice.
     fn walk(&mut self, dir: u32, tree: TreeId) -> Result<()> {
         let mut open = vec![(dir, tree)];
-        while !open.is_empty() {
-            let (index, upcoming) = (self.index, open.iter().rev().map(|(_, tree)| *tree));
+        while let Some((dir, tree)) = open.pop() {
+            let (index, later) = (self.index, open.iter().rev().map(|(_, tree)| *tree));
+            let upcoming = std::iter::once(tree).chain(later);
             self.ahead.read(self.store, upcoming, |id| indexed(index, id));
-            let Some((dir, tree)) = open.pop() else { break };
             let path = self.plan.dirs[dir as usize].path.clone();
             let nodes = self.tree(tree, &path)?.nodes;
             let mut seen = HashSet::with_capacity(nodes.len());

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::plan::Piece;
+use crate::pack::Location;
 
 /// Blobs next to each other are read together up to this size.
 const READ: u32 = 4 << 20;
@@ -14,31 +14,32 @@ const GAP: u32 = 64 << 10;
 
 /// One read and the pieces in it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Job {
-    pub(super) pack: u32,
+pub(super) struct Job<P> {
+    /// However the caller names it.
+    pub(super) pack: P,
     pub(super) offset: u32,
     pub(super) length: u32,
     pub(super) pieces: Range<usize>,
 }
 
-/// Groups pieces, sorted by place, into reads.
-pub(super) fn jobs(pieces: &[Piece]) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    for (number, piece) in pieces.iter().enumerate() {
+/// Groups places, sorted by pack and offset, into reads.
+pub(super) fn jobs<P: PartialEq>(places: impl IntoIterator<Item = (P, Location)>) -> Vec<Job<P>> {
+    let mut jobs: Vec<Job<P>> = Vec::new();
+    for (number, (pack, at)) in places.into_iter().enumerate() {
         // An index can claim anything; a read that fails is the answer to an impossible place.
-        let end = piece.at.offset.saturating_add(piece.at.length);
+        let end = at.offset.saturating_add(at.length);
         if let Some(job) = jobs.last_mut()
-            && job.pack == piece.pack
-            && piece.at.offset <= job.offset.saturating_add(job.length).saturating_add(GAP)
+            && job.pack == pack
+            && at.offset <= job.offset.saturating_add(job.length).saturating_add(GAP)
             && (end - job.offset <= READ || end <= job.offset.saturating_add(job.length))
         {
             job.length = job.length.max(end - job.offset);
             job.pieces.end = number + 1;
         } else {
             jobs.push(Job {
-                pack: piece.pack,
-                offset: piece.at.offset,
-                length: end - piece.at.offset,
+                pack,
+                offset: at.offset,
+                length: end - at.offset,
                 pieces: number..number + 1,
             });
         }
@@ -51,7 +52,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pack::Location;
+    use crate::restore::plan::Piece;
 
     fn piece(pack: u32, offset: u32, length: u32) -> Piece {
         let at = Location {
@@ -78,7 +79,7 @@ mod tests {
             piece(0, 1_000_000, 5),
             piece(1, 200, 5),
         ];
-        let jobs = jobs(&pieces);
+        let jobs = jobs(pieces.iter().map(Piece::place));
         let spans: Vec<_> = jobs
             .iter()
             .map(|job| (job.pack, job.offset, job.length, job.pieces.len()))
@@ -93,7 +94,7 @@ mod tests {
         ) {
             places.sort_unstable();
             let pieces: Vec<_> = places.iter().map(|(pack, offset, length)| piece(*pack, *offset, *length)).collect();
-            let jobs = jobs(&pieces);
+            let jobs = jobs(pieces.iter().map(Piece::place));
             let mut next = 0;
             for job in &jobs {
                 prop_assert_eq!(job.pieces.start, next);

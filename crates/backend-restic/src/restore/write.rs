@@ -64,7 +64,7 @@ struct OpenFile {
 struct Shared {
     /// Pieces that are missing, by their place in the packs.
     pieces: Vec<Piece>,
-    jobs: Vec<Job>,
+    jobs: Vec<Job<u32>>,
     /// Files without missing pieces.
     settled: Vec<u32>,
     slots: Vec<Slot>,
@@ -118,7 +118,7 @@ impl Writing<'_> {
             .map(|(number, _)| number)
             .collect();
         pieces.sort_unstable_by_key(|piece| (piece.pack, piece.at.offset, piece.file, piece.file_offset));
-        let jobs = jobs(&pieces);
+        let jobs = jobs(pieces.iter().map(Piece::place));
         Shared {
             pieces,
             jobs,
@@ -161,7 +161,13 @@ impl Writing<'_> {
         }
     }
 
-    fn run_job(&self, shared: &Shared, job: &Job, unsealer: &mut Unsealer, dirs: &mut LastDir) -> Result<()> {
+    fn run_job(
+        &self,
+        shared: &Shared,
+        job: &Job<u32>,
+        unsealer: &mut Unsealer,
+        dirs: &mut LastDir,
+    ) -> Result<()> {
         let pack = self.plan.packs[job.pack as usize];
         let damaged = |detail: String| {
             let (files, more) = self.affected(shared, job.pack);

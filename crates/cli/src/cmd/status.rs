@@ -108,7 +108,10 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             .iter()
             .filter_map(|s| Some((&s.source, s.error.as_ref()?)))
         {
-            notes.push_str(&cannot_be_asked(&plan.service, source, error));
+            notes.push_str(&complaint(
+                &format!("{}: {source} can't be asked", plan.service),
+                error,
+            ));
         }
         for source in &plan.sources {
             ahead.extend(in_the_future(&plan.service, &source.source, source.taken_at, now));
@@ -160,7 +163,10 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
         notes.push_str(&one.to_string());
     }
     for one in &silent {
-        notes.push_str(&cannot_be_asked(&one.service, &one.replica, &one.error));
+        notes.push_str(&complaint(
+            &format!("{}: {} can't be asked", one.service, one.replica),
+            &one.error,
+        ));
     }
     // Services that were named are asked of alone.
     let pulls = session.pulls(&[], args.services.is_empty())?;
@@ -211,11 +217,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     ))
 }
 
-fn cannot_be_asked(service: &ServiceName, who: &SourceName, error: &ErrorReport) -> String {
-    let mut text = format!(
-        "{service}: {who} can't be asked: {}\n",
-        printable(&error.to_string())
-    );
+/// What doesn't work, why, and what to do about it.
+fn complaint(what: &str, error: &ErrorReport) -> String {
+    let mut text = format!("{what}: {}\n", printable(&error.to_string()));
     if let Some(hint) = &error.hint {
         text.push_str(&format!("  hint: {}\n", printable(hint)));
     }

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use reseed_core::clock::{Clock, SystemClock};
@@ -15,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::S3Access;
+use super::served::Served;
 
 /// So many times it is asked whether it answers, a twentieth of a second apart.
 const ASKED: u32 = 1200;
@@ -30,8 +30,7 @@ const BUCKET: &str = "backups";
 pub struct Garage {
     address: SocketAddr,
     access: S3Access,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    _served: Served,
 }
 
 impl Garage {
@@ -62,20 +61,13 @@ impl Garage {
             .env("GARAGE_DEFAULT_BUCKET", BUCKET)
             // Nobody needs what is in it any more.
             .grace(Duration::ZERO);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
         let (tell, told) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("garage".into())
-            .spawn(move || runtime.block_on(run(&command, address, &stopped, &tell)))?;
         let this = Self {
             address,
             access,
-            stop,
-            thread: Some(thread),
+            _served: Served::start("garage", async move |stop| {
+                run(&command, address, &stop, &tell).await;
+            })?,
         };
         told.recv()
             .unwrap_or_else(|_| Err(io::Error::other("garage's thread ended")))?;
@@ -95,15 +87,6 @@ impl Garage {
     /// The name of its bucket.
     pub fn bucket(&self) -> &str {
         BUCKET
-    }
-}
-
-impl Drop for Garage {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
     }
 }
 

@@ -56,30 +56,40 @@ impl Door {
             faults: faults.clone(),
             clock: Arc::new(SystemClock::new()),
         };
+        Served::start("s3-server", async move |stop| {
+            serve(self.listener, &shared, &stop).await;
+        })
+    }
+}
+
+/// A thread that serves. Dropping it ends it and closes its connections.
+#[derive(Debug)]
+pub(super) struct Served {
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Runs it on a thread with a runtime of its own, until it is told to stop.
+    pub(super) fn start<F>(name: &str, work: F) -> io::Result<Self>
+    where
+        F: AsyncFnOnce(CancellationToken) + Send + 'static,
+    {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("s3-server".into())
-            .spawn(move || {
-                tokio::task::LocalSet::new().block_on(&runtime, serve(self.listener, &shared, &stopped));
-                // Whatever still hangs by a rule ends with it.
-                runtime.shutdown_background();
-            })?;
-        Ok(Served {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            tokio::task::LocalSet::new().block_on(&runtime, work(stopped));
+            // Whatever still hangs by a rule ends with it.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self {
             stop,
             thread: Some(thread),
         })
     }
-}
-
-/// A thread that answers. Dropping it ends it and closes its connections.
-#[derive(Debug)]
-pub(super) struct Served {
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Served {

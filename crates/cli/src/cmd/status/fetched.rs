@@ -8,9 +8,9 @@ use reseed_core::replicate::Lineage;
 use reseed_core::service::Service;
 use serde::Serialize;
 
-use super::{too_new, too_old};
+use super::{complaint, too_new, too_old};
 use crate::session::Session;
-use crate::ui::{self, Mood, Table, printable};
+use crate::ui::{self, Mood, Table};
 
 /// One `[pulls.NAME]`.
 #[derive(Debug, PartialEq, Serialize)]
@@ -88,13 +88,10 @@ fn told(one: &Fetched) -> String {
     let pull = &one.pull;
     let mut text = String::new();
     if let Some(error) = &one.error {
-        text.push_str(&format!(
-            "{pull}: its copies can't be looked at: {}\n",
-            printable(&error.to_string())
+        text.push_str(&complaint(
+            &format!("{pull}: its copies can't be looked at"),
+            error,
         ));
-        if let Some(hint) = &error.hint {
-            text.push_str(&format!("  hint: {}\n", printable(hint)));
-        }
     }
     for dataset in &one.missing {
         text.push_str(&format!("{pull}: nothing was fetched yet of {dataset}\n"));

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// A prompt in a machine, with this host's files; nothing that is written there stays.
     #[arg(long, conflicts_with = "filters")]
     shell: bool,
-    /// How many machines run tests at the same time; as many as there are processors.
+    /// How many machines run tests at the same time; as many as there are processors, two at most, and one more.
     #[arg(long)]
     machines: Option<usize>,
     /// Seconds that a test or the command may take.
@@ -213,9 +213,10 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
     Ok(Some(command))
 }
 
-/// A test inside uses one processor most of the time, and a machine's memory is the host's.
+/// A test inside uses one processor at most and waits for a tenth to a quarter of its time, so one machine more than there are
+/// processors; a machine's memory is the host's.
 fn machines() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(2)
+    std::thread::available_parallelism().map_or(1, usize::from).min(2) + 1
 }
 
 /// The lines that measuring tests of the last run have left, whichever machine they ran in.

@@ -106,7 +106,7 @@ pub async fn run(plan: &Plan, seen: &(dyn Fn(Event) + Send + Sync)) {
         worker.work(&inside).await;
         worker
     };
-    // More machines than processors take longer than one after the other; those of the host's tests count.
+    // The machines of the host's tests count.
     let first = async {
         while let Some(test) = next(&here) {
             seen(Event::Ended(on_host(&test, plan.limit).await));

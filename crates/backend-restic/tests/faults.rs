@@ -420,6 +420,54 @@ fn a_restore_interrupted_at_any_write_converges() {
 }
 
 #[test]
+fn what_is_right_is_not_touched_and_what_is_not_is_set() {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = Lab::new();
+    let (tree, out) = (lab.path("tree"), lab.path("out"));
+    fs::create_dir(&tree).unwrap();
+    let wrong = ["mode", "modified", "accessed", "attribute", "longer"];
+    for (number, name) in (0..).zip(wrong.into_iter().chain(["right"])) {
+        fs::write(tree.join(name), noise(number, 10_000)).unwrap();
+    }
+    let snapshot = lab.backup(&tree).snapshot;
+    let job = RestoreJob {
+        resume: true,
+        ..lab.restore_job(&snapshot, "out")
+    };
+    lab.restore(&job).unwrap();
+    let times = |name: &str| {
+        let meta = fs::metadata(out.join(name)).unwrap();
+        let accessed = (meta.atime(), meta.atime_nsec());
+        (accessed, (meta.ctime(), meta.ctime_nsec()))
+    };
+    let before = wrong.map(times);
+    let right = times("right");
+
+    set_mode(&out.join("mode"), 0o640);
+    let open = |name: &str| fs::OpenOptions::new().append(true).open(out.join(name)).unwrap();
+    let later =
+        fs::metadata(out.join("right")).unwrap().modified().unwrap() + std::time::Duration::from_secs(5);
+    let modified = fs::FileTimes::new().set_modified(later);
+    open("modified").set_times(modified).unwrap();
+    let accessed = fs::FileTimes::new().set_accessed(later);
+    open("accessed").set_times(accessed).unwrap();
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(out.join("attribute"), "user.stale", b"1", none).unwrap();
+    std::io::Write::write_all(&mut open("longer"), b"more").unwrap();
+
+    let report = lab.restore(&job).unwrap();
+    assert!(report.is_exact(), "{:?}", report.details);
+    assert_eq!((report.files, report.reused), (6, report.bytes));
+    // Before anybody reads them.
+    assert_eq!(times("right"), right);
+    for (name, (accessed, changed)) in wrong.into_iter().zip(before) {
+        assert_eq!(times(name).0, accessed, "{name}");
+        assert_ne!(times(name).1, changed, "{name}");
+    }
+    assert_same(&tree, &out);
+}
+
+#[test]
 fn a_read_only_target_is_told() {
     let (lab, snapshot) = noisy();
     let error = restore_failing(&lab, &lab.restore_job(&snapshot, "out"), &Fault::new(30, 0)).unwrap_err();

@@ -3,10 +3,11 @@
 //!
 //! What cannot be set is an error of its own for the caller to count: data with the wrong owner is still data.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::plan::Meta;
@@ -49,6 +50,24 @@ pub(crate) fn apply(fd: BorrowedFd<'_>, meta: &Meta, root: bool, fresh: bool) ->
         check("times", rustix::fs::futimens(fd, &times));
     }
     problems
+}
+
+/// Whether an open file has all of it already. One with attributes is taken to have not: they aren't compared.
+pub(crate) fn stands(fd: BorrowedFd<'_>, stat: &Stat, meta: &Meta, root: bool) -> bool {
+    let owner =
+        meta.uid.is_none_or(|uid| uid == stat.st_uid) && meta.gid.is_none_or(|gid| gid == stat.st_gid);
+    let at = |there: (i64, u64), wanted: Timespec| {
+        there.0 == wanted.tv_sec && i64::try_from(there.1) == Ok(wanted.tv_nsec)
+    };
+    let times = times(meta).is_none_or(|times| {
+        at((stat.st_atime, stat.st_atime_nsec), times.last_access)
+            && at((stat.st_mtime, stat.st_mtime_nsec), times.last_modification)
+    });
+    (owner || !root)
+        && times
+        && meta.mode.is_none_or(|mode| mode == stat.st_mode & 0o7777)
+        && meta.attributes.is_empty()
+        && unlisted(fd, meta).is_ok_and(|names| names.is_empty())
 }
 
 /// Sets everything on an entry that cannot be opened: a link, a device, a pipe, a socket.
@@ -108,26 +127,30 @@ fn attributes_at(dir: BorrowedFd<'_>, name: &std::ffi::OsStr, meta: &Meta) -> ru
 }
 
 fn remove_unlisted(fd: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<()> {
-    let mut names = vec![0_u8; 64 * 1024];
-    let filled = match rustix::fs::flistxattr(fd, &mut names[..]) {
-        Ok(filled) => filled,
-        Err(Errno::NOTSUP) => return Ok(()),
+    unlisted(fd, meta)?
+        .iter()
+        .try_for_each(|name| rustix::fs::fremovexattr(fd, name.as_slice()))
+}
+
+/// The names of the attributes that it has and should not have.
+fn unlisted(fd: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<Vec<Vec<u8>>> {
+    // The kernel's limit for all names together.
+    let mut names = [MaybeUninit::uninit(); 64 * 1024];
+    let names = match rustix::fs::flistxattr(fd, &mut names[..]) {
+        Ok((names, _)) => names,
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    for name in names[..filled]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        let listed = meta
-            .attributes
-            .iter()
-            .any(|(listed, _)| listed.as_bytes() == name);
+    let names = names.split(|byte| *byte == 0).filter(|name| {
+        let listed = || {
+            meta.attributes
+                .iter()
+                .any(|(listed, _)| listed.as_bytes() == *name)
+        };
         // Security labels come from the system's policy and not from the backup.
-        if !listed && !name.starts_with(b"security.selinux") {
-            rustix::fs::fremovexattr(fd, name)?;
-        }
-    }
-    Ok(())
+        !name.is_empty() && !name.starts_with(b"security.selinux") && !listed()
+    });
+    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 fn times(meta: &Meta) -> Option<Timestamps> {

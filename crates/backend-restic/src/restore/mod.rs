@@ -166,9 +166,9 @@ fn run(
     meter.set_total(plan.bytes);
 
     let target = Target::open(&job.target)?;
-    let standing = prepare::prepare(&target, plan, job.resume, workers, cancelled)?;
-    let notes = Notes::default();
     let root = meta::is_root();
+    let standing = prepare::prepare(&target, plan, job.resume, root, workers, cancelled)?;
+    let notes = Notes::default();
     let writing = write::Writing {
         store,
         cipher,
@@ -185,7 +185,7 @@ fn run(
     make_others(&target, plan, root, &notes)?;
     make_links(&target, plan)?;
     finish_dirs(&target, plan, root, standing.fresh, &notes)?;
-    verify::verify(&target, plan, root, &notes)?;
+    verify::verify(&target, plan, &standing.finished, root, &notes)?;
     meter.report();
 
     let mut report = RestoreReport {

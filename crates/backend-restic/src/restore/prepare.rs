@@ -7,21 +7,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use rustix::fs::{FileType, Mode, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
 
+use super::meta;
 use super::plan::Plan;
-use super::target::{Target, UNFINISHED_DIR, names_in};
+use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, names_in};
 use crate::backup::Cancelled;
-use crate::cipher::digest;
+use crate::cipher::Parts;
 use crate::error::{EngineError, Result};
 use crate::threads;
+
+/// Bytes that are read at once to be hashed.
+const READ: usize = 128 << 10;
 
 /// What is in the target already.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) fresh: bool,
     /// By file: something usable stands there.
     pub(crate) files: Vec<bool>,
+    /// By file: nothing is left to be done about it.
+    pub(crate) finished: Vec<bool>,
     /// By piece: it stands in its place.
     pub(crate) pieces: Vec<bool>,
     /// Bytes of those.
@@ -43,6 +50,7 @@ pub(crate) fn prepare(
     target: &Target,
     plan: &Plan,
     resume: bool,
+    root: bool,
     workers: usize,
     cancelled: &Cancelled,
 ) -> Result<Standing> {
@@ -51,6 +59,7 @@ pub(crate) fn prepare(
             .map_err(|error| fail("list", Path::new("."), error))?
             .is_empty(),
         files: vec![false; plan.files.len()],
+        finished: vec![false; plan.files.len()],
         pieces: vec![false; plan.pieces.len()],
         reused: 0,
         removed: 0,
@@ -69,7 +78,7 @@ pub(crate) fn prepare(
         make_dir(target, &dir.path)?;
     }
     if !standing.fresh {
-        inspect_files(target, plan, workers, cancelled, &mut standing)?;
+        inspect_files(target, plan, root, workers, cancelled, &mut standing)?;
     }
     Ok(standing)
 }
@@ -136,16 +145,20 @@ fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
                 .dir(&dir.path)
                 .map_err(|error| fail("open", &dir.path, error))?
         };
-        for name in names_in(open.as_fd()).map_err(|error| fail("list", &dir.path, error))? {
-            let path = dir.path.join(&name);
-            let stat = target
-                .stat(&path)
-                .map_err(|error| fail("look at", &path, error))?;
-            let fits = match (wanted[number].get(name.as_os_str()), stat) {
-                (Some(what), Some(stat)) => what.fits(&stat),
-                _ => false,
+        for (name, told) in entries_in(open.as_fd()).map_err(|error| fail("list", &dir.path, error))? {
+            let fits = match (wanted[number].get(name.as_os_str()), told) {
+                (None, _) => false,
+                (Some(what), FileType::Unknown) => {
+                    match rustix::fs::statat(&open, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(stat) => what.fits(kind(&stat)),
+                        Err(Errno::NOENT) => false,
+                        Err(error) => return Err(fail("look at", &dir.path.join(&name), error)),
+                    }
+                }
+                (Some(what), told) => what.fits(told),
             };
             if !fits {
+                let path = dir.path.join(&name);
                 target
                     .remove(&path)
                     .map_err(|error| fail("remove", &path, error))?;
@@ -173,8 +186,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn fits(self, stat: &Stat) -> bool {
-        let kind = kind(stat);
+    fn fits(self, kind: FileType) -> bool {
         match self {
             Self::Dir => kind == FileType::Directory,
             Self::File => kind == FileType::RegularFile,
@@ -192,15 +204,17 @@ pub(crate) fn kind(stat: &Stat) -> FileType {
 fn inspect_files(
     target: &Target,
     plan: &Plan,
+    root: bool,
     workers: usize,
     cancelled: &Cancelled,
     standing: &mut Standing,
 ) -> Result<()> {
-    let files: Vec<AtomicBool> = plan.files.iter().map(|_| AtomicBool::new(false)).collect();
-    let pieces: Vec<AtomicBool> = plan.pieces.iter().map(|_| AtomicBool::new(false)).collect();
+    let flags = |count: usize| -> Vec<AtomicBool> { (0..count).map(|_| AtomicBool::new(false)).collect() };
+    let (files, finished) = (flags(plan.files.len()), flags(plan.files.len()));
+    let pieces = flags(plan.pieces.len());
     let (next, reused) = (AtomicUsize::new(0), AtomicU64::new(0));
     let work = || -> Result<()> {
-        let mut buffer = Vec::new();
+        let (mut dirs, mut buffer) = (LastDir::default(), vec![0; READ]);
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= plan.files.len() {
@@ -209,29 +223,61 @@ fn inspect_files(
             if cancelled() {
                 return Err(EngineError::Cancelled);
             }
-            let kept = inspect_file(target, plan, number, &mut buffer, &pieces)?;
-            files[number].store(kept.is_some(), Ordering::Relaxed);
-            reused.fetch_add(kept.unwrap_or(0), Ordering::Relaxed);
+            let Some(found) = inspect_file(target, plan, number, root, &mut dirs, &mut buffer, &pieces)?
+            else {
+                continue;
+            };
+            files[number].store(true, Ordering::Relaxed);
+            finished[number].store(found.finished, Ordering::Relaxed);
+            reused.fetch_add(found.kept, Ordering::Relaxed);
         }
     };
     threads::each(workers, "restore", work)?;
-    standing.files = files.into_iter().map(AtomicBool::into_inner).collect();
-    standing.pieces = pieces.into_iter().map(AtomicBool::into_inner).collect();
+    let plain = |flags: Vec<AtomicBool>| flags.into_iter().map(AtomicBool::into_inner).collect();
+    (standing.files, standing.finished, standing.pieces) = (plain(files), plain(finished), plain(pieces));
     standing.reused = reused.into_inner();
     Ok(())
 }
 
-/// Bytes that can be kept; `None` when nothing stands there (any more).
+/// A file that stands there.
+struct Found {
+    /// Bytes of it that can be kept.
+    kept: u64,
+    /// All of it is as planned, with nothing else in it, and so is what belongs to it.
+    finished: bool,
+}
+
+/// Hashes a piece of a file while it is still in the processor's cache.
+fn digest_at(file: &File, offset: u64, length: u32, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
+    let mut parts = Parts::default();
+    let (mut at, end) = (offset, offset.saturating_add(length.into()));
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let read = left.min(buffer.len());
+        file.read_exact_at(&mut buffer[..read], at)?;
+        parts.add(&buffer[..read]);
+        at += read as u64;
+    }
+    Ok(parts.digest())
+}
+
+/// `None` when nothing stands there (any more).
 fn inspect_file(
     target: &Target,
     plan: &Plan,
     number: usize,
-    buffer: &mut Vec<u8>,
+    root: bool,
+    dirs: &mut LastDir,
+    buffer: &mut [u8],
     pieces: &[AtomicBool],
-) -> Result<Option<u64>> {
+) -> Result<Option<Found>> {
     let file = &plan.files[number];
     let path = plan.path(file.dir, &file.name);
-    let open = match target.existing(&path) {
+    let open = dirs
+        .get(target, file.dir, &plan.dirs[file.dir as usize].path)
+        .map_err(io::Error::from)
+        .and_then(|dir| existing_in(dir, &file.name));
+    let open = match open {
         Ok(open) => open,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Its permissions are final already and not ours to read: make it again.
@@ -248,19 +294,18 @@ fn inspect_file(
     for piece in file.pieces.clone() {
         let piece = piece as usize;
         let wanted = &plan.pieces[piece];
-        buffer.resize(wanted.plain_len as usize, 0);
-        let same = open.read_exact_at(buffer, wanted.file_offset).is_ok() && digest(buffer) == wanted.id;
+        let read = digest_at(&open, wanted.file_offset, wanted.plain_len, buffer);
+        let same = read.is_ok_and(|digest| digest == wanted.id);
         pieces[piece].store(same, Ordering::Relaxed);
         if same {
             kept += u64::from(wanted.plain_len);
         }
         complete &= same;
     }
-    let meta = open
-        .metadata()
-        .map_err(|error| EngineError::target("look at", &path, &error))?;
+    let stat = rustix::fs::fstat(&open).map_err(|error| fail("look at", &path, error))?;
+    complete &= u64::try_from(stat.st_size) == Ok(file.size);
     // Another name of it may be somebody else's file: it is never written to, and only kept when that is as planned.
-    if meta.nlink() > 1 && !(complete && file.linked && meta.len() == file.size) {
+    if stat.st_nlink > 1 && !(complete && file.linked) {
         target
             .remove(&path)
             .map_err(|error| fail("remove", &path, error))?;
@@ -269,5 +314,6 @@ fn inspect_file(
         }
         return Ok(None);
     }
-    Ok(Some(kept))
+    let finished = complete && meta::stands(open.as_fd(), &stat, &file.meta, root);
+    Ok(Some(Found { kept, finished }))
 }

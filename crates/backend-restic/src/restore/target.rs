@@ -4,10 +4,11 @@
 //! an open descriptor of it, never through a symbolic link, never across a mount (`openat2`). Paths given here are
 //! relative and their components were checked by the plan.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -68,20 +69,7 @@ impl Target {
         } else {
             path
         };
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        loop {
-            match rustix::fs::openat2(
-                &self.root,
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::from_raw_mode(mode),
-                how,
-            ) {
-                // A rename somewhere made the kernel unsure; it asks to try again.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        resolve_in(self.root(), path, flags, mode)
     }
 
     /// Opens a directory to work with its entries or its metadata.
@@ -96,8 +84,7 @@ impl Target {
 
     /// A regular file that is there already.
     pub(crate) fn existing(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        Ok(File::from(self.resolve(path, flags, 0)?))
+        Ok(File::from(self.resolve(path, EXISTING, 0)?))
     }
 
     /// What stands under a name, links not followed; `None` for nothing.
@@ -166,6 +153,30 @@ impl Target {
     }
 }
 
+const EXISTING: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+
+fn resolve_in(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let mode = Mode::from_raw_mode(mode);
+    loop {
+        match rustix::fs::openat2(dir, path, flags | OFlags::CLOEXEC, mode, how) {
+            // A rename somewhere made the kernel unsure; it asks to try again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// A regular file that is in an open directory already. To read it leaves no trace, where it is ours to say so.
+pub(crate) fn existing_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    let open = |flags| resolve_in(dir, Path::new(name), flags, 0);
+    let opened = match open(EXISTING | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(EXISTING),
+        other => other,
+    };
+    Ok(File::from(opened?))
+}
+
 /// A new file in an open directory; fails when anything is there, a link included. `name` is one component.
 pub(crate) fn create_in(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
     // EXCL never follows a link, and there is nothing else in the name to resolve.
@@ -198,16 +209,21 @@ impl LastDir {
 }
 
 /// The names in an open directory.
-pub(crate) fn names_in(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<std::ffi::OsString>> {
-    use std::os::unix::ffi::OsStringExt;
-    let mut names = Vec::new();
+pub(crate) fn names_in(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
+    Ok(entries_in(dir)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The names in an open directory, each with its kind, where the file system says it there.
+pub(crate) fn entries_in(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(OsString, FileType)>> {
+    let mut entries = Vec::new();
     for entry in Dir::read_from(dir)? {
-        let name = entry?.file_name().to_bytes().to_vec();
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(std::ffi::OsString::from_vec(name));
+            entries.push((OsString::from_vec(name.to_vec()), entry.file_type()));
         }
     }
-    Ok(names)
+    Ok(entries)
 }
 
 fn remove_at(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {

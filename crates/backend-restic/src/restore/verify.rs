@@ -1,7 +1,7 @@
 //! Looks at every restored entry once more and compares it with the plan: kind, size, permissions, time.
 //!
 //! Content needs no second look: every blob was proven before it was written or kept. It is whether the right things
-//! ended up in the right places that is looked at here.
+//! ended up in the right places that is looked at here. Files that were found finished were looked at then.
 
 use std::path::Path;
 
@@ -15,7 +15,13 @@ use super::target::{LastDir, Target};
 use crate::error::{EngineError, Result};
 
 /// See the [module](self).
-pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) -> Result<()> {
+pub(crate) fn verify(
+    target: &Target,
+    plan: &Plan,
+    finished: &[bool],
+    root: bool,
+    notes: &Notes,
+) -> Result<()> {
     if let Some(Dir {
         path,
         meta: Some(meta),
@@ -33,7 +39,12 @@ pub(crate) fn verify(target: &Target, plan: &Plan, root: bool, notes: &Notes) ->
         }
     }
     let mut dirs = LastDir::default();
-    for file in &plan.files {
+    for (file, _) in plan
+        .files
+        .iter()
+        .zip(finished)
+        .filter(|(_, finished)| !**finished)
+    {
         let path = plan.path(file.dir, &file.name);
         let found = dirs
             .get(target, file.dir, &plan.dirs[file.dir as usize].path)

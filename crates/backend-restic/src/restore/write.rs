@@ -65,7 +65,7 @@ struct Shared {
     /// Pieces that are missing, by their place in the packs.
     pieces: Vec<Piece>,
     jobs: Vec<Job<u32>>,
-    /// Files without missing pieces.
+    /// Files without missing pieces that aren't finished.
     settled: Vec<u32>,
     slots: Vec<Slot>,
     next_job: AtomicUsize,
@@ -78,6 +78,15 @@ impl Writing<'_> {
     /// Writes all content, and the metadata of all files.
     pub(crate) fn run(&self, workers: usize) -> Result<()> {
         let shared = self.share();
+        for (file, _) in self
+            .plan
+            .files
+            .iter()
+            .zip(&self.standing.finished)
+            .filter(|(_, finished)| **finished)
+        {
+            self.meter.add(file.size, 1);
+        }
         threads::each(workers, "restore", || {
             let result = self.work(&shared);
             if result.is_err() {
@@ -113,8 +122,8 @@ impl Writing<'_> {
             slots[piece.file as usize].missing.fetch_add(1, Ordering::Relaxed);
         }
         let settled = (0..)
-            .zip(&slots)
-            .filter(|(_, slot)| slot.missing.load(Ordering::Relaxed) == 0)
+            .zip(slots.iter().zip(&self.standing.finished))
+            .filter(|(_, (slot, finished))| slot.missing.load(Ordering::Relaxed) == 0 && !**finished)
             .map(|(number, _)| number)
             .collect();
         pieces.sort_unstable_by_key(|piece| (piece.pack, piece.at.offset, piece.file, piece.file_offset));

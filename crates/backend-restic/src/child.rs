@@ -105,14 +105,7 @@ pub enum Event {
 /// Runs the worker on this process's standard input and output. Nothing else may use them.
 #[must_use]
 pub fn main() -> ExitCode {
-    // A dump of this process would hold the password.
-    let _ = rustix::process::setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    );
+    crate::secret::forbid_core_dumps();
     let mut line = Vec::new();
     let input = std::io::stdin();
     if let Err(error) = input.lock().take(MAX_REQUEST).read_until(b'\n', &mut line) {

@@ -8,10 +8,22 @@
 
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{EngineError, Result};
+
+/// From now on neither this process nor what it starts leaves a core dump: one would hold passwords and keys. For programs, at
+/// their beginning; the restore worker does it itself.
+pub fn forbid_core_dumps() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Anybody may lower a limit.
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+}
 
 /// A repository password.
 ///

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     if matches!(cli.command, Cmd::RestoreWorker) {
         return reseed_backend_restic::child::main();
     }
+    reseed_backend_restic::secret::forbid_core_dumps();
     let ui = Ui::new(&cli);
     log();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -63,6 +63,21 @@ fn a_plan_is_shown_and_applied() {
 }
 
 #[test]
+fn neither_the_command_nor_what_it_starts_leaves_a_core_dump() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let dir = tempfile::tempdir().unwrap();
+    fake_zfs(dir.path());
+    let own = dir.path().join("own");
+    let script = format!("#!/bin/sh\nulimit -Hc > {}\n", own.display());
+    fs::write(dir.path().join("bin/zfs"), script).unwrap();
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = maximum;
+    setrlimit(Resource::Core, Rlimit { current, maximum }).unwrap();
+    run(dir.path(), &["import", "pool", "tank"]);
+    assert_eq!(fs::read_to_string(own).unwrap(), "0\n");
+}
+
+#[test]
 fn a_pool_and_a_sanoid_conf_are_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     fake_zfs(dir.path());

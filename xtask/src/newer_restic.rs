@@ -1,28 +1,40 @@
-//! A second, newer restic beside the one that is installed: that of Debian's next release.
+//! A second, newer restic beside the one that is installed, and restic's own server: those of Debian's next release.
 //!
-//! It comes from the archive that the machine's own packages are from, is checked by apt against the same keys, and is unpacked
+//! They come from the archive that the machine's own packages are from, are checked by apt against the same keys, and are unpacked
 //! into a cache of our own. Nothing is installed, no list or source of the machine is touched, and no root is needed.
 
 use std::path::{Path, PathBuf};
 
 use crate::{apt, setup, sh, vm_setup};
 
-/// The release that has it.
+/// The release that has them.
 const RELEASE: &str = "trixie";
+/// Each has one program, of the same name.
+const PACKAGES: [&str; 2] = ["restic", "restic-rest-server"];
 
-/// Makes sure that it is there; the program's path. The error fits behind "skipped: ".
-pub(crate) fn ensure(yes: bool) -> Result<PathBuf, String> {
+/// Where the programs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Newer {
+    pub(crate) restic: PathBuf,
+    pub(crate) rest_server: PathBuf,
+}
+
+/// Makes sure that both are there. The error fits behind "skipped: ".
+pub(crate) fn ensure(yes: bool) -> Result<Newer, String> {
     let dir = setup::cache_dir().join(format!("restic-{RELEASE}"));
-    let program = dir.join("root/usr/bin/restic");
-    if program.is_file() {
-        return Ok(program);
+    let [restic, rest_server] = PACKAGES.map(|package| dir.join("root/usr/bin").join(package));
+    let newer = Newer { restic, rest_server };
+    let there = || newer.restic.is_file() && newer.rest_server.is_file();
+    if there() {
+        return Ok(newer);
     }
     let missing = |why: String| format!("a newer restic is missing: {why}");
     let codename = vm_setup::codename(&std::fs::read_to_string("/etc/os-release").unwrap_or_default())
         .ok_or_else(|| missing("this is no Debian".to_owned()))?;
     let source = apt::release(&vm_setup::sources(), &codename, RELEASE).map_err(missing)?;
     eprintln!(
-        "restic of Debian {RELEASE} will be downloaded and unpacked, not installed, in {}",
+        "{} of Debian {RELEASE} will be downloaded and unpacked, not installed, in {}",
+        PACKAGES.join(" and "),
         dir.display()
     );
     if !setup::agreed(yes)? {
@@ -39,27 +51,31 @@ pub(crate) fn ensure(yes: bool) -> Result<PathBuf, String> {
         std::fs::create_dir_all(dir.join(name)).map_err(fail)?;
     }
     std::fs::write(dir.join("sources/newer.sources"), source).map_err(fail)?;
-    // A new attempt must not find two packages.
+    // A new attempt must not find those of an old one.
     for old in debs(&dir.join("deb")) {
         std::fs::remove_file(old).map_err(fail)?;
     }
-    for args in [&["update"][..], &["download", "restic"]] {
+    let download = ["download", PACKAGES[0], PACKAGES[1]];
+    for args in [&["update"][..], &download] {
         if !apt_get(&dir, args)? {
             return Err(missing(format!("apt-get {} failed, see above", args.join(" "))));
         }
     }
-    let deb = debs(&dir.join("deb")).pop();
-    let deb = deb.ok_or_else(|| missing("apt-get downloaded nothing".to_owned()))?;
-    let mut unpack = sh::command("dpkg-deb");
-    unpack.arg("-x").arg(deb).arg(dir.join("root"));
-    let unpacked =
-        sh::run(&mut unpack).map_err(|error| missing(format!("dpkg-deb does not run: {error}")))?;
+    let mut unpacked = true;
+    for deb in debs(&dir.join("deb")) {
+        let mut unpack = sh::command("dpkg-deb");
+        unpack.arg("-x").arg(deb).arg(dir.join("root"));
+        unpacked &=
+            sh::run(&mut unpack).map_err(|error| missing(format!("dpkg-deb does not run: {error}")))?;
+    }
     // Some thirty megabytes that nobody needs any more.
     let _ = std::fs::remove_dir_all(dir.join("lists"));
-    if unpacked && program.is_file() {
-        Ok(program)
+    if unpacked && there() {
+        Ok(newer)
     } else {
-        Err(missing("it could not be unpacked, see above".to_owned()))
+        Err(missing(
+            "it could not be downloaded and unpacked, see above".to_owned(),
+        ))
     }
 }
 
@@ -96,11 +112,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn real_it_is_unpacked_beside_the_one_that_is_installed() {
-        let program = ensure(true).unwrap();
-        let said = sh::output(sh::command(&program).arg("version")).unwrap();
-        assert!(said.stdout.starts_with("restic 0.18"), "{}", said.stdout);
-        // A second time it is only looked for.
-        assert_eq!(ensure(true), Ok(program));
+    fn real_both_are_unpacked_beside_what_is_installed() {
+        let newer = ensure(true).unwrap();
+        for (program, asking, answer) in [
+            (&newer.restic, "version", "restic 0.18"),
+            (&newer.rest_server, "--version", "restic-rest-server version"),
+        ] {
+            let said = sh::output(sh::command(program).arg(asking)).unwrap();
+            assert!(said.stdout.starts_with(answer), "{}", said.stdout);
+        }
+        // A second time they are only looked for.
+        assert_eq!(ensure(true), Ok(newer));
     }
 }

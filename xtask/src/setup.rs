@@ -42,6 +42,17 @@ pub(crate) const FAKETIME: Need = Need {
     package: "faketime",
     what_for: "showing sanoid the moment that reseed decides for",
 };
+/// By which restic reaches a repository over sftp, and what it reaches there.
+pub(crate) const SSH: Need = Need {
+    program: "ssh",
+    package: "openssh-client",
+    what_for: "repositories over sftp",
+};
+pub(crate) const SSHD: Need = Need {
+    program: "sshd",
+    package: "openssh-server",
+    what_for: "repositories over sftp",
+};
 /// Garage is built with a libsodium of its own.
 pub(crate) const MAKE: Need = Need {
     program: "make",

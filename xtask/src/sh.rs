@@ -123,10 +123,12 @@ fn announce(command: &Command) {
     eprintln!("$ {line}");
 }
 
-/// Where a program is, if it is on the path.
+/// Where a program is, if it is on the path or where only root looks.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
+        // Where users who aren't root don't look.
+        .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
 }

@@ -35,7 +35,14 @@ impl Tier {
     fn needs(self) -> &'static [setup::Need] {
         match self {
             Self::Fast => &[setup::CC],
-            Self::Real => &[setup::CC, setup::RESTIC, setup::SANOID, setup::FAKETIME],
+            Self::Real => &[
+                setup::CC,
+                setup::RESTIC,
+                setup::SANOID,
+                setup::FAKETIME,
+                setup::SSH,
+                setup::SSHD,
+            ],
             Self::Vm => &[setup::CC],
         }
     }
@@ -107,7 +114,14 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
         Tier::Real => newer_restic::ensure(yes).map(|newer| {
             let mut env = vec![
                 ("RESEED_REAL_RESTIC".to_owned(), path_of("restic")),
-                ("RESEED_REAL_RESTIC_NEWER".to_owned(), newer.display().to_string()),
+                (
+                    "RESEED_REAL_RESTIC_NEWER".to_owned(),
+                    newer.restic.display().to_string(),
+                ),
+                (
+                    "RESEED_REAL_REST_SERVER".to_owned(),
+                    newer.rest_server.display().to_string(),
+                ),
                 ("RESEED_REAL_SANOID".to_owned(), path_of("sanoid")),
             ];
             match setup::garage(yes) {
@@ -147,6 +161,7 @@ fn one(tier: Tier, yes: bool) -> std::io::Result<Report> {
             let mut with = vec![
                 version_of("restic", "version")?,
                 version_of(named("RESEED_REAL_RESTIC_NEWER"), "version")?,
+                version_of(named("RESEED_REAL_REST_SERVER"), "--version")?,
             ];
             if !named(GARAGE).is_empty() {
                 with.push(version_of(named(GARAGE), "--version")?);
@@ -196,8 +211,21 @@ fn path_of(program: &str) -> String {
 fn version_of(program: &str, asking: &str) -> std::io::Result<String> {
     let said = sh::output(sh::command(program).arg(asking))?;
     let line = said.stdout.lines().next().unwrap_or_default();
-    let words: Vec<&str> = line.split_whitespace().take(2).collect();
-    Ok(words.join(" "))
+    Ok(name_and_version(line))
+}
+
+/// The first word, and the first behind it that is a number.
+fn name_and_version(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let is_number = |word: &&str| {
+        word.trim_start_matches('v')
+            .starts_with(|c: char| c.is_ascii_digit())
+    };
+    format!(
+        "{name} {}",
+        words.find(is_number).unwrap_or("of an unknown version")
+    )
 }
 
 #[cfg(test)]
@@ -219,6 +247,24 @@ mod tests {
         };
         assert!(!verdict(&failure, false));
         assert!(verdict(&Count::default(), true));
+    }
+
+    #[test]
+    fn a_version_is_found_in_what_programs_say_of_themselves() {
+        for (line, found) in [
+            (
+                "restic 0.18.0 compiled with go1.24.4 on linux/amd64",
+                "restic 0.18.0",
+            ),
+            (
+                "restic-rest-server version restic-rest-server 0.13.0 compiled with go1",
+                "restic-rest-server 0.13.0",
+            ),
+            ("garage v2.5.0 [features: sqlite]", "garage v2.5.0"),
+            ("", " of an unknown version"),
+        ] {
+            assert_eq!(name_and_version(line), found);
+        }
     }
 
     #[test]

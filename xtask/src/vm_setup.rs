@@ -50,31 +50,31 @@ const PARTS: &[Part] = &[
         packages: "openssh-server",
         what_for: "replication to another host in the machine",
         from: From::Stable,
-        there: || find("sshd").is_some(),
+        there: || sh::find("sshd").is_some(),
     },
     Part {
         packages: "openssh-client",
         what_for: "replication to another host in the machine",
         from: From::Stable,
-        there: || find("ssh").is_some() && find("ssh-keygen").is_some(),
+        there: || sh::find("ssh").is_some() && sh::find("ssh-keygen").is_some(),
     },
     Part {
         packages: "pv",
         what_for: "streams with a limit in the machine",
         from: From::Stable,
-        there: || find("pv").is_some(),
+        there: || sh::find("pv").is_some(),
     },
     Part {
         packages: "iproute2 kmod",
         what_for: "networks inside of the machine",
         from: From::Stable,
-        there: || find("ip").is_some() && find("modprobe").is_some(),
+        there: || sh::find("ip").is_some() && sh::find("modprobe").is_some(),
     },
     Part {
         packages: "sanoid",
         what_for: "replication by the real syncoid",
         from: From::StableAfterZfs,
-        there: || find("syncoid").is_some(),
+        there: || sh::find("syncoid").is_some(),
     },
     // The plain kernel: the one for clouds has no 9p. Its headers are what the module is built with.
     Part {
@@ -93,13 +93,13 @@ const PARTS: &[Part] = &[
         packages: "zfsutils-linux",
         what_for: "the commands zfs and zpool",
         from: From::Backports,
-        there: || find("zpool").is_some() && find("zfs").is_some() && find(RIVAL).is_none(),
+        there: || sh::find("zpool").is_some() && sh::find("zfs").is_some() && sh::find(RIVAL).is_none(),
     },
     Part {
         packages: "pkg-config",
         what_for: "finding libzfs_core",
         from: From::Stable,
-        there: || find("pkg-config").is_some(),
+        there: || sh::find("pkg-config").is_some(),
     },
     Part {
         packages: "libzfslinux-dev",
@@ -111,7 +111,7 @@ const PARTS: &[Part] = &[
         packages: "qemu-system-x86",
         what_for: "the machine itself",
         from: From::Backports,
-        there: || find("qemu-system-x86_64").is_some(),
+        there: || sh::find("qemu-system-x86_64").is_some(),
     },
 ];
 
@@ -138,7 +138,7 @@ pub(crate) fn ensure(yes: bool) -> Result<(), String> {
             eprintln!("  {line}");
         }
     }
-    if find(RIVAL).is_some() {
+    if sh::find(RIVAL).is_some() {
         eprintln!("{RIVAL} will be removed: OpenZFS's own tools can't be installed beside it.");
     }
     if !setup::is_root() {
@@ -230,12 +230,6 @@ pub(crate) fn has_libzfs_core() -> bool {
     Path::new(&description).exists()
 }
 
-/// A program, also where users who aren't root don't look.
-fn find(program: &str) -> Option<PathBuf> {
-    let there = |dir: &str| Some(Path::new(dir).join(program)).filter(|path| path.exists());
-    sh::find(program).or_else(|| ["/usr/sbin", "/sbin"].into_iter().find_map(there))
-}
-
 /// Kernels in /boot that have a module of this name, the newest last.
 fn kernels(module: &str) -> Vec<String> {
     let names = std::fs::read_dir("/boot").into_iter().flatten().flatten();
@@ -316,7 +310,7 @@ pub(crate) fn sources() -> Vec<apt::Source> {
 /// What machines run with, for the summary.
 pub(crate) fn versions() -> String {
     let mut text = format!("Linux {}", usable_kernel().unwrap_or_default());
-    let zfs = find("zfs").and_then(|zfs| sh::output(sh::command(zfs).arg("--version")).ok());
+    let zfs = sh::find("zfs").and_then(|zfs| sh::output(sh::command(zfs).arg("--version")).ok());
     // Outside of the machine the second line, the module's version, is an error.
     if let Some(line) = zfs.as_ref().and_then(|said| said.stdout.lines().next()) {
         let _ = write!(text, ", {line}");

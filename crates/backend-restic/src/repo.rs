@@ -10,14 +10,14 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use reseed_core::clock::Clock;
 use reseed_core::offsite::Usage;
-use rustic_core::repofile::{KeyFile, MasterKey};
+use rustic_core::repofile::MasterKey;
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, NoProgressBars, OpenStatus, ProgressBars, ReadBackend,
     Repository, RepositoryBackends, RepositoryOptions, RusticError,
 };
 
 use crate::child::Address;
-use crate::cipher::{Cipher, digest, hex};
+use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, guarded};
 use crate::keys::{self, Known, KnownKey};
 use crate::local;
@@ -188,7 +188,7 @@ impl Engine {
             // The library's own key would need 128 MiB at each opening; ours is written below.
             let master = MasterKey::new();
             store.make_local_layout()?;
-            let key = self.write_key(&store, password, &master)?;
+            let key = keys::write(&store, &self.host, self.clock.now(), password, &master)?;
             let repo = raw(&backend, NoProgressBars)?
                 .init(&Credentials::Masterkey(master), &KeyOptions::default(), &config)
                 .map_err(
@@ -246,52 +246,35 @@ impl Engine {
         })
     }
 
-    /// Writes a key file as restic does: as much work for a guesser as the library's, in 32 MiB instead of 128.
-    /// Answers its path.
-    fn write_key(
-        &self,
-        store: &Store,
-        password: &Password,
-        master: &MasterKey,
-    ) -> Result<object_store::path::Path> {
-        let invalid = |detail: String| EngineError::Invalid { detail };
-        let mut salt = vec![0_u8; 64];
-        rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty())
-            .ok()
-            .filter(|filled| *filled == 64)
-            .ok_or_else(|| invalid("the kernel gave no random numbers".into()))?;
-        let mut file = KeyFile {
-            hostname: Some(self.host.clone()),
-            username: None,
-            created: Some(self.clock.now().to_zoned(jiff::tz::TimeZone::UTC)),
-            kdf: "scrypt".into(),
-            n: 1 << 15,
-            r: 8,
-            p: 4,
-            data: Vec::new(),
-            salt,
-        };
-        let derived = file
-            .kdf_key(&password.expose())
-            .map_err(|error| invalid(crate::words::of(&error)))?;
-        let cipher = Cipher::from_parts(derived.to_keys())?;
-        let plain =
-            zeroize::Zeroizing::new(serde_json::to_vec(master).map_err(|error| invalid(error.to_string()))?);
-        file.data = cipher.seal(&plain)?;
-        let json = serde_json::to_vec(&file).map_err(|error| invalid(error.to_string()))?;
-        let id: rustic_core::Id = hex(&digest(&json))
-            .parse()
-            .map_err(|_| invalid("bad key id".into()))?;
-        let path = layout::path_of(store.prefix(), FileType::Key, &id);
-        let content = [bytes::Bytes::from(json)];
-        store.write(&path, content.to_vec())?;
-        if !store.is_local() && !store.creates(&path, &content)? {
-            tracing::warn!(
-                location = store.location(),
-                "this store overwrites what it was asked only to create: let no two machines create a repository at once"
-            );
+    /// That the configuration of a repository is there, for another engine, where nothing else can be looked at.
+    ///
+    /// # Errors
+    /// `NoRepository`, and what the store says.
+    pub(crate) fn must_have_config(&self) -> Result<()> {
+        match self.has_config()? {
+            true => Ok(()),
+            false => Err(EngineError::NoRepository {
+                location: self.location(),
+            }),
         }
-        Ok(path)
+    }
+
+    /// That it isn't.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and what the store says.
+    pub(crate) fn must_have_no_config(&self) -> Result<()> {
+        match self.has_config()? {
+            false => Ok(()),
+            true => Err(EngineError::AlreadyExists {
+                location: self.location(),
+            }),
+        }
+    }
+
+    fn has_config(&self) -> Result<bool> {
+        let store = self.store()?;
+        Ok(store.size(&store.prefix().clone().join("config"))?.is_some())
     }
 
     /// Opens the repository.

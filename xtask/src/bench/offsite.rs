@@ -182,7 +182,7 @@ fn made<'b>(bench: &'b Bench, yes: bool) -> Measured<Lab<'b>> {
         dir,
         reseed,
         engine,
-        restic: newer_restic::ensure(yes)?,
+        restic: newer_restic::ensure(yes)?.restic,
         tree: dir.join("tree"),
         repo: dir.join("repo"),
         password: dir.join("password"),

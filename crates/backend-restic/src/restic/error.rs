@@ -52,6 +52,15 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     if has("failed to find snapshot") && nothing_there {
         return EngineError::NoSnapshot { id: quoted(words) };
     }
+    if has("unable to start the sftp session") {
+        return of_ssh(words, location);
+    }
+    if has("config cannot be loaded") {
+        return EngineError::Unreadable {
+            what: format!("{CONFIG}{location}"),
+            detail: said(words),
+        };
+    }
     if let Some(error) = of_s3(words, location) {
         return error;
     }
@@ -113,6 +122,37 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
             exit: exit.to_string(),
             detail: said(words),
         },
+    }
+}
+
+const CONFIG: &str = "the configuration of the repository at ";
+
+/// Whether it is the configuration that is damaged: then nothing has been done.
+pub(crate) fn is_of_config(error: &EngineError) -> bool {
+    matches!(error, EngineError::Unreadable { what, .. } if what.starts_with(CONFIG))
+}
+
+/// What ssh says when there is no connection: restic passes it on, with words of its own that sound like damage.
+fn of_ssh(words: &str, location: &str) -> EngineError {
+    let (place, detail) = (location.to_owned(), said(words));
+    let has = |needle: &str| words.contains(needle);
+    if has("Permission denied") || has("Host key verification failed") {
+        EngineError::Denied { what: place, detail }
+    } else if has("Could not resolve hostname") {
+        EngineError::NoSuchHost {
+            location: place,
+            detail,
+        }
+    } else if has("Connection refused") {
+        EngineError::Refused {
+            location: place,
+            detail,
+        }
+    } else {
+        EngineError::Unreachable {
+            location: place,
+            detail,
+        }
     }
 }
 

@@ -25,6 +25,31 @@ fn judged(code: i32, text: &str) -> EngineError {
 }
 
 #[test]
+fn a_host_that_ssh_does_not_reach_is_no_damaged_repository() {
+    let of_ssh = |said: &str| {
+        judged(
+            1,
+            &format!(
+                "subprocess ssh: {said}\nFatal: unable to open repository at sftp:x:/y: unable to start the sftp session, \
+                 error: error receiving version packet from server: server unexpectedly closed connection: unexpected EOF"
+            ),
+        )
+    };
+    let refused = of_ssh("ssh: connect to host x port 22: Connection refused");
+    assert!(matches!(refused, EngineError::Refused { .. }), "{refused}");
+    let unknown = of_ssh("ssh: Could not resolve hostname x: Name or service not known");
+    assert!(matches!(unknown, EngineError::NoSuchHost { .. }), "{unknown}");
+    for words in [
+        "Host key verification failed.",
+        "box@x: Permission denied (publickey).",
+    ] {
+        assert!(matches!(of_ssh(words), EngineError::Denied { .. }));
+    }
+    let silent = of_ssh("ssh: connect to host x port 22: Connection timed out");
+    assert!(matches!(silent, EngineError::Unreachable { .. }), "{silent}");
+}
+
+#[test]
 fn both_versions_mean_the_same() {
     for (code, text) in [
         (1, said!("wrong-password-stderr-restic-0.14.0")),

@@ -3,8 +3,9 @@
 //! No key or password is an argument or in the environment: each reaches restic by a file that only the child has. What restic
 //! would take from its surroundings instead (`AWS_…`, `~/.ssh/config`'s word on host keys) isn't there or is overruled.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ impl Location {
             Self::Sftp(place) => {
                 let mut command = OsString::from("sftp.command=");
                 command.push(place.ssh()?);
-                Ok(vec!["-o".into(), command])
+                Ok(vec!["-o".into(), as_field(&command)])
             }
         }
     }
@@ -117,11 +118,7 @@ impl Location {
                     .fold(command, |command, secret| command.hide(Secret::new(secret)))
             }
             Self::Rest(place) => {
-                if place.url.starts_with("http:") && !place.allow_http {
-                    return Err(EngineError::PlainHttp {
-                        location: self.to_string(),
-                    });
-                }
+                place.is_allowed(&self.to_string())?;
                 let Some((user, password)) = &place.login else {
                     return Ok(command.env("RESTIC_REPOSITORY", self.to_string()));
                 };
@@ -149,11 +146,34 @@ impl Location {
 }
 
 impl RestPlace {
+    /// That plain HTTP, where it is that, was allowed.
+    ///
+    /// # Errors
+    /// `PlainHttp`.
+    pub(super) fn is_allowed(&self, location: &str) -> Result<()> {
+        match self.url.starts_with("http:") && !self.allow_http {
+            true => Err(EngineError::PlainHttp {
+                location: location.to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn with_login(&self, user: &str, encoded_password: &str) -> Zeroizing<String> {
         let (scheme, rest) = self.url.split_once("://").unwrap_or(("https", &self.url));
         let user = percent(user.as_bytes());
         Zeroizing::new(format!("rest:{scheme}://{}:{encoded_password}@{rest}", *user))
     }
+}
+
+/// As a field of CSV, by which restic divides what comes with `-o` into several options.
+fn as_field(option: &OsStr) -> OsString {
+    let doubled = option.as_bytes().iter().flat_map(|byte| match byte {
+        b'"' => &b"\"\""[..],
+        other => std::slice::from_ref(other),
+    });
+    let quoted = b"\"".iter().chain(doubled).chain(b"\"");
+    OsString::from_vec(quoted.copied().collect())
 }
 
 /// As an address has it: whatever could end the user's part of it is written by its number.
@@ -353,10 +373,10 @@ mod tests {
         let (options, command) = all_of(&Location::Sftp(sftp()));
         assert_eq!(
             options,
-            "-o|sftp.command=ssh -s -o 'UserKnownHostsFile=\"/etc/reseed/known hosts\"' -o BatchMode=yes \
+            "-o|\"sftp.command=ssh -s -o 'UserKnownHostsFile=\"\"/etc/reseed/known hosts\"\"' -o BatchMode=yes \
              -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null -o VerifyHostKeyDNS=no \
              -o UpdateHostKeys=no -o ControlPath=none -o ClearAllForwardings=yes -o ConnectTimeout=15 \
-             -o ServerAliveInterval=15 -o ServerAliveCountMax=4 -- backup@nas.lan sftp"
+             -o ServerAliveInterval=15 -o ServerAliveCountMax=4 -- backup@nas.lan sftp\""
         );
         assert_eq!(
             command.variable("RESTIC_REPOSITORY").unwrap(),
@@ -368,7 +388,8 @@ mod tests {
             ..sftp()
         };
         let (options, command) = all_of(&Location::Sftp(place));
-        let end = "-p 2222 -o IdentitiesOnly=yes -o 'IdentityFile=\"/root/key\"' -- backup@nas.lan sftp";
+        let end =
+            "-p 2222 -o IdentitiesOnly=yes -o 'IdentityFile=\"\"/root/key\"\"' -- backup@nas.lan sftp\"";
         assert!(options.ends_with(end), "{options}");
         assert_eq!(
             command.variable("RESTIC_REPOSITORY").unwrap(),

@@ -30,6 +30,7 @@ mod location;
 mod offsite_repo;
 mod parse;
 mod pruner;
+mod rest;
 mod restore_source;
 mod run;
 mod staging;

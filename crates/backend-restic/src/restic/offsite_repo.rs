@@ -292,7 +292,7 @@ impl Restic {
             let error = error::of(ended.exit, &said, &self.location.to_string());
             // What keeps it from looking, or damage that it stumbled over.
             return match &error {
-                EngineError::Unreadable { .. } => {
+                EngineError::Unreadable { .. } if !error::is_of_config(&error) => {
                     report.errors.push(error.to_string());
                     Ok(report)
                 }
@@ -352,9 +352,14 @@ impl OffsiteRepo for Restic {
         self.back_up(cx, version, request).await.map_err(|error| {
             let effect = match &error {
                 // Of the kinds that come before anything is written, those that the embedded engine tells otherwise.
-                EngineError::Store { .. } | EngineError::Denied { .. } | EngineError::Invalid { .. } => {
-                    Effect::None
-                }
+                EngineError::Store { .. }
+                | EngineError::Denied { .. }
+                | EngineError::Invalid { .. }
+                // By ssh, which is called once, at the beginning.
+                | EngineError::NoSuchHost { .. }
+                | EngineError::Refused { .. }
+                | EngineError::Unreachable { .. } => Effect::None,
+                error if error::is_of_config(error) => Effect::None,
                 _ => Effect::Partial,
             };
             Self::failure(cancelled, &error, what(), effect)

@@ -185,7 +185,8 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_repository(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_repository).await,
-            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+            Location::Rest(_) => self.ask_the_store(cx, Engine::must_have_config).await,
+            Location::Sftp(_) => Ok(()),
         }
     }
 
@@ -194,7 +195,8 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_vacant(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
-            Location::Rest(_) | Location::Sftp(_) => Ok(()),
+            Location::Rest(_) => self.ask_the_store(cx, Engine::must_have_no_config).await,
+            Location::Sftp(_) => Ok(()),
         }
     }
 
@@ -207,10 +209,13 @@ impl Restic {
     }
 
     async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
-        let Some(engine) = self.location.embedded(Arc::clone(&self.clock)) else {
-            return Ok(());
+        let clock = Arc::clone(&self.clock);
+        let engine = match &self.location {
+            Location::Rest(place) => Some(place.to_look_at(self.location.to_string(), clock)?),
+            other => other.embedded(clock),
         };
-        blocking(cx, "looking at the bucket", move |cx| {
+        let Some(engine) = engine else { return Ok(()) };
+        blocking(cx, "looking at the store", move |cx| {
             ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
         })
         .await

@@ -233,12 +233,17 @@ pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<Ama
 /// How the place may be talked to.
 fn options(place: &S3Place) -> Result<ClientOptions> {
     place.is_allowed()?;
+    Ok(http_options(place.allow_http))
+}
+
+/// How a server may be talked to.
+pub(crate) fn http_options(allow_http: bool) -> ClientOptions {
     choose_cryptography();
-    Ok(ClientOptions::new()
-        .with_allow_http(place.allow_http)
+    ClientOptions::new()
+        .with_allow_http(allow_http)
         // The limits of `store::net` know how much there is to send.
         .with_timeout_disabled()
-        .with_connect_timeout(CONNECT))
+        .with_connect_timeout(CONNECT)
 }
 
 /// TLS needs a choice for the whole process. Whoever embeds this and has made one keeps it.

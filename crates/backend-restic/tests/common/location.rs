@@ -15,14 +15,17 @@ use futures::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
+use reseed_backend_restic::restic;
 use reseed_backend_restic::s3::{CredentialsFrom, S3Credentials, S3Place};
 use reseed_testkit::s3::{Garage, S3Access, S3Faults, S3Proxy, S3Server};
+
+use crate::server::{Rest, Sftp};
 
 const BUCKET: &str = "backups";
 /// The program that the environment names.
 const GARAGE: &str = "RESEED_REAL_GARAGE";
 
-/// A directory, or a bucket of a server of its own.
+/// A directory, a bucket of a server of its own, or a directory that only a server of its own reaches.
 #[derive(Clone, Debug)]
 pub(crate) struct Location {
     root: PathBuf,
@@ -37,6 +40,8 @@ enum Kind {
     /// A server in this process, whose objects are files.
     Files(S3Server),
     Garage(Mirrored),
+    Rest(Rest),
+    Sftp(Sftp),
 }
 
 impl Location {
@@ -59,12 +64,31 @@ impl Location {
         Self::new(mirrored.files.join(prefix), prefix, Kind::Garage(mirrored))
     }
 
+    /// What restic's own server has, which deletes nothing but locks where it is told so.
+    pub(crate) fn rest(dir: &Path, prefix: &'static str, append_only: bool) -> Self {
+        let files = dir.join("rest");
+        fs::create_dir_all(&files).unwrap();
+        let server = Rest::start(dir, &files, append_only);
+        Self::new(files.join(prefix), prefix, Kind::Rest(server))
+    }
+
+    /// What an sshd has.
+    pub(crate) fn sftp(dir: &Path, prefix: &'static str) -> Self {
+        let server = Sftp::start(dir);
+        Self::new(dir.join("sftp").join(prefix), prefix, Kind::Sftp(server))
+    }
+
     fn new(root: PathBuf, prefix: &'static str, kind: Kind) -> Self {
         let kind = Arc::new(kind);
         Self { root, prefix, kind }
     }
 
     pub(crate) fn is_bucket(&self) -> bool {
+        matches!(*self.kind, Kind::Files(_) | Kind::Garage(_))
+    }
+
+    /// Whether there is a server in between, by which a file isn't seen that is in a directory's place.
+    pub(crate) fn is_elsewhere(&self) -> bool {
         !matches!(*self.kind, Kind::Directory)
     }
 
@@ -76,7 +100,7 @@ impl Location {
     /// How to get in.
     pub(crate) fn access(&self) -> S3Access {
         match &*self.kind {
-            Kind::Directory => panic!("a directory needs no key"),
+            Kind::Directory | Kind::Rest(_) | Kind::Sftp(_) => panic!("it is no bucket"),
             Kind::Files(server) => server.access().clone(),
             // Through the proxy.
             Kind::Garage(mirrored) => S3Access {
@@ -96,7 +120,7 @@ impl Location {
 
     pub(crate) fn s3(&self) -> Option<(S3Place, CredentialsFrom)> {
         let bucket = match &*self.kind {
-            Kind::Directory => return None,
+            Kind::Directory | Kind::Rest(_) | Kind::Sftp(_) => return None,
             Kind::Files(_) => BUCKET,
             Kind::Garage(mirrored) => mirrored.garage.bucket(),
         };
@@ -115,9 +139,27 @@ impl Location {
     /// The rules by which a bucket's server fails.
     pub(crate) fn faults(&self) -> Option<&S3Faults> {
         match &*self.kind {
-            Kind::Directory => None,
+            Kind::Directory | Kind::Sftp(_) => None,
             Kind::Files(server) => Some(server.faults()),
             Kind::Garage(mirrored) => Some(mirrored.proxy.faults()),
+            Kind::Rest(server) => Some(server.faults()),
+        }
+    }
+
+    /// As the restic program is told.
+    pub(crate) fn for_restic(&self) -> restic::Location {
+        match (&*self.kind, self.s3()) {
+            (Kind::Rest(server), _) => restic::Location::Rest(server.place(self.prefix)),
+            (Kind::Sftp(server), _) => restic::Location::Sftp(server.place(&self.root)),
+            (_, Some((place, credentials))) => restic::Location::S3 { place, credentials },
+            (_, None) => restic::Location::Local(self.root.clone()),
+        }
+    }
+
+    pub(crate) fn sftp_server(&self) -> Option<&Sftp> {
+        match &*self.kind {
+            Kind::Sftp(server) => Some(server),
+            _ => None,
         }
     }
 
@@ -258,7 +300,7 @@ fn contents(dir: &Path, key: &str, found: &mut BTreeMap<String, Bytes>) {
 }
 
 /// Waits on a thread of its own: this one may be driving a test.
-fn wait<T: Send>(work: impl Future<Output = T> + Send) -> T {
+pub(crate) fn wait<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

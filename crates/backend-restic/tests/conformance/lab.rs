@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_backend_restic::repo::Engine;
-use reseed_backend_restic::restic;
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
@@ -94,6 +93,45 @@ impl OnDisk {
         Self::offsite_in_garage(by).with_repository()
     }
 
+    /// The same on restic's own server, for the restic program.
+    pub(crate) fn offsite_on_rest(by: By) -> Self {
+        Self::made(by, |dir| Location::rest(dir, PREFIX, false))
+    }
+
+    pub(crate) fn source_on_rest(by: By) -> Self {
+        Self::offsite_on_rest(by).with_repository()
+    }
+
+    /// The same where nothing but locks can be deleted.
+    pub(crate) fn append_only(by: By) -> Self {
+        Self::made(by, |dir| Location::rest(dir, PREFIX, true))
+    }
+
+    /// What is append-only, on another server that deletes what it is asked to.
+    pub(crate) fn that_deletes(mut self) -> Self {
+        self.location = Location::rest(self.dir.path(), PREFIX, false);
+        self
+    }
+
+    /// Where the server knows another password of the user's.
+    pub(crate) fn with_a_wrong_login(&self, variable: &str) -> Restic {
+        let mut location = self.location.for_restic();
+        if let reseed_backend_restic::restic::Location::Rest(place) = &mut location {
+            let wrong = PasswordFrom::Given(Password::new("not the password"));
+            place.login = Some(("box".to_owned(), wrong));
+        }
+        self.restic_at(location, variable, PASSWORD)
+    }
+
+    /// The same over sftp, for the restic program.
+    pub(crate) fn offsite_over_sftp(by: By) -> Self {
+        Self::made(by, |dir| Location::sftp(dir, PREFIX))
+    }
+
+    pub(crate) fn source_over_sftp(by: By) -> Self {
+        Self::offsite_over_sftp(by).with_repository()
+    }
+
     fn made(by: By, location: impl FnOnce(&Path) -> Location) -> Self {
         let dir = temporary();
         for name in ["mnt", "scratch", "staging"] {
@@ -134,6 +172,10 @@ impl OnDisk {
 
     /// True where there is a server: then it is it that doesn't answer, or does again.
     fn server_answers(&self, reachable: bool) -> bool {
+        if let Some(server) = self.location.sftp_server() {
+            server.set_up(reachable);
+            return true;
+        }
         let Some(faults) = self.location.faults() else {
             return false;
         };
@@ -152,15 +194,21 @@ impl OnDisk {
     }
 
     fn restic(&self, variable: &str, password: &str) -> Restic {
+        self.restic_at(self.location.for_restic(), variable, password)
+    }
+
+    fn restic_at(
+        &self,
+        location: reseed_backend_restic::restic::Location,
+        variable: &str,
+        password: &str,
+    ) -> Restic {
         let program = std::env::var_os(variable).unwrap_or_else(|| {
             panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
         });
         Restic::new(
             source_name("offsite"),
-            match self.location.s3() {
-                Some((place, credentials)) => restic::Location::S3 { place, credentials },
-                None => restic::Location::Local(self.root()),
-            },
+            location,
             PasswordFrom::Given(Password::new(password)),
             self.path("work"),
             Arc::new(SystemRunner::new()),
@@ -305,9 +353,14 @@ impl OffsiteLab for OnDisk {
     fn put_something_else(&self) {
         self.location.edit(|| {
             fs::rename(self.root(), self.path("the-repository-was")).unwrap();
-            if self.location.is_bucket() {
+            if self.location.is_elsewhere() {
                 fs::create_dir(self.root()).unwrap();
                 fs::write(self.root().join("config"), b"of something else").unwrap();
+                if !self.location.is_bucket() {
+                    // restic by itself can't tell a repository without keys from a wrong password.
+                    let keys = self.path("the-repository-was").join("keys");
+                    fs::rename(keys, self.root().join("keys")).unwrap();
+                }
             } else {
                 fs::write(self.root(), b"a file where the repository should be").unwrap();
             }

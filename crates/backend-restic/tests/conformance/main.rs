@@ -11,8 +11,11 @@ mod lab;
 mod location;
 #[path = "../common/place.rs"]
 mod place;
+#[path = "../common/server.rs"]
+mod server;
 
 use lab::{By, OnDisk};
+use reseed_core::error::OffsiteKind;
 
 mod offsite {
     reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(crate::By::Embedded));
@@ -57,6 +60,35 @@ mod real_garage {
     }
 }
 
+/// restic's own server and an sshd, which only the restic program reaches: the newest one here.
+mod real_server {
+    const PROGRAM: crate::By = crate::By::Program("RESEED_REAL_RESTIC_NEWER");
+
+    mod offsite_rest {
+        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_on_rest(super::PROGRAM));
+    }
+
+    mod source_rest {
+        reseed_testkit::conformance_source!(crate::OnDisk::source_on_rest(super::PROGRAM));
+    }
+
+    mod pruner_rest {
+        reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_on_rest(super::PROGRAM));
+    }
+
+    mod offsite_sftp {
+        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_over_sftp(super::PROGRAM));
+    }
+
+    mod source_sftp {
+        reseed_testkit::conformance_source!(crate::OnDisk::source_over_sftp(super::PROGRAM));
+    }
+
+    mod pruner_sftp {
+        reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_over_sftp(super::PROGRAM));
+    }
+}
+
 /// The restic program, on both kinds of places.
 macro_rules! by_program {
     ($($name:ident = $variable:literal;)+) => {$(
@@ -93,6 +125,103 @@ macro_rules! by_program {
 by_program! {
     real_restic = "RESEED_REAL_RESTIC";
     real_newer_restic = "RESEED_REAL_RESTIC_NEWER";
+}
+
+/// Two points of a tree, backed up, listed, checked, and the newest restored; newest first.
+async fn two_points(lab: &OnDisk) -> Vec<reseed_core::point::RecoveryPoint> {
+    use reseed_core::names::PointId;
+    use reseed_core::offsite::{BackupRequest, CheckDepth};
+    use reseed_core::source::{RestoreRequest, Scope};
+    use reseed_testkit::conformance::offsite::OffsiteLab;
+    use reseed_testkit::conformance::source::SourceLab;
+    use reseed_testkit::conformance::{context, minute};
+
+    let (repo, target, cx) = (lab.repo(), OffsiteLab::target(lab, "t"), context("two-points"));
+    let tree = OffsiteLab::scratch(lab).join("tree");
+    reseed_testkit::files::write_odd_tree(OffsiteLab::files(lab), &tree);
+    repo.init(&cx).await.unwrap();
+    for (id, at) in [("p1", 1), ("p2", 2)] {
+        let request = BackupRequest {
+            target: target.clone(),
+            path: tree.clone(),
+            as_path: target.mountpoint.clone(),
+            host: "host-a".to_owned(),
+            point: PointId::new(id).unwrap(),
+            snapshot: None,
+            taken_at: minute(at),
+            fingerprint: None,
+            unseeded: false,
+        };
+        repo.backup(&cx, &request).await.unwrap();
+        std::fs::write(tree.join("new"), id).unwrap();
+    }
+    let points = repo.points(&cx, None).await.unwrap();
+    assert_eq!(points.len(), 2);
+    let report = repo.check(&cx, CheckDepth::Everything).await.unwrap();
+    assert_eq!(report.errors, Vec::<String>::new());
+    let source = lab.source();
+    let request = RestoreRequest {
+        target,
+        point: points[0].clone(),
+        scope: Scope::Whole,
+    };
+    let staging = lab.stage(&points[0]).await;
+    let plan = source.plan(&cx, &request).await.unwrap();
+    source.execute(&cx, &plan, &staging).await.unwrap();
+    assert_eq!(std::fs::read(staging.path.join("new")).unwrap(), b"p1");
+    assert_eq!(lab.locks(), 0);
+    points
+}
+
+/// On a server that deletes nothing but locks, both versions back up, restore and check as elsewhere, and remove nothing; what is
+/// to go goes where a server lets it.
+#[test]
+fn real_append_only_keeps_all_until_another_server_lets_it_go() {
+    use reseed_testkit::conformance::offsite::OffsiteLab as _;
+    use reseed_testkit::conformance::pruner::PrunerLab as _;
+    use reseed_testkit::conformance::{block_on, context};
+
+    for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+        block_on(async {
+            let (lab, cx) = (OnDisk::append_only(By::Program(restic)), context("append-only"));
+            let points = two_points(&lab).await;
+            let (before, pruner) = (lab.objects(), lab.pruner());
+            let named = [points[1].locator.clone()];
+            match pruner.forget(&cx, &named).await {
+                Err(error) => assert_eq!(error.kind(), OffsiteKind::PermissionDenied, "{error}"),
+                Ok(forgotten) => assert!(forgotten[0].kept.is_some(), "it was called gone, and is there"),
+            }
+            assert_eq!(lab.objects(), before, "something was deleted");
+
+            let lab = lab.that_deletes();
+            lab.pruner().forget(&cx, &named).await.unwrap();
+            lab.pruner().prune(&cx).await.unwrap();
+            assert_eq!(lab.repo().points(&cx, None).await.unwrap().len(), 1);
+            assert!(lab.objects().len() < before.len());
+        });
+    }
+}
+
+/// The older version is told of ssh in the same words.
+#[test]
+fn real_the_older_version_reaches_a_repository_over_sftp() {
+    let lab = OnDisk::offsite_over_sftp(By::Program("RESEED_REAL_RESTIC"));
+    reseed_testkit::conformance::block_on(two_points(&lab));
+}
+
+/// A login that the server refuses is told as that, and is no missing repository.
+#[test]
+fn real_a_login_that_is_refused_is_told() {
+    use reseed_core::OffsiteRepo as _;
+    use reseed_testkit::conformance::{block_on, context};
+
+    for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+        let (lab, cx) = (OnDisk::source_on_rest(By::Program(restic)), context("login"));
+        let error = block_on(lab.with_a_wrong_login(restic).points(&cx, None)).unwrap_err();
+        assert_eq!(error.kind(), OffsiteKind::AuthFailed, "{error}");
+        let error = format!("{error:?}");
+        assert!(!error.contains("not the password"), "{error}");
+    }
 }
 
 /// A snapshot that was recorded without reading is one as any other to restic: listed, with what was recorded, and sound.

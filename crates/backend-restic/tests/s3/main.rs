@@ -32,4 +32,6 @@ mod lab;
 mod lifecycle;
 #[path = "../common/location.rs"]
 mod location;
+#[path = "../common/server.rs"]
+mod server;
 mod ways_in;

@@ -2,23 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
 
-use reseed_core::clock::{Clock, SystemClock};
-use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
-use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use reseed_core::exec::{Command, Secret};
 
 use super::S3Access;
-use super::served::Served;
+use super::daemon::{Daemon, own_address};
 
-/// So many times it is asked whether it answers, a twentieth of a second apart.
-const ASKED: u32 = 1200;
-/// Both ports are below those that the kernel gives to clients, and every server has an address of its own.
+/// Every server has an address of its own.
 const S3_PORT: u16 = 3900;
 const RPC_PORT: u16 = 3901;
 const BUCKET: &str = "backups";
@@ -30,7 +22,7 @@ const BUCKET: &str = "backups";
 pub struct Garage {
     address: SocketAddr,
     access: S3Access,
-    _served: Served,
+    _daemon: Daemon,
 }
 
 impl Garage {
@@ -39,8 +31,7 @@ impl Garage {
     /// # Errors
     /// When it can't be started, ends, or doesn't answer within a minute; with the end of what it said.
     pub fn start(program: &Path, dir: &Path) -> io::Result<Self> {
-        let host = own_address()?;
-        let address = SocketAddr::from((host, S3_PORT));
+        let address = own_address(S3_PORT)?;
         let access = S3Access {
             endpoint: format!("http://{address}"),
             region: "garage".to_owned(),
@@ -48,7 +39,7 @@ impl Garage {
             secret_access_key: "7c".repeat(32),
         };
         let config = dir.join("garage.toml");
-        fs::write(&config, configuration(dir, host, &access.region)?)?;
+        fs::write(&config, configuration(dir, address.ip(), &access.region)?)?;
         let command = Command::new(program)
             .arg("--config")
             .arg(config)
@@ -58,20 +49,13 @@ impl Garage {
                 "GARAGE_DEFAULT_SECRET_KEY",
                 Secret::new(access.secret_access_key.as_str()),
             )
-            .env("GARAGE_DEFAULT_BUCKET", BUCKET)
-            // Nobody needs what is in it any more.
-            .grace(Duration::ZERO);
-        let (tell, told) = mpsc::channel();
-        let this = Self {
+            .env("GARAGE_DEFAULT_BUCKET", BUCKET);
+        let daemon = Daemon::start("garage", address, command)?;
+        Ok(Self {
             address,
             access,
-            _served: Served::start("garage", async move |stop| {
-                run(&command, address, &stop, &tell).await;
-            })?,
-        };
-        told.recv()
-            .unwrap_or_else(|_| Err(io::Error::other("garage's thread ended")))?;
-        Ok(this)
+            _daemon: daemon,
+        })
     }
 
     /// How to get in.
@@ -90,60 +74,7 @@ impl Garage {
     }
 }
 
-/// Runs it until it is stopped, and tells once whether it answers.
-async fn run(
-    command: &Command,
-    address: SocketAddr,
-    stop: &CancellationToken,
-    tell: &mpsc::Sender<io::Result<()>>,
-) {
-    let runner = SystemRunner::new();
-    let running = runner.run(command, stop);
-    let answers = async {
-        let clock = SystemClock::new();
-        for _ in 0..ASKED {
-            if TcpStream::connect(address).await.is_ok() {
-                return true;
-            }
-            clock.sleep(Duration::from_millis(50)).await;
-        }
-        false
-    };
-    tokio::pin!(running);
-    let said = tokio::select! {
-        ended = &mut running => Err(match ended {
-            Ok(output) => io::Error::other(format!("garage ended with {}: {}", output.exit, output.stderr.text())),
-            Err(error) => io::Error::other(error),
-        }),
-        answers = answers => match answers {
-            true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::TimedOut, "garage doesn't answer")),
-        },
-    };
-    let runs = said.is_ok();
-    // Nobody waits for it any more where this fails.
-    let _ = tell.send(said);
-    if runs {
-        let _ = running.await;
-    }
-}
-
-/// A loopback address that no other server has: of this process, of another one, or left by one that was killed.
-fn own_address() -> io::Result<Ipv4Addr> {
-    static STARTED: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..64 {
-        // Process ids have at most 22 bits on Linux.
-        let number =
-            (std::process::id() << 2).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed)) & 0xff_ffff;
-        let address = Ipv4Addr::from(127 << 24 | number.clamp(2, 0xff_fffe));
-        if TcpListener::bind((address, S3_PORT)).is_ok() {
-            return Ok(address);
-        }
-    }
-    Err(io::ErrorKind::AddrInUse.into())
-}
-
-fn configuration(dir: &Path, host: Ipv4Addr, region: &str) -> io::Result<String> {
+fn configuration(dir: &Path, host: IpAddr, region: &str) -> io::Result<String> {
     // A path that needs escapes in TOML is none that a test has.
     let dir = dir.to_str().filter(|dir| !dir.contains(['"', '\\']));
     let dir = dir.ok_or_else(|| io::Error::other("garage's directory has an unusual name"))?;

@@ -7,9 +7,10 @@
 //! Objects are files: the one of key `a/b` in bucket `c` is `c/a/b` below the server's directory, and a lab may write,
 //! damage and remove them there. A key that continues another one's as a path (`a` and `a/b`) can't be stored.
 //!
-//! [`S3Proxy`] fails by the same rules in front of another server, which [`Garage`] may be.
+//! [`S3Proxy`] fails by the same rules in front of another server, which [`Garage`] may be; [`Daemon`] runs any other one.
 
 mod answer;
+mod daemon;
 mod faults;
 mod garage;
 mod proxy;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 
+pub use daemon::{Daemon, own_address};
 pub use faults::{S3Fault, S3Faults, S3Guard, S3Op, S3Rule};
 pub use garage::Garage;
 pub use proxy::S3Proxy;

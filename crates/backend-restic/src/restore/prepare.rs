@@ -5,14 +5,15 @@
 //! know, and for every file it is known which of its pieces stand in it already: each was read back and its hash
 //! compared, nothing is believed because of its size or time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
@@ -209,10 +210,9 @@ fn inspect_files(
     cancelled: &Cancelled,
     standing: &mut Standing,
 ) -> Result<()> {
-    let flags = |count: usize| -> Vec<AtomicBool> { (0..count).map(|_| AtomicBool::new(false)).collect() };
-    let (files, finished) = (flags(plan.files.len()), flags(plan.files.len()));
-    let pieces = flags(plan.pieces.len());
-    let (next, reused) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let pieces: Vec<AtomicBool> = plan.pieces.iter().map(|_| AtomicBool::new(false)).collect();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(BTreeMap::new());
     let work = || -> Result<()> {
         let (mut dirs, mut buffer) = (LastDir::default(), vec![0; READ]);
         loop {
@@ -223,20 +223,56 @@ fn inspect_files(
             if cancelled() {
                 return Err(EngineError::Cancelled);
             }
-            let Some(found) = inspect_file(target, plan, number, root, &mut dirs, &mut buffer, &pieces)?
-            else {
-                continue;
-            };
-            files[number].store(true, Ordering::Relaxed);
-            finished[number].store(found.finished, Ordering::Relaxed);
-            reused.fetch_add(found.kept, Ordering::Relaxed);
+            if let Some(file) = inspect_file(target, plan, number, root, &mut dirs, &mut buffer, &pieces)? {
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.insert(number, file);
+            }
         }
     };
     threads::each(workers, "restore", work)?;
-    let plain = |flags: Vec<AtomicBool>| flags.into_iter().map(AtomicBool::into_inner).collect();
-    (standing.files, standing.finished, standing.pieces) = (plain(files), plain(finished), plain(pieces));
-    standing.reused = reused.into_inner();
+    standing.pieces = pieces.into_iter().map(AtomicBool::into_inner).collect();
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for group in shared(&found) {
+        for &number in &group {
+            let file = &plan.files[number];
+            let path = plan.path(file.dir, &file.name);
+            if found.remove(&number).is_some_and(|file| file.names < 2) {
+                let other = group
+                    .iter()
+                    .find(|other| **other != number)
+                    .map(|other| &plan.files[*other]);
+                let other = other.map_or_else(Default::default, |other| plan.path(other.dir, &other.name));
+                return Err(EngineError::TargetConflict {
+                    path: path.display().to_string(),
+                    detail: format!(
+                        "here it is the same file as {}: this file system takes both names for one",
+                        other.display()
+                    ),
+                });
+            }
+            // Two files that are one here would be written over each other: all of them are made again.
+            target
+                .remove(&path)
+                .map_err(|error| fail("remove", &path, error))?;
+            for piece in file.pieces.clone() {
+                standing.pieces[piece as usize] = false;
+            }
+        }
+    }
+    for (number, file) in found {
+        (standing.files[number], standing.finished[number]) = (true, file.finished);
+        standing.reused += file.kept;
+    }
     Ok(())
+}
+
+/// The numbers of files that are one and the same here, by groups of two and more.
+fn shared(found: &BTreeMap<usize, Found>) -> Vec<Vec<usize>> {
+    let mut groups: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+    for (number, file) in found {
+        groups.entry(file.inode).or_default().push(*number);
+    }
+    groups.into_values().filter(|group| group.len() > 1).collect()
 }
 
 /// A file that stands there.
@@ -245,6 +281,10 @@ struct Found {
     kept: u64,
     /// All of it is as planned, with nothing else in it, and so is what belongs to it.
     finished: bool,
+    /// By which the system knows it: device and number.
+    inode: (u64, u64),
+    /// How many names it has.
+    names: u64,
 }
 
 /// Hashes a piece of a file while it is still in the processor's cache.
@@ -315,5 +355,10 @@ fn inspect_file(
         return Ok(None);
     }
     let finished = complete && meta::stands(open.as_fd(), &stat, &file.meta, root);
-    Ok(Some(Found { kept, finished }))
+    Ok(Some(Found {
+        kept,
+        finished,
+        inode: (stat.st_dev, stat.st_ino),
+        names: stat.st_nlink,
+    }))
 }

@@ -39,7 +39,7 @@ for program in /usr/sbin/zfs /usr/sbin/zpool /usr/bin/dash /usr/bin/bash /usr/bi
 done | $B sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' | $B sort -u | $B chroot $N /run/reseed/busybox sh -c '
     B=/run/reseed/busybox
     while read -r file; do
-        file=$($B readlink -f "$file") && $B cp -p "$file" "$file.reseed" && $B mv "$file.reseed" "$file"
+        file=$($B readlink -f "$file") && $B cp -p "$file" "$file.reseed" && $B mv "$file.reseed" "$file" || exit 1
     done
     $B cp -p /etc/ld.so.cache /etc/ld.so.cache.reseed && $B mv /etc/ld.so.cache.reseed /etc/ld.so.cache' ||
     die "the programs of tests do not go into memory"

@@ -183,6 +183,7 @@ fn common(error: &EngineError) -> Common {
         | E::PlainHttp { .. }
         | E::Invalid { .. } => Common::InvalidInput,
         E::WrongPassword { .. }
+        | E::Login { .. }
         | E::Credentials { .. }
         | E::CredentialsExpired { .. }
         | E::ClockSkew { .. } => Common::AuthFailed,

@@ -16,10 +16,13 @@ use crate::error::{EngineError, Result};
 
 /// From now on neither this process nor what it starts leaves a core dump: one would hold passwords and keys. For programs, at
 /// their beginning; the restore worker does it itself.
+///
+/// The limit is 1 and not 0: a dump that is piped to a program (systemd-coredump) heeds no other, and none is as small as that in a
+/// file (<https://man7.org/linux/man-pages/man5/core.5.html>; `do_coredump` in Linux).
 pub fn forbid_core_dumps() {
     let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
+        current: Some(1),
+        maximum: Some(1),
     };
     // Anybody may lower a limit.
     let _ = rustix::process::setrlimit(Resource::Core, none);

@@ -7,7 +7,9 @@ impl EngineError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::NoRepository { .. } => "check the repository path, or create one with `reseed init`",
+            Self::NoRepository { .. } => {
+                "check the repository path; only where there never was a repository, create one with `reseed init`"
+            }
             Self::AlreadyExists { .. } => "open it instead; init never touches an existing repository",
             Self::PathIsFile { .. } => "the repository must be a directory: correct the path",
             Self::WrongPassword { .. } => "check the password file; `restic key list` shows which keys exist",
@@ -29,6 +31,9 @@ impl EngineError {
             }
             Self::CredentialsFile { .. } => {
                 "it is an AWS credentials file: a line `[default]`, then `aws_access_key_id = …` and `aws_secret_access_key = …`, readable by the user that runs this"
+            }
+            Self::Login { .. } => {
+                "compare `server_user` and the password in `server_password_file` with the server's"
             }
             Self::Credentials { .. } => {
                 "compare the key's id and secret in `credentials_file` with the store's; the key may have been deleted"

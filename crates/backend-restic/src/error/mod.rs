@@ -108,6 +108,14 @@ pub enum EngineError {
         /// Why not. Never what is in it.
         detail: String,
     },
+    /// The server does not know the user, or the password is another.
+    #[error("the server does not let the user in at {location}: {detail}")]
+    Login {
+        /// Which repository.
+        location: String,
+        /// The server's own words.
+        detail: String,
+    },
     /// The store does not know the credentials, or the secret is wrong.
     #[error("the store does not accept the credentials for {location}: {detail}")]
     Credentials {
@@ -148,8 +156,8 @@ pub enum EngineError {
         /// The store's own words.
         detail: String,
     },
-    /// Something answers there that is no S3 store, or not in a way that can be trusted.
-    #[error("what answers at {location} is no S3 store that can be talked to: {detail}")]
+    /// Something answers there that is no such store, or not in a way that can be trusted.
+    #[error("what answers at {location} is no store that can be talked to: {detail}")]
     WrongEndpoint {
         /// Which repository.
         location: String,
@@ -355,6 +363,7 @@ impl EngineError {
             self,
             Self::Store { .. }
                 | Self::CredentialsFile { .. }
+                | Self::Login { .. }
                 | Self::Credentials { .. }
                 | Self::CredentialsExpired { .. }
                 | Self::ClockSkew { .. }

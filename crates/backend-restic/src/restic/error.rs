@@ -136,7 +136,14 @@ pub(crate) fn is_of_config(error: &EngineError) -> bool {
 fn of_ssh(words: &str, location: &str) -> EngineError {
     let (place, detail) = (location.to_owned(), said(words));
     let has = |needle: &str| words.contains(needle);
-    if has("Permission denied") || has("Host key verification failed") {
+    if has("subsystem request failed") {
+        EngineError::Invalid {
+            detail: format!("{place} offers no sftp: {detail}"),
+        }
+    } else if has("Permission denied")
+        || has("Host key verification failed")
+        || has("Too many authentication failures")
+    {
         EngineError::Denied { what: place, detail }
     } else if has("Could not resolve hostname") {
         EngineError::NoSuchHost {

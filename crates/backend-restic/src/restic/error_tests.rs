@@ -42,9 +42,12 @@ fn a_host_that_ssh_does_not_reach_is_no_damaged_repository() {
     for words in [
         "Host key verification failed.",
         "box@x: Permission denied (publickey).",
+        "Received disconnect from x port 22:2: Too many authentication failures",
     ] {
         assert!(matches!(of_ssh(words), EngineError::Denied { .. }));
     }
+    let without = of_ssh("subsystem request failed on channel 0");
+    assert!(matches!(without, EngineError::Invalid { .. }), "{without}");
     let silent = of_ssh("ssh: connect to host x port 22: Connection timed out");
     assert!(matches!(silent, EngineError::Unreachable { .. }), "{silent}");
 }

@@ -1,5 +1,7 @@
 //! [`OffsiteRepo`] by the restic program.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_core::error::{Effect, OffsiteError, OffsiteKind};
@@ -86,7 +88,14 @@ impl Restic {
         self.version(cx).await
     }
 
-    async fn back_up(&self, cx: &Context, version: Version, request: &BackupRequest) -> Result<BackupReport> {
+    /// `began` tells that something may have been stored.
+    async fn back_up(
+        &self,
+        cx: &Context,
+        version: Version,
+        request: &BackupRequest,
+        began: &AtomicBool,
+    ) -> Result<BackupReport> {
         let stand = Stand::make(&self.work, &request.as_path, &request.path)?;
         let top = Top::read(&request.path, stand.name.clone()).map_err(|error| EngineError::Source {
             path: request.path.display().to_string(),
@@ -120,7 +129,10 @@ impl Restic {
             .env("PWD", &stand.pwd);
         let dataset = &request.target.dataset;
         let ended = match self
-            .locking(cx, &command, &|status| Self::progress_to(cx, dataset, status))
+            .locking(cx, &command, &|status| {
+                began.fetch_or(status.bytes() > 0 || status.files() > 0, Ordering::Relaxed);
+                Self::progress_to(cx, dataset, status);
+            })
             .await
         {
             Err(EngineError::Cancelled) => {
@@ -349,8 +361,10 @@ impl OffsiteRepo for Restic {
         let what = || format!("cannot back up {} to {}", request.target.dataset, self.name);
         let cancelled = cx.cancel.is_cancelled();
         let version = (self.may_begin(cx).await).map_err(|error| envelope(&error, what(), Effect::None))?;
-        self.back_up(cx, version, request).await.map_err(|error| {
+        let began = AtomicBool::new(false);
+        self.back_up(cx, version, request, &began).await.map_err(|error| {
             let effect = match &error {
+                _ if began.load(Ordering::Relaxed) => Effect::Partial,
                 // Of the kinds that come before anything is written, those that the embedded engine tells otherwise.
                 EngineError::Store { .. }
                 | EngineError::Denied { .. }

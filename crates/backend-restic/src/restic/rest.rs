@@ -1,14 +1,16 @@
 //! Asks restic's own server whether a repository is there, before restic does: it would ask one that doesn't answer again for a
 //! quarter of an hour, and a restore has other places to turn to.
 //!
-//! Only the head of `config` is asked for, as restic does first (<https://restic.readthedocs.io/en/stable/REST_backend.html>).
+//! Only the head of `config` is asked for, as restic does first (<https://restic.readthedocs.io/en/stable/REST_backend.html>), and by no
+//! proxy, for restic is told of none.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use object_store::RetryConfig;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
+use object_store::{ClientOptions, RetryConfig};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reseed_core::clock::Clock;
 use zeroize::Zeroizing;
@@ -16,7 +18,7 @@ use zeroize::Zeroizing;
 use super::location::RestPlace;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
-use crate::s3::http_options;
+use crate::s3::{CONNECT, choose_cryptography};
 
 impl RestPlace {
     /// The repository, of which only the configuration can be looked at by this.
@@ -32,7 +34,8 @@ impl RestPlace {
         if let Some((user, password)) = &self.login {
             let password = password.read()?;
             let login = Zeroizing::new(format!("{user}:{}", password.expose()));
-            let value = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(login.as_bytes())));
+            let encoded = Zeroizing::new(BASE64_STANDARD.encode(login.as_bytes()));
+            let value = Zeroizing::new(format!("Basic {}", *encoded));
             let mut value = HeaderValue::try_from(value.as_str()).map_err(|error| invalid(&error))?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
@@ -42,12 +45,70 @@ impl RestPlace {
             ..RetryConfig::default()
         };
         let objects = HttpBuilder::new()
-            .with_url(&self.url)
-            .with_client_options(http_options(self.allow_http).with_default_headers(headers))
+            // With the slash that restic's addresses may end in, there would be two.
+            .with_url(self.url.trim_end_matches('/'))
+            .with_client_options(ClientOptions::new().with_allow_http(self.allow_http))
+            .with_http_connector(Direct(headers))
             .with_retry(once)
             .build()
             .map_err(|error| invalid(&error))?;
         let prefix = object_store::path::Path::default();
         Ok(Engine::remote(Arc::new(objects), prefix, location, clock))
+    }
+}
+
+/// What such a server said, in place of a bucket. What only restic can judge is left to it.
+pub(super) fn judged(error: EngineError) -> Result<()> {
+    match error {
+        EngineError::Credentials { location, detail } => Err(EngineError::Login { location, detail }),
+        EngineError::WrongRegion { location, detail } => Err(EngineError::WrongEndpoint { location, detail }),
+        // It takes certificates that we don't: one that signed itself and is among the system's.
+        EngineError::WrongEndpoint { detail, .. } if detail.contains("certificate") => {
+            tracing::debug!("the server's certificate is left to restic: {detail}");
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
+/// Clients that send these headers, and by no proxy.
+#[derive(Debug)]
+struct Direct(HeaderMap);
+
+impl HttpConnector for Direct {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        choose_cryptography();
+        reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .default_headers(self.0.clone())
+            .build()
+            .map(HttpClient::new)
+            .map_err(|error| object_store::Error::Generic {
+                store: "HTTP",
+                source: Box::new(error),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_says_is_judged_as_of_no_bucket() {
+        let (location, detail) = ("rest:https://x/y".to_owned(), "it answered 401".to_owned());
+        let login = judged(EngineError::Credentials { location, detail }).unwrap_err();
+        assert!(matches!(login, EngineError::Login { .. }), "{login}");
+        let endpoint = |detail: &str| EngineError::WrongEndpoint {
+            location: "rest:https://x/y".to_owned(),
+            detail: detail.to_owned(),
+        };
+        assert_eq!(
+            judged(endpoint("invalid peer certificate: UnknownIssuer")),
+            Ok(())
+        );
+        let plain = judged(endpoint("received corrupt message"));
+        assert_eq!(plain, Err(endpoint("received corrupt message")));
     }
 }

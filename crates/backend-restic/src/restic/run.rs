@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
-use super::{Location, Restic, argv, error};
+use super::{Location, Restic, argv, error, rest};
 use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
@@ -210,13 +210,19 @@ impl Restic {
 
     async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
         let clock = Arc::clone(&self.clock);
+        let is_rest = matches!(self.location, Location::Rest(_));
         let engine = match &self.location {
             Location::Rest(place) => Some(place.to_look_at(self.location.to_string(), clock)?),
             other => other.embedded(clock),
         };
         let Some(engine) = engine else { return Ok(()) };
         blocking(cx, "looking at the store", move |cx| {
-            ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
+            let asked = ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())));
+            if is_rest {
+                asked.or_else(rest::judged)
+            } else {
+                asked
+            }
         })
         .await
     }

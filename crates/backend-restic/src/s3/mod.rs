@@ -20,7 +20,7 @@ use crate::error::{EngineError, Result};
 use crate::secret::plain;
 
 /// A host that doesn't take a connection by then is not there.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// Where in S3 a repository is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,21 +233,16 @@ pub(crate) fn client(place: &S3Place, credentials: &S3Credentials) -> Result<Ama
 /// How the place may be talked to.
 fn options(place: &S3Place) -> Result<ClientOptions> {
     place.is_allowed()?;
-    Ok(http_options(place.allow_http))
-}
-
-/// How a server may be talked to.
-pub(crate) fn http_options(allow_http: bool) -> ClientOptions {
     choose_cryptography();
-    ClientOptions::new()
-        .with_allow_http(allow_http)
+    Ok(ClientOptions::new()
+        .with_allow_http(place.allow_http)
         // The limits of `store::net` know how much there is to send.
         .with_timeout_disabled()
-        .with_connect_timeout(CONNECT)
+        .with_connect_timeout(CONNECT))
 }
 
 /// TLS needs a choice for the whole process. Whoever embeds this and has made one keeps it.
-fn choose_cryptography() {
+pub(crate) fn choose_cryptography() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();

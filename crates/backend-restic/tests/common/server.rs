@@ -67,7 +67,8 @@ impl Rest {
 
     pub(crate) fn place(&self, prefix: &str) -> RestPlace {
         RestPlace {
-            url: format!("{}/{prefix}", self.proxy.endpoint()),
+            // As restic's own documentation writes it.
+            url: format!("{}/{prefix}/", self.proxy.endpoint()),
             login: Some((USER.to_owned(), PasswordFrom::Given(Password::new(USER_PASSWORD)))),
             allow_http: true,
         }

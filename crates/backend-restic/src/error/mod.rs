@@ -5,12 +5,14 @@
 //! the trait implementations translate it into the core's envelope.
 
 mod hint;
+mod panics;
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use crate::lock::LockHolder;
+pub(crate) use panics::{guarded, panicked};
 
 /// Result of an engine operation.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -424,27 +426,6 @@ pub(crate) fn classify(error: &io::Error) -> IoClass {
     }
 }
 
-/// Runs `body` and turns a panic of a library underneath into an error: nothing in a repository may bring the
-/// program down.
-pub(crate) fn guarded<T>(during: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
-        Ok(result) => result,
-        Err(payload) => Err(panicked(during, payload.as_ref())),
-    }
-}
-
-pub(crate) fn panicked(during: &str, payload: &(dyn std::any::Any + Send)) -> EngineError {
-    let detail = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panic without a message".to_owned());
-    EngineError::Panicked {
-        during: during.to_owned(),
-        detail: crate::words::plain(&detail),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,18 +454,6 @@ mod tests {
             "pack ab12 is damaged: blob 7 does not decrypt; affected: a/b, c\\nd and 2 more"
         );
         assert!(error.hint().is_some());
-    }
-
-    #[test]
-    fn a_panic_is_an_error_with_its_message() {
-        let result: Result<()> = guarded("a test", || panic!("boom {}", 7));
-        assert_eq!(
-            result,
-            Err(EngineError::Panicked {
-                during: "a test".into(),
-                detail: "boom 7".into()
-            })
-        );
     }
 
     #[test]

@@ -195,6 +195,7 @@ fn common(error: &EngineError) -> Common {
         E::Cancelled => Common::Cancelled,
         E::MissingKey { .. }
         | E::Unreadable { .. }
+        | E::Config { .. }
         | E::CorruptPack { .. }
         | E::MissingBlob { .. }
         | E::UnsafeName { .. }

@@ -22,7 +22,7 @@ impl EngineError {
             }
             Self::Busy { .. } => "wait for the other run to end",
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
-            Self::Unreadable { .. } => {
+            Self::Unreadable { .. } | Self::Config { .. } => {
                 "it is damaged, cut off or missing: run `restic check --read-data`; other sources and older points are tried"
             }
             Self::Denied { .. } => "give the user that runs this access to the repository",

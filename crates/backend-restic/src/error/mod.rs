@@ -86,6 +86,14 @@ pub enum EngineError {
         /// The store's or the parser's own words.
         detail: String,
     },
+    /// The repository's configuration is there, but restic cannot read it. Nothing has been done then.
+    #[error("cannot read the configuration of the repository at {location}: {detail}")]
+    Config {
+        /// Which repository.
+        location: String,
+        /// restic's own words.
+        detail: String,
+    },
     /// The system or the store does not let us in.
     #[error("no permission for {what}: {detail}")]
     Denied {

@@ -56,8 +56,8 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
         return of_ssh(words, location);
     }
     if has("config cannot be loaded") {
-        return EngineError::Unreadable {
-            what: format!("{CONFIG}{location}"),
+        return EngineError::Config {
+            location: place(),
             detail: said(words),
         };
     }
@@ -123,13 +123,6 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
             detail: said(words),
         },
     }
-}
-
-const CONFIG: &str = "the configuration of the repository at ";
-
-/// Whether it is the configuration that is damaged: then nothing has been done.
-pub(crate) fn is_of_config(error: &EngineError) -> bool {
-    matches!(error, EngineError::Unreadable { what, .. } if what.starts_with(CONFIG))
 }
 
 /// What ssh says when there is no connection: restic passes it on, with words of its own that sound like damage.

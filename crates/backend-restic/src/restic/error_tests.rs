@@ -100,6 +100,21 @@ fn both_versions_mean_the_same() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_is_told_as_that() {
+    let error = judged(
+        1,
+        "Fatal: config cannot be loaded: ciphertext verification failed",
+    );
+    assert!(matches!(error, EngineError::Config { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "cannot read the configuration of the repository at /tmp/lab/repo: \
+         Fatal: config cannot be loaded: ciphertext verification failed"
+    );
+    assert!(error.hint().is_some());
+}
+
+#[test]
 fn the_holder_of_a_lock_is_named() {
     for (code, text) in [
         (1, said!("locked-stderr-restic-0.14.0")),

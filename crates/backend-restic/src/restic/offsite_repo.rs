@@ -304,7 +304,7 @@ impl Restic {
             let error = error::of(ended.exit, &said, &self.location.to_string());
             // What keeps it from looking, or damage that it stumbled over.
             return match &error {
-                EngineError::Unreadable { .. } if !error::is_of_config(&error) => {
+                EngineError::Unreadable { .. } => {
                     report.errors.push(error.to_string());
                     Ok(report)
                 }
@@ -369,11 +369,11 @@ impl OffsiteRepo for Restic {
                 EngineError::Store { .. }
                 | EngineError::Denied { .. }
                 | EngineError::Invalid { .. }
+                | EngineError::Config { .. }
                 // By ssh, which is called once, at the beginning.
                 | EngineError::NoSuchHost { .. }
                 | EngineError::Refused { .. }
                 | EngineError::Unreachable { .. } => Effect::None,
-                error if error::is_of_config(error) => Effect::None,
                 _ => Effect::Partial,
             };
             Self::failure(cancelled, &error, what(), effect)

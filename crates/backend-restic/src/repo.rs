@@ -246,33 +246,11 @@ impl Engine {
         })
     }
 
-    /// That the configuration of a repository is there, for another engine, where nothing else can be looked at.
+    /// Whether the configuration of a repository is there, for another engine, where nothing else can be looked at.
     ///
     /// # Errors
-    /// `NoRepository`, and what the store says.
-    pub(crate) fn must_have_config(&self) -> Result<()> {
-        match self.has_config()? {
-            true => Ok(()),
-            false => Err(EngineError::NoRepository {
-                location: self.location(),
-            }),
-        }
-    }
-
-    /// That it isn't.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, and what the store says.
-    pub(crate) fn must_have_no_config(&self) -> Result<()> {
-        match self.has_config()? {
-            false => Ok(()),
-            true => Err(EngineError::AlreadyExists {
-                location: self.location(),
-            }),
-        }
-    }
-
-    fn has_config(&self) -> Result<bool> {
+    /// What the store says.
+    pub(crate) fn has_config(&self) -> Result<bool> {
         let store = self.store()?;
         Ok(store.size(&store.prefix().clone().join("config"))?.is_some())
     }

@@ -12,20 +12,66 @@ use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, RetryConfig};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reseed_core::Context;
 use reseed_core::clock::Clock;
 use zeroize::Zeroizing;
 
+use super::Restic;
 use super::location::RestPlace;
+use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
 use crate::s3::{CONNECT, choose_cryptography};
+
+impl Restic {
+    /// Asks the server before restic does.
+    pub(super) async fn ask_the_server(
+        &self,
+        cx: &Context,
+        place: &RestPlace,
+        ask: fn(&Engine) -> Result<()>,
+    ) -> Result<()> {
+        let engine = place.to_look_at(self.location.to_string(), Arc::clone(&self.clock))?;
+        blocking(cx, "looking at the store", move |cx| {
+            let engine = engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled()));
+            ask(&engine).or_else(judged)
+        })
+        .await
+    }
+}
+
+/// That the configuration of a repository is there.
+///
+/// # Errors
+/// `NoRepository`, and what the server says.
+pub(super) fn must_have_config(engine: &Engine) -> Result<()> {
+    match engine.has_config()? {
+        true => Ok(()),
+        false => Err(EngineError::NoRepository {
+            location: engine.location(),
+        }),
+    }
+}
+
+/// That it isn't.
+///
+/// # Errors
+/// `AlreadyExists`, and what the server says.
+pub(super) fn must_have_no_config(engine: &Engine) -> Result<()> {
+    match engine.has_config()? {
+        false => Ok(()),
+        true => Err(EngineError::AlreadyExists {
+            location: engine.location(),
+        }),
+    }
+}
 
 impl RestPlace {
     /// The repository, of which only the configuration can be looked at by this.
     ///
     /// # Errors
     /// `PlainHttp` where that isn't allowed; `PasswordFile`; `Invalid` for an address that is none.
-    pub(super) fn to_look_at(&self, location: String, clock: Arc<dyn Clock>) -> Result<Engine> {
+    fn to_look_at(&self, location: String, clock: Arc<dyn Clock>) -> Result<Engine> {
         self.is_allowed(&location)?;
         let invalid = |error: &dyn std::fmt::Display| EngineError::Invalid {
             detail: format!("{location}: {error}"),
@@ -58,7 +104,7 @@ impl RestPlace {
 }
 
 /// What such a server said, in place of a bucket. What only restic can judge is left to it.
-pub(super) fn judged(error: EngineError) -> Result<()> {
+fn judged(error: EngineError) -> Result<()> {
     match error {
         EngineError::Credentials { location, detail } => Err(EngineError::Login { location, detail }),
         EngineError::WrongRegion { location, detail } => Err(EngineError::WrongEndpoint { location, detail }),

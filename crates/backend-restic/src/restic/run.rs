@@ -185,7 +185,7 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_repository(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_repository).await,
-            Location::Rest(_) => self.ask_the_store(cx, Engine::must_have_config).await,
+            Location::Rest(place) => self.ask_the_server(cx, place, rest::must_have_config).await,
             Location::Sftp(_) => Ok(()),
         }
     }
@@ -195,7 +195,7 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_vacant(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
-            Location::Rest(_) => self.ask_the_store(cx, Engine::must_have_no_config).await,
+            Location::Rest(place) => self.ask_the_server(cx, place, rest::must_have_no_config).await,
             Location::Sftp(_) => Ok(()),
         }
     }
@@ -209,20 +209,11 @@ impl Restic {
     }
 
     async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
-        let clock = Arc::clone(&self.clock);
-        let is_rest = matches!(self.location, Location::Rest(_));
-        let engine = match &self.location {
-            Location::Rest(place) => Some(place.to_look_at(self.location.to_string(), clock)?),
-            other => other.embedded(clock),
+        let Some(engine) = self.location.embedded(Arc::clone(&self.clock)) else {
+            return Ok(());
         };
-        let Some(engine) = engine else { return Ok(()) };
         blocking(cx, "looking at the store", move |cx| {
-            let asked = ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())));
-            if is_rest {
-                asked.or_else(rest::judged)
-            } else {
-                asked
-            }
+            ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
         })
         .await
     }

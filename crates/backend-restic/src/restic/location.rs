@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::embedded::PasswordFrom;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
-use crate::s3::{CredentialsFrom, S3Place};
+use crate::s3::{CredentialsFrom, S3Place, may_be_plain};
 
 /// Where a repository is.
 #[derive(Debug, Clone)]
@@ -151,12 +151,7 @@ impl RestPlace {
     /// # Errors
     /// `PlainHttp`.
     pub(super) fn is_allowed(&self, location: &str) -> Result<()> {
-        match self.url.starts_with("http:") && !self.allow_http {
-            true => Err(EngineError::PlainHttp {
-                location: location.to_owned(),
-            }),
-            false => Ok(()),
-        }
+        may_be_plain(&self.url, self.allow_http, location)
     }
 
     fn with_login(&self, user: &str, encoded_password: &str) -> Zeroizing<String> {

@@ -49,12 +49,7 @@ impl S3Place {
     /// # Errors
     /// `PlainHttp`.
     pub(crate) fn is_allowed(&self) -> Result<()> {
-        match self.endpoint.starts_with("http:") && !self.allow_http {
-            true => Err(EngineError::PlainHttp {
-                location: self.location(),
-            }),
-            false => Ok(()),
-        }
+        may_be_plain(&self.endpoint, self.allow_http, &self.location())
     }
 }
 
@@ -239,6 +234,19 @@ fn options(place: &S3Place) -> Result<ClientOptions> {
         // The limits of `store::net` know how much there is to send.
         .with_timeout_disabled()
         .with_connect_timeout(CONNECT))
+}
+
+/// That an address which begins with `http:` was allowed to.
+///
+/// # Errors
+/// `PlainHttp`.
+pub(crate) fn may_be_plain(address: &str, allow_http: bool, location: &str) -> Result<()> {
+    match address.starts_with("http:") && !allow_http {
+        true => Err(EngineError::PlainHttp {
+            location: location.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// TLS needs a choice for the whole process. Whoever embeds this and has made one keeps it.

@@ -54,20 +54,27 @@ pub(crate) fn apply(fd: BorrowedFd<'_>, meta: &Meta, root: bool, fresh: bool) ->
 
 /// Whether an open file has all of it already. One with attributes is taken to have not: they aren't compared.
 pub(crate) fn stands(fd: BorrowedFd<'_>, stat: &Stat, meta: &Meta, root: bool) -> bool {
-    let owner =
-        meta.uid.is_none_or(|uid| uid == stat.st_uid) && meta.gid.is_none_or(|gid| gid == stat.st_gid);
-    let at = |there: (i64, u64), wanted: Timespec| {
-        there.0 == wanted.tv_sec && i64::try_from(there.1) == Ok(wanted.tv_nsec)
-    };
-    let times = times(meta).is_none_or(|times| {
-        at((stat.st_atime, stat.st_atime_nsec), times.last_access)
-            && at((stat.st_mtime, stat.st_mtime_nsec), times.last_modification)
-    });
-    (owner || !root)
-        && times
-        && meta.mode.is_none_or(|mode| mode == stat.st_mode & 0o7777)
+    let accessed = (i128::from(stat.st_atime), i128::from(stat.st_atime_nsec));
+    differences(stat, meta, root).next().is_none()
+        && times(meta).is_none_or(|times| accessed == time(times.last_access))
         && meta.attributes.is_empty()
         && unlisted(fd, meta).is_ok_and(|names| names.is_empty())
+}
+
+/// What an entry has other than recorded, in words. Attributes and the time of the last access aren't compared.
+pub(crate) fn differences(stat: &Stat, meta: &Meta, root: bool) -> impl Iterator<Item = &'static str> {
+    let modified = (i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec));
+    let mode = meta.mode.is_some_and(|mode| mode != stat.st_mode & 0o7777);
+    let times = times(meta).is_some_and(|times| modified != time(times.last_modification));
+    let owner =
+        meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid);
+    [
+        (mode, "the permissions"),
+        (times, "the modification time"),
+        (root && owner, "the owner"),
+    ]
+    .into_iter()
+    .filter_map(|(differs, what)| differs.then_some(what))
 }
 
 /// Sets everything on an entry that cannot be opened: a link, a device, a pipe, a socket.
@@ -151,6 +158,10 @@ fn unlisted(fd: BorrowedFd<'_>, meta: &Meta) -> rustix::io::Result<Vec<Vec<u8>>>
         !name.is_empty() && !name.starts_with(b"security.selinux") && !listed()
     });
     Ok(names.map(<[u8]>::to_vec).collect())
+}
+
+fn time(spec: Timespec) -> (i128, i128) {
+    (spec.tv_sec.into(), spec.tv_nsec.into())
 }
 
 fn times(meta: &Meta) -> Option<Timestamps> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
+use super::meta::differences;
 use super::plan::{Dir, First, Meta, OtherKind, Plan};
 use super::prepare::kind;
 use super::report::Notes;
@@ -120,19 +121,7 @@ fn judge(found: Option<Stat>, path: &Path, wanted: FileType, notes: &Notes) -> O
 }
 
 fn compare(stat: &Stat, meta: &Meta, root: bool, path: &Path, notes: &Notes) {
-    if meta.mode.is_some_and(|mode| stat.st_mode & 0o7777 != mode) {
-        notes.mismatch(path, "the permissions");
-    }
-    let modified = (i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec));
-    if meta
-        .modified
-        .is_some_and(|(seconds, nanos)| modified != (seconds.into(), nanos.into()))
-    {
-        notes.mismatch(path, "the modification time");
-    }
-    if root
-        && (meta.uid.is_some_and(|uid| uid != stat.st_uid) || meta.gid.is_some_and(|gid| gid != stat.st_gid))
-    {
-        notes.mismatch(path, "the owner");
+    for what in differences(stat, meta, root) {
+        notes.mismatch(path, what);
     }
 }

@@ -92,20 +92,6 @@ pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// The same of bytes that come in parts.
-#[derive(Default)]
-pub(crate) struct Parts(Sha256);
-
-impl Parts {
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub(crate) fn digest(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
-}
-
 /// Lower-case hex of an id.
 pub(crate) fn hex(bytes: &[u8; 32]) -> String {
     use std::fmt::Write;

@@ -17,12 +17,12 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use super::meta;
 use super::plan::Plan;
 use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, names_in};
 use crate::backup::Cancelled;
-use crate::cipher::Parts;
 use crate::error::{EngineError, Result};
 use crate::threads;
 
@@ -232,36 +232,45 @@ fn inspect_files(
     threads::each(workers, "restore", work)?;
     standing.pieces = pieces.into_iter().map(AtomicBool::into_inner).collect();
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for group in shared(&found) {
-        for &number in &group {
-            let file = &plan.files[number];
-            let path = plan.path(file.dir, &file.name);
-            if found.remove(&number).is_some_and(|file| file.names < 2) {
-                let other = group
-                    .iter()
-                    .find(|other| **other != number)
-                    .map(|other| &plan.files[*other]);
-                let other = other.map_or_else(Default::default, |other| plan.path(other.dir, &other.name));
-                return Err(EngineError::TargetConflict {
-                    path: path.display().to_string(),
-                    detail: format!(
-                        "here it is the same file as {}: this file system takes both names for one",
-                        other.display()
-                    ),
-                });
-            }
-            // Two files that are one here would be written over each other: all of them are made again.
-            target
-                .remove(&path)
-                .map_err(|error| fail("remove", &path, error))?;
-            for piece in file.pieces.clone() {
-                standing.pieces[piece as usize] = false;
-            }
-        }
-    }
+    remove_shared(target, plan, &mut found, &mut standing.pieces)?;
     for (number, file) in found {
         (standing.files[number], standing.finished[number]) = (true, file.finished);
         standing.reused += file.kept;
+    }
+    Ok(())
+}
+
+/// Two files that are one here would be written over each other: all of them are made again. Where this file system
+/// takes their names for one, they can't be.
+fn remove_shared(
+    target: &Target,
+    plan: &Plan,
+    found: &mut BTreeMap<usize, Found>,
+    pieces: &mut [bool],
+) -> Result<()> {
+    let path = |number: usize| plan.path(plan.files[number].dir, &plan.files[number].name);
+    for group in shared(found) {
+        if let [first, second, ..] = group[..]
+            && found.get(&first).is_some_and(|file| file.names < 2)
+        {
+            return Err(EngineError::TargetConflict {
+                path: path(first).display().to_string(),
+                detail: format!(
+                    "here it is the same file as {}: this file system takes both names for one",
+                    path(second).display()
+                ),
+            });
+        }
+        for number in group {
+            let path = path(number);
+            target
+                .remove(&path)
+                .map_err(|error| fail("remove", &path, error))?;
+            for piece in plan.files[number].pieces.clone() {
+                pieces[piece as usize] = false;
+            }
+            found.remove(&number);
+        }
     }
     Ok(())
 }
@@ -287,18 +296,19 @@ struct Found {
     names: u64,
 }
 
-/// Hashes a piece of a file while it is still in the processor's cache.
+/// Hashes a piece of a file while it is still in the processor's cache, and in little memory: how long it is only the
+/// index says, which may be damaged.
 fn digest_at(file: &File, offset: u64, length: u32, buffer: &mut [u8]) -> io::Result<[u8; 32]> {
-    let mut parts = Parts::default();
+    let mut hash = Sha256::new();
     let (mut at, end) = (offset, offset.saturating_add(length.into()));
     while at < end {
         let left = usize::try_from(end - at).unwrap_or(usize::MAX);
         let read = left.min(buffer.len());
         file.read_exact_at(&mut buffer[..read], at)?;
-        parts.add(&buffer[..read]);
+        hash.update(&buffer[..read]);
         at += read as u64;
     }
-    Ok(parts.digest())
+    Ok(hash.finalize().into())
 }
 
 /// `None` when nothing stands there (any more).

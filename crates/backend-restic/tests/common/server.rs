@@ -24,10 +24,10 @@ const REST_SERVER: &str = "RESEED_REAL_REST_SERVER";
 const REST_PORT: u16 = 3902;
 const SFTP_PORT: u16 = 3903;
 
-const USER: &str = "box";
-pub(crate) const USER_PASSWORD: &str = "pass word";
-/// As `htpasswd -s` writes it.
-const LOGINS: &str = "box:{SHA}2oguq15ANCGsJCWKX31fllwpyEk=\n";
+pub(crate) const USER: &str = "box";
+const USER_PASSWORD: &str = "pass word";
+/// The password as `htpasswd -s` writes it.
+const HASHED: &str = "{SHA}2oguq15ANCGsJCWKX31fllwpyEk=";
 
 /// restic's own server, with a login, behind a proxy that fails by rules.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Rest {
         } else {
             "logins"
         });
-        fs::write(&logins, LOGINS).unwrap();
+        fs::write(&logins, format!("{USER}:{HASHED}\n")).unwrap();
         let address = own_address(REST_PORT).unwrap();
         let mut command = Command::new(program).arg("--path").arg(files);
         command = command.arg("--listen").arg(address.to_string());

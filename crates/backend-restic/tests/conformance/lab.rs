@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_backend_restic::repo::Engine;
+use reseed_backend_restic::restic;
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
@@ -36,6 +37,7 @@ use tempfile::TempDir;
 use crate::forge::{Forge, NOBODY};
 use crate::location::Location;
 use crate::place::temporary;
+use crate::server::USER;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
 const PASSWORD: &str = "correct horse";
@@ -116,9 +118,9 @@ impl OnDisk {
     /// Where the server knows another password of the user's.
     pub(crate) fn with_a_wrong_login(&self, variable: &str) -> Restic {
         let mut location = self.location.for_restic();
-        if let reseed_backend_restic::restic::Location::Rest(place) = &mut location {
+        if let restic::Location::Rest(place) = &mut location {
             let wrong = PasswordFrom::Given(Password::new("not the password"));
-            place.login = Some(("box".to_owned(), wrong));
+            place.login = Some((USER.to_owned(), wrong));
         }
         self.restic_at(location, variable, PASSWORD)
     }
@@ -197,12 +199,7 @@ impl OnDisk {
         self.restic_at(self.location.for_restic(), variable, password)
     }
 
-    fn restic_at(
-        &self,
-        location: reseed_backend_restic::restic::Location,
-        variable: &str,
-        password: &str,
-    ) -> Restic {
+    fn restic_at(&self, location: restic::Location, variable: &str, password: &str) -> Restic {
         let program = std::env::var_os(variable).unwrap_or_else(|| {
             panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
         });

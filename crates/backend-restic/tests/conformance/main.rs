@@ -14,145 +14,92 @@ mod place;
 #[path = "../common/server.rs"]
 mod server;
 
+use std::path::Path;
+
 use lab::{By, OnDisk};
+use reseed_core::OffsiteRepo as _;
 use reseed_core::error::OffsiteKind;
+use reseed_core::names::PointId;
+use reseed_core::offsite::{BackupRequest, CheckDepth};
+use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::source::{RestoreRequest, Scope};
+use reseed_testkit::conformance::offsite::OffsiteLab;
+use reseed_testkit::conformance::pruner::PrunerLab as _;
+use reseed_testkit::conformance::source::SourceLab as _;
+use reseed_testkit::conformance::{block_on, context, minute};
+use reseed_testkit::files::write_odd_tree;
 
-mod offsite {
-    reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(crate::By::Embedded));
+/// The variables that name the two versions of restic.
+const RESTICS: [&str; 2] = ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"];
+const OLDER: By = By::Program(RESTICS[0]);
+const NEWER: By = By::Program(RESTICS[1]);
+
+/// The suites of one engine in a place that is empty, or has a repository; each suite in a module of this name.
+macro_rules! engine_at {
+    ($by:expr, $empty:ident, $made:ident: $offsite:ident, $source:ident $(, $pruner:ident)?) => {
+        mod $offsite {
+            reseed_testkit::conformance_offsite!(crate::OnDisk::$empty($by));
+        }
+
+        mod $source {
+            reseed_testkit::conformance_source!(crate::OnDisk::$made($by));
+        }
+
+        $(mod $pruner {
+            reseed_testkit::conformance_pruner!(crate::OnDisk::$empty($by));
+        })?
+    };
 }
 
-mod source {
-    reseed_testkit::conformance_source!(crate::OnDisk::source(crate::By::Embedded));
+engine_at!(crate::By::Embedded, offsite, source: offsite, source);
+engine_at!(crate::By::Embedded, offsite_in_s3, source_in_s3: offsite_s3, source_s3);
+
+/// The restic program, on both kinds of places.
+mod real_restic {
+    engine_at!(crate::OLDER, offsite, source: offsite, source, pruner);
+    engine_at!(crate::OLDER, offsite_in_s3, source_in_s3: offsite_s3, source_s3, pruner_s3);
 }
 
-mod offsite_s3 {
-    reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(crate::By::Embedded));
-}
-
-mod source_s3 {
-    reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(crate::By::Embedded));
+mod real_newer_restic {
+    engine_at!(crate::NEWER, offsite, source: offsite, source, pruner);
+    engine_at!(crate::NEWER, offsite_in_s3, source_in_s3: offsite_s3, source_s3, pruner_s3);
 }
 
 /// Both engines, with the newest restic that there is.
 mod real_garage {
-    use crate::{By, OnDisk};
-
-    const PROGRAM: By = By::Program("RESEED_REAL_RESTIC_NEWER");
-
-    mod offsite {
-        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_garage(crate::By::Embedded));
-    }
-
-    mod source {
-        reseed_testkit::conformance_source!(crate::OnDisk::source_in_garage(crate::By::Embedded));
-    }
-
-    mod offsite_by_program {
-        reseed_testkit::conformance_offsite!(super::OnDisk::offsite_in_garage(super::PROGRAM));
-    }
-
-    mod source_by_program {
-        reseed_testkit::conformance_source!(super::OnDisk::source_in_garage(super::PROGRAM));
-    }
-
-    mod pruner {
-        reseed_testkit::conformance_pruner!(super::OnDisk::offsite_in_garage(super::PROGRAM));
-    }
+    engine_at!(crate::By::Embedded, offsite_in_garage, source_in_garage: offsite, source);
+    engine_at!(crate::NEWER, offsite_in_garage, source_in_garage: offsite_by_program, source_by_program, pruner);
 }
 
 /// restic's own server and an sshd, which only the restic program reaches: the newest one here.
 mod real_server {
-    const PROGRAM: crate::By = crate::By::Program("RESEED_REAL_RESTIC_NEWER");
-
-    mod offsite_rest {
-        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_on_rest(super::PROGRAM));
-    }
-
-    mod source_rest {
-        reseed_testkit::conformance_source!(crate::OnDisk::source_on_rest(super::PROGRAM));
-    }
-
-    mod pruner_rest {
-        reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_on_rest(super::PROGRAM));
-    }
-
-    mod offsite_sftp {
-        reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_over_sftp(super::PROGRAM));
-    }
-
-    mod source_sftp {
-        reseed_testkit::conformance_source!(crate::OnDisk::source_over_sftp(super::PROGRAM));
-    }
-
-    mod pruner_sftp {
-        reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_over_sftp(super::PROGRAM));
-    }
+    engine_at!(crate::NEWER, offsite_on_rest, source_on_rest: offsite_rest, source_rest, pruner_rest);
+    engine_at!(crate::NEWER, offsite_over_sftp, source_over_sftp: offsite_sftp, source_sftp, pruner_sftp);
 }
 
-/// The restic program, on both kinds of places.
-macro_rules! by_program {
-    ($($name:ident = $variable:literal;)+) => {$(
-        mod $name {
-            const BY: crate::By = crate::By::Program($variable);
-
-            mod offsite {
-                reseed_testkit::conformance_offsite!(crate::OnDisk::offsite(super::BY));
-            }
-
-            mod source {
-                reseed_testkit::conformance_source!(crate::OnDisk::source(super::BY));
-            }
-
-            mod offsite_s3 {
-                reseed_testkit::conformance_offsite!(crate::OnDisk::offsite_in_s3(super::BY));
-            }
-
-            mod pruner {
-                reseed_testkit::conformance_pruner!(crate::OnDisk::offsite(super::BY));
-            }
-
-            mod pruner_s3 {
-                reseed_testkit::conformance_pruner!(crate::OnDisk::offsite_in_s3(super::BY));
-            }
-
-            mod source_s3 {
-                reseed_testkit::conformance_source!(crate::OnDisk::source_in_s3(super::BY));
-            }
-        }
-    )+};
-}
-
-by_program! {
-    real_restic = "RESEED_REAL_RESTIC";
-    real_newer_restic = "RESEED_REAL_RESTIC_NEWER";
+/// What is backed up as a point of a target.
+fn request(target: &Target, tree: &Path, id: &str, at: i64) -> BackupRequest {
+    BackupRequest {
+        target: target.clone(),
+        path: tree.to_owned(),
+        as_path: target.mountpoint.clone(),
+        host: "host-a".to_owned(),
+        point: PointId::new(id).unwrap(),
+        snapshot: None,
+        taken_at: minute(at),
+        fingerprint: None,
+        unseeded: false,
+    }
 }
 
 /// Two points of a tree, backed up, listed, checked, and the newest restored; newest first.
-async fn two_points(lab: &OnDisk) -> Vec<reseed_core::point::RecoveryPoint> {
-    use reseed_core::names::PointId;
-    use reseed_core::offsite::{BackupRequest, CheckDepth};
-    use reseed_core::source::{RestoreRequest, Scope};
-    use reseed_testkit::conformance::offsite::OffsiteLab;
-    use reseed_testkit::conformance::source::SourceLab;
-    use reseed_testkit::conformance::{context, minute};
-
+async fn two_points(lab: &OnDisk) -> Vec<RecoveryPoint> {
     let (repo, target, cx) = (lab.repo(), OffsiteLab::target(lab, "t"), context("two-points"));
     let tree = OffsiteLab::scratch(lab).join("tree");
-    reseed_testkit::files::write_odd_tree(OffsiteLab::files(lab), &tree);
+    write_odd_tree(OffsiteLab::files(lab), &tree);
     repo.init(&cx).await.unwrap();
     for (id, at) in [("p1", 1), ("p2", 2)] {
-        let request = BackupRequest {
-            target: target.clone(),
-            path: tree.clone(),
-            as_path: target.mountpoint.clone(),
-            host: "host-a".to_owned(),
-            point: PointId::new(id).unwrap(),
-            snapshot: None,
-            taken_at: minute(at),
-            fingerprint: None,
-            unseeded: false,
-        };
-        repo.backup(&cx, &request).await.unwrap();
+        repo.backup(&cx, &request(&target, &tree, id, at)).await.unwrap();
         std::fs::write(tree.join("new"), id).unwrap();
     }
     let points = repo.points(&cx, None).await.unwrap();
@@ -177,11 +124,7 @@ async fn two_points(lab: &OnDisk) -> Vec<reseed_core::point::RecoveryPoint> {
 /// to go goes where a server lets it.
 #[test]
 fn real_append_only_keeps_all_until_another_server_lets_it_go() {
-    use reseed_testkit::conformance::offsite::OffsiteLab as _;
-    use reseed_testkit::conformance::pruner::PrunerLab as _;
-    use reseed_testkit::conformance::{block_on, context};
-
-    for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+    for restic in RESTICS {
         block_on(async {
             let (lab, cx) = (OnDisk::append_only(By::Program(restic)), context("append-only"));
             let points = two_points(&lab).await;
@@ -205,17 +148,13 @@ fn real_append_only_keeps_all_until_another_server_lets_it_go() {
 /// The older version is told of ssh in the same words.
 #[test]
 fn real_the_older_version_reaches_a_repository_over_sftp() {
-    let lab = OnDisk::offsite_over_sftp(By::Program("RESEED_REAL_RESTIC"));
-    reseed_testkit::conformance::block_on(two_points(&lab));
+    block_on(two_points(&OnDisk::offsite_over_sftp(OLDER)));
 }
 
 /// A login that the server refuses is told as that, and is no missing repository.
 #[test]
 fn real_a_login_that_is_refused_is_told() {
-    use reseed_core::OffsiteRepo as _;
-    use reseed_testkit::conformance::{block_on, context};
-
-    for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+    for restic in RESTICS {
         let (lab, cx) = (OnDisk::source_on_rest(By::Program(restic)), context("login"));
         let error = block_on(lab.with_a_wrong_login(restic).points(&cx, None)).unwrap_err();
         assert_eq!(error.kind(), OffsiteKind::AuthFailed, "{error}");
@@ -227,38 +166,20 @@ fn real_a_login_that_is_refused_is_told() {
 /// A snapshot that was recorded without reading is one as any other to restic: listed, with what was recorded, and sound.
 #[test]
 fn real_what_is_recorded_is_a_snapshot_to_restic() {
-    use reseed_core::OffsiteRepo as _;
-    use reseed_core::names::PointId;
-    use reseed_core::offsite::{BackupRequest, CheckDepth};
-    use reseed_testkit::conformance::offsite::OffsiteLab as _;
-    use reseed_testkit::conformance::{block_on, context, minute};
-    use reseed_testkit::files::write_odd_tree;
-
     block_on(async {
         let (lab, cx) = (OnDisk::offsite(By::Embedded), context("recorded"));
-        let (repo, target, tree) = (lab.repo(), lab.target("t"), lab.scratch().join("tree"));
-        write_odd_tree(lab.files(), &tree);
+        let (repo, target) = (lab.repo(), OffsiteLab::target(&lab, "t"));
+        let tree = OffsiteLab::scratch(&lab).join("tree");
+        write_odd_tree(OffsiteLab::files(&lab), &tree);
         repo.init(&cx).await.unwrap();
-        let request = |id: &str, at: i64| BackupRequest {
-            target: target.clone(),
-            path: tree.clone(),
-            as_path: target.mountpoint.clone(),
-            host: "lab".to_owned(),
-            point: PointId::new(id).unwrap(),
-            snapshot: None,
-            taken_at: minute(at),
-            fingerprint: None,
-            unseeded: false,
-        };
+        let request = |id, at| request(&target, &tree, id, at);
         repo.backup(&cx, &request("p1", 1)).await.unwrap();
         let first = repo.points(&cx, None).await.unwrap().remove(0);
         let recorded = repo.record(&cx, &request("p2", 2), &first, minute(0)).await;
         let id = recorded.unwrap().unwrap().snapshot_id;
-        for restic in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
+        for restic in RESTICS {
             let restic = lab.seen_by(restic);
-            let points = reseed_core::OffsiteRepo::points(&restic, &cx, None)
-                .await
-                .unwrap();
+            let points = restic.points(&cx, None).await.unwrap();
             assert_eq!(points.len(), 2);
             assert_eq!(
                 (points[0].locator.as_str(), points[0].id.as_str()),
@@ -273,7 +194,7 @@ fn real_what_is_recorded_is_a_snapshot_to_restic() {
         }
         // What restic has made of a snapshot since says all that the first said, and may be of another tree.
         let words = ["tag", "--add=looked-at", &id];
-        lab.restic_run(&cx, "RESEED_REAL_RESTIC_NEWER", &words).await;
+        lab.restic_run(&cx, RESTICS[1], &words).await;
         let points = repo.points(&cx, None).await.unwrap();
         assert_eq!((points.len(), points[0].id.as_str()), (2, "p2"));
         assert_ne!(points[0].locator, id, "it was replaced");

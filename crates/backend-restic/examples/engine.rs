@@ -19,6 +19,10 @@ use reseed_backend_restic::restore::{RestoreJob, restore};
 use reseed_backend_restic::secret::Password;
 use reseed_core::clock::{Clock, SystemClock};
 
+/// As the command has it.
+#[global_allocator]
+static ALLOCATOR: reseed_backend_restic::HugePages = reseed_backend_restic::HugePages;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -216,7 +216,7 @@ fn fail(code: u8, error: EngineError) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Limits what counts as data (RLIMIT_DATA: heap, stacks and private mappings) rather than address space: allocators
+/// Limits what counts as data (RLIMIT_DATA: what is private and writable, used or not) rather than address space: allocators
 /// reserve far more of that than they use.
 fn limit_memory(bytes: u64) -> rustix::io::Result<()> {
     rustix::process::setrlimit(

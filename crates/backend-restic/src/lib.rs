@@ -19,6 +19,7 @@ pub mod child;
 mod cipher;
 mod embedded;
 pub mod error;
+mod huge_pages;
 pub mod keys;
 mod listing;
 mod local;
@@ -45,4 +46,5 @@ mod words;
 pub mod worker;
 
 pub use embedded::{Embedded, PasswordFrom};
+pub use huge_pages::HugePages;
 pub use restic::Restic;

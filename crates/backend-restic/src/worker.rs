@@ -18,7 +18,7 @@ use crate::progress::OnProgress;
 use crate::restore::{Fault, RestoreJob, RestoreReport};
 use crate::secret::Password;
 
-/// Enough for a repository of some ten million files; far below what would hurt the machine.
+/// Enough for a few million files: each takes some two hundred bytes of the plan, and its blobs some of the index.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 30;
 
 /// How to start the restore worker.

@@ -19,6 +19,10 @@ use crate::exit::Exit;
 use crate::output::Answer;
 use crate::ui::Ui;
 
+/// Every command that opens a repository derives a key.
+#[global_allocator]
+static ALLOCATOR: reseed_backend_restic::HugePages = reseed_backend_restic::HugePages;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, Cmd::RestoreWorker) {

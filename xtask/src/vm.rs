@@ -92,7 +92,7 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
     let Some(mut program) = program(args, "tests")? else {
         return Ok(BROKEN);
     };
-    let mut list = String::new();
+    let mut tests = Vec::new();
     let mut skipped = 0;
     let mut known = BTreeSet::new();
     for target in targets {
@@ -113,10 +113,13 @@ pub(crate) fn tests(args: &Args) -> std::io::Result<Count> {
                 eprintln!("skipped: {name} is marked `ignore`");
                 skipped += 1;
             } else {
-                list.push_str(&target.line(&name));
+                tests.push((is_of_a_suite(&name), target.line(&name)));
             }
         }
     }
+    // Short ones come last, so that no machine is left alone with a long one.
+    tests.sort_by_key(|&(short, _)| short);
+    let list: String = tests.into_iter().map(|(_, line)| line).collect();
     if list.is_empty() {
         return Ok(Count {
             skipped,
@@ -162,6 +165,18 @@ fn build(args: &[&str], release: bool) -> std::io::Result<Option<Vec<Target>>> {
     }
     let messages = sh::stdout(build.args(args))?;
     Ok(messages.map(|messages| built(&messages, &["vm", "vm_host"])))
+}
+
+/// Tests of a conformance suite are named by a clause (`s03_…`): there are many of them, and each does one thing.
+fn is_of_a_suite(name: &str) -> bool {
+    let last = name.rsplit("::").next().unwrap_or(name);
+    let clause = last.split('_').next().unwrap_or(last);
+    let mut letters = clause.chars();
+    let letter = letters.next();
+    let number = letters.as_str();
+    matches!(letter, Some('a'..='z'))
+        && number.len() == 2
+        && number.chars().all(|digit| digit.is_ascii_digit())
 }
 
 /// Benchmarks assert on time, so they run only by `cargo xtask bench`, or by name.
@@ -358,6 +373,25 @@ mod tests {
         };
         assert!(with(&[]) && with(&["smoke", "vm_lzc_store"]) && with(&["vm_alone_bench_lzc"]));
         assert!(!with(&["smoke"]) && !with(&["vm_alone_bench_zfs"]));
+    }
+
+    #[test]
+    fn tests_of_the_suites_are_told_by_their_clause() {
+        for one in [
+            "vm_store::s03_a_marker_does_not_count",
+            "vm_replicator::p07_up_to_date_is_no_work",
+        ] {
+            assert!(is_of_a_suite(one), "{one}");
+        }
+        for other in [
+            "vm_ssh::pushes_and_pulls",
+            "vm_x::s3_x",
+            "vm_x::x",
+            "vm_x::",
+            "vm_x::été_x",
+        ] {
+            assert!(!is_of_a_suite(other), "{other}");
+        }
     }
 
     #[test]

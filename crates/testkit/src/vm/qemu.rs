@@ -237,9 +237,10 @@ pub(super) fn argv(
             add("-serial", "chardev:requests".into());
         }
     }
-    // What protects a machine from its own programs makes every system call flush what the emulator has translated.
+    // What protects a machine from its own programs makes every system call flush what the emulator has translated; and to
+    // clear a huge page takes an emulated processor longer than the faults that it saves.
     let mut kernel = format!(
-        "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off {} reseed.mode={mode} reseed.hostid={:#x}",
+        "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off transparent_hugepage=never {} reseed.mode={mode} reseed.hostid={:#x}",
         super::guest::MARK_OF_OURS,
         config.hostid
     );
@@ -299,7 +300,7 @@ mod tests {
              -virtfs local,path=/d,,1/share,mount_tag=share,security_model=none \
              -drive if=virtio,format=raw,cache=unsafe,file=/x,,y \
              -serial file:/d,,1/console -chardev stdio,id=requests,signal=off -serial chardev:requests \
-             -append console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off reseed.vm=1 reseed.mode=systemd \
+             -append console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off transparent_hugepage=never reseed.vm=1 reseed.mode=systemd \
              reseed.hostid=0x5eed0001 systemd.unit=reseed.target systemd.show_status=no systemd.log_target=journal \
              systemd.firstboot=no -no-reboot"
         );

@@ -38,10 +38,20 @@ for program in /usr/sbin/zfs /usr/sbin/zpool /usr/bin/dash /usr/bin/bash /usr/bi
     [ ! -e $N$program ] || echo "$program $($B chroot $N /lib64/ld-linux-x86-64.so.2 --list $program)"
 done | $B sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' | $B sort -u | $B chroot $N /run/reseed/busybox sh -c '
     B=/run/reseed/busybox
+    here() { $B cp -Pp "$1" "$1.reseed" && $B mv -T "$1.reseed" "$1"; }
     while read -r file; do
-        file=$($B readlink -f "$file") && $B cp -p "$file" "$file.reseed" && $B mv "$file.reseed" "$file" || exit 1
+        # The host is asked too for where a symbolic link leads.
+        while [ -L "$file" ]; do
+            here "$file" && to=$($B readlink "$file") || exit 1
+            case $to in /*) file=$to ;; *) file=${file%/*}/$to ;; esac
+        done
+        here "$file" || exit 1
     done
-    $B cp -p /etc/ld.so.cache /etc/ld.so.cache.reseed && $B mv /etc/ld.so.cache.reseed /etc/ld.so.cache' ||
+    here /etc/ld.so.cache || exit 1
+    # Last: who makes the list needs them.
+    for link in /bin /sbin /lib /lib64; do
+        [ ! -L $link ] || { to=$($B readlink $link) && $B rm $link && $B ln -s "$to" $link; } || exit 1
+    done' ||
     die "the programs of tests do not go into memory"
 # What the host has below its own /tmp and /run and wants to be seen here.
 if [ -e $N/run/reseed/share/shown ]; then

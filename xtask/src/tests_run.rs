@@ -109,6 +109,11 @@ fn nextest(tier: Tier, without: Option<&str>, env: &[(String, String)]) -> std::
         "--ignore-default-filter",
     ]);
     command.args(["--status-level", "slow", "--final-status-level", "flaky"]);
+    if tier == Tier::Real {
+        // Half of their time is waiting: for a server to start, for a program's pause before it asks again.
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        command.args(["--test-threads", &threads.to_string()]);
+    }
     command.args(["-E", &filter]).envs(env.iter().cloned());
     let said = sh::tee(&mut command)?;
     let mut count = nextest_summary(&said.stderr).unwrap_or(BROKEN);

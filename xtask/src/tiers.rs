@@ -218,13 +218,18 @@ fn version_of(program: &str, asking: &str) -> std::io::Result<String> {
 fn name_and_version(line: &str) -> String {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();
-    let is_number = |word: &&str| {
+    // Built by cargo from a package, Garage says `cargo:2.5.0`.
+    let bare = |word: &'_ str| word.trim_start_matches("cargo:").to_owned();
+    let is_number = |word: &String| {
         word.trim_start_matches('v')
             .starts_with(|c: char| c.is_ascii_digit())
     };
     format!(
         "{name} {}",
-        words.find(is_number).unwrap_or("of an unknown version")
+        words
+            .map(bare)
+            .find(is_number)
+            .unwrap_or_else(|| "of an unknown version".to_owned())
     )
 }
 
@@ -261,6 +266,7 @@ mod tests {
                 "restic-rest-server 0.13.0",
             ),
             ("garage v2.5.0 [features: sqlite]", "garage v2.5.0"),
+            ("garage cargo:2.5.0 [features: sqlite]", "garage 2.5.0"),
             ("", " of an unknown version"),
         ] {
             assert_eq!(name_and_version(line), found);

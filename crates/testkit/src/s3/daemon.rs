@@ -89,9 +89,9 @@ async fn run(
 pub fn own_address(port: u16) -> io::Result<SocketAddr> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     for _ in 0..64 {
-        // Process ids have at most 22 bits on Linux.
+        // Sixteen for each process before the next one's; its id has at most 22 bits on Linux, and comes round late.
         let number =
-            (std::process::id() << 2).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed)) & 0xff_ffff;
+            (std::process::id() << 4).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed)) & 0xff_ffff;
         let address = Ipv4Addr::from(127 << 24 | number.clamp(2, 0xff_fffe));
         if TcpListener::bind((address, port)).is_ok() {
             return Ok((address, port).into());

@@ -21,6 +21,12 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     let any = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
     let place = || location.to_owned();
     let code = exit.code();
+    if way_is_lost(words) {
+        return EngineError::Unreachable {
+            location: place(),
+            detail: said(words),
+        };
+    }
     if has("repository is already locked") || code == Some(11) {
         return EngineError::Locked {
             holder: holder(words),
@@ -204,23 +210,35 @@ fn of_s3(words: &str, location: &str) -> Option<EngineError> {
     )
 }
 
+/// Whether ssh has died under it. It doesn't start another one: 0.14 asks the dead one again for a minute and a half, 0.18 gives up at once,
+/// and both then say of all that they couldn't read that it is damaged or doesn't exist.
+pub(crate) fn way_is_lost(words: &str) -> bool {
+    let lost = |line: &str| {
+        line.contains("ssh command exited")
+            // Not a connection of HTTP, which it makes anew.
+            || (line.trim_end().ends_with(": connection lost") && !line.contains("http2"))
+    };
+    words.lines().any(lost)
+}
+
 /// Whether restic asks again for nothing: what it is told then stays so until somebody mends it.
 pub(crate) fn lasts(words: &str) -> bool {
     let gone = words.contains("Load(<")
         && ["specified key does not exist", "range is not satisfiable"]
             .iter()
             .any(|word| words.contains(word));
-    gone || matches!(
-        of(Exit::Code(1), words, ""),
-        EngineError::NoBucket { .. }
-            | EngineError::Credentials { .. }
-            | EngineError::CredentialsExpired { .. }
-            | EngineError::ClockSkew { .. }
-            | EngineError::WrongRegion { .. }
-            | EngineError::NoSpace { .. }
-            | EngineError::ReadOnly { .. }
-            | EngineError::Denied { .. }
-    )
+    gone || way_is_lost(words)
+        || matches!(
+            of(Exit::Code(1), words, ""),
+            EngineError::NoBucket { .. }
+                | EngineError::Credentials { .. }
+                | EngineError::CredentialsExpired { .. }
+                | EngineError::ClockSkew { .. }
+                | EngineError::WrongRegion { .. }
+                | EngineError::NoSpace { .. }
+                | EngineError::ReadOnly { .. }
+                | EngineError::Denied { .. }
+        )
 }
 
 /// Errors of what is written to, which mends differently than what is read.
@@ -308,6 +326,10 @@ pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str,
         .find_map(|problem| of_target(&format!("{}: {}", problem.item, problem.why)))
     {
         return Verdict::Failed(error);
+    }
+    let mut all_words = first.iter().map(|problem| problem.why.as_str()).chain([words]);
+    if let Some(lost) = all_words.find(|words| way_is_lost(words)) {
+        return Verdict::Failed(of(exit, lost, location));
     }
     let damaged: Vec<&Problem> = of_all(is_damage).collect();
     if let Some(problem) = damaged.first() {

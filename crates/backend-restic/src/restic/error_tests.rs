@@ -52,6 +52,44 @@ fn a_host_that_ssh_does_not_reach_is_no_damaged_repository() {
     assert!(matches!(silent, EngineError::Unreachable { .. }), "{silent}");
 }
 
+/// As restic said it when its ssh was killed in the middle.
+#[test]
+fn what_cannot_be_read_because_ssh_has_died_is_not_damaged() {
+    for words in [
+        "Load(<data/d700278fe9>, 138591, 0) returned error, retrying after 552.330144ms: connection lost\n",
+        "Load(<data/b78fc2ca44>, 16932959, 0) returned error, retrying after 1.2s: readFull: connection lost\n",
+        "List(data) failed: ssh command exited: signal: killed\nssh command exited: signal: killed\n\
+         pack d0e7dddb39: does not exist\n\
+         download error: circuit breaker open for file <data/d0e7dddb39>\n\n\
+         The repository is damaged and must be repaired.\n\nFatal: repository contains errors\n",
+        "Load(<snapshot/eebdd0c2e5>, 0, 0) failed: ssh command exited: signal: killed\n\
+         Fatal: failed to find snapshot: circuit breaker open for file <snapshot/eebdd0c2e5>",
+    ] {
+        let error = judged(1, words);
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error}");
+        assert!(lasts(words), "{words}");
+    }
+    let problem = |why: &str| Problem {
+        item: "/srv/a".to_owned(),
+        why: why.to_owned(),
+    };
+    let lost = "Load(<data/d700278fe9>, 13646, 95571) failed: ssh command exited: signal: killed";
+    for (why, words) in [
+        ("circuit breaker open for file <data/d700278fe9>", lost),
+        (lost, ""),
+    ] {
+        let verdict = of_restore(Exit::Code(1), &[problem(why)], 1, words, "sftp:x:/y");
+        let Verdict::Failed(error) = verdict else {
+            panic!("a restore that lost its way is no success");
+        };
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error}");
+    }
+    let http = "Load(<data/0123456789>, 5, 0) returned error, retrying after 1s: Get \"https://x/y\": http2: client connection lost";
+    assert!(!lasts(http));
+    let file = "pack d0e7dddb39: does not exist\nerror: file \"/srv/connection lost\": blob is damaged\nFatal: repository contains errors";
+    assert!(!matches!(judged(1, file), EngineError::Unreachable { .. }));
+}
+
 #[test]
 fn both_versions_mean_the_same() {
     for (code, text) in [

@@ -300,7 +300,7 @@ impl Restic {
             return Ok(report);
         }
         // It says so at its end, whatever it found.
-        if !said.contains("repository contains errors") {
+        if !said.contains("repository contains errors") || error::way_is_lost(&said) {
             let error = error::of(ended.exit, &said, &self.location.to_string());
             // What keeps it from looking, or damage that it stumbled over.
             return match &error {

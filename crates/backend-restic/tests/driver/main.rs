@@ -517,6 +517,11 @@ fn a_check_lists_what_is_damaged_and_a_failure_to_look_is_an_error() {
     let lab = Lab::new("0.14.0", &[answer(1, "", "Fatal: dial tcp: connection refused")]);
     let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::Unreachable);
+    // It says the same of what it could not read because its ssh was gone.
+    let lost = format!("List(data) failed: ssh command exited: signal: killed\n{said}");
+    let lab = Lab::new("0.14.0", &[answer(1, "load indexes\n", &lost)]);
+    let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap_err();
+    assert_eq!(error.kind(), OffsiteKind::Unreachable);
     let lab = Lab::new("0.14.0", &[]);
     let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Part { n: 3, of: 2 })).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::InvalidInput);

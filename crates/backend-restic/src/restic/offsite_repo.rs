@@ -141,6 +141,8 @@ impl Restic {
             }
             ended => ended?,
         };
+        // Before the first word of how far it is, too.
+        began.fetch_or(error::way_is_lost(&ended.all_words()), Ordering::Relaxed);
         let (snapshot_id, summary) = self.backed_up(&ended)?;
         let unreadable = ended.heard.count + u64::try_from(lost.len()).unwrap_or(u64::MAX);
         let partial = unreadable > 0 || ended.exit.code() == Some(3);

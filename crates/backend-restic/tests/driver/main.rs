@@ -322,6 +322,17 @@ fn an_unknown_exit_is_a_failure_also_with_a_summary() {
 }
 
 #[test]
+fn a_backup_whose_ssh_died_may_have_stored_something() {
+    let lost = "Save(<data/d700278fe9>) failed: ssh command exited: signal: killed";
+    let error = Lab::new("0.18.0", &[answer(1, "", lost)]).backup().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.may_have()),
+        (OffsiteKind::Unreachable, Effect::Partial),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_partial_backup_is_tagged_and_says_what_is_missing() {
     let problem = r#"{"message_type":"error","error":{"message":"open: permission denied"},"during":"archival","item":"secret"}"#;
     let changed = r#"{"message_type":"changed","old_snapshot_id":"0","new_snapshot_id":"new"}"#;

@@ -123,6 +123,11 @@ fn announce(command: &Command) {
     eprintln!("$ {line}");
 }
 
+/// Processors that this machine lets us use.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Where a program is, if it is on the path or where only root looks.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -111,7 +111,7 @@ fn nextest(tier: Tier, without: Option<&str>, env: &[(String, String)]) -> std::
     command.args(["--status-level", "slow", "--final-status-level", "flaky"]);
     if tier == Tier::Real {
         // Half of their time is waiting: for a server to start, for a program's pause before it asks again.
-        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = 2 * sh::processors();
         command.args(["--test-threads", &threads.to_string()]);
     }
     command.args(["-E", &filter]).envs(env.iter().cloned());

@@ -218,18 +218,17 @@ fn version_of(program: &str, asking: &str) -> std::io::Result<String> {
 fn name_and_version(line: &str) -> String {
     let mut words = line.split_whitespace();
     let name = words.next().unwrap_or_default();
-    // Built by cargo from a package, Garage says `cargo:2.5.0`.
-    let bare = |word: &'_ str| word.trim_start_matches("cargo:").to_owned();
-    let is_number = |word: &String| {
+    let is_number = |word: &&str| {
         word.trim_start_matches('v')
             .starts_with(|c: char| c.is_ascii_digit())
     };
     format!(
         "{name} {}",
         words
-            .map(bare)
+            // As Garage says it when cargo has built it from a package.
+            .map(|word| word.trim_start_matches("cargo:"))
             .find(is_number)
-            .unwrap_or_else(|| "of an unknown version".to_owned())
+            .unwrap_or("of an unknown version")
     )
 }
 

@@ -169,21 +169,20 @@ fn build(args: &[&str], release: bool) -> std::io::Result<Option<Vec<Target>>> {
 
 /// Tests of a conformance suite are named by a clause (`s03_…`): there are many of them, and each does one thing.
 fn is_of_a_suite(name: &str) -> bool {
-    let last = name.rsplit("::").next().unwrap_or(name);
-    let clause = last.split('_').next().unwrap_or(last);
-    let mut letters = clause.chars();
-    let letter = letters.next();
-    let number = letters.as_str();
-    matches!(letter, Some('a'..='z'))
-        && number.len() == 2
-        && number.chars().all(|digit| digit.is_ascii_digit())
+    matches!(
+        last_part(name).as_bytes(),
+        [b'a'..=b'z', b'0'..=b'9', b'0'..=b'9', b'_', ..]
+    )
 }
 
 /// Benchmarks assert on time, so they run only by `cargo xtask bench`, or by name.
 fn is_benchmark(name: &str) -> bool {
-    name.rsplit("::")
-        .next()
-        .is_some_and(|last| last.starts_with("vm_alone_bench_"))
+    last_part(name).starts_with("vm_alone_bench_")
+}
+
+/// A test's name without its modules.
+fn last_part(name: &str) -> &str {
+    name.rsplit("::").next().unwrap_or(name)
 }
 
 fn shell(args: &Args) -> Done {
@@ -231,7 +230,7 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
 /// A test inside uses one processor at most and waits for a tenth to a quarter of its time, so one machine more than there are
 /// processors; a machine's memory is the host's.
 fn machines() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(2) + 1
+    sh::processors().min(2) + 1
 }
 
 /// The lines that measuring tests of the last run have left, whichever machine they ran in.

@@ -1,8 +1,9 @@
 //! Huge pages for what a key is derived in.
 //!
-//! scrypt walks at random through 32 MiB or more of memory that it has just got. In pages of 4 KiB that is eight thousand faults, and then a miss
-//! of the processor's address cache with nearly every step; in huge ones it takes a quarter less time. Where the system gives them only to
-//! those who ask (`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise`), somebody has to, and the derivation itself is another crate's.
+//! scrypt walks at random through 32 MiB or more of memory that it has just got. In pages of 4 KiB that is eight thousand
+//! faults, and then a miss of the processor's address cache with nearly every step; in huge ones it takes a quarter less
+//! time. Where the system gives them only to those who ask (`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise`),
+//! somebody has to, and the derivation itself is another crate's.
 #![allow(
     unsafe_code,
     reason = "an allocator can't be written without; this one hands all of it on to the system's"

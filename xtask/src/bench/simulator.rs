@@ -12,7 +12,7 @@ pub(super) fn run(bench: &Bench) -> Rows {
         &["--package", "reseed-testkit", "--example", "sim"],
         "examples/sim",
     )?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = sh::processors();
     let cores = u32::try_from(cores).unwrap_or(u32::MAX);
     let run = || {
         let mut command = sh::command(&sim);

@@ -13,6 +13,7 @@ use super::{Restic, argv, parse};
 use crate::backup::Cancelled;
 use crate::embedded::blocking;
 use crate::error::Result;
+use crate::repo::Engine;
 
 impl Restic {
     /// The size, by listing the store where the embedded engine reaches it, else by what restic adds up.
@@ -46,6 +47,18 @@ impl Restic {
         let listing = self.listing(cx, None, None).await.ok()?;
         Some(listing.datasets_of(&snapshots))
     }
+}
+
+/// Asks the store by the embedded engine's client.
+pub(super) async fn ask_by(
+    cx: &Context,
+    engine: Engine,
+    ask: impl FnOnce(&Engine) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    blocking(cx, "looking at the store", move |cx| {
+        ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
+    })
+    .await
 }
 
 /// Every whole id in the words. Those that are of no pack do no harm.

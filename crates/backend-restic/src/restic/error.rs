@@ -210,8 +210,8 @@ fn of_s3(words: &str, location: &str) -> Option<EngineError> {
     )
 }
 
-/// Whether ssh has died under it. It doesn't start another one: 0.14 asks the dead one again for a minute and a half, 0.18 gives up at once,
-/// and both then say of all that they couldn't read that it is damaged or doesn't exist.
+/// Whether ssh has died under it. It doesn't start another one: 0.14 asks the dead one again for a minute and a half, 0.18
+/// gives up at once, and both then say of all that they couldn't read that it is damaged or doesn't exist.
 pub(crate) fn way_is_lost(words: &str) -> bool {
     let lost = |line: &str| {
         line.contains("ssh command exited")

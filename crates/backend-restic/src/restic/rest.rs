@@ -17,8 +17,8 @@ use reseed_core::clock::Clock;
 use zeroize::Zeroizing;
 
 use super::Restic;
+use super::by_looking::ask_by;
 use super::location::RestPlace;
-use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
 use crate::s3::{CONNECT, choose_cryptography};
@@ -32,11 +32,7 @@ impl Restic {
         ask: fn(&Engine) -> Result<()>,
     ) -> Result<()> {
         let engine = place.to_look_at(self.location.to_string(), Arc::clone(&self.clock))?;
-        blocking(cx, "looking at the store", move |cx| {
-            let engine = engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled()));
-            ask(&engine).or_else(judged)
-        })
-        .await
+        ask_by(cx, engine, move |engine| ask(engine).or_else(judged)).await
     }
 }
 

@@ -12,10 +12,10 @@ use reseed_core::event::Event;
 use reseed_core::exec::{Command, ExecError, Exit, Keep, Listener, Redactor, Secret};
 use tokio_util::sync::CancellationToken;
 
+use super::by_looking::ask_by;
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
 use super::{Location, Restic, argv, error, rest};
-use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
 use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
 use crate::repo::Engine;
@@ -209,13 +209,10 @@ impl Restic {
     }
 
     async fn ask_the_store(&self, cx: &Context, ask: fn(&Engine) -> Result<()>) -> Result<()> {
-        let Some(engine) = self.location.embedded(Arc::clone(&self.clock)) else {
-            return Ok(());
-        };
-        blocking(cx, "looking at the store", move |cx| {
-            ask(&engine.stopped_by(Arc::new(move || cx.cancel.is_cancelled())))
-        })
-        .await
+        match self.location.embedded(Arc::clone(&self.clock)) {
+            Some(engine) => ask_by(cx, engine, ask).await,
+            None => Ok(()),
+        }
     }
 
     /// A call that only reads and takes no lock; all that it printed.

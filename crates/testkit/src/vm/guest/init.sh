@@ -48,9 +48,8 @@ done | $B sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' | $B sort -u | $B chroot $N /run/re
         here "$file" || exit 1
     done
     here /etc/ld.so.cache || exit 1
-    # Last: who makes the list needs them.
     for link in /bin /sbin /lib /lib64; do
-        [ ! -L $link ] || { to=$($B readlink $link) && $B rm $link && $B ln -s "$to" $link; } || exit 1
+        [ ! -L $link ] || here $link || exit 1
     done' ||
     die "the programs of tests do not go into memory"
 # What the host has below its own /tmp and /run and wants to be seen here.

@@ -7,7 +7,10 @@
 //! - A lock is stale after 30 minutes without a refresh, or when its process is dead on its own host.
 //! - Whoever writes must find its own lock in the listing that it looks for others in: a listing that lags hides theirs, too.
 //! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
-//!   without one. When refreshing fails for 25 minutes writing is refused from then on: others may by then believe us dead.
+//!   without one. When refreshing fails for 25 minutes, or the old one was gone, writing is refused from then on
+//!   ([`upkeep`]): others believed us dead, or may by then.
+//! - An exclusive lock of another host keeps writers out however old it is, as with restic: that its clock is right is only
+//!   believed by those who read.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
 //! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
 //!   as by restic for backup, restore and check: nobody who holds a lock wrote it. What cannot be fetched is another
@@ -15,10 +18,12 @@
 //! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
 //!   ignored.
 
+mod upkeep;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,10 +35,9 @@ use serde::{Deserialize, Serialize};
 use crate::cipher::{Cipher, digest, hex};
 use crate::error::{EngineError, Result};
 use crate::store::{Gate, Store, layout};
+use upkeep::{LOOK_EVERY, Upkeep};
 
 pub(crate) const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
-const REFRESH_EVERY: Duration = Duration::from_mins(5);
-const GIVE_UP_AFTER: Duration = Duration::from_mins(25);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
 /// see each other. In a local directory there is nothing to wait for: what was written is listed, so whoever lists second
 /// sees the first, restic too.
@@ -251,7 +255,7 @@ impl Locker {
         let (stop, stopped) = mpsc::channel();
         let lock = RepoLock {
             locker: self.clone(),
-            current: Arc::new(Mutex::new(vec![id.clone()])),
+            upkeep: Arc::new(Upkeep::of(self.clone(), exclusive, id.clone())),
             keeper: None,
             stop: Some(stop),
             warnings,
@@ -292,6 +296,12 @@ impl Locker {
             }
             match lock.state(self.clock.now(), &self.host, process_alive) {
                 LockState::Live if exclusive || lock.exclusive => {
+                    return Err(EngineError::Locked {
+                        holder: lock.holder(&id),
+                    });
+                }
+                // Old by two clocks that nobody has compared.
+                LockState::Old if mode == LockMode::Required && (exclusive || lock.exclusive) => {
                     return Err(EngineError::Locked {
                         holder: lock.holder(&id),
                     });
@@ -348,7 +358,7 @@ impl PendingLock {
             let _ = self.stopped.recv_timeout(SETTLE.saturating_sub(passed));
         }
         locker.refuse_if_locked(self.exclusive, self.mode, &HashSet::from([self.id]))?;
-        self.lock.keep(self.stopped, self.exclusive, gate.clone())?;
+        self.lock.keep(self.stopped, gate.clone())?;
         Ok(self.lock)
     }
 }
@@ -357,8 +367,7 @@ impl PendingLock {
 #[derive(Debug)]
 pub(crate) struct RepoLock {
     locker: Locker,
-    /// Ids of our files; more than one only while refreshing, or when an old one could not be removed.
-    current: Arc<Mutex<Vec<String>>>,
+    upkeep: Arc<Upkeep>,
     keeper: Option<JoinHandle<()>>,
     stop: Option<mpsc::Sender<()>>,
     warnings: Vec<String>,
@@ -371,25 +380,16 @@ impl RepoLock {
         self.warnings.clone()
     }
 
-    fn keep(&mut self, stopped: mpsc::Receiver<()>, exclusive: bool, gate: Gate) -> Result<()> {
-        let (locker, current) = (self.locker.clone(), Arc::clone(&self.current));
+    fn keep(&mut self, stopped: mpsc::Receiver<()>, gate: Gate) -> Result<()> {
+        let upkeep = Arc::clone(&self.upkeep);
+        gate.asks(move || upkeep.assure());
+        let upkeep = Arc::clone(&self.upkeep);
         let keeper = std::thread::Builder::new()
             .name("repository-lock".into())
             .stack_size(256 * 1024)
             .spawn(move || {
-                let mut refreshed = locker.clock.monotonic();
-                while stopped.recv_timeout(REFRESH_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    match refresh(&locker, &current, exclusive) {
-                        Ok(()) => refreshed = locker.clock.monotonic(),
-                        Err(error) => {
-                            tracing::warn!(%error, "cannot refresh the repository lock");
-                            if locker.clock.monotonic().saturating_sub(refreshed) >= GIVE_UP_AFTER {
-                                gate.close(EngineError::LockLost {
-                                    detail: error.to_string(),
-                                });
-                            }
-                        }
-                    }
+                while stopped.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    upkeep.tend(&gate);
                 }
             })
             .map_err(|error| EngineError::Invalid {
@@ -400,35 +400,13 @@ impl RepoLock {
     }
 }
 
-fn refresh(locker: &Locker, current: &Mutex<Vec<String>>, exclusive: bool) -> Result<()> {
-    let fresh = locker.write(exclusive)?;
-    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-    let old = std::mem::replace(&mut *current, vec![fresh]);
-    for id in old {
-        if locker.remove(&id).is_err() {
-            // Tried again at the next refresh and at the end.
-            current.push(id);
-        }
-    }
-    Ok(())
-}
-
 impl Drop for RepoLock {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(keeper) = self.keeper.take() {
             drop(keeper.join());
         }
-        for id in self
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
-            if let Err(error) = self.locker.remove(&id) {
-                tracing::warn!(%error, lock = id, "cannot remove the repository lock; it is stale in 30 minutes");
-            }
-        }
+        self.upkeep.give_up();
     }
 }
 

@@ -117,15 +117,21 @@ fn their_shared_lock_does_not_keep_us_out() {
 }
 
 #[test]
-fn an_old_lock_of_another_host_is_passed_and_left_alone() {
-    let (_dir, locker) = locker();
-    put(&locker, &theirs(&locker, true, "there", 31), false);
-    drop(locker.take(LockMode::Required, &Gate::default()).unwrap());
-    assert_eq!(
-        locks_of(&locker).len(),
-        1,
-        "only its own host can know that it is dead"
-    );
+fn an_old_lock_of_another_host_is_left_alone_and_keeps_writers_out_when_it_is_exclusive() {
+    for exclusive in [false, true] {
+        let (_dir, locker) = locker();
+        put(&locker, &theirs(&locker, exclusive, "there", 31), false);
+        let writing = locker.take(LockMode::Required, &Gate::default());
+        let refused = matches!(writing, Err(EngineError::Locked { .. }));
+        assert_eq!(refused, exclusive, "{writing:?}");
+        drop(writing);
+        drop(locker.take(LockMode::IfWritable, &Gate::default()).unwrap());
+        assert_eq!(
+            locks_of(&locker).len(),
+            1,
+            "only its own host can know that it is dead"
+        );
+    }
 }
 
 #[test]
@@ -198,17 +204,6 @@ fn an_empty_lock_file_says_nothing() {
             .unwrap()
             .is_some()
     );
-}
-
-#[test]
-fn refreshing_writes_the_new_before_removing_the_old() {
-    let (_dir, locker) = locker();
-    let first = locker.write(false).unwrap();
-    let current = Mutex::new(vec![first.clone()]);
-    refresh(&locker, &current, false).unwrap();
-    let ids: Vec<_> = locks_of(&locker).into_iter().map(|(id, _)| id).collect();
-    assert_eq!(ids, *current.lock().unwrap());
-    assert!(!ids.contains(&first));
 }
 
 #[test]

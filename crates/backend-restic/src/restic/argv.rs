@@ -46,6 +46,14 @@ pub(crate) fn unlock() -> Vec<OsString> {
     words(&["unlock"])
 }
 
+pub(crate) fn locks() -> Vec<OsString> {
+    words(&["--no-lock", "list", "locks"])
+}
+
+pub(crate) fn lock(id: &str) -> Vec<OsString> {
+    words(&["--no-lock", "cat", "lock", id])
+}
+
 pub(crate) fn config() -> Vec<OsString> {
     words(&["--no-lock", "cat", "config"])
 }

@@ -9,7 +9,7 @@
 //! - **asking again helps or isn't done**: before a call, what keeps a bucket from being reached is found out by the embedded
 //!   engine's client, which knows each cause; restic would ask again for a quarter of an hour. What it is refused later
 //!   three times for a reason that lasts ends it;
-//! - **locks**: only restic's own `unlock` removes any, and by its rules only dead ones; a live holder is named;
+//! - **locks**: only restic's own `unlock` removes any, and by its rules only dead ones (`unlock`); a live holder is named;
 //! - **nothing depends on the surroundings**: locale, zone, home directory and cache are set.
 //!
 //! How the same tree is found again whichever path it is read from is in `stand`; what becomes of the metadata of its topmost
@@ -36,6 +36,7 @@ mod run;
 mod staging;
 mod stand;
 mod trees;
+mod unlock;
 pub mod version;
 
 use std::collections::HashMap;

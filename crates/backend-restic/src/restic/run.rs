@@ -1,5 +1,5 @@
 //! Running restic: every call goes through here. It promises that a lock which a call of ours left is taken away by restic's own
-//! rules, that a dead lock of somebody is taken away once and told of, and that a password reaches the child by a file that
+//! rules, that a dead lock of somebody is taken away once and told of ([`unlock`](super::unlock)), and that a password reaches the child by a file that
 //! only it can read. It doesn't know what the calls are for.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
 use super::{Location, Restic, argv, error, rest};
 use crate::error::{EngineError, Result};
-use crate::lock::{LockHolder, STALE_AFTER, hostname, process_alive};
+use crate::lock::LockHolder;
 use crate::repo::Engine;
 
 /// The most that is kept of an answer: some hundred thousand snapshots.
@@ -201,7 +201,7 @@ impl Restic {
     }
 
     /// Why a call didn't come to its end: what it was refused for good, or what kept it from running.
-    fn not_ended(&self, watch: &Watch, error: &ExecError) -> EngineError {
+    pub(super) fn not_ended(&self, watch: &Watch, error: &ExecError) -> EngineError {
         match watch.refused() {
             Some(refusal) => error::of(Exit::Code(1), &refusal, &self.location.to_string()),
             None => failed_to_run(error),
@@ -270,7 +270,7 @@ impl Restic {
         let Some(holder) = locked(&first, &self.location.to_string()) else {
             return Ok(first);
         };
-        if !self.is_dead(&holder) {
+        if !self.is_dead(&holder) || !self.only_dead_ones_look_dead(cx).await? {
             return Ok(first);
         }
         self.unlock(&cx.cancel).await?;
@@ -302,8 +302,8 @@ impl Restic {
             }
         };
         if may_have_left_its_lock {
-            // It has been waited for, so its lock is dead by restic's rules. Whether this works changes nothing.
-            let _ = self.unlock(&CancellationToken::new()).await;
+            // It has been waited for.
+            self.tidy_up().await;
         }
         ended
     }
@@ -370,53 +370,20 @@ impl Restic {
             },
         }
     }
-
-    /// Takes away locks that are dead by restic's rules, and no others.
-    async fn unlock(&self, cancel: &CancellationToken) -> Result<()> {
-        let Some(version) = self.version.get() else {
-            return Ok(());
-        };
-        let command = self.command(*version, argv::unlock())?.time_limit(TIDY);
-        let watch = Watch::over(cancel, &command).ends_silently(true);
-        let command = command.heard_by(watch.listener());
-        let output = match self.runner.run(&command, &watch.stop).await {
-            Ok(output) => output,
-            Err(error) => return Err(self.not_ended(&watch, &error)),
-        };
-        if output.exit.success() {
-            Ok(())
-        } else {
-            Err(error::of(
-                output.exit,
-                &output.stderr.text(),
-                &self.location.to_string(),
-            ))
-        }
-    }
-
-    /// Whether a lock's holder is dead as far as restic's rules say: on this host and gone, or silent for half an hour. That
-    /// it has the same name is all that is known of a host.
-    fn is_dead(&self, holder: &LockHolder) -> bool {
-        let gone = holder.host == hostname() && holder.pid > 0 && !process_alive(holder.pid);
-        let silent = holder
-            .since
-            .is_some_and(|since| self.clock.now().duration_since(since) > STALE_AFTER);
-        gone || silent
-    }
 }
 
 /// Hears what a call says while it runs, and ends it where it would ask again for nothing.
 #[derive(Debug, Clone)]
-struct Watch {
+pub(super) struct Watch {
     heard: Arc<Mutex<Heard>>,
     redactor: Redactor,
     /// Also when the run is cancelled.
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     run: CancellationToken,
 }
 
 impl Watch {
-    fn over(cancel: &CancellationToken, command: &Command) -> Self {
+    pub(super) fn over(cancel: &CancellationToken, command: &Command) -> Self {
         Self {
             heard: Arc::default(),
             redactor: command.redactor(),
@@ -426,12 +393,12 @@ impl Watch {
     }
 
     /// Of a call that says nothing when its work is done.
-    fn ends_silently(self, silently: bool) -> Self {
+    pub(super) fn ends_silently(self, silently: bool) -> Self {
         self.lock().ends_silently = silently;
         self
     }
 
-    fn listener(&self) -> Listener {
+    pub(super) fn listener(&self) -> Listener {
         let this = self.clone();
         Listener::new(move |bytes| this.take(bytes))
     }

@@ -22,6 +22,16 @@ struct GateState {
     closed: AtomicBool,
     passed: AtomicBool,
     why: Mutex<Option<EngineError>>,
+    asked: Mutex<Option<Asked>>,
+}
+
+/// Whether what makes uploaded data count may still be written.
+struct Asked(Box<dyn Fn() -> Result<()> + Send>);
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("asked")
+    }
 }
 
 impl Gate {
@@ -38,6 +48,21 @@ impl Gate {
     /// Whether anything was sent to the repository through it. Locks don't pass here.
     pub(crate) fn passed(&self) -> bool {
         self.0.passed.load(Ordering::Acquire)
+    }
+
+    /// Has this be asked before an index or a snapshot is written, instead of what was asked before.
+    pub(crate) fn asks(&self, question: impl Fn() -> Result<()> + Send + 'static) {
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Asked(Box::new(question)));
+    }
+
+    /// Asks it. A lock that is lost closes the gate.
+    fn ask(&self) -> Result<()> {
+        let asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = asked.as_ref().map_or(Ok(()), |asked| (asked.0)());
+        if let Err(lost @ EngineError::LockLost { .. }) = &answer {
+            self.close(lost.clone());
+        }
+        answer
     }
 
     /// The reason why it is closed.
@@ -104,6 +129,10 @@ impl Backend {
                 return Ok(());
             }
             snapshots.last = Some(*id);
+        }
+        // An index of packs that were pruned meanwhile would have later backups believe that their data is stored.
+        if matches!(kind, FileType::Index | FileType::Snapshot) {
+            self.gate.ask()?;
         }
         self.gate.0.passed.store(true, Ordering::Release);
         let (path, content) = (layout::path_of(self.store.prefix(), kind, id), content.into_vec());

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod locks;
 mod refused;
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use reseed_backend_restic::restic::Location;
 use reseed_backend_restic::secret::Password;
 use reseed_backend_restic::{PasswordFrom, Restic};
-use reseed_core::clock::SystemClock;
+use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::{Effect, OffsiteKind, Retry};
 use reseed_core::event::{Event, EventSink};
 use reseed_core::exec::{Captured, Command, ExecError, Exit, Line, Output, PipeOutput, Runner, Streaming};
@@ -161,6 +162,10 @@ struct Lab {
 
 impl Lab {
     fn new(version: &str, answers: &[Answer]) -> Self {
+        Self::by_clock(version, answers, Arc::new(SystemClock::new()))
+    }
+
+    fn by_clock(version: &str, answers: &[Answer], clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["repo/keys", "repo/snapshots", "tree"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
@@ -180,7 +185,7 @@ impl Lab {
             PasswordFrom::Given(Password::new(PASSWORD)),
             dir.path().join("work"),
             runner,
-            Arc::new(SystemClock::new()),
+            clock,
         );
         let told = Arc::new(Told::default());
         let events: Arc<dyn EventSink> = Arc::<Told>::clone(&told);
@@ -238,7 +243,7 @@ fn locked_by(host: &str, pid: i32) -> String {
     format!(
         "unable to create lock in backend: repository is already locked exclusively by PID {pid} on {host} by root (UID 0, GID 0)\n\
          lock was created at {} (1s ago)\nstorage ID bc7d0ee4\nthe `unlock` command can be used to remove stale locks",
-        reseed_core::clock::Clock::now(&SystemClock::new()).strftime("%Y-%m-%d %H:%M:%S")
+        SystemClock::new().now().strftime("%Y-%m-%d %H:%M:%S")
     )
 }
 
@@ -374,11 +379,12 @@ fn a_dead_lock_is_removed_once_by_its_own_rules_and_told_of() {
         &[
             answer(1, "", &locked_by(&here(), NOBODY)),
             answer(0, "", ""),
+            answer(0, "", ""),
             answer(0, SUMMARY, ""),
         ],
     );
     lab.backup().unwrap();
-    assert_eq!(lab.calls(), ["backup", "unlock", "backup"]);
+    assert_eq!(lab.calls(), ["backup", "list", "unlock", "backup"]);
     assert!(
         lab.told()[0].contains("a lock was removed whose holder is dead"),
         "{:?}",
@@ -396,10 +402,15 @@ fn a_dead_lock_is_removed_once_by_its_own_rules_and_told_of() {
     let again = locked_by(&here(), NOBODY);
     let lab = Lab::new(
         "0.18.0",
-        &[answer(11, "", &again), answer(0, "", ""), answer(11, "", &again)],
+        &[
+            answer(11, "", &again),
+            answer(0, "", ""),
+            answer(0, "", ""),
+            answer(11, "", &again),
+        ],
     );
     assert_eq!(lab.backup().unwrap_err().kind(), OffsiteKind::Locked);
-    assert_eq!(lab.calls(), ["backup", "unlock", "backup"]);
+    assert_eq!(lab.calls(), ["backup", "list", "unlock", "backup"]);
 }
 
 #[test]
@@ -426,10 +437,10 @@ fn one_that_was_killed_leaves_no_lock_of_ours() {
         exit: Exit::Signal(9),
         ..answer(0, "", "")
     };
-    let lab = Lab::new("0.18.0", &[killed, answer(0, "", "")]);
+    let lab = Lab::new("0.18.0", &[killed, answer(0, "", ""), answer(0, "", "")]);
     let error = lab.backup().unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::Io);
-    assert_eq!(lab.calls(), ["backup", "unlock"]);
+    assert_eq!(lab.calls(), ["backup", "list", "unlock"]);
 }
 
 #[test]
@@ -438,10 +449,10 @@ fn one_that_is_stopped_between_its_last_word_and_its_end_leaves_no_lock() {
         cancelled: true,
         ..answer(0, SUMMARY, "")
     };
-    let lab = Lab::new("0.14.0", &[stopped, answer(0, "", "")]);
+    let lab = Lab::new("0.14.0", &[stopped, answer(0, "", ""), answer(0, "", "")]);
     // What it said was true: the snapshot is there.
     assert_eq!(lab.backup().unwrap().outcome, BackupOutcome::Complete);
-    assert_eq!(lab.calls(), ["backup", "unlock"]);
+    assert_eq!(lab.calls(), ["backup", "list", "unlock"]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ use crate::secret::Password;
 /// Enough for a few million files: each takes some two hundred bytes of the plan, and its blobs some of the index.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 30;
 
+/// More than a request has: a few paths, and secrets of some kilobytes.
+const ROOM: usize = 256 << 10;
+
 /// How to start the restore worker.
 #[derive(Clone)]
 pub struct Worker {
@@ -113,14 +116,16 @@ impl Worker {
             memory_limit: self.memory_limit,
             fault,
         };
-        let request = serde_json::to_vec(&request).map_err(|error| EngineError::Invalid {
+        // Room enough, so that no copy of a secret is left behind where it grew.
+        let mut line = zeroize::Zeroizing::new(Vec::with_capacity(ROOM));
+        serde_json::to_writer(&mut *line, &request).map_err(|error| EngineError::Invalid {
             detail: error.to_string(),
         })?;
         let stop = cancel.child_token();
         let mut talk = self.runner.stream(&command, &stop).await.map_err(failed_to_run)?;
         // An error here means that it ended already; its exit says more.
-        let _ = talk.send_line(&request).await;
-        drop(zeroize::Zeroizing::new(request));
+        let _ = talk.send_line(&line).await;
+        drop(line);
 
         let mut last = None;
         let mut nonsense = None;

@@ -141,6 +141,25 @@ fn one_path_comes_back_in_its_place() {
     }
 }
 
+/// A share of Samba's, say: what is made in it is everybody's in a group. A restore is not.
+#[test]
+fn what_the_place_hands_on_is_no_part_of_what_comes_back() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let snapshot = lab.backup(&tree).snapshot;
+    let share = lab.path("share");
+    fs::create_dir(&share).unwrap();
+    set_acl(&share, DEFAULT_ACL);
+    lab.restore(&lab.restore_job(&snapshot, "share/out")).unwrap();
+    assert_same(&tree, &share.join("out"));
+    // Nor where only a part does, and nothing says what the directory itself should be.
+    let mut job = lab.restore_job(&snapshot, "share/part");
+    job.only = Some("sub/deep/er".into());
+    lab.restore(&job).unwrap();
+    assert_same(&tree.join("sub/deep/er"), &share.join("part/sub/deep/er"));
+}
+
 #[test]
 fn what_selects_nothing_is_an_error() {
     let lab = Lab::new();

@@ -3,12 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use proptest::prelude::*;
-use reseed_core::config::{self, ConfigErrors, Format, MAX_BYTES, Secret};
-use reseed_core::error::{ErrorReport, OpKind};
+use reseed_core::config::{self, ConfigErrors, Format, MAX_BYTES};
 
 const EXAMPLE: &str = include_str!("../../../examples/reseed.toml");
 
@@ -254,78 +252,4 @@ fn a_file_is_read_by_its_ending_and_named_in_its_errors() {
         (error.line, error.column, error.file.as_str()),
         (Some(1), Some(15), json.to_str().unwrap())
     );
-}
-
-fn secret(content: &[u8], mode: u32) -> Result<(String, Vec<String>), ErrorReport> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("secret");
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-    let warnings = |warnings: Vec<String>| {
-        (warnings.iter())
-            .map(|warning| warning.replace(&path.display().to_string(), "FILE"))
-            .collect()
-    };
-    match Secret::read(&path) {
-        Ok(file) => Ok((file.secret.expose().to_owned(), warnings(file.warnings))),
-        Err(error) => Err(error.report()),
-    }
-}
-
-#[test]
-fn a_secret_is_the_line_in_its_file() {
-    for (content, wanted) in [
-        ("hunter2", "hunter2"),
-        ("hunter2\n", "hunter2"),
-        ("hunter2\r\n", "hunter2"),
-        ("ü\"'$ x\n", "ü\"'$ x"),
-    ] {
-        assert_eq!(secret(content.as_bytes(), 0o600), Ok((wanted.to_owned(), vec![])));
-    }
-    let (kept, warnings) = secret(b" hunter2 \n", 0o400).unwrap();
-    assert_eq!(kept, " hunter2 ");
-    assert_eq!(
-        warnings,
-        ["the secret in FILE begins or ends with white space, which restic would drop"]
-    );
-    let (_, warnings) = secret(b"hunter2", 0o644).unwrap();
-    assert_eq!(
-        warnings,
-        ["everybody on this machine can read the secret in FILE: `chmod o-rwx FILE`"]
-    );
-    assert_eq!(secret(b"hunter2", 0o640).unwrap().1.len(), 0);
-}
-
-#[test]
-fn what_holds_no_secret_is_refused() {
-    for (content, why) in [
-        (&b""[..], "is empty"),
-        (b"\n", "is empty"),
-        (b"  \t\n", "is empty"),
-        (b"one\ntwo\n", "is more than one line"),
-        (b"a\0b", "is more than one line"),
-        (b"\xff\xfe", "is not UTF-8 text"),
-        (&[b'x'; 70_000], "is longer than 64 KiB"),
-    ] {
-        let error = secret(content, 0o600).unwrap_err();
-        assert!(error.what.ends_with(why), "{error}");
-        assert!(
-            error.hint.is_some() && !error.to_string().contains("two"),
-            "{error}"
-        );
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let error = Secret::read(dir.path()).unwrap_err();
-    assert!(error.to_string().ends_with("is a directory"), "{error}");
-    let error = Secret::read(&dir.path().join("missing")).unwrap_err();
-    assert_eq!(error.kind(), OpKind::NotFound);
-    assert!(error.what_to_do().is_some());
-}
-
-#[test]
-fn a_secret_does_not_show() {
-    let secret = Secret::new("hunter2");
-    let shown = format!("{secret} {secret:?} {:?} {secret:>10}", Some(&secret));
-    assert!(!shown.contains("hunter2"), "{shown}");
-    assert_eq!(format!("{secret}"), "***");
 }

@@ -293,8 +293,18 @@ pub(crate) fn is_damage(words: &str) -> bool {
     .any(|word| words.contains(word))
 }
 
-/// Words of metadata that could not be set: the content is there all the same.
-fn is_metadata(why: &str) -> bool {
+/// What is said of a problem, without the path of what it is about: in a path there may be any words.
+fn said_of(problem: &Problem) -> String {
+    match problem.item.as_str() {
+        "" | "/" => problem.why.clone(),
+        item => problem.why.replace(item, ""),
+    }
+}
+
+/// Words of metadata that could not be set: the content is there all the same. Go says first what it did, and then to which path.
+fn is_metadata(problem: &Problem) -> bool {
+    let why = said_of(problem);
+    let did = why.split('/').next().unwrap_or_default();
     [
         "lchown",
         "chmod",
@@ -305,7 +315,7 @@ fn is_metadata(why: &str) -> bool {
         "SetFlags",
     ]
     .iter()
-    .any(|word| why.contains(word))
+    .any(|word| did.contains(word))
         && !why.contains("no such file or directory")
 }
 
@@ -320,7 +330,6 @@ pub(crate) enum Verdict {
 
 /// Judges the problems that a restore told: `first` are the first of `count`, `words` all the rest that it said.
 pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str, location: &str) -> Verdict {
-    let of_all = |fits: fn(&str) -> bool| first.iter().filter(move |problem| fits(&problem.why));
     if let Some(error) = first
         .iter()
         .find_map(|problem| of_target(&format!("{}: {}", problem.item, problem.why)))
@@ -331,8 +340,7 @@ pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str,
     if let Some(lost) = all_words.find(|words| way_is_lost(words)) {
         return Verdict::Failed(of(exit, lost, location));
     }
-    let damaged: Vec<&Problem> = of_all(is_damage).collect();
-    if let Some(problem) = damaged.first() {
+    if let Some(problem) = first.iter().find(|problem| is_damage(&said_of(problem))) {
         let more = count.saturating_sub(1);
         let what = match more {
             0 => plain(&problem.item),
@@ -348,13 +356,13 @@ pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str,
     }
     // All of them must be known to be harmless; only the first ones are.
     let all = u64::try_from(first.len()).is_ok_and(|known| known == count);
-    if all && first.iter().all(|problem| is_metadata(&problem.why)) && exit.code() == Some(1) {
+    if all && first.iter().all(is_metadata) && exit.code() == Some(1) {
         let tell = |problem: &Problem| format!("{}: {}", plain(&problem.item), plain(&problem.why));
         return Verdict::Metadata(first.iter().map(tell).collect());
     }
     let problem = first
         .iter()
-        .find(|problem| !is_metadata(&problem.why))
+        .find(|problem| !is_metadata(problem))
         .unwrap_or(&first[0]);
     Verdict::Failed(EngineError::Target {
         action: "restore".into(),

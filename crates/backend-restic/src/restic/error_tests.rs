@@ -254,6 +254,19 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
         Verdict::Failed(EngineError::Target { .. })
     ));
     assert!(matches!(judge(&[]), Verdict::Failed(EngineError::Tool { .. })));
+    // What was to be done says what it is, and not what the file is called.
+    for name in ["/xattr.c", "/chmod/x", "/decoding/too short"] {
+        for why in ["input/output error", "permission denied"] {
+            let named = problem(name, &format!("open /stage{name}: {why}"));
+            let verdict = judge(&[named]);
+            let failed = matches!(verdict, Verdict::Failed(EngineError::Target { .. }));
+            assert!(failed, "{name}: {why}: {verdict:?}");
+        }
+        let owner = problem(name, &format!("lchown /stage{name}: operation not permitted"));
+        assert!(matches!(judge(&[owner]), Verdict::Metadata(_)), "{name}");
+    }
+    let elsewhere = problem("/a", "open /srv/xattr/a: input/output error");
+    assert!(matches!(judge(&[elsewhere]), Verdict::Failed(_)));
 }
 
 /// As restic passes on what stores say: the words of the client, without the codes.

@@ -89,6 +89,9 @@ impl Restic {
         };
         let target = Place::open(path)?;
         let fresh = staging::is_empty(&target)?;
+        if fresh {
+            target.disinherit()?;
+        }
         // What is there must not be touched for a point that is gone; into an empty place restic itself will say so.
         let known = self.known(&request.point.locator).filter(|_| fresh);
         let (snapshot, below) = match known {
@@ -127,6 +130,8 @@ impl Restic {
             ended = self.locking(cx, &command, &on_status).await?;
         }
         let location = self.location.to_string();
+        // After any problem restic ends before it reads back.
+        let read_back = ended.exit.success();
         if !ended.exit.success() || ended.heard.count > 0 {
             let words = ended.all_words();
             match of_restore(
@@ -137,7 +142,10 @@ impl Restic {
                 &location,
             ) {
                 Verdict::Failed(error) => return Err(error),
-                Verdict::Metadata(told) => warnings.extend(told),
+                Verdict::Metadata(told) => {
+                    warnings.extend(told);
+                    warnings.push("because of that restic didn't read back what it wrote".to_owned());
+                }
             }
         } else if version.restore_json() && ended.heard.summary.is_none() {
             return Err(EngineError::BadOutput {
@@ -183,10 +191,9 @@ impl Restic {
             bytes,
             files,
             reused: if fresh { 0 } else { skipped.min(bytes) },
-            checked: vec![
-                "the hash of every blob".to_owned(),
-                format!("the content of {files} files, read back from the disk"),
-            ],
+            checked: std::iter::once("the hash of every blob".to_owned())
+                .chain(read_back.then(|| format!("the content of {files} files, read back from the disk")))
+                .collect(),
             warnings,
         })
     }

@@ -65,7 +65,9 @@ pub(crate) fn prepare(
         reused: 0,
         removed: 0,
     };
-    if !standing.fresh {
+    if standing.fresh {
+        target.disinherit()?;
+    } else {
         if !resume {
             return Err(EngineError::TargetConflict {
                 path: ".".into(),

@@ -63,6 +63,22 @@ impl Target {
         self.root.as_fd()
     }
 
+    /// Takes away the access control lists that the target inherited from the directory that it is in, so that what is made in it
+    /// inherits nothing: who had no access to a file must not get it by a restore. For a target that is empty.
+    pub(crate) fn disinherit(&self) -> Result<()> {
+        for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+            match rustix::fs::fremovexattr(&self.root, name) {
+                // NOTSUP is OPNOTSUPP on Linux.
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(error) => {
+                    let what = "take the access control list off";
+                    return Err(EngineError::target(what, Path::new("."), &error.into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn resolve(&self, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() {
             Path::new(".")

@@ -9,6 +9,8 @@
 pub mod forge;
 pub mod place;
 
+pub use place::{ACCESS_ACL, DEFAULT_ACL, set_acl};
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -212,6 +214,13 @@ pub fn make_tree(root: &Path) {
         rustix::fs::XattrFlags::empty(),
     )
     .unwrap();
+    for (name, acl) in [
+        ("sub/deep/noise", ACCESS_ACL),
+        ("empty-dir", ACCESS_ACL),
+        ("empty-dir", DEFAULT_ACL),
+    ] {
+        set_acl(&root.join(name), acl);
+    }
     set_mode(&root.join("sub/compressible"), 0o4750);
     set_mode(&root.join("empty"), 0o400);
     set_mode(&root.join("sub/deep"), 0o1777);

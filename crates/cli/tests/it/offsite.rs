@@ -1,7 +1,7 @@
 //! `reseed offsite`, and what `reseed doctor` says of buckets.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use crate::engines;
 use crate::lab::Lab;
@@ -13,6 +13,13 @@ const EATS: &str = "<Rule><ID>cheap</ID><Filter><Prefix></Prefix></Filter><Statu
 #[test]
 fn a_rule_that_would_eat_the_repository_is_an_alarm() {
     let (server, lab) = unprotected("embedded");
+    for secret in ["password", "key"] {
+        let told = format!("the secret in {}", lab.path(secret).display());
+        fs::set_permissions(lab.path(secret), fs::Permissions::from_mode(0o644)).unwrap();
+        let ran = lab.run(&["doctor"]).expect(3);
+        assert!(ran.out.contains(&told), "{ran:#?}");
+        fs::set_permissions(lab.path(secret), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let ran = lab.run(&["doctor"]).expect(0);
     assert!(ran.out.contains("b2: no lifecycle rule"), "{ran:#?}");
     server.set_lifecycle("backups", EATS);

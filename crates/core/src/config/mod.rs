@@ -36,7 +36,6 @@ mod read_toml;
 mod redact;
 mod report;
 mod resolve;
-mod secret;
 mod sender;
 mod show;
 mod text;
@@ -54,7 +53,6 @@ pub use model::{
 pub use price::{Amount, Listed, Price};
 pub use pulls::{Pull, marks};
 pub use report::Findings;
-pub use secret::{Secret, SecretFile};
 pub use show::to_toml;
 pub use units::{format_duration, parse_duration};
 

@@ -298,6 +298,28 @@ impl Offsite {
         }
     }
 
+    /// The files that hold what nobody else may know.
+    pub fn secret_files(&self) -> Vec<&Path> {
+        let (password, s3, rest) = match self {
+            Self::Embedded {
+                password_file, s3, ..
+            } => (password_file, s3.as_ref(), None),
+            Self::Restic {
+                password_file,
+                access,
+                ..
+            } => match access {
+                Some(Access::S3(s3)) => (password_file, Some(s3), None),
+                Some(Access::Rest(rest)) => (password_file, None, rest.server_password_file.as_ref()),
+                // ssh itself refuses a key that others can read.
+                Some(Access::Sftp(_)) | None => (password_file, None, None),
+            },
+        };
+        let credentials = s3.map(|s3| &s3.credentials_file);
+        let all = std::iter::once(password).chain(credentials).chain(rest);
+        all.map(PathBuf::as_path).collect()
+    }
+
     /// What its store takes, where that is declared.
     pub fn price(&self) -> Option<&Price> {
         match self {

@@ -1,6 +1,7 @@
 //! `reseed offsite lifecycle`, and what `reseed doctor` says of buckets' rules.
 
 use reseed_backend_restic::s3::lifecycle::{self, Dialect};
+use reseed_backend_restic::secret::open_to_all;
 use reseed_core::error::{OpError, OpKind};
 use serde_json::json;
 
@@ -52,7 +53,7 @@ pub(super) fn run(
     Ok(Answer::new(&answer, text, Exit::Ok))
 }
 
-/// Looks at the rules of every bucket with a repository in it.
+/// Looks at every repository's files with secrets, and at the rules of its bucket where it is in one.
 pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
     let (mut text, mut found, mut exit) = (String::new(), Vec::new(), Exit::Ok);
     let mut tell = |mood, line: &str, hint: &str| {
@@ -61,6 +62,16 @@ pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
             text.push_str(&format!("  hint: {}\n", printable(hint)));
         }
     };
+    let mut secrets = Vec::new();
+    for (name, offsite) in &session.config.offsite {
+        for path in offsite.secret_files() {
+            if let Some(unwise) = open_to_all(path) {
+                exit = exit.max(Exit::Partial);
+                tell(Mood::Warn, &format!("{name}: {unwise}"), "");
+                secrets.push(json!({ "repository": name, "file": path, "unwise": unwise }));
+            }
+        }
+    }
     for name in session.config.offsite.keys() {
         let Some((place, key)) = session.bucket(name) else {
             continue;
@@ -116,5 +127,9 @@ pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
     if found.is_empty() {
         text.push_str("no repository is in a bucket\n");
     }
-    Ok(Answer::new(&json!({ "lifecycles": found }), text, exit))
+    Ok(Answer::new(
+        &json!({ "lifecycles": found, "secrets": secrets }),
+        text,
+        exit,
+    ))
 }

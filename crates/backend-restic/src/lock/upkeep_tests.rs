@@ -82,7 +82,7 @@ impl Lab {
     }
 }
 
-fn is_lost(result: Result<()>) -> bool {
+fn is_lost(result: &Result<()>) -> bool {
     matches!(result, Err(EngineError::LockLost { .. }))
 }
 
@@ -107,7 +107,7 @@ fn refreshing_is_due_by_either_clock_and_leaves_one_file() {
         assert_eq!(lab.files(), second);
         upkeep.give_up();
         assert_eq!(lab.files(), Vec::<String>::new());
-        assert!(is_lost(upkeep.assure()));
+        assert!(is_lost(&upkeep.assure()));
     }
 }
 
@@ -118,13 +118,13 @@ fn a_lock_that_was_removed_while_the_machine_slept_is_lost_though_it_could_be_wr
     lab.clock.pass(45, 0);
     lab.removed_by_another();
     upkeep.tend(&lab.gate);
-    assert!(is_lost(lab.gate.check()));
+    assert!(is_lost(&lab.gate.check()));
     assert!(!lab.writes(FileType::Pack));
     // Nor is it believed later, now that one of ours is there.
     assert_eq!(lab.files().len(), 1);
-    assert!(is_lost(upkeep.assure()));
+    assert!(is_lost(&upkeep.assure()));
     lab.clock.pass(5, 5);
-    assert!(is_lost(upkeep.assure()));
+    assert!(is_lost(&upkeep.assure()));
     upkeep.give_up();
     assert_eq!(lab.files(), Vec::<String>::new());
 }
@@ -171,7 +171,7 @@ fn what_can_not_be_looked_for_is_no_lost_lock_until_it_may_be_one() {
     }
     lab.clock.pass(1, 1);
     upkeep.tend(&lab.gate);
-    assert!(is_lost(lab.gate.check()));
+    assert!(is_lost(&lab.gate.check()));
     // It was there all the time, which is found when it can be looked for.
     std::fs::remove_file(&locks).unwrap();
     std::fs::rename(&away, &locks).unwrap();

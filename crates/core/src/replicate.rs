@@ -104,6 +104,10 @@ pub struct ReplicationPlan {
     /// Snapshots that the store still holds for a transfer that is over. `execute` lets them go, also when there is nothing to send.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub let_go: Vec<SnapshotRef>,
+    /// Snapshots whose copies lack what the store knows of them: when they were taken, their fingerprint, that they are unseeded. An
+    /// interruption may have kept it from coming along. `execute` writes it on the copies, also when there is nothing to send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<SnapshotRef>,
 }
 
 /// What a run would send of one dataset.

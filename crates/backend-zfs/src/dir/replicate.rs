@@ -229,6 +229,7 @@ fn plan(
         steps,
         left_out,
         let_go: Vec::new(),
+        untold: Vec::new(),
     })
 }
 

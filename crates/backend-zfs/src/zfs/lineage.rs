@@ -101,6 +101,12 @@ impl Lineage {
         }
     }
 
+    /// Of the newest snapshot; of the dataset where there is none.
+    pub(crate) fn last_guid(&self) -> Guid {
+        let newest = self.snapshots.last().map(|mark| mark.guid);
+        newest.or(self.dataset).unwrap_or(Guid(0))
+    }
+
     pub(crate) fn has(&self, guid: Guid) -> bool {
         self.snapshots.iter().any(|mark| mark.guid == guid)
     }
@@ -207,11 +213,10 @@ pub(crate) fn step(
     let set_aside = match why {
         None => None,
         Some(why) => {
-            let newest = there.snapshots.last().map(|mark| mark.guid).or(there.dataset);
-            let newest = newest.unwrap_or(Guid(0));
+            let guid = there.dataset.unwrap_or(Guid(0));
             Some(Divergence {
-                newest,
-                renamed_to: names::diverged(replica, newest)?.to_string(),
+                newest: there.last_guid(),
+                renamed_to: names::diverged(replica, guid)?.to_string(),
                 why,
             })
         }

@@ -52,9 +52,10 @@ pub(crate) fn aside(target: &DatasetName, run: &RunId, nth: u32) -> Result<Datas
     sibling(target, &format!("{ASIDE}{}:{run}{more}", target.leaf()))
 }
 
-/// The name under which a lineage that can't be continued is kept on a replica: by the guid of its newest snapshot.
-pub(crate) fn diverged(replica: &DatasetName, newest: Guid) -> Result<DatasetName, StoreError> {
-    sibling(replica, &format!("{ASIDE}{}:{newest}", replica.leaf()))
+/// The name under which a lineage that can't be continued is kept on a replica: by its own guid. Another that ends with the same
+/// snapshot is another dataset.
+pub(crate) fn diverged(replica: &DatasetName, guid: Guid) -> Result<DatasetName, StoreError> {
+    sibling(replica, &format!("{ASIDE}{}:{guid}", replica.leaf()))
 }
 
 /// Whether a dataset (or one of its snapshots) is something that was set aside for this target.

@@ -10,13 +10,14 @@
 //! 4. Properties that staging had changed are set right and it is mounted; its topmost directory gets the owner and mode that are
 //!    declared ([`owner`]); what would have been in the way comes now
 //!    ([`fresh`](super::fresh)). A clone of what was set aside is promoted
-//!    (`zfs promote`): the snapshots up to the restored one come along, so history and the base of the next replication
+//!    (`zfs promote`, as often as it takes: that may be a clone of what was set aside before): the snapshots up to the restored one come along, so history and the base of the next replication
 //!    stay with the live dataset, and what was set aside no longer carries it. Newer snapshots stay aside. None is lost.
 //! 5. The marker is written, and then the record is taken away.
 //!
 //! What fails before the third step is taken back: the target stands as it was. What fails after it isn't: the data is there,
 //! the error says so and where what stood there is, and the same request goes on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use reseed_core::Context;
@@ -378,6 +379,26 @@ pub(crate) async fn complete(
     })
 }
 
+/// Makes the target nobody's clone. What was set aside may itself be a clone of what was set aside before it: after one `zfs promote` the
+/// target is a clone of that.
+async fn take_over(tool: &Tool, cx: &Context, target: &Target, facts: &Facts) -> Result<(), StoreError> {
+    let mut clone_of = facts.clone_of.clone();
+    let mut taken = BTreeSet::new();
+    while let Some(origin) = clone_of.filter(|origin| names::is_aside(&target.dataset, origin)) {
+        let what = format!("can't take the snapshots of {origin} over to {}", target.dataset);
+        if !taken.insert(origin) {
+            // It was promoted, and is a clone of the same again.
+            return Err(StoreError::new(StoreKind::Io, what));
+        }
+        tool.change::<StoreKind>(cx, argv::promote(&target.dataset), what, Effect::Partial)
+            .await?;
+        clone_of = known(tool, cx, &target.dataset)
+            .await?
+            .and_then(|facts| facts.clone_of);
+    }
+    Ok(())
+}
+
 async fn rest(
     tool: &Tool,
     cx: &Context,
@@ -409,13 +430,7 @@ async fn rest(
         }
         mount_at(tool, cx, &target.dataset, &target.mountpoint, wanted == "legacy").await?;
     }
-    if let Some(origin) = &facts.clone_of
-        && names::is_aside(&target.dataset, origin)
-    {
-        let what = format!("can't take the snapshots of {origin} over to {}", target.dataset);
-        tool.change::<StoreKind>(cx, argv::promote(&target.dataset), what, Effect::Partial)
-            .await?;
-    }
+    take_over(tool, cx, target, facts).await?;
     // Before what makes it read-only.
     owner::declared(tool.runner(), cx, &target.dataset, owner).await;
     fresh::apply(tool, cx, &target.dataset, &later).await?;

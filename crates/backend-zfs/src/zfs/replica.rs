@@ -165,15 +165,15 @@ impl ReplicaSource {
     ) -> Result<Fetched, SourceError> {
         let here = &self.store.tool;
         let (target, point) = (&plan.request.target, &plan.request.point);
-        let replica = self.replica(target)?;
+        // What was set aside may be encrypted where what is continued isn't, and may be all that there is.
+        let original = self.original(cx, point, target).await?;
         let above = staging::above(name);
         let asked: Vec<DatasetName> = above.iter().chain([name]).cloned().collect();
-        let (original, said, back) = tokio::join!(
-            self.original(cx, point, target),
+        let (said, back) = tokio::join!(
             list::facts::<SourceKind>(here, cx, &asked),
-            transfer::way_back::<SourceKind>(&self.there, cx, &replica),
+            transfer::way_back::<SourceKind>(&self.there, cx, &original.dataset),
         );
-        let (original, mut said, back) = (original?, said?, back?);
+        let (mut said, back) = (said?, back?);
         let mut fetched = Fetched {
             original,
             space: back.space,

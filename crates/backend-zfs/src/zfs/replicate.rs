@@ -170,11 +170,11 @@ impl NativeReplicator {
     ) -> Result<ReplicationReport, ReplicateError> {
         not_cancelled::<ReplicateKind>(cx)?;
         let mut report = ReplicationReport::default();
-        if plan.steps.is_empty() && plan.let_go.is_empty() {
+        if plan.steps.is_empty() && plan.let_go.is_empty() && plan.untold.is_empty() {
             return Ok(report);
         }
         let mut targets: Vec<Target> = plan.steps.iter().map(|step| step.target.clone()).collect();
-        for one in &plan.let_go {
+        for one in plan.let_go.iter().chain(&plan.untold) {
             if !targets.iter().any(|target| target.dataset == one.dataset) {
                 targets.push(Target {
                     dataset: one.dataset.clone(),
@@ -191,6 +191,7 @@ impl NativeReplicator {
             self.check(&sides, step)?;
             replicas.push(self.replica(&step.target.dataset)?);
         }
+        let told = self.tell(cx, &plan.untold, &sides).await;
         let keeping = keep::keeping(&self.marks, &plan.steps, &sides.here);
         let sure = self.protect(cx, &plan.steps, &keeping, &mut sides).await;
         let sending = async {
@@ -205,7 +206,13 @@ impl NativeReplicator {
                         continue;
                     }
                     let (here, there) = self.both(&sides, &step.target)?;
-                    work.push(async move { (at, self.send(cx, step, &here, &there).await) });
+                    work.push(async move {
+                        let sent = self.send(cx, step, &here, &there).await;
+                        if matches!(sent.1, Ok(Arrival::Unsure)) {
+                            self.tell_at_once(&snapshots::calm(cx), step, &here).await;
+                        }
+                        (at, sent)
+                    });
                 }
                 let mut results = futures_util::stream::iter(work).buffer_unordered(self.at_once);
                 while let Some((at, result)) = results.next().await {
@@ -242,6 +249,7 @@ impl NativeReplicator {
         self.release(&calm, &done, &sides, asked.as_ref().ok(), &plan.let_go)
             .await;
         let concluded = self.conclude(&calm, &done, &sides.here, asked, &mut report).await;
+        let concluded = told.and(concluded);
         let changed = !report.sent.is_empty() || !report.set_aside.is_empty();
         let effect = |error: ReplicateError| {
             if changed {
@@ -303,6 +311,7 @@ impl Replicator for NativeReplicator {
         let plan = ReplicationPlan {
             replica: self.name.clone(),
             let_go: self.let_go(&sides, targets, &steps)?,
+            untold: self.untold(&sides, targets, &steps)?,
             steps,
             left_out,
         };

@@ -118,6 +118,23 @@ impl Own {
     }
 }
 
+impl Own {
+    /// What of this a copy that has `has` lacks, as properties.
+    pub(crate) fn missing_of<'a>(&'a self, has: &Self) -> Vec<(&'static str, &'a str)> {
+        let mut properties = Vec::new();
+        if let Some(taken) = self.taken.as_deref().filter(|_| has.taken != self.taken) {
+            properties.push((argv::TAKEN, taken));
+        }
+        if self.unseeded && !has.unseeded {
+            properties.push((argv::UNSEEDED, "on"));
+        }
+        if let Some(digest) = self.digest.as_deref().filter(|_| has.digest != self.digest) {
+            properties.push((argv::DIGEST, digest));
+        }
+        properties
+    }
+}
+
 /// Writes on a copy what its original has and it lacks.
 pub(crate) async fn carry_over<K: FromFault>(
     tool: &Tool,
@@ -127,16 +144,7 @@ pub(crate) async fn carry_over<K: FromFault>(
     has: &Own,
     wanted: &Own,
 ) -> Result<(), Error<K>> {
-    let mut properties = Vec::new();
-    if let Some(taken) = wanted.taken.as_deref().filter(|_| has.taken != wanted.taken) {
-        properties.push((argv::TAKEN, taken));
-    }
-    if wanted.unseeded && !has.unseeded {
-        properties.push((argv::UNSEEDED, "on"));
-    }
-    if let Some(digest) = wanted.digest.as_deref().filter(|_| has.digest != wanted.digest) {
-        properties.push((argv::DIGEST, digest));
-    }
+    let properties = wanted.missing_of(has);
     if properties.is_empty() {
         return Ok(());
     }

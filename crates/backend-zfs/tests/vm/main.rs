@@ -21,6 +21,8 @@ mod replica_lab;
 mod smoke;
 mod source_lab;
 mod ssh_lab;
+#[path = "asides.rs"]
+mod vm_asides;
 #[path = "cost.rs"]
 mod vm_cost;
 #[path = "crash.rs"]

@@ -131,6 +131,14 @@ fn vm_a_rollback_says_what_it_sets_aside_and_destroys_nothing() {
         .expect(0);
     assert_eq!(fs::read_to_string(lab.live().join("file")).unwrap(), "second");
     assert!(before.is_subset(&all(&lab)));
+    // It is nobody's clone, so that what was set aside can go, and all of its history is its own.
+    assert_eq!(
+        sure(&["zfs", "get", "-Hpo", "value", "origin", &lab.dataset()]),
+        "-"
+    );
+    let own = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.dataset()]);
+    let own: Vec<_> = own.lines().map(name_of).collect();
+    assert!(own.contains(&first) && own.contains(&second), "{own:?}");
 }
 
 #[test]

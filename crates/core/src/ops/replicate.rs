@@ -91,6 +91,7 @@ fn part(plan: &ReplicationPlan, targets: &[Target]) -> ReplicationPlan {
     part.steps.retain(|step| mine(&step.target.dataset));
     part.left_out.retain(|(target, _)| mine(&target.dataset));
     part.let_go.retain(|snapshot| mine(&snapshot.dataset));
+    part.untold.retain(|snapshot| mine(&snapshot.dataset));
     part
 }
 
@@ -153,13 +154,22 @@ async fn one(
         };
         let plan = match plan {
             Ok(mut plan) if plan.steps.is_empty() => {
-                if !plan.let_go.is_empty() {
+                let mut untold = None;
+                if !(plan.let_go.is_empty() && plan.untold.is_empty()) {
                     let plan = &plan;
-                    let let_go = engine.within(cx, BUDGET, "letting go of snapshots", |cx| async move {
-                        replicator.execute(&cx, plan).await
-                    });
-                    if let Err(error) = let_go.await {
-                        doing.warn(format!("what an earlier run holds could not be let go: {error}"));
+                    let tidied = engine.within(
+                        cx,
+                        BUDGET,
+                        "finishing what an earlier run sent",
+                        |cx| async move { replicator.execute(&cx, plan).await },
+                    );
+                    match tidied.await {
+                        Ok(_) => {}
+                        // A copy that doesn't say that it is unseeded may be restored for data.
+                        Err(error) if !plan.untold.is_empty() => untold = Some(error.report()),
+                        Err(error) => {
+                            doing.warn(format!("what an earlier run holds could not be let go: {error}"));
+                        }
                     }
                 }
                 if let Err(error) = hold_base(engine, cx, service, replicator).await {
@@ -167,9 +177,10 @@ async fn one(
                         "the base of the next replication could not be held: {error}"
                     ));
                 }
-                return match plan.left_out.pop() {
+                let left_out = plan.left_out.pop().map(|(_, error)| error);
+                return match left_out.or(untold) {
                     None => doing.end(OpOutcome::UpToDate),
-                    Some((_, error)) => doing.end_with(OpOutcome::Partial, Some(error)),
+                    Some(error) => doing.end_with(OpOutcome::Partial, Some(error)),
                 };
             }
             Ok(plan) => plan,

@@ -49,6 +49,7 @@ fn plan(targets: &[Target], sent: impl Fn(&Target) -> bool) -> ReplicationPlan {
         steps: targets.iter().filter(|target| sent(target)).map(step).collect(),
         left_out: Vec::new(),
         let_go: Vec::new(),
+        untold: Vec::new(),
     }
 }
 

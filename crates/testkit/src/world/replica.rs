@@ -281,6 +281,7 @@ impl Replicator for MemReplicator {
                 .collect(),
             left_out: Vec::new(),
             let_go: Vec::new(),
+            untold: Vec::new(),
         })
     }
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use reseed_core::Context;
-use reseed_core::error::{ReplicateError, ReplicateKind};
+use reseed_core::error::ReplicateError;
 use reseed_core::names::DatasetName;
 use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::{ReplicationReport, ReplicationStep};
 
-use super::super::lineage::Lineage;
+use super::super::lineage::{Lineage, Mark};
 use super::super::transfer;
 use super::sides::Sides;
 use super::{NativeReplicator, hold};
@@ -117,15 +117,7 @@ impl NativeReplicator {
                     else {
                         continue;
                     };
-                    let carried = transfer::carry_over::<ReplicateKind>(
-                        &self.there,
-                        cx,
-                        &replica,
-                        &copy.name,
-                        &copy.own,
-                        &original.own,
-                    );
-                    if let Err(error) = carried.await {
+                    if let Err(error) = self.carry_over(cx, &replica, copy, original).await {
                         result = result.and(Err(error));
                     }
                 }
@@ -134,5 +126,67 @@ impl NativeReplicator {
             }
         }
         result
+    }
+
+    async fn carry_over(
+        &self,
+        cx: &Context,
+        replica: &DatasetName,
+        copy: &Mark,
+        original: &Mark,
+    ) -> Result<(), ReplicateError> {
+        transfer::carry_over(&self.there, cx, replica, &copy.name, &copy.own, &original.own).await
+    }
+
+    /// Writes on copies what they lack of what the store knows of their originals. The first error counts, and keeps no other from
+    /// being written.
+    pub(super) async fn tell(
+        &self,
+        cx: &Context,
+        untold: &[SnapshotRef],
+        sides: &Sides,
+    ) -> Result<(), ReplicateError> {
+        let mut result = Ok(());
+        for one in untold {
+            let replica = self.replica(&one.dataset)?;
+            let find = |all: Option<&Lineage>| {
+                all.and_then(|lineage| {
+                    lineage
+                        .snapshots
+                        .iter()
+                        .find(|mark| mark.guid == one.guid)
+                        .cloned()
+                })
+            };
+            let (original, copy) = (
+                find(sides.here.get(&one.dataset)),
+                find(sides.there.get(&replica)),
+            );
+            if let (Some(original), Some(copy)) = (original, copy)
+                && let Err(error) = self.carry_over(cx, &replica, &copy, &original).await
+            {
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+
+    /// The same of what a stream has just brought without it: not when all others have arrived, which may take days. What fails
+    /// here is tried again then.
+    pub(super) async fn tell_at_once(&self, cx: &Context, step: &ReplicationStep, here: &Lineage) {
+        let Ok(there) = self.there(cx, std::slice::from_ref(&step.target)).await else {
+            return;
+        };
+        let Ok(replica) = self.replica(&step.target.dataset) else {
+            return;
+        };
+        for copy in there.get(&replica).into_iter().flat_map(|to| &to.snapshots) {
+            let original = here.snapshots.iter().find(|mark| mark.guid == copy.guid);
+            if let Some(original) = original
+                && step.send.iter().any(|sent| sent.guid == copy.guid)
+            {
+                let _ = self.carry_over(cx, &replica, copy, original).await;
+            }
+        }
     }
 }

@@ -6,13 +6,13 @@ use reseed_core::error::{Effect, ReplicateError, ReplicateKind};
 use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, SnapshotName};
 use reseed_core::point::SnapshotRef;
-use reseed_core::replicate::ReplicationStep;
+use reseed_core::replicate::{Divergence, ReplicationStep};
 
 use super::super::argv::BookmarkOf;
 use super::super::lineage::{self, Base, Lineage};
-use super::super::{argv, error, list, origin, space, staging, transfer};
+use super::super::{argv, error, list, names, origin, space, staging, transfer};
 use super::arrival::Arrival;
-use super::sides::Sides;
+use super::sides::{Sides, grouped};
 use super::{NativeReplicator, hold, keep, other, stale};
 use crate::syncoid::{self, Syncoid};
 
@@ -50,10 +50,25 @@ impl NativeReplicator {
         sure
     }
 
-    /// Renames a lineage that can't be continued.
-    async fn set_aside(&self, cx: &Context, replica: &DatasetName, to: &str) -> Result<(), ReplicateError> {
-        let below = list::children::<ReplicateKind>(&self.there, cx, replica).await?;
-        if let Some(child) = below.first() {
+    /// Renames a lineage that can't be continued, if it still is the one that was planned to be: since then others may have been sent for
+    /// hours, and an operator, or somebody who pulls, may have put another in its place.
+    async fn set_aside(
+        &self,
+        cx: &Context,
+        replica: &DatasetName,
+        divergence: &Divergence,
+    ) -> Result<(), ReplicateError> {
+        let to = divergence.renamed_to.as_str();
+        let names = [replica.clone()];
+        let lines = list::lineages::<ReplicateKind>(&self.there, cx, &names).await?;
+        let now = grouped(&lines, &names).remove(replica).unwrap_or_default();
+        let named = |guid| names::diverged(replica, guid).is_ok_and(|name| name.as_str() == to);
+        if now.last_guid() != divergence.newest || !now.dataset.is_some_and(named) {
+            return Err(stale(format!(
+                "{replica} is another than the one that was to be set aside"
+            )));
+        }
+        if let Some(child) = now.below.first() {
             let what = format!("{replica} has to be set aside, and {child} below it would go along");
             return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(
                 "move the replica of the inner dataset first, or declare datasets that are not nested",
@@ -117,7 +132,7 @@ impl NativeReplicator {
         }
         let mut there = there.clone();
         if let Some(divergence) = &step.set_aside {
-            self.set_aside(cx, &replica, &divergence.renamed_to).await?;
+            self.set_aside(cx, &replica, divergence).await?;
             *set_aside = Some(divergence.renamed_to.clone());
             there = Lineage::default();
         }

@@ -1,12 +1,13 @@
 //! What is to be done for each target, from both sides as they are, and whether what was planned still can be. Sends nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use reseed_core::error::ReplicateError;
+use reseed_core::names::Guid;
 use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::replicate::ReplicationStep;
 
-use super::super::lineage;
+use super::super::lineage::{self, Mark};
 use super::hold::{self, Named};
 use super::sides::Sides;
 use super::{NativeReplicator, other, stale};
@@ -26,6 +27,38 @@ impl NativeReplicator {
             needed.extend(hold::needed(&self.marks, &target.dataset, &here, &there));
         }
         Ok(sides.held.clone().without(&needed).references(&sides.here))
+    }
+
+    /// What copies lack that the store knows of their originals. What is about to be set aside is left as it is.
+    pub(super) fn untold(
+        &self,
+        sides: &Sides,
+        targets: &[Target],
+        steps: &[ReplicationStep],
+    ) -> Result<Vec<SnapshotRef>, ReplicateError> {
+        let is_set_aside = |target: &Target| {
+            steps
+                .iter()
+                .any(|step| step.target == *target && step.set_aside.is_some())
+        };
+        let mut all = Vec::new();
+        for target in targets.iter().filter(|target| !is_set_aside(target)) {
+            let (here, there) = self.both(sides, target)?;
+            let originals: HashMap<Guid, &Mark> =
+                here.snapshots.iter().map(|mark| (mark.guid, mark)).collect();
+            for copy in &there.snapshots {
+                if let Some(original) = originals.get(&copy.guid)
+                    && !original.own.missing_of(&copy.own).is_empty()
+                {
+                    all.push(SnapshotRef {
+                        dataset: target.dataset.clone(),
+                        name: original.name.clone(),
+                        guid: original.guid,
+                    });
+                }
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn step(

@@ -244,7 +244,8 @@ pub(crate) fn occupied(target: &Target, place: &Path, mounts: &[Mount]) -> Optio
     if let Some(mount) = mounts::at(mounts, place) {
         // A promotion onto something empty that was cut off between renaming that and unmounting it: the next one goes on,
         // unless a service has written to it meanwhile.
-        if mount.fstype == "zfs"
+        if mount.whole
+            && mount.fstype == "zfs"
             && names::is_aside(&target.dataset, &mount.source.to_string_lossy())
             && matches!(mounts::look(place, Some(mount.device)), Ok(Standing::EmptyDir))
         {

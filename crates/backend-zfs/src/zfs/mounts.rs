@@ -29,8 +29,9 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
+    /// Whether this is where all of a dataset is. One of its directories that is mounted elsewhere says nothing of the others.
     pub(crate) fn is_dataset(&self, name: &str) -> bool {
-        self.fstype == "zfs" && self.source.as_bytes() == name.as_bytes()
+        self.whole && self.fstype == "zfs" && self.source.as_bytes() == name.as_bytes()
     }
 }
 
@@ -180,6 +181,8 @@ mod tests {
         assert!(all[..4].iter().all(|mount| mount.whole) && !all[4].whole);
         let odd = at(&all, Path::new("/tank/svc/b c")).unwrap();
         assert!(odd.is_dataset("tank/svc/b c"));
+        assert!(!all[4].is_dataset("tank/svc/b c"));
+        assert_eq!(of(&all, "tank/svc/b c"), Some(odd));
         assert_eq!(odd.device, rustix::fs::makedev(0, 33));
         // The last one on a path is on top.
         assert_eq!(at(&all, Path::new("/tmp/m")).unwrap().fstype, "tmpfs");

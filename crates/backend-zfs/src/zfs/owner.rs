@@ -111,7 +111,7 @@ fn number(answer: &str, name: &str) -> Option<u32> {
 /// The topmost directory of a dataset; none where it isn't mounted, or only with something over it.
 fn open(dataset: &str, access: OFlags) -> io::Result<Option<OwnedFd>> {
     let all = mounts::now()?;
-    let Some(mount) = (all.iter().rev()).find(|mount| mount.whole && mount.is_dataset(dataset)) else {
+    let Some(mount) = (all.iter().rev()).find(|mount| mount.is_dataset(dataset)) else {
         return Ok(None);
     };
     let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -164,3 +164,26 @@ async fn what_an_earlier_run_held_is_let_go_also_when_nothing_is_sent() {
     let outcomes = run(&services(2, way), 1).await;
     assert_eq!(outcomes, [OpOutcome::UpToDate; 2]);
 }
+
+/// A copy that doesn't say that its data is nothing but a first start may be restored for it: that is no success.
+#[tokio::test]
+async fn what_copies_lack_is_written_also_when_nothing_is_sent_and_where_it_can_not_it_is_said() {
+    for (fails, outcome) in [(false, OpOutcome::UpToDate), (true, OpOutcome::Partial)] {
+        let mut way = way();
+        way.expect_plan().times(1).returning(|_, targets| {
+            Ok(ReplicationPlan {
+                untold: targets.iter().map(snapshot).collect(),
+                ..plan(targets, |_| false)
+            })
+        });
+        way.expect_execute()
+            .times(2)
+            .withf(|_, plan| plan.steps.is_empty() && plan.untold.len() == 1)
+            .returning(move |_, _| match fails {
+                true => Err(ReplicateError::new(ReplicateKind::PermissionDenied, "no")),
+                false => Ok(ReplicationReport::default()),
+            });
+        let outcomes = run(&services(2, way), 1).await;
+        assert_eq!(outcomes, [outcome; 2]);
+    }
+}

@@ -25,7 +25,7 @@ use reseed_core::error::{OpError, OpKind, StoreKind};
 use reseed_core::event::EventSink;
 use reseed_core::exec::{Command, Runner, SystemRunner};
 use reseed_core::journal::{Journal, SqliteJournal};
-use reseed_core::lock::{Locks, ServiceLock};
+use reseed_core::lock::{Claim, Locks, ServiceLock};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
 use reseed_core::point::Target;
 use reseed_core::retention::{self, sanoid};
@@ -257,6 +257,13 @@ impl Session {
         Layout::new(Arc::clone(&self.runner))
     }
 
+    /// The pools of this machine, for datasets that no store has.
+    pub(crate) fn any_dataset(&self) -> Result<NativeStore, OpError> {
+        let name = SourceName::new("pools")
+            .map_err(|error| OpError::new(OpKind::InvalidInput, error.to_string()))?;
+        Ok(Wiring::new(self).datasets(&name))
+    }
+
     /// Runs sanoid, with its files in the state directory.
     pub(crate) fn sanoid(&self) -> SanoidDriver {
         SanoidDriver::new(self.config.state_dir.join("sanoid"), Arc::clone(&self.runner))
@@ -283,7 +290,7 @@ impl Session {
     pub(crate) async fn lock(
         &self,
         service: &ServiceName,
-        operation: &str,
+        operation: (&str, Claim),
         wait: Duration,
     ) -> Result<ServiceLock, OpError> {
         self.locks

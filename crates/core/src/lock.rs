@@ -3,6 +3,10 @@
 //! The lock is `flock(2)` on a file that is never removed, so that it ends with its holder however that dies. The file
 //! says who holds it, for the error of the one who doesn't get it; nothing else is read from it. Where no file can be made
 //! (a full or read-only disk), the directory itself is locked, for all services at once.
+//!
+//! Most operations have a service for themselves. What only sends snapshots that are there (to a replica, to a repository) takes hours or days
+//! the first time, in which snapshots have to be taken all the same: both share the service's lock, and each is alone among
+//! its kind by another one ([`Claim`]).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -23,6 +27,28 @@ use crate::names::{RunId, ServiceName};
 /// How often one who waits looks again.
 const POLL: Duration = Duration::from_millis(200);
 
+/// What an operation wants of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing else goes on meanwhile.
+    Alone,
+    /// To send snapshots that are there: others may be taken meanwhile, and nothing else is sent.
+    Sending,
+    /// To take snapshots: others may be sent meanwhile.
+    Snapshots,
+}
+
+impl Claim {
+    /// What the lock is called that makes it alone among its kind, behind the service's name.
+    fn own(self) -> Option<&'static str> {
+        match self {
+            Self::Alone => None,
+            Self::Sending => Some("sending"),
+            Self::Snapshots => Some("snapshots"),
+        }
+    }
+}
+
 /// Where the locks are.
 #[derive(Debug, Clone)]
 pub struct Locks {
@@ -34,7 +60,16 @@ pub struct Locks {
 /// A lock that is held. Dropping it releases it.
 #[derive(Debug)]
 pub struct ServiceLock {
+    /// The one that names the holder is the last.
+    files: Vec<Arc<File>>,
+}
+
+/// A lock's file.
+#[derive(Debug)]
+struct Opened {
     file: Arc<File>,
+    /// It is the service's own, and not one that stands in for it.
+    shared: bool,
 }
 
 /// Who holds a lock.
@@ -66,45 +101,42 @@ impl Locks {
         engine: &Engine,
         cx: &Context,
         service: &ServiceName,
-        operation: &str,
+        (operation, claim): (&str, Claim),
         wait: Duration,
     ) -> Result<ServiceLock, OpError> {
-        let path = self.dir.join(format!("{service}.lock"));
-        let file = match self.open(&path) {
-            Ok(file) => Arc::new(file),
-            // A state directory that can't be written must not keep lost data from coming back.
-            Err(error) => match self.readable(&path).or_else(|| self.whole()) {
-                Some(dir) => {
-                    cx.emit(Event::Warning {
-                        service: Some(service.clone()),
-                        message: format!("no lock could be made, so another one stands in for it: {error}"),
-                        hint: error.what_to_do().map(str::to_owned),
-                    });
-                    dir
-                }
-                None => return Err(error),
-            },
-        };
         let ends = engine.clock.monotonic() + wait;
-        loop {
-            match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    return Err(OpError::io(
-                        format!("can't lock {}", path.display()),
-                        &error.into(),
-                    ));
+        let main = self.opened(cx, service, "")?;
+        let mut wanted = Vec::with_capacity(2);
+        match claim.own() {
+            // Where the directory itself stands in, there is but one lock.
+            Some(own) if main.shared => {
+                wanted.push((main.file, FlockOperation::NonBlockingLockShared));
+                let own = self.opened(cx, service, own)?;
+                wanted.push((own.file, FlockOperation::NonBlockingLockExclusive));
+            }
+            _ => wanted.push((main.file, FlockOperation::NonBlockingLockExclusive)),
+        }
+        let mut lock = ServiceLock { files: Vec::new() };
+        for (file, how) in wanted {
+            loop {
+                match flock(&*file, how) {
+                    Ok(()) => break,
+                    Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                    Err(error) => {
+                        let what = format!("can't lock {service}");
+                        return Err(OpError::io(what, &error.into()));
+                    }
+                }
+                if engine.clock.monotonic() >= ends {
+                    return Err(self.locked(service, &file));
+                }
+                tokio::select! {
+                    biased;
+                    () = cx.cancel.cancelled() => return Err(OpError::new(OpKind::Cancelled, format!("waiting for the lock of {service} was cancelled"))),
+                    () = engine.clock.sleep(POLL) => {}
                 }
             }
-            if engine.clock.monotonic() >= ends {
-                return Err(locked(service, &file));
-            }
-            tokio::select! {
-                biased;
-                () = cx.cancel.cancelled() => return Err(OpError::new(OpKind::Cancelled, format!("waiting for the lock of {service} was cancelled"))),
-                () = engine.clock.sleep(POLL) => {}
-            }
+            lock.files.push(file);
         }
         let holder = Holder {
             pid: std::process::id(),
@@ -112,8 +144,68 @@ impl Locks {
             operation: operation.to_owned(),
         };
         // Only for the error of others; that it can't be written is no reason to stop.
-        let _ = write_holder(&file, &holder);
-        Ok(ServiceLock { file })
+        if let Some(file) = lock.files.last() {
+            let _ = write_holder(file, &holder);
+        }
+        Ok(lock)
+    }
+
+    fn path(&self, service: &ServiceName, own: &str) -> PathBuf {
+        self.dir.join(match own {
+            "" => format!("{service}.lock"),
+            // `@` is in no service's name.
+            own => format!("{service}@{own}.lock"),
+        })
+    }
+
+    fn opened(&self, cx: &Context, service: &ServiceName, own: &str) -> Result<Opened, OpError> {
+        let path = self.path(service, own);
+        let error = match self.open(&path) {
+            Ok(file) => {
+                return Ok(Opened {
+                    file: Arc::new(file),
+                    shared: true,
+                });
+            }
+            Err(error) => error,
+        };
+        // A state directory that can't be written must not keep lost data from coming back.
+        let Some(file) = self.readable(&path).or_else(|| self.whole()) else {
+            return Err(error);
+        };
+        cx.emit(Event::Warning {
+            service: Some(service.clone()),
+            message: format!("no lock could be made, so another one stands in for it: {error}"),
+            hint: error.what_to_do().map(str::to_owned),
+        });
+        Ok(Opened { file, shared: false })
+    }
+
+    /// Who has it: by this lock, or by one of those that share it.
+    fn locked(&self, service: &ServiceName, file: &File) -> OpError {
+        let others = [Claim::Sending, Claim::Snapshots]
+            .into_iter()
+            .filter_map(|claim| {
+                let other = holder(&*self.readable(&self.path(service, claim.own()?))?)?;
+                // Who died has left their name there.
+                Path::new(&format!("/proc/{}", other.pid))
+                    .exists()
+                    .then_some(other)
+            });
+        let holder = others.last().or_else(|| holder(file));
+        let error = match holder {
+            Some(Holder { pid, run, operation }) => OpError::new(
+                OpKind::Locked,
+                format!("{service} is busy: `{operation}` (process {pid}, run {run}) has its lock"),
+            ),
+            None => OpError::new(
+                OpKind::Locked,
+                format!("{service} is busy: another run has its lock"),
+            ),
+        };
+        error.hint(
+            "wait for it to end, or use `--wait`; the lock ends with its holder and never needs removing",
+        )
     }
 
     /// The lock's file, where it is there: somebody may hold it since before the disk became full or read-only.
@@ -161,30 +253,24 @@ fn write_holder(mut file: &File, holder: &Holder) -> std::io::Result<()> {
     file.write_all(&serde_json::to_vec(holder)?)
 }
 
-fn locked(service: &ServiceName, mut file: &File) -> OpError {
+fn holder(mut file: &File) -> Option<Holder> {
     let mut text = String::new();
-    let read = file
-        .rewind()
-        .and_then(|()| file.take(4096).read_to_string(&mut text));
-    let holder = read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok());
-    let error = match holder {
-        Some(Holder { pid, run, operation }) => OpError::new(
-            OpKind::Locked,
-            format!("{service} is busy: `{operation}` (process {pid}, run {run}) has its lock"),
-        ),
-        None => OpError::new(
-            OpKind::Locked,
-            format!("{service} is busy: another run has its lock"),
-        ),
-    };
-    error.hint("wait for it to end, or use `--wait`; the lock ends with its holder and never needs removing")
+    file.rewind().ok()?;
+    file.take(4096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 impl Drop for ServiceLock {
     fn drop(&mut self) {
-        if Arc::strong_count(&self.file) == 1 {
-            let _ = self.file.set_len(0);
-            let _ = flock(&*self.file, FlockOperation::Unlock);
+        let named = self.files.len().saturating_sub(1);
+        for (at, file) in self.files.iter().enumerate() {
+            if Arc::strong_count(file) == 1 {
+                // What is shared names whoever had it alone.
+                if at == named {
+                    let _ = file.set_len(0);
+                }
+                let _ = flock(&**file, FlockOperation::Unlock);
+            }
         }
     }
 }

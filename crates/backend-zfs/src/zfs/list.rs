@@ -26,9 +26,18 @@ pub(crate) async fn facts<K: FromFault>(
     cx: &Context,
     names: &[DatasetName],
 ) -> Result<Vec<Said>, Error<K>> {
-    if names.is_empty() {
-        return Ok(Vec::new());
+    let mut all = Vec::with_capacity(names.len());
+    for part in names.chunks(tool.names_at_once()) {
+        all.extend(facts_of(tool, cx, part).await?);
     }
+    Ok(all)
+}
+
+async fn facts_of<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    names: &[DatasetName],
+) -> Result<Vec<Said>, Error<K>> {
     let what = "can't ask zfs about the datasets";
     let nonce = rows::nonce();
     let output = tool
@@ -100,10 +109,20 @@ pub(crate) async fn snapshots<K: FromFault>(
     cx: &Context,
     datasets: &[DatasetName],
 ) -> Result<Vec<Listed>, Error<K>> {
-    if datasets.is_empty() {
-        return Ok(Vec::new());
-    }
+    let mut all = Vec::new();
     let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
+    let wanted: Vec<&DatasetName> = wanted.into_iter().collect();
+    for part in wanted.chunks(tool.names_at_once()) {
+        all.extend(snapshots_of(tool, cx, part).await?);
+    }
+    Ok(all)
+}
+
+async fn snapshots_of<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    wanted: &[&DatasetName],
+) -> Result<Vec<Listed>, Error<K>> {
     let args = argv::list_snapshots(wanted.iter().copied());
     let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
     let stdout = answered(tool, cx, args, &names).await?;
@@ -121,7 +140,7 @@ pub(crate) async fn snapshots<K: FromFault>(
             believed(cx, parse::snapshots_apart(&stdout, nonce), SNAPSHOTS)?
         }
     };
-    found.retain(|snapshot| wanted.contains(&snapshot.dataset));
+    found.retain(|snapshot| names.contains(snapshot.dataset.as_str()));
     Ok(found)
 }
 
@@ -228,10 +247,20 @@ pub(crate) async fn lineages<K: FromFault>(
     cx: &Context,
     datasets: &[DatasetName],
 ) -> Result<Vec<Line>, Error<K>> {
-    if datasets.is_empty() {
-        return Ok(Vec::new());
-    }
+    let mut all = Vec::new();
     let wanted: BTreeSet<&DatasetName> = datasets.iter().collect();
+    let wanted: Vec<&DatasetName> = wanted.into_iter().collect();
+    for part in wanted.chunks(tool.names_at_once()) {
+        all.extend(lineages_of(tool, cx, part).await?);
+    }
+    Ok(all)
+}
+
+async fn lineages_of<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    wanted: &[&DatasetName],
+) -> Result<Vec<Line>, Error<K>> {
     let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
     let stdout = answered(tool, cx, argv::list_lineages(wanted.iter().copied()), &names).await?;
     let mut found = match parse::lineages(&stdout).map_err(|bad| not_understood(LINEAGES, bad))? {
@@ -248,7 +277,7 @@ pub(crate) async fn lineages<K: FromFault>(
             believed(cx, parse::lineages_apart(&stdout, nonce), LINEAGES)?
         }
     };
-    found.retain(|line| wanted.contains(&line.dataset) || line.what == What::Dataset);
+    found.retain(|line| names.contains(line.dataset.as_str()) || line.what == What::Dataset);
     Ok(found)
 }
 
@@ -341,7 +370,7 @@ pub(crate) async fn holders<K: FromFault>(
     snapshots: &[(&DatasetName, &SnapshotName)],
 ) -> Result<Vec<Hold>, Error<K>> {
     let mut all = Vec::new();
-    for part in snapshots.chunks(1000) {
+    for part in snapshots.chunks(tool.names_at_once()) {
         let what = "can't list the holds of snapshots";
         let args = argv::holds(part.iter().copied());
         all.extend(tool.read::<K, _>(cx, args, what, parse::holds).await?);

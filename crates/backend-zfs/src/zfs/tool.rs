@@ -82,6 +82,12 @@ impl Tool {
         self.location.is_local()
     }
 
+    /// How many names go into one command. Each has up to 255 bytes and is quoted; an argument list may be 2 MiB long, and what a shell
+    /// elsewhere is given, which is a single argument, 128 KiB (Linux: `MAX_ARG_STRLEN`).
+    pub(crate) fn names_at_once(&self) -> usize {
+        if self.is_local() { 2000 } else { 400 }
+    }
+
     fn command(&self, program: &str, args: Args) -> Result<Command, ExecError> {
         let hint = "install OpenZFS 2.1 or later (zfsutils-linux; on NixOS boot.supportedFilesystems.zfs)";
         Ok(self.location.command(program, args)?.install_hint(hint))

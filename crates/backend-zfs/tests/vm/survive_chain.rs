@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reseed_backend_zfs::zfs::LocalSource;
 use reseed_core::error::OpKind;
-use reseed_core::lock::Locks;
+use reseed_core::lock::{Claim, Locks};
 use reseed_core::ops;
 use reseed_core::point::{MarkerState, Target};
 use reseed_core::preseed::{Outcome, ServiceReport};
@@ -451,18 +451,24 @@ fn two_runs_at_once_on_one_service_end_as_one() {
         let locks = Locks::new(chain.pool.root.join("locks"));
         let (first, second) = (context("first"), context("second"));
         let held = locks
-            .acquire(engine, &first, name, "preseed", Duration::ZERO)
+            .acquire(engine, &first, name, ("preseed", Claim::Alone), Duration::ZERO)
             .await
             .unwrap();
         let refused = locks
-            .acquire(engine, &second, name, "restore", Duration::ZERO)
+            .acquire(engine, &second, name, ("restore", Claim::Alone), Duration::ZERO)
             .await
             .unwrap_err();
         assert_eq!(refused.kind(), OpKind::Locked);
         assert!(refused.to_string().contains("first"), "{refused}");
         let waits = async {
             let lock = locks
-                .acquire(engine, &second, name, "preseed", Duration::from_secs(100))
+                .acquire(
+                    engine,
+                    &second,
+                    name,
+                    ("preseed", Claim::Alone),
+                    Duration::from_secs(100),
+                )
                 .await;
             let _lock = lock.unwrap();
             chain.preseed("second", &service).await

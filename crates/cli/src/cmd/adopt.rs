@@ -1,6 +1,7 @@
 //! `reseed adopt`
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 use serde_json::json;
 
@@ -31,8 +32,12 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
         }
         return Ok(dry.answer());
     }
-    on_each(session, &args.which, "adopt", args.how.wait, async |service| {
-        vec![ops::adopt(&session.engine, &session.cx, service).await]
-    })
+    on_each(
+        session,
+        &args.which,
+        ("adopt", Claim::Alone),
+        args.how.wait,
+        async |service| vec![ops::adopt(&session.engine, &session.cx, service).await],
+    )
     .await
 }

@@ -1,6 +1,7 @@
 //! `reseed backup`
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 use serde_json::json;
 
@@ -32,8 +33,12 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
         }
         return Ok(Answer::new(&json!({ "plans": plans }), text, exit));
     }
-    on_each(session, &args.which, "backup", args.how.wait, async |service| {
-        ops::backup(&session.engine, &session.cx, service).await
-    })
+    on_each(
+        session,
+        &args.which,
+        ("backup", Claim::Sending),
+        args.how.wait,
+        async |service| ops::backup(&session.engine, &session.cx, service).await,
+    )
     .await
 }

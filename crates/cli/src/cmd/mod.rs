@@ -25,6 +25,7 @@ mod verify;
 mod verify_offsite;
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops::OpReport;
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +124,7 @@ impl DryRun {
 async fn on_each<F>(
     session: &Session,
     which: &Services,
-    operation: &str,
+    operation: (&str, Claim),
     wait: std::time::Duration,
     work: F,
 ) -> Result<Answer, OpError>
@@ -137,7 +138,7 @@ where
 async fn on_these<F>(
     session: &Session,
     services: &[reseed_core::Service],
-    operation: &str,
+    operation: (&str, Claim),
     wait: std::time::Duration,
     mut work: F,
 ) -> Result<Answer, OpError>

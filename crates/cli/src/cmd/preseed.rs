@@ -6,6 +6,7 @@ use std::time::Duration;
 use reseed_core::Service;
 use reseed_core::error::OpError;
 use reseed_core::event::{Event, EventSink};
+use reseed_core::lock::Claim;
 use reseed_core::names::RunId;
 use reseed_core::preseed;
 use serde_json::json;
@@ -35,7 +36,10 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     todo.sort_by(|a, b| all[*a].name.cmp(&all[*b].name));
     let (mut locks, mut refused) = (Vec::new(), Vec::new());
     for index in todo {
-        match session.lock(&all[index].name, "preseed", args.wait).await {
+        match session
+            .lock(&all[index].name, ("preseed", Claim::Alone), args.wait)
+            .await
+        {
             Ok(lock) => locks.push(lock),
             Err(error) => refused.push((index, error)),
         }
@@ -55,7 +59,10 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     drop(locks);
     for index in untidy {
         // Whoever has it is at it, and removes it himself.
-        if let Ok(_lock) = session.lock(&all[index].name, "preseed", Duration::ZERO).await {
+        if let Ok(_lock) = session
+            .lock(&all[index].name, ("preseed", Claim::Alone), Duration::ZERO)
+            .await
+        {
             preseed::tidy(engine, cx, all[index]).await;
         }
     }

@@ -1,6 +1,7 @@
 //! `reseed prune`
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 use serde_json::json;
 
@@ -26,9 +27,15 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
         }
         return Ok(dry.answer());
     }
-    on_each(session, &args.which, "prune", args.how.wait, async |service| {
-        let policy = session.retention_policy(&service.name);
-        vec![ops::prune(&session.engine, &session.cx, service, &policy).await]
-    })
+    on_each(
+        session,
+        &args.which,
+        ("prune", Claim::Alone),
+        args.how.wait,
+        async |service| {
+            let policy = session.retention_policy(&service.name);
+            vec![ops::prune(&session.engine, &session.cx, service, &policy).await]
+        },
+    )
     .await
 }

@@ -1,6 +1,7 @@
 //! `reseed pull`
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 
 use super::{on_these, replicate};
@@ -13,8 +14,12 @@ pub(crate) async fn run(args: &PullArgs, session: &Session) -> Result<Answer, Op
     if args.how.dry_run {
         return Ok(replicate::planned(session, &pulls, ("fetch", "from")).await);
     }
-    on_these(session, &pulls, "pull", args.how.wait, async |pull| {
-        ops::replicate(&session.engine, &session.cx, pull).await
-    })
+    on_these(
+        session,
+        &pulls,
+        ("pull", Claim::Alone),
+        args.how.wait,
+        async |pull| ops::replicate(&session.engine, &session.cx, pull).await,
+    )
     .await
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reseed_core::error::OpError;
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 use serde_json::json;
 
@@ -22,10 +23,16 @@ pub(crate) async fn run(args: &Change, session: &Session) -> Result<Answer, OpEr
     // One question for all of them, before the first has its lock; each is checked again under its own.
     let ahead = ops::replicate_ahead(&session.engine, &session.cx, &services).await;
     let mut ahead: BTreeMap<_, _> = services.iter().map(|service| &service.name).zip(ahead).collect();
-    on_these(session, &services, "replicate", args.how.wait, async |service| {
-        let ahead = ahead.remove(&service.name).unwrap_or_default();
-        ops::replicate_planned(&session.engine, &session.cx, service, ahead).await
-    })
+    on_these(
+        session,
+        &services,
+        ("replicate", Claim::Sending),
+        args.how.wait,
+        async |service| {
+            let ahead = ahead.remove(&service.name).unwrap_or_default();
+            ops::replicate_planned(&session.engine, &session.cx, service, ahead).await
+        },
+    )
     .await
 }
 

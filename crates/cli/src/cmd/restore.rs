@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use jiff::{Span, Timestamp, Zoned, civil, tz::TimeZone};
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::lock::Claim;
 use reseed_core::names::SourceName;
 use reseed_core::ops::{self, At, RestoreOptions};
 use reseed_core::source::Scope;
@@ -70,7 +71,9 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         }
         return Ok(Answer::new(&preview, text, Exit::Ok));
     }
-    let _lock = session.lock(&service.name, "restore", args.how.wait).await?;
+    let _lock = session
+        .lock(&service.name, ("restore", Claim::Alone), args.how.wait)
+        .await?;
     let Some(to) = to else {
         let report = ops::restore(&session.engine, &session.cx, &service, &options).await?;
         return Ok(Answer::of_preseeds(&session.ui, &[report]));

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::lock::Claim;
 use reseed_core::ops::{self, RollbackPreview};
 use serde_json::{Value, json};
 
@@ -38,7 +39,9 @@ pub(crate) async fn run(args: &RollbackArgs, session: &Session) -> Result<Answer
         answer.json = document(&preview, &unit, Some(&error));
         return Ok(answer);
     }
-    let _lock = session.lock(&service.name, "rollback", args.how.wait).await?;
+    let _lock = session
+        .lock(&service.name, ("rollback", Claim::Alone), args.how.wait)
+        .await?;
     let report = ops::rollback(&session.engine, &session.cx, &service, &preview).await?;
     let mut answer = Answer::of_preseeds(&session.ui, std::slice::from_ref(&report));
     if let Value::Object(all) = &mut answer.json {

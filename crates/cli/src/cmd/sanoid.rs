@@ -1,10 +1,14 @@
 //! `reseed sanoid`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use reseed_backend_zfs::sanoid::Managed;
 use reseed_backend_zfs::sanoid::render::{Purpose, render};
+use reseed_core::SnapshotStore as _;
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::names::DatasetName;
+use reseed_core::point::Target;
 use serde_json::json;
 
 use crate::args::SanoidCmd;
@@ -50,14 +54,18 @@ pub(crate) async fn run(command: &SanoidCmd, session: &Session) -> Result<Answer
         SanoidCmd::Prune { dry_run } => {
             let report = match *dry_run {
                 true => driver.preview(cx, &managed).await.map_err(failed)?,
-                false => driver
-                    .prune(cx, &managed, &BTreeSet::new())
-                    .await
-                    .map_err(failed)?,
+                false => {
+                    let newest = newest(session, &managed).await?;
+                    driver.prune(cx, &managed, &newest).await.map_err(failed)?
+                }
             };
             let mut text = list(if *dry_run { "would go" } else { "gone" }, &report.pruned);
             text.push_str(&list("STILL THERE", &report.failed));
             text.push_str(&list("put off", &report.deferred));
+            text.push_str(&list(
+                "left alone, for its newest snapshot would go",
+                &report.guarded,
+            ));
             text.push_str(&list("sanoid says", &report.complaints));
             Ok(Answer::new(
                 &report,
@@ -94,6 +102,29 @@ fn managed(session: &Session) -> Vec<Managed> {
             })
         })
         .collect()
+}
+
+/// The newest snapshot of each, in full: it stays, whatever is wanted.
+async fn newest(session: &Session, managed: &[Managed]) -> Result<BTreeSet<String>, OpError> {
+    let targets: Vec<Target> = managed
+        .iter()
+        .map(|one| {
+            let dataset = DatasetName::new(&one.dataset)
+                .map_err(|error| OpError::new(OpKind::InvalidInput, error.to_string()))?;
+            Ok(Target {
+                dataset,
+                mountpoint: PathBuf::new(),
+            })
+        })
+        .collect::<Result<_, OpError>>()?;
+    let all = session.any_dataset()?.list(&session.cx, &targets).await;
+    let all = all.map_err(|error| error.convert(OpKind::Io))?;
+    // Oldest first within each, so the last one counts.
+    let newest: BTreeMap<_, _> = all.into_iter().map(|one| (one.dataset, one.name)).collect();
+    let full = newest
+        .into_iter()
+        .map(|(dataset, name)| format!("{dataset}@{name}"));
+    Ok(full.collect())
 }
 
 fn list(word: &str, all: &[String]) -> String {

@@ -2,6 +2,7 @@
 
 use jiff::tz::TimeZone;
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::lock::Claim;
 use reseed_core::ops;
 use reseed_core::retention::sanoid::Kind;
 use reseed_core::{Service, names::SnapshotName};
@@ -44,26 +45,32 @@ pub(crate) async fn run(args: &SnapshotArgs, session: &Session) -> Result<Answer
         }
         return Ok(dry.answer());
     }
-    on_each(session, &args.which, "snapshot", args.how.wait, async |service| {
-        let names = match names(args, session, service).await {
-            Ok(names) => names,
-            Err(error) => {
-                crate::complain(&format!("error: {}: {error}", service.name));
-                return vec![ops::failed(
-                    &session.engine,
-                    &session.cx,
-                    service,
-                    "snapshot",
-                    &error,
-                )];
+    on_each(
+        session,
+        &args.which,
+        ("snapshot", Claim::Snapshots),
+        args.how.wait,
+        async |service| {
+            let names = match names(args, session, service).await {
+                Ok(names) => names,
+                Err(error) => {
+                    crate::complain(&format!("error: {}: {error}", service.name));
+                    return vec![ops::failed(
+                        &session.engine,
+                        &session.cx,
+                        service,
+                        "snapshot",
+                        &error,
+                    )];
+                }
+            };
+            let mut reports = Vec::with_capacity(names.len());
+            for name in &names {
+                reports.push(ops::snapshot(&session.engine, &session.cx, service, name).await);
             }
-        };
-        let mut reports = Vec::with_capacity(names.len());
-        for name in &names {
-            reports.push(ops::snapshot(&session.engine, &session.cx, service, name).await);
-        }
-        reports
-    })
+            reports
+        },
+    )
     .await
 }
 

@@ -1,6 +1,7 @@
 //! `reseed verify`
 
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::lock::Claim;
 use reseed_core::names::SourceName;
 use reseed_core::ops;
 use reseed_core::verify::ScratchDir;
@@ -48,8 +49,12 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
     }
     let scratch = ScratchDir::new(&scratch)?;
     let services = session.services_as_files(&which)?;
-    on_these(session, &services, "verify", args.how.wait, async |service| {
-        ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await
-    })
+    on_these(
+        session,
+        &services,
+        ("verify", Claim::Alone),
+        args.how.wait,
+        async |service| ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await,
+    )
     .await
 }

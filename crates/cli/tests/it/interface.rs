@@ -81,6 +81,33 @@ fn a_busy_service_names_its_holder() {
     lab.run(&["snapshot", "app"]).expect(0);
 }
 
+/// A first replica or backup takes days, in which snapshots have to be taken all the same.
+#[test]
+fn what_is_being_sent_keeps_no_snapshot_from_being_taken() {
+    let lab = Lab::protected("");
+    let locks = ["app.lock", "app@sending.lock"].map(|name| lab.path("state/locks").join(name));
+    let held = locks
+        .clone()
+        .map(|path| fs::OpenOptions::new().read(true).write(true).open(path).unwrap());
+    rustix::fs::flock(&held[0], rustix::fs::FlockOperation::LockShared).unwrap();
+    rustix::fs::flock(&held[1], rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let this = std::process::id();
+    let holder = format!(r#"{{"pid":{this},"run":"20261122T203300Z-00000000","operation":"replicate"}}"#);
+    fs::write(&locks[1], holder).unwrap();
+    lab.run(&["snapshot", "app"]).expect(0);
+    for args in [
+        ["prune", "app"],
+        ["backup", "app"],
+        ["replicate", "app"],
+        ["verify", "app"],
+    ] {
+        let ran = lab.run(&args).expect(5);
+        assert!(ran.err.contains("`replicate`"), "{ran:?}");
+    }
+    drop(held);
+    lab.run(&["prune", "app"]).expect(0);
+}
+
 #[test]
 fn json_is_one_document_and_nothing_else() {
     let lab = Lab::protected("");

@@ -270,3 +270,40 @@ fn vm_what_is_imported_from_a_pool_is_already_so() {
         lab.pool.name(),
     ]);
 }
+
+/// sanoid itself would: it has no rule for it.
+#[test]
+fn vm_the_newest_snapshot_stays_whatever_sanoid_is_to_prune() {
+    let layout = Layout::after(
+        "zfs create $P/a; zfs create $P/b
+         for d in a b; do for s in 2026-01-01_00:00:00 2026-01-01_01:00:00; do zfs snapshot $P/$d@autosnap_${s}_hourly; sleep 1.1; done; done
+         zfs snapshot $P/b@by-hand; sleep 1.1",
+    );
+    layout.declare(
+        "host = \"lab\"\nstate_dir = \"$R/state\"\n\
+         [datasets.\"$P/a\".snapshots]\nhourly = 0\ndaily = 1\n\
+         [datasets.\"$P/b\".snapshots]\nhourly = 0\ndaily = 1\n",
+    );
+    let snapshots = || {
+        let name = layout.pool.name();
+        let all = sure(&["zfs", "list", "-Hp", "-t", "snapshot", "-o", "name", "-r", name]);
+        all.lines()
+            .map(|line| line.rsplit('/').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (ran, _) = layout.run(&["sanoid", "prune"]);
+    let ran = ran.expect(0);
+    let told = format!(
+        "left alone, for its newest snapshot would go: {}",
+        layout.pool.dataset("a")
+    );
+    assert!(ran.out.contains(&told), "{ran:?}");
+    assert_eq!(
+        snapshots(),
+        [
+            "a@autosnap_2026-01-01_00:00:00_hourly",
+            "a@autosnap_2026-01-01_01:00:00_hourly",
+            "b@by-hand"
+        ]
+    );
+}

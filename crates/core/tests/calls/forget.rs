@@ -171,7 +171,7 @@ fn engine() -> Engine {
     mocks::engine(Arc::new(SystemClock::new()), MockLook::new())
 }
 
-fn cx() -> Context {
+pub(crate) fn cx() -> Context {
     Context::silent(RunId::new("run").unwrap())
 }
 

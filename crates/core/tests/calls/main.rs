@@ -4,6 +4,7 @@
 mod backup;
 mod check;
 mod forget;
+mod lock;
 mod mocks;
 mod preseed;
 mod replicate;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use reseed_core::Service;
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::exec::{Command, Exit as ChildExit, Runner as _, SystemRunner};
+use reseed_core::lock::Claim;
 use reseed_core::ops::{self, OpOutcome, OpReport};
 use reseed_core::point::Fingerprint;
 use reseed_core::preseed::{self, ServiceReport};
@@ -138,7 +139,11 @@ impl Lab {
     pub(super) async fn preseed(&self) -> Result<ServiceReport, OpError> {
         let s = &self.session;
         let _lock = s
-            .lock(&self.service.name, "preseed", std::time::Duration::ZERO)
+            .lock(
+                &self.service.name,
+                ("preseed", Claim::Alone),
+                std::time::Duration::ZERO,
+            )
             .await?;
         let mut reports =
             preseed::preseed(&s.engine, &s.cx, &[&self.service], s.engine.clock.monotonic()).await;

@@ -2,6 +2,7 @@
 
 use reseed_core::Service;
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::lock::Claim;
 use reseed_core::names::SourceName;
 use reseed_core::ops::{self, RepoForgetPlan, RepoForgotten};
 use serde_json::json;
@@ -44,7 +45,11 @@ pub(super) async fn run(named: &[String], how: &How, session: &Session) -> Resul
     // What is forgotten depends on whether a service is seeded, which must not change meanwhile.
     let mut locks = Vec::new();
     for service in &services {
-        locks.push(session.lock(&service.name, "prune", how.wait).await?);
+        locks.push(
+            session
+                .lock(&service.name, ("prune", Claim::Alone), how.wait)
+                .await?,
+        );
     }
     let (mut text, mut exit, mut done) = (String::new(), Exit::Ok, Vec::new());
     for name in &repositories {

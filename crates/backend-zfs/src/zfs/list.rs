@@ -3,7 +3,7 @@
 //! Promises that what isn't there is told apart from what can't be asked: "does not exist" is also what `zfs` says of a
 //! dataset whose pool isn't imported, so that is only believed after the pool was seen.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use reseed_core::Context;
 use reseed_core::error::{Common, Effect, Error};
@@ -279,6 +279,49 @@ async fn lineages_of<K: FromFault>(
     };
     found.retain(|line| names.contains(line.dataset.as_str()) || line.what == What::Dataset);
     Ok(found)
+}
+
+/// Of each dataset its own line and that of one snapshot, where both are there and nothing was written to it since; and the line of `root`.
+/// Opening a dataset that isn't mounted is what takes ZFS long, and a listing of all of its snapshots opens it for each of them.
+pub(crate) async fn heads<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    root: &DatasetName,
+    pairs: &BTreeMap<&DatasetName, &SnapshotName>,
+) -> Result<Vec<Line>, Error<K>> {
+    let since: BTreeSet<&SnapshotName> = pairs.values().copied().collect();
+    let since: Vec<&SnapshotName> = since.into_iter().collect();
+    let mut all = Vec::with_capacity(2 * pairs.len() + 1);
+    let pairs: Vec<_> = pairs.iter().collect();
+    for part in pairs.chunks(tool.names_at_once() / 2) {
+        let full: Vec<String> = part
+            .iter()
+            .map(|(dataset, name)| format!("{dataset}@{name}"))
+            .collect();
+        let mut names: BTreeSet<&str> = part.iter().map(|(dataset, _)| dataset.as_str()).collect();
+        names.extend(full.iter().map(String::as_str));
+        names.insert(root.as_str());
+        let args = argv::list_heads(names.iter().copied(), &since);
+        let stdout = answered(tool, cx, args, &names).await?;
+        let read = parse::heads(&stdout, since.len()).map_err(|bad| not_understood(LINEAGES, bad))?;
+        for (line, written) in read.unwrap_or_default() {
+            let pair = part.iter().find(|(dataset, _)| ***dataset == line.dataset);
+            let untouched = |name: &SnapshotName| {
+                let at = since.iter().position(|one| *one == name);
+                at.and_then(|at| written[at]) == Some(0) && line.written == 0
+            };
+            let counts = match (&line.what, pair) {
+                (What::Dataset, Some((_, name))) => untouched(name),
+                (What::Dataset, None) => line.dataset == *root,
+                (What::Snapshot(name), Some((_, wanted))) => name == **wanted,
+                _ => false,
+            };
+            if counts {
+                all.push(line);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// What is answered about a dataset and those right below it; nothing when it isn't there.

@@ -353,6 +353,21 @@ pub(crate) fn lineages_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Line>, Ve
     apart(stdout, nonce, LINEAGE_COLUMNS, lineage)
 }
 
+/// Reads the answer to [`list_heads`](super::argv::list_heads) about so many snapshots: each line, and what was written since each of those,
+/// where that can be told. None as [`snapshots`] does.
+pub(crate) fn heads(stdout: &[u8], since: usize) -> Result<Option<Vec<(Line, Vec<Option<u64>>)>>, BadOutput> {
+    let text = text(stdout)?;
+    let Some(rows) = rows::plain(&text, LINEAGE_COLUMNS.len() + since) else {
+        return Ok(None);
+    };
+    let read = |row: &Vec<&str>| {
+        let (line, written) = row.split_at(LINEAGE_COLUMNS.len());
+        let written = written.iter().map(|text| text.parse().ok()).collect();
+        Ok((lineage(line)?, written))
+    };
+    rows.iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
 fn lineage(columns: &[&str]) -> Result<Line, BadOutput> {
     let line = &columns.join(" ");
     let &[

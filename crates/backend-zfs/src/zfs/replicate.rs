@@ -3,8 +3,8 @@
 //! Which of the two ends is here makes no difference to what is promised: the commands are the same, and ssh is before those of
 //! the other side.
 //!
-//! Planning is one listing of each side for all datasets together, or of both where both are here, and so is checking a plan that wasn't made
-//! right before. Sending is one pipe for everything after the base, its
+//! Planning is one listing of each side for all datasets together; of what is up to date only the newest snapshots are listed there
+//! ([`sides`]). Checking a plan that wasn't made right before is one of each side, or of both where both are here. Sending is one pipe for everything after the base, its
 //! ends connected by the kernel; several datasets at once, up to a limit. Nothing on the replica is forced, rolled back or
 //! destroyed: what can't be continued is renamed. What arrives is not mounted, read-only, and stays so.
 //!
@@ -292,7 +292,7 @@ impl Replicator for NativeReplicator {
 
     async fn plan(&self, cx: &Context, targets: &[Target]) -> Result<ReplicationPlan, ReplicateError> {
         not_cancelled::<ReplicateKind>(cx)?;
-        let sides = self.sides(cx, targets).await?;
+        let sides = self.sides_to_plan(cx, targets).await?;
         let (mut steps, mut left_out) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for target in targets {

@@ -226,3 +226,58 @@ fn what_a_copy_lacks_is_told_it_though_nothing_is_left_to_send() {
         assert_eq!((again.steps, again.untold), (vec![], vec![]));
     });
 }
+
+/// What is up to date is asked of less; what isn't is seen all the same.
+#[test]
+fn a_replica_that_moved_on_or_back_is_seen_though_nothing_new_is_here() {
+    block_on(async {
+        let lab = Replica::new();
+        let cx = context("moved");
+        let all: Vec<Target> = ["a", "b", "c"].map(|name| lab.target(name)).into();
+        for (minutes, name) in [(1, "one"), (2, "two")] {
+            for target in &all {
+                lab.pool.files.write(&target.mountpoint.join(name), &[7; 200_000]);
+                snapshot(&lab.pool, target, name, minutes, true).await;
+            }
+        }
+        let targets = &all[..];
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        lab.replicator.execute(&cx, &plan).await.unwrap();
+        let again = lab.replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((again.steps, again.left_out), (vec![], vec![]));
+        // Written to, and a snapshot of its own taken of that; the newest one is gone; a snapshot of its own without data.
+        let replicas: Vec<_> = all.iter().map(|target| lab.replica_of(target)).collect();
+        let at = lab.back.root.join("look");
+        std::fs::create_dir_all(&at).unwrap();
+        let at = at.to_str().unwrap();
+        sure(["zfs", "set", "readonly=off", replicas[0].as_str()]);
+        sure(["mount", "-t", "zfs", "-o", "zfsutil", replicas[0].as_str(), at]);
+        lab.back
+            .files
+            .write(&std::path::Path::new(at).join("stray"), &[9; 200_000]);
+        sure(["umount", at]);
+        sure([
+            "zfs",
+            "snapshot",
+            &format!("{}@own", replicas[0]),
+            &format!("{}@own", replicas[2]),
+        ]);
+        sure(["zfs", "destroy", &format!("{}@two", replicas[1])]);
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        let told: Vec<_> = plan
+            .steps
+            .iter()
+            .map(|step| (&step.target, step.send.len(), step.set_aside.is_some()))
+            .collect();
+        // What the destroyed one held is the head's own now.
+        assert_eq!(told, [(&all[0], 2, true), (&all[1], 2, true)], "{plan:?}");
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!((report.failed, report.sent.len()), (vec![], 4));
+        let again = lab.replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((again.steps, again.left_out), (vec![], vec![]));
+        // Nor is a place that is gone taken for one where nothing is to be done.
+        sure(["zpool", "export", &lab.back.pool]);
+        assert!(lab.replicator.plan(&cx, targets).await.is_err());
+        crate::source_lab::attach(&lab.back, true);
+    });
+}

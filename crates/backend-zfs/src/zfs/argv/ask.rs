@@ -153,6 +153,21 @@ pub(crate) fn list_lineages<'a>(datasets: impl IntoIterator<Item = &'a DatasetNa
     out
 }
 
+/// Exactly these datasets and snapshots, each as in a lineage, and behind that what was written to it since each of the snapshots that are
+/// called `since`.
+pub(crate) fn list_heads<'a>(what: impl IntoIterator<Item = &'a str>, since: &[&SnapshotName]) -> Args {
+    let since: Vec<String> = since.iter().map(|name| format!("written@{name}")).collect();
+    let columns: Vec<&str> = LINEAGE_COLUMNS
+        .iter()
+        .copied()
+        .chain(since.iter().map(String::as_str))
+        .collect();
+    let mut out = args(["list", "-Hp", "-t", "filesystem,volume,snapshot", "-o"]);
+    out.push(rows::columns(&columns).into());
+    out.extend(what.into_iter().map(OsString::from));
+    out
+}
+
 /// How a replica's data comes back: whether it is encrypted, and with which quotas and reservations.
 pub(crate) fn get_way_back(replica: &DatasetName) -> Args {
     let mut out = args(["get", "-Hp", "-o", "value,source"]);

@@ -1,19 +1,26 @@
 //! Both sides as they are: the lineages here and there, in as few listings as it takes. Whose a replica is, and that its root is there,
 //! is settled before anything is said of it.
+//!
+//! Most datasets are up to date most of the time. One whose newest snapshot has a bookmark for this replica was sent, or begun to be; so of the
+//! replica only that one is asked for first, and everything only where that isn't all that there is to know: a replica isn't mounted, and
+//! listing all of its snapshots takes ZFS far longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use reseed_core::Context;
 use reseed_core::error::{ReplicateError, ReplicateKind};
-use reseed_core::names::DatasetName;
+use reseed_core::names::{DatasetName, SnapshotName};
 use reseed_core::point::Target;
 
-use super::super::lineage::Lineage;
+use super::super::lineage::{Lineage, Mark};
 use super::super::parse::{Line, What};
 use super::super::{list, names, origin};
 use super::NativeReplicator;
 use super::hold::{self, Held};
 use crate::syncoid::Syncoid;
+
+/// So many newest snapshots may be called differently where they are asked for by their names: those of as many services.
+const MOST_NAMES: usize = 8;
 
 /// The lineages of both sides.
 #[derive(Debug)]
@@ -113,22 +120,29 @@ impl NativeReplicator {
         Ok(all)
     }
 
+    /// That syncoid can do what is asked of it.
+    fn can_be_sent(&self, targets: &[Target]) -> Result<(), ReplicateError> {
+        if self.syncoid.is_none() {
+            return Ok(());
+        }
+        if !self.here.is_local() {
+            let what = format!(
+                "{} pulls from another host, and syncoid only sends from this one here",
+                self.name
+            );
+            return Err(ReplicateError::new(ReplicateKind::Unsupported, what)
+                .hint("have reseed itself do the sending"));
+        }
+        for target in targets {
+            let replica = self.replica(&target.dataset)?;
+            Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
+        }
+        Ok(())
+    }
+
     /// Both sides, in one process where one can see both.
     pub(super) async fn sides(&self, cx: &Context, targets: &[Target]) -> Result<Sides, ReplicateError> {
-        if self.syncoid.is_some() {
-            if !self.here.is_local() {
-                let what = format!(
-                    "{} pulls from another host, and syncoid only sends from this one here",
-                    self.name
-                );
-                return Err(ReplicateError::new(ReplicateKind::Unsupported, what)
-                    .hint("have reseed itself do the sending"));
-            }
-            for target in targets {
-                let replica = self.replica(&target.dataset)?;
-                Syncoid::can_send(&target.dataset, &replica, self.there.location())?;
-            }
-        }
+        self.can_be_sent(targets)?;
         let mut names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
         let here: BTreeSet<DatasetName> = names.iter().cloned().collect();
         let replicas = self.names_there(targets)?;
@@ -150,6 +164,73 @@ impl NativeReplicator {
         let (here, there) = (grouped(&here?, &names), there?);
         let held = hold::held(&self.here, cx, &self.marks, &here).await?;
         Ok(Sides { here, there, held })
+    }
+
+    /// The same for a plan: of what is up to date there is only the newest snapshot there.
+    pub(super) async fn sides_to_plan(
+        &self,
+        cx: &Context,
+        targets: &[Target],
+    ) -> Result<Sides, ReplicateError> {
+        self.can_be_sent(targets)?;
+        self.names_there(targets)?;
+        let names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();
+        let lines = list::lineages::<ReplicateKind>(&self.here, cx, &names).await?;
+        let here = grouped(&lines, &names);
+        let mut there = self.up_to_date(cx, targets, &here).await?;
+        let mut left = Vec::new();
+        for target in targets {
+            if !there.contains_key(&self.replica(&target.dataset)?) {
+                left.push(target.clone());
+            }
+        }
+        if !left.is_empty() || !there.contains_key(self.mapping.root()) {
+            there.extend(self.there(cx, &left).await?);
+        }
+        self.ours(cx, targets, &there).await?;
+        let held = hold::held(&self.here, cx, &self.marks, &here).await?;
+        Ok(Sides { here, there, held })
+    }
+
+    /// The lineages there of those that are up to date, as far as they were asked for: with their newest snapshot only.
+    async fn up_to_date(
+        &self,
+        cx: &Context,
+        targets: &[Target],
+        here: &BTreeMap<DatasetName, Lineage>,
+    ) -> Result<BTreeMap<DatasetName, Lineage>, ReplicateError> {
+        let mut sent = BTreeMap::new();
+        for target in targets {
+            let newest = here.get(&target.dataset).and_then(|from| {
+                let newest = from.snapshots.last()?;
+                hold::has_bookmark(&self.marks, from, newest.guid).then_some(newest)
+            });
+            if let Some(newest) = newest {
+                sent.insert(self.replica(&target.dataset)?, newest);
+            }
+        }
+        let names: BTreeSet<&SnapshotName> = sent.values().map(|mark| &mark.name).collect();
+        // Each of them is another column.
+        if sent.is_empty() || names.len() > MOST_NAMES {
+            return Ok(BTreeMap::new());
+        }
+        let root = self.mapping.root();
+        let pairs = sent.iter().map(|(replica, mark)| (replica, &mark.name)).collect();
+        let lines = list::heads::<ReplicateKind>(&self.there, cx, root, &pairs).await?;
+        let names: Vec<DatasetName> = sent.keys().chain([root]).cloned().collect();
+        let mut all = grouped(&lines, &names);
+        all.retain(|name, lineage| match sent.get(name) {
+            Some(mark) => {
+                // One that wasn't told all may not be the only one.
+                let is_copy =
+                    |copy: &Mark| copy.guid == mark.guid && mark.own.missing_of(&copy.own).is_empty();
+                lineage.dataset.is_some()
+                    && lineage.resume_token.is_none()
+                    && lineage.snapshots.iter().any(is_copy)
+            }
+            None => true,
+        });
+        Ok(all)
     }
 
     pub(super) fn both(&self, sides: &Sides, target: &Target) -> Result<(Lineage, Lineage), ReplicateError> {

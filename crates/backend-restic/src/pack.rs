@@ -136,14 +136,20 @@ pub(crate) fn read_range(store: &Store, pack: &Id, offset: u32, length: u32) -> 
 /// Raw bytes of a blob's id.
 pub(crate) fn raw_id(id: &Id) -> Result<[u8; 32]> {
     let hex = id.to_hex();
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let mut raw = [0; 32];
     for (byte, pair) in raw.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair)
-            .ok()
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        *byte = pair.ok_or_else(|| EngineError::Invalid {
-            detail: "an id is not hexadecimal".into(),
-        })?;
+        let (high, low) = (digit(pair[0]), digit(pair[1]));
+        *byte = high
+            .zip(low)
+            .map(|(high, low)| high << 4 | low)
+            .ok_or_else(|| EngineError::Invalid {
+                detail: "an id is not hexadecimal".into(),
+            })?;
     }
     Ok(raw)
 }

@@ -7,14 +7,16 @@
 //! - nothing outside of the target is written, whatever names the repository holds and whatever stands in the target;
 //! - an interrupted restore is continued: what stands there and proves right is kept;
 //! - a damaged, short or missing pack, a full disk, a read-only target are errors of their own kind, never a panic;
-//! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece, and for a repository in a
-//!   bucket some forty megabytes of directories that were read ahead;
+//! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece, some ten megabytes of directories
+//!   that were parsed ahead, and for a repository in a
+//!   bucket forty that were read ahead;
 //! - an empty result is an error.
 
 mod ahead;
 mod holes;
 pub(crate) mod meta;
 pub(crate) mod names;
+mod parsed;
 pub(crate) mod plan;
 mod prepare;
 mod reads;
@@ -34,7 +36,6 @@ use crate::backup::Cancelled;
 use crate::cipher::Cipher;
 use crate::error::{EngineError, Result, guarded};
 use crate::lock::{LockMode, RepoLock};
-use crate::pack::Unsealer;
 use crate::place;
 use crate::progress::{Meter, OnProgress};
 use crate::repo::{Engine, OpenRepo};
@@ -210,15 +211,8 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
         .repo
         .to_indexed()
         .map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
-    let unsealer = Unsealer::new(open.cipher.clone())?;
-    let planner = || {
-        Ok::<_, EngineError>(Planner::new(
-            &open.store,
-            &index,
-            Unsealer::new(open.cipher.clone())?,
-        ))
-    };
-    let mut levels = Planner::new(&open.store, &index, unsealer);
+    let planner = || Planner::new(&open.store, &index, &open.cipher);
+    let mut levels = planner()?;
     let top = job.path.is_none().then(|| Top::of_tags(&snapshot.tags)).flatten();
     let root = match (&job.path, snapshot.paths.as_slice()) {
         _ if top.is_some() => top.as_ref().map(Top::place).unwrap_or_default(),

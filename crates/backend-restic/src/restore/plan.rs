@@ -14,9 +14,11 @@ use rustic_core::{BlobId, DataId, Id, IndexedFullStatus, PackedId, Repository, T
 
 use super::ahead::Ahead;
 use super::names;
+use super::parsed::{Parsed, read_tree};
+use crate::cipher::Cipher;
 use crate::error::{EngineError, Result};
 use crate::mode;
-use crate::pack::{Location, Unsealer, open_blob, raw_id, read_blob};
+use crate::pack::{Location, Unsealer, raw_id};
 use crate::place::{Entry, Levels};
 use crate::store::Store;
 
@@ -142,8 +144,10 @@ pub(crate) struct Selection<'a> {
 pub(crate) struct Planner<'a> {
     store: &'a Store,
     index: &'a Repository<IndexedFullStatus>,
+    cipher: &'a Cipher,
     unsealer: Unsealer,
     ahead: Ahead,
+    parsed: Parsed,
     plan: Plan,
     pack_numbers: HashMap<Id, u32>,
     /// What has more than one name, by inode and device, with the content to compare.
@@ -154,17 +158,19 @@ impl<'a> Planner<'a> {
     pub(crate) fn new(
         store: &'a Store,
         index: &'a Repository<IndexedFullStatus>,
-        unsealer: Unsealer,
-    ) -> Self {
-        Self {
+        cipher: &'a Cipher,
+    ) -> Result<Self> {
+        Ok(Self {
             store,
             index,
-            unsealer,
+            cipher,
+            unsealer: Unsealer::new(cipher.clone())?,
             ahead: Ahead::default(),
+            parsed: Parsed::default(),
             plan: Plan::default(),
             pack_numbers: HashMap::new(),
             linked: HashMap::new(),
-        }
+        })
     }
 
     pub(crate) fn build(mut self, selection: &Selection<'_>) -> Result<Plan> {
@@ -244,9 +250,13 @@ impl<'a> Planner<'a> {
     fn walk(&mut self, dir: u32, tree: TreeId) -> Result<()> {
         let mut open = vec![(dir, tree)];
         while let Some((dir, tree)) = open.pop() {
-            let (index, later) = (self.index, open.iter().rev().map(|(_, tree)| *tree));
-            let upcoming = std::iter::once(tree).chain(later);
-            self.ahead.read(self.store, upcoming, |id| indexed(index, id));
+            let later = || open.iter().rev().map(|(_, tree)| *tree);
+            let upcoming = || std::iter::once(tree).chain(later());
+            let index = self.index;
+            let place = |id: &TreeId| indexed(index, id);
+            self.ahead.read(self.store, upcoming(), place);
+            self.parsed
+                .read(self.store, self.cipher, &mut self.ahead, upcoming(), place);
             let path = self.plan.dirs[dir as usize].path.clone();
             let nodes = self.tree(tree, &path)?.nodes;
             let mut seen = HashSet::with_capacity(nodes.len());
@@ -401,6 +411,9 @@ impl<'a> Planner<'a> {
 
     fn tree(&mut self, id: TreeId, path: &Path) -> Result<Tree> {
         let (pack, at) = self.locate(&id, path)?;
+        if let Some(tree) = self.parsed.take(&id) {
+            return Ok(tree);
+        }
         let pack = self.plan.packs[pack as usize];
         let at_path = |error| match error {
             EngineError::CorruptPack { pack, detail, .. } => EngineError::CorruptPack {
@@ -411,11 +424,8 @@ impl<'a> Planner<'a> {
             },
             other => other,
         };
-        let blob = id.into();
-        let plain = match self.ahead.take(&id) {
-            Some(mut sealed) => open_blob(&mut self.unsealer, &mut sealed, &pack, at, &blob),
-            None => read_blob(self.store, &mut self.unsealer, &pack, at, &blob),
-        };
+        let sealed = self.ahead.take(&id);
+        let plain = read_tree(self.store, &mut self.unsealer, sealed, &pack, at, id);
         serde_json::from_slice(&plain.map_err(at_path)?).map_err(|error| EngineError::Unreadable {
             what: format!("the directory {}", path.display()),
             detail: error.to_string(),

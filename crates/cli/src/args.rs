@@ -293,7 +293,7 @@ pub(crate) struct RestoreArgs {
     /// Only this file or directory, relative to the service's root; needs --to
     #[arg(long, value_name = "PATH", requires = "to")]
     pub(crate) path: Option<PathBuf>,
-    /// Into this directory, which must be empty or not there yet
+    /// Into this directory, which must be empty or not there yet, or hold what an earlier restore of the service left unfinished
     #[arg(long, value_name = "DIR", conflicts_with = "set_aside")]
     pub(crate) to: Option<PathBuf>,
     /// In place although data is there: keep that under another name. Stop the service first

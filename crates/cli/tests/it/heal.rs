@@ -421,3 +421,48 @@ fn damage_off_site_is_found_in_turn_and_told_with_the_services_it_costs() {
     assert!(bad.all().contains("rotating"), "{bad:?}");
     lab.run(&["verify", "offsite", "nowhere"]).expect(2);
 }
+
+/// A large one that broke off is gone on with by the same command; what is finished is somebody's, and never written over.
+#[test]
+fn a_restore_beside_that_broke_off_is_gone_on_with_and_no_other() {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = Lab::protected("");
+    let out = lab.path("out");
+    let to = out.to_str().unwrap();
+    let note = lab.path(".out.reseed-unfinished");
+    let restore = ["restore", "app", "--from", "offsite", "--to", to];
+    lab.run(&restore).expect(0);
+    assert!(!note.exists());
+    let whole = tree(&out);
+    let ran = lab.run(&restore).expect(1);
+    assert!(ran.err.contains("is not empty"), "{ran:?}");
+    // As one that was killed leaves it.
+    let (device, inode) = (
+        fs::metadata(&out).unwrap().dev(),
+        fs::metadata(&out).unwrap().ino(),
+    );
+    let noted = |service: &str, inode: u64| {
+        let text = format!(r#"{{"service":"{service}","device":{device},"inode":{inode}}}"#);
+        fs::write(&note, text).unwrap();
+    };
+    let spoil = || {
+        fs::write(out.join("file"), "half").unwrap();
+        fs::write(out.join("stray"), "of nobody").unwrap();
+    };
+    spoil();
+    for (service, inode) in [("other", inode), ("app", inode + 1)] {
+        noted(service, inode);
+        lab.run(&restore).expect(1);
+        assert_eq!(fs::read(out.join("file")).unwrap(), b"half");
+    }
+    noted("app", inode);
+    let ran = lab.run(&restore).expect(0);
+    assert!(ran.err.contains("is gone on with there"), "{ran:?}");
+    assert_eq!(tree(&out), whole);
+    assert!(!note.exists());
+    // From every source that can.
+    spoil();
+    noted("app", inode);
+    lab.run(&["restore", "app", "--to", to]).expect(0);
+    assert_eq!(tree(&out), whole);
+}

@@ -178,8 +178,8 @@ pub struct ScratchReport {
     pub seconds: f64,
 }
 
-/// Restores all or a part of a service into a directory that is empty or not there yet. Several datasets go into
-/// directories named after their last component.
+/// Restores all or a part of a service into a directory that is empty or not there yet, or that an earlier run of this began to fill and
+/// didn't finish: what fits in it is kept. Several datasets go into directories named after their last component.
 ///
 /// # Errors
 /// `AlreadyExists` when something is in the directory; the last source's failure when none delivered.
@@ -192,7 +192,7 @@ pub async fn restore_to(
     to: &Path,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let mut doing = Doing::begin(engine, cx, service, "restore", None);
-    let result = bring(engine, cx, service, options, scope, to).await;
+    let result = bring(engine, cx, service, options, (scope, true), to).await;
     match &result {
         Ok(reports) => {
             for one in reports {
@@ -220,18 +220,18 @@ pub async fn restore_to(
     })
 }
 
-/// As [`restore_to`], and leaves no trace in the journal: for those who keep their own.
+/// As [`restore_to`], and leaves no trace in the journal: for those who keep their own. What isn't `kept` isn't gone on with either.
 pub(super) async fn bring(
     engine: &Engine,
     cx: &Context,
     service: &Service,
     options: &RestoreOptions,
-    scope: &Scope,
+    (scope, kept): (&Scope, bool),
     to: &Path,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let candidates = choose(engine, cx, service, options).await?;
     // A source makes what is there equal to the point, so this must be nobody's.
-    engine.verifier.make_scratch(cx, to).await?;
+    make(engine, cx, service, to, kept).await?;
     let mut last = None;
     let mut made = BTreeSet::new();
     let mut empty: Vec<Vec<&PointId>> = Vec::new();
@@ -243,8 +243,13 @@ pub(super) async fn bring(
         if empty.contains(&points) {
             continue;
         }
-        match one_to(engine, cx, service, candidate, scope, to, &mut made).await {
-            Ok(reports) => return Ok(reports),
+        match one_to(engine, cx, service, candidate, (scope, kept), to, &mut made).await {
+            Ok(reports) => {
+                for path in made.iter().map(PathBuf::as_path).chain([to]).filter(|_| kept) {
+                    engine.verifier.finish(cx, path).await?;
+                }
+                return Ok(reports);
+            }
             Err(Missed { error, nothing }) => {
                 if nothing && tells {
                     empty.push(points);
@@ -290,12 +295,35 @@ impl From<SourceError> for Missed {
     }
 }
 
+async fn make(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    path: &Path,
+    kept: bool,
+) -> Result<(), OpError> {
+    if !kept {
+        return engine.verifier.make_scratch(cx, path).await;
+    }
+    if engine.verifier.begin(cx, path, &service.name).await? {
+        cx.emit(crate::event::Event::Warning {
+            service: Some(service.name.clone()),
+            message: format!(
+                "an earlier restore didn't finish in {}, and is gone on with there",
+                path.display()
+            ),
+            hint: None,
+        });
+    }
+    Ok(())
+}
+
 async fn one_to(
     engine: &Engine,
     cx: &Context,
     service: &Service,
     candidate: &Candidate,
-    scope: &Scope,
+    (scope, kept): (&Scope, bool),
     to: &Path,
     made: &mut BTreeSet<PathBuf>,
 ) -> Result<Vec<ScratchReport>, Missed> {
@@ -316,7 +344,7 @@ async fn one_to(
             to.join(target.dataset.leaf())
         };
         if path != to && made.insert(path.clone()) {
-            engine.verifier.make_scratch(cx, &path).await?;
+            make(engine, cx, service, &path, kept).await?;
         }
         let staging = Staging {
             target: target.clone(),

@@ -33,7 +33,15 @@ pub async fn verify(
         let name = format!("{}-{}-{}", service.name, source.name(), cx.run);
         let result = match scratch.take(&name) {
             Ok(place) => {
-                let restored = bring(engine, cx, service, &options, &Scope::Whole, place.path()).await;
+                let restored = bring(
+                    engine,
+                    cx,
+                    service,
+                    &options,
+                    (&Scope::Whole, false),
+                    place.path(),
+                )
+                .await;
                 if let Err(error) = place.clear() {
                     doing.warn(error.to_string());
                 }

@@ -5,6 +5,7 @@
 
 mod scratch;
 mod system;
+mod unfinished;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::OpError;
+use crate::names::ServiceName;
 use crate::point::Fingerprint;
 
 pub use scratch::{ScratchDir, ScratchPlace};
@@ -33,6 +35,23 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// # Errors
     /// `AlreadyExists` when anything is in it or something else is there.
     async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError>;
+
+    /// The same for a restore that is kept: one that the same service's restore began to fill, and didn't finish, will do too. Says whether it
+    /// is one.
+    ///
+    /// # Errors
+    /// As `make_scratch`.
+    async fn begin(&self, cx: &Context, path: &Path, _service: &ServiceName) -> Result<bool, OpError> {
+        self.make_scratch(cx, path).await.map(|()| false)
+    }
+
+    /// What was begun there is finished: from now on nothing is written over it.
+    ///
+    /// # Errors
+    /// When that can't be written down.
+    async fn finish(&self, _cx: &Context, _path: &Path) -> Result<(), OpError> {
+        Ok(())
+    }
 
     /// Runs one of a service's own checks on the tree.
     ///

@@ -8,11 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::OpenFlags;
 
-use super::{Validator, Verifier};
+use super::{Validator, Verifier, unfinished};
 use crate::context::Context;
 use crate::digest::{DigestError, DigestOptions, digest_tree};
 use crate::error::{OpError, OpKind};
+use crate::event::Event;
 use crate::exec::{Command, Runner};
+use crate::names::ServiceName;
 use crate::point::Fingerprint;
 
 /// Longest that a service's own check may take when nothing else limits it.
@@ -114,6 +116,38 @@ impl Verifier for SystemVerifier {
                     if entries.next().is_some() { Err(taken("is not empty")) } else { Ok(()) }
                 }
             }
+        })
+        .await
+    }
+
+    async fn begin(&self, cx: &Context, path: &Path, service: &ServiceName) -> Result<bool, OpError> {
+        let (dir, of) = (path.to_owned(), service.clone());
+        if blocking(cx, move |_| Ok(unfinished::is_of(&dir, &of))).await? {
+            return Ok(true);
+        }
+        self.make_scratch(cx, path).await?;
+        let (dir, of) = (path.to_owned(), service.clone());
+        let noted = blocking(cx, move |_| Ok(unfinished::begin(&dir, &of))).await?;
+        if let Err(error) = noted {
+            cx.emit(Event::Warning {
+                service: Some(service.clone()),
+                message: format!(
+                    "if it breaks off, a restore into {} can't be gone on with: {error}",
+                    path.display()
+                ),
+                hint: Some("that is written down beside it, where this user may not write".to_owned()),
+            });
+        }
+        Ok(false)
+    }
+
+    async fn finish(&self, cx: &Context, path: &Path) -> Result<(), OpError> {
+        let dir = path.to_owned();
+        blocking(cx, move |_| {
+            unfinished::end(&dir).map_err(|error| {
+                let what = format!("that {} is finished can't be written down", dir.display());
+                OpError::io(what, &error).hint("remove `.NAME.reseed-unfinished` beside it")
+            })
         })
         .await
     }

@@ -1,0 +1,130 @@
+//! Restores into a directory that were begun: what is in it is nobody's yet, so the next one goes on there, and a source makes it equal to
+//! its point. What is finished is somebody's, and is never written over.
+//!
+//! That is written down beside the directory, `.NAME.reseed-unfinished`, and not in it: there it would come back with the data. It is
+//! bound to the directory itself, so that another one of the same name is not taken for it.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::ServiceName;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    service: ServiceName,
+    device: u64,
+    inode: u64,
+}
+
+impl Note {
+    fn of(dir: &Path, service: &ServiceName) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(dir)?;
+        Ok(Self {
+            service: service.clone(),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+fn beside(dir: &Path) -> io::Result<PathBuf> {
+    let dir = std::path::absolute(dir)?;
+    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::Error::other("it has no place beside it"));
+    };
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".reseed-unfinished");
+    Ok(above.join(beside))
+}
+
+/// A link could point it at somebody's file.
+fn options() -> std::fs::OpenOptions {
+    let mut options = std::fs::OpenOptions::new();
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+/// Whether a restore of this service has begun to fill exactly this directory, and has not finished.
+pub(super) fn is_of(dir: &Path, service: &ServiceName) -> bool {
+    let read = || -> io::Result<Note> {
+        let mut text = String::new();
+        let file = options().read(true).open(beside(dir)?)?;
+        file.take(4096).read_to_string(&mut text)?;
+        Ok(serde_json::from_str(&text)?)
+    };
+    matches!((read(), Note::of(dir, service)), (Ok(there), Ok(wanted)) if there == wanted)
+}
+
+/// Writes it down.
+pub(super) fn begin(dir: &Path, service: &ServiceName) -> io::Result<()> {
+    let text = serde_json::to_vec(&Note::of(dir, service)?)?;
+    let mut file = options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(beside(dir)?)?;
+    file.write_all(&text)
+}
+
+/// It is finished.
+pub(super) fn end(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(beside(dir)?) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_begun_for_the_same_service_in_the_same_directory_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, elsewhere) = (dir.path().join("out"), dir.path().join("other"));
+        let (app, other) = (
+            ServiceName::new("app").unwrap(),
+            ServiceName::new("other").unwrap(),
+        );
+        std::fs::create_dir(&at).unwrap();
+        assert!(!is_of(&at, &app));
+        begin(&at, &app).unwrap();
+        assert!(is_of(&at, &app) && !is_of(&at, &other));
+        // Another directory of the same name, and the same one under another.
+        std::fs::rename(&at, &elsewhere).unwrap();
+        assert!(!is_of(&at, &app) && !is_of(&elsewhere, &app));
+        std::fs::create_dir(&at).unwrap();
+        assert!(!is_of(&at, &app));
+        std::fs::remove_dir(&at).unwrap();
+        std::fs::rename(&elsewhere, &at).unwrap();
+        assert!(is_of(&at, &app));
+        end(&at).unwrap();
+        end(&at).unwrap();
+        assert!(!is_of(&at, &app));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_note_says_nothing_and_a_link_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, app) = (dir.path().join("out"), ServiceName::new("app").unwrap());
+        std::fs::create_dir(&at).unwrap();
+        let note = beside(&at).unwrap();
+        for text in ["", "{", "{}", r#"{"service":"app","device":-1,"inode":0}"#] {
+            std::fs::write(&note, text).unwrap();
+            assert!(!is_of(&at, &app), "{text}");
+        }
+        std::fs::remove_file(&note).unwrap();
+        let precious = dir.path().join("precious");
+        std::fs::write(&precious, "all").unwrap();
+        std::os::unix::fs::symlink(&precious, &note).unwrap();
+        assert!(begin(&at, &app).is_err() && !is_of(&at, &app));
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "all");
+        assert!(begin(Path::new("/"), &app).is_err());
+    }
+}

@@ -128,7 +128,7 @@ impl Locks {
                     }
                 }
                 if engine.clock.monotonic() >= ends {
-                    return Err(self.locked(service, &file));
+                    return Err(self.locked(service, &file, claim));
                 }
                 tokio::select! {
                     biased;
@@ -181,18 +181,21 @@ impl Locks {
         Ok(Opened { file, shared: false })
     }
 
-    /// Who has it: by this lock, or by one of those that share it.
-    fn locked(&self, service: &ServiceName, file: &File) -> OpError {
-        let others = [Claim::Sending, Claim::Snapshots]
-            .into_iter()
-            .filter_map(|claim| {
-                let other = holder(&*self.readable(&self.path(service, claim.own()?))?)?;
-                // Who died has left their name there.
-                Path::new(&format!("/proc/{}", other.pid))
-                    .exists()
-                    .then_some(other)
-            });
-        let holder = others.last().or_else(|| holder(file));
+    /// Who is in the way of a claim: who has this lock, or one of those that share it.
+    fn locked(&self, service: &ServiceName, file: &File, claim: Claim) -> OpError {
+        let of = |claim: Claim| {
+            let other = holder(&*self.readable(&self.path(service, claim.own()?))?)?;
+            // Who died has left their name there.
+            Path::new(&format!("/proc/{}", other.pid))
+                .exists()
+                .then_some(other)
+        };
+        let holder = match claim {
+            Claim::Alone => of(Claim::Snapshots)
+                .or_else(|| of(Claim::Sending))
+                .or_else(|| holder(file)),
+            _ => holder(file),
+        };
         let error = match holder {
             Some(Holder { pid, run, operation }) => OpError::new(
                 OpKind::Locked,

@@ -15,7 +15,7 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, BadOutput, Hold, Line, Listed, Odd, Said, What};
+use super::parse::{self, BadOutput, Head, Hold, Line, Listed, Odd, Said, What};
 use super::pools::{self, Pool};
 use super::tool::{Tool, not_understood};
 use super::{record, rows};
@@ -304,7 +304,7 @@ pub(crate) async fn heads<K: FromFault>(
         let args = argv::list_heads(names.iter().copied(), &since);
         let stdout = answered(tool, cx, args, &names).await?;
         let read = parse::heads(&stdout, since.len()).map_err(|bad| not_understood(LINEAGES, bad))?;
-        for (line, written) in read.unwrap_or_default() {
+        for Head { line, since: written } in read.unwrap_or_default() {
             let pair = part.iter().find(|(dataset, _)| ***dataset == line.dataset);
             let untouched = |name: &SnapshotName| {
                 let at = since.iter().position(|one| *one == name);

@@ -353,17 +353,25 @@ pub(crate) fn lineages_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Line>, Ve
     apart(stdout, nonce, LINEAGE_COLUMNS, lineage)
 }
 
-/// Reads the answer to [`list_heads`](super::argv::list_heads) about so many snapshots: each line, and what was written since each of those,
-/// where that can be told. None as [`snapshots`] does.
-pub(crate) fn heads(stdout: &[u8], since: usize) -> Result<Option<Vec<(Line, Vec<Option<u64>>)>>, BadOutput> {
+/// A line of a lineage, and what was written to it since each of some snapshots, where that can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) line: Line,
+    pub(crate) since: Vec<Option<u64>>,
+}
+
+/// Reads the answer to [`list_heads`](super::argv::list_heads) about so many snapshots. None as [`snapshots`] does.
+pub(crate) fn heads(stdout: &[u8], since: usize) -> Result<Option<Vec<Head>>, BadOutput> {
     let text = text(stdout)?;
     let Some(rows) = rows::plain(&text, LINEAGE_COLUMNS.len() + since) else {
         return Ok(None);
     };
     let read = |row: &Vec<&str>| {
-        let (line, written) = row.split_at(LINEAGE_COLUMNS.len());
-        let written = written.iter().map(|text| text.parse().ok()).collect();
-        Ok((lineage(line)?, written))
+        let (line, since) = row.split_at(LINEAGE_COLUMNS.len());
+        Ok(Head {
+            line: lineage(line)?,
+            since: since.iter().map(|text| text.parse().ok()).collect(),
+        })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map(Some)
 }

@@ -217,6 +217,41 @@ fn lineages_are_read_and_cut_ones_refused() {
     }
 }
 
+#[test]
+fn heads_are_read_with_what_was_written_since_and_forged_ones_are_not_believed() {
+    let lines = "back/r/a\t8\t5\t100\t0\toff\t-\t-\t-\t-\t-\tnas:tank/a\t0\t-\n\
+        back/r/a@one\t9\t14\t100\t25\toff\t-\t-\t-\t-\t0\t-\t-\t7\n";
+    let columns = |line: &str| {
+        // The quotas are left out of what is written by hand, and the name is the last column too.
+        let (name, rest) = line.split_once('\t').unwrap();
+        let mut all: Vec<&str> = rest.split('\t').collect();
+        for _ in 0..4 {
+            all.insert(5, "-");
+        }
+        format!("{name}\t{}\t{name}\n", all.join("\t"))
+    };
+    let text: String = lines.lines().map(columns).collect();
+    let all = heads(text.as_bytes(), 2).unwrap().unwrap();
+    let told: Vec<_> = all
+        .iter()
+        .map(|head| (head.line.guid, head.since.clone()))
+        .collect();
+    assert_eq!(
+        told,
+        [(Guid(8), vec![Some(0), None]), (Guid(9), vec![None, Some(7)])]
+    );
+    for cut in 1..text.len() {
+        assert_eq!(
+            heads(&text.as_bytes()[..cut], 2).is_ok(),
+            text.as_bytes()[cut - 1] == b'\n',
+            "{cut}"
+        );
+    }
+    // A column more than was asked for: a value with a tab in it.
+    assert_eq!(heads(text.as_bytes(), 1), Ok(None));
+    assert_eq!(heads(text.replace("nas:tank/a", "x\ty").as_bytes(), 2), Ok(None));
+}
+
 /// As `zfs get` tells it: a snapshot whose time has a newline in it, one whose digest is no text, and one that is as it should be.
 #[test]
 fn an_odd_property_costs_what_it_is_on_this_one_fact() {

@@ -137,6 +137,22 @@ fn real_restic_ages_out_what_keep_does_not_want() {
         fs::remove_dir_all(lab.path("replica")).unwrap();
         let again = engines::run(&lab, &["restore", "app", "--from", "b2", "--to", "back"]).expect(0);
         assert!(lab.path("back/new2").exists(), "{again:#?}");
+        // Begun anew by hand, with a little in it: the point stays until somebody says that this is right.
+        fs::create_dir(lab.live()).unwrap();
+        fs::write(lab.live().join("app.db"), "little").unwrap();
+        engines::run(&lab, &["init", "--anew", "local", "--anew", "replica"]).expect(0);
+        for command in [&["snapshot", "app"][..], &["backup", "app"]] {
+            engines::run(&lab, command).expect(0);
+        }
+        let ran = engines::run(&lab, &["offsite", "prune", "b2"]).expect(4);
+        assert!(
+            ran.out.contains("shrank from") && ran.out.contains("reseed adopt app"),
+            "{ran:#?}"
+        );
+        assert_eq!(snapshots(), 2);
+        engines::run(&lab, &["adopt", "app"]).expect(0);
+        engines::run(&lab, &["offsite", "prune", "b2"]).expect(0);
+        assert_eq!(snapshots(), 1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard::{Guarded, guard};
+use super::guard::{Guarded, guard_offsite};
 use super::{Doing, OpOutcome, OpReport};
 use crate::OffsitePruner;
 use crate::context::Context;
@@ -105,7 +105,7 @@ pub async fn forget_plan(
         {
             continue;
         }
-        let guarded = guarded(engine, cx, service).await;
+        let guarded = guarded(engine, cx, service, &points).await;
         let record = engine.journal.service(&service.name).ok().flatten();
         let good = record.and_then(|record| record.last_good).map(|good| good.point);
         let mut datasets = Vec::new();
@@ -132,7 +132,12 @@ pub async fn forget_plan(
 }
 
 /// Why nothing of a service may age out. What can't be looked at is no better than what isn't there.
-async fn guarded(engine: &Engine, cx: &Context, service: &Service) -> Option<Guarded> {
+async fn guarded(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    points: &[RecoveryPoint],
+) -> Option<Guarded> {
     if let Some(why) = super::unseeded_by_journal(engine, service) {
         return Some(Guarded {
             why: format!("{} was started without data: {why}", service.name),
@@ -147,7 +152,10 @@ async fn guarded(engine: &Engine, cx: &Context, service: &Service) -> Option<Gua
         })
         .await;
     match looked {
-        Ok((inspections, snapshots)) => guard(service.name.as_str(), &inspections, &snapshots).err(),
+        Ok((inspections, snapshots)) => {
+            let (name, now) = (service.name.as_str(), engine.clock.now());
+            guard_offsite(name, &inspections, &snapshots, points, now).err()
+        }
         Err(error) => {
             let error: StoreError = error;
             Some(Guarded {

@@ -1,8 +1,10 @@
 //! The unseeded guard: nothing that ages out recovery points runs while what is live may be less than what they hold.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::point::{Fingerprint, MarkerState, Snapshot};
+use crate::names::DatasetName;
+use crate::point::{Fingerprint, MarkerState, RecoveryPoint, Snapshot};
 use crate::preseed::UNSEEDED_HOLD;
 use crate::store::{Condition, Inspection};
 
@@ -24,7 +26,7 @@ pub struct Guarded {
 /// # Errors
 /// [`Guarded`] says why not.
 pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) -> Result<(), Guarded> {
-    let adopt = format!("`reseed adopt {service}` says that what is there now is the service's data");
+    let adopt = adopt(service);
     for inspection in inspections {
         let dataset = &inspection.target.dataset;
         if let Some(marker) = &inspection.marker
@@ -39,11 +41,7 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
                 hint: format!("restore it, or {adopt}"),
             });
         }
-        let adopted = inspection
-            .marker
-            .as_ref()
-            .filter(|m| m.state == MarkerState::Adopted)
-            .map(|m| m.at);
+        let adopted = adopted_at(inspection);
         match &inspection.condition {
             Condition::Populated => {}
             Condition::Empty if adopted.is_some() => {}
@@ -62,21 +60,9 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
             .iter()
             .rev()
             .filter(since)
-            .filter_map(|s| Some((s, s.fingerprint?)));
-        let Some((newest, now)) = measured.next() else {
-            continue;
-        };
-        let shrank =
-            |(_, then): &(&Snapshot, Fingerprint)| now.bytes < then.bytes / 2 || now.files < then.files / 2;
-        if let Some((before, then)) = measured.find(shrank) {
-            let why = format!(
-                "{dataset} shrank from {} files and {} bytes in {} to {} files and {} bytes in {}",
-                then.files, then.bytes, before.name, now.files, now.bytes, newest.name
-            );
-            return Err(Guarded {
-                why,
-                hint: format!("look at it; then {adopt}"),
-            });
+            .filter_map(Measured::snapshot);
+        if let Some(newest) = measured.next() {
+            not_shrunk(service, dataset, &newest, measured)?;
         }
     }
     // An independent record of the same thing: the marker may have gone with a directory that was made anew.
@@ -91,6 +77,104 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
         });
     }
     Ok(())
+}
+
+/// Decides the same before points of an off-site repository age out. Their measures outlive the store's snapshots, which go with a
+/// pool: a service that was begun anew by hand and filled itself a little has nothing else that says how much there was.
+///
+/// # Errors
+/// [`Guarded`] says why not.
+pub(super) fn guard_offsite(
+    service: &str,
+    inspections: &[Inspection],
+    snapshots: &[Snapshot],
+    points: &[RecoveryPoint],
+    now: Timestamp,
+) -> Result<(), Guarded> {
+    guard(service, inspections, snapshots)?;
+    for inspection in inspections {
+        let dataset = &inspection.target.dataset;
+        let adopted = adopted_at(inspection);
+        let counts = |of: &DatasetName, unseeded: bool, at: Timestamp| {
+            of == dataset && !unseeded && adopted.is_none_or(|adopted| at >= adopted)
+        };
+        let remembered: Vec<Measured> = points
+            .iter()
+            .filter(|point| counts(&point.dataset, point.unseeded, point.taken_at))
+            .filter_map(Measured::point)
+            .collect();
+        let live = snapshots
+            .iter()
+            .filter(|snapshot| counts(&snapshot.dataset, snapshot.unseeded, snapshot.taken_at))
+            .filter_map(Measured::snapshot);
+        // One that is dated in the future, by a clock that was wrong then, is not what is there now.
+        let newest = live
+            .chain(remembered.iter().cloned())
+            .max_by_key(|measured| (measured.at <= now, measured.at));
+        if let Some(newest) = newest {
+            not_shrunk(service, dataset, &newest, remembered.into_iter())?;
+        }
+    }
+    Ok(())
+}
+
+/// A state of which it is known how much there was.
+#[derive(Debug, Clone)]
+struct Measured {
+    name: String,
+    at: Timestamp,
+    print: Fingerprint,
+}
+
+impl Measured {
+    fn snapshot(snapshot: &Snapshot) -> Option<Self> {
+        Some(Self {
+            name: snapshot.name.to_string(),
+            at: snapshot.taken_at,
+            print: snapshot.fingerprint?,
+        })
+    }
+
+    /// What is recorded is what there was, also where not all of it could be stored.
+    fn point(point: &RecoveryPoint) -> Option<Self> {
+        Some(Self {
+            name: format!("{}'s point of {}", point.source, point.taken_at),
+            at: point.taken_at,
+            print: point.fingerprint?,
+        })
+    }
+}
+
+fn not_shrunk(
+    service: &str,
+    dataset: &DatasetName,
+    newest: &Measured,
+    mut before: impl Iterator<Item = Measured>,
+) -> Result<(), Guarded> {
+    let now = newest.print;
+    let shrank = |then: &Measured| now.bytes < then.print.bytes / 2 || now.files < then.print.files / 2;
+    let Some(before) = before.find(shrank) else {
+        return Ok(());
+    };
+    let then = before.print;
+    let why = format!(
+        "{dataset} shrank from {} files and {} bytes in {} to {} files and {} bytes in {}",
+        then.files, then.bytes, before.name, now.files, now.bytes, newest.name
+    );
+    Err(Guarded {
+        why,
+        hint: format!("look at it; then {}", adopt(service)),
+    })
+}
+
+/// When an operator last said that what was there is the service's data.
+fn adopted_at(inspection: &Inspection) -> Option<Timestamp> {
+    let marker = inspection.marker.as_ref()?;
+    (marker.state == MarkerState::Adopted).then_some(marker.at)
+}
+
+fn adopt(service: &str) -> String {
+    format!("`reseed adopt {service}` says that what is there now is the service's data")
 }
 
 fn describe(condition: &Condition) -> String {

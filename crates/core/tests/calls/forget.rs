@@ -9,8 +9,8 @@ use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
 use reseed_core::journal::{Entry, LastGood, Query, RunKind, ServiceRecord};
 use reseed_core::names::{DatasetName, PointId, RunId, ServiceName, SourceName};
-use reseed_core::ops::{self, OpOutcome};
-use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Target};
+use reseed_core::ops::{self, Guarded, OpOutcome};
+use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Snapshot, Target};
 use reseed_core::pruner::Forgotten;
 use reseed_core::retention::Policy as Rules;
 use reseed_core::retention::restic::{Count, Policy as Keep, Within};
@@ -289,6 +289,112 @@ async fn a_service_that_may_have_lost_its_data_loses_no_point() {
         assert_eq!(done.services[0].outcome, OpOutcome::Skipped, "{what}");
         assert!(done.services[0].error.as_ref().unwrap().hint.is_some(), "{what}");
     }
+}
+
+/// What is left of a dead pool is off-site: the dataset was made anew, filled itself a little, and was backed up three times.
+fn begun_anew() -> Vec<RecoveryPoint> {
+    let little = |days| RecoveryPoint {
+        fingerprint: Some(print(10)),
+        ..point("tank/a", days)
+    };
+    let mut points: Vec<RecoveryPoint> = [1, 2, 3].into_iter().map(little).collect();
+    points.extend([10, 40, 50].map(|days| point("tank/a", days)));
+    points
+}
+
+async fn guarded(points: Vec<RecoveryPoint>, store: MockStore) -> Option<Guarded> {
+    let repo = repo(points);
+    let services = [service("a", store)];
+    let mut plan = ops::forget_plan(&engine(), &cx(), &repo, &services, &thirty_days())
+        .await
+        .unwrap();
+    let plan = plan.services.remove(0);
+    assert_eq!(plan.guarded.is_some(), plan.remove().is_empty(), "{plan:#?}");
+    plan.guarded
+}
+
+#[tokio::test]
+async fn a_service_that_was_begun_anew_keeps_the_points_of_what_it_was() {
+    let guarded = guarded(begun_anew(), sound()).await.unwrap();
+    assert!(
+        guarded.why.contains("10 files and 1000 bytes in b2's point of")
+            && guarded.why.contains("10 bytes in b2's"),
+        "{guarded:?}"
+    );
+    assert!(guarded.hint.contains("`reseed adopt a`"), "{guarded:?}");
+}
+
+/// Each counts alone; what is dated in the future isn't what is there now, and an unseeded state no measure.
+#[tokio::test]
+async fn files_bytes_and_the_newest_of_the_present_count() {
+    let changed = |change: fn(&mut Vec<RecoveryPoint>)| {
+        let mut points = ages("tank/a");
+        change(&mut points);
+        guarded(points, sound())
+    };
+    let files = |points: &mut Vec<RecoveryPoint>| points[0].fingerprint.as_mut().unwrap().files = 4;
+    assert!(changed(files).await.is_some());
+    let half = |points: &mut Vec<RecoveryPoint>| points[0].fingerprint = Some(print(500));
+    assert!(changed(half).await.is_none());
+    let partial = |points: &mut Vec<RecoveryPoint>| {
+        points[0].fingerprint = Some(print(400));
+        points[0].partial = true;
+    };
+    assert!(changed(partial).await.is_some());
+    let future = |points: &mut Vec<RecoveryPoint>| {
+        points[0].fingerprint = Some(print(400));
+        points.push(point("tank/a", -3));
+    };
+    assert!(changed(future).await.is_some());
+    let unseeded = |points: &mut Vec<RecoveryPoint>| {
+        points[0].fingerprint = Some(print(400));
+        points[0].unseeded = true;
+    };
+    assert!(changed(unseeded).await.is_none());
+}
+
+#[tokio::test]
+async fn what_an_operator_adopted_is_the_measure_from_then_on() {
+    // That was two days ago.
+    let adopted = || in_state(Condition::Populated, Some(MarkerState::Adopted));
+    assert_eq!(guarded(begun_anew(), adopted()).await, None);
+    let mut shrunk_again = begun_anew();
+    shrunk_again.push(RecoveryPoint {
+        fingerprint: Some(print(4)),
+        ..point("tank/a", 0)
+    });
+    let why = guarded(shrunk_again, adopted()).await.unwrap().why;
+    assert!(why.contains("and 10 bytes in b2's point of"), "{why}");
+}
+
+/// It was restored, and not yet backed up again.
+#[tokio::test]
+async fn a_snapshot_that_is_newer_than_the_points_says_what_is_there() {
+    let with_snapshot = |bytes| {
+        let mut store = MockStore::new();
+        store.expect_inspect().returning(|_, targets| {
+            Ok(targets
+                .iter()
+                .map(|t| inspection(t, Condition::Populated, None))
+                .collect())
+        });
+        store.expect_list().returning(move |_, targets| {
+            Ok(vec![Snapshot {
+                dataset: targets[0].dataset.clone(),
+                name: "now".parse().unwrap(),
+                guid: "7".parse().unwrap(),
+                taken_at: days_ago(0),
+                fingerprint: Some(print(bytes)),
+                bytes: None,
+                holds: Vec::new(),
+                unseeded: false,
+            }])
+        });
+        store
+    };
+    assert_eq!(guarded(begun_anew(), with_snapshot(1000)).await, None);
+    let shrunk = guarded(ages("tank/a"), with_snapshot(10)).await.unwrap();
+    assert!(shrunk.why.contains("10 bytes in now"), "{shrunk:?}");
 }
 
 #[tokio::test]

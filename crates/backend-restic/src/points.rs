@@ -32,7 +32,7 @@ pub const PARTIAL: &str = "reseed-partial";
 pub fn tags_of(request: &BackupRequest) -> Vec<String> {
     let mut tags = vec![
         OURS.to_owned(),
-        format!("{POINT}{}", request.point),
+        tag_of_point(&request.point),
         tag_of_dataset(&request.target.dataset),
     ];
     if let Some(name) = &request.snapshot {
@@ -48,6 +48,11 @@ pub fn tags_of(request: &BackupRequest) -> Vec<String> {
         tags.push(UNSEEDED.to_owned());
     }
     tags
+}
+
+/// The tag by which a snapshot is a point.
+pub(crate) fn tag_of_point(point: &PointId) -> String {
+    format!("{POINT}{point}")
 }
 
 /// The tag by which a snapshot is of a dataset.

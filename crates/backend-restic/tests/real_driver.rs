@@ -286,3 +286,24 @@ fn real_a_point_that_is_gone_when_it_is_to_be_restored_is_told_and_nothing_is_ma
         assert_eq!(fs::read_dir(&stage).unwrap().count(), 0);
     }
 }
+
+/// What the core has stored again it didn't trust: the second one is the point, and both versions say so of the first.
+#[test]
+fn real_of_a_state_that_is_stored_again_the_last_one_is_the_whole() {
+    for program in programs() {
+        let lab = Lab::new();
+        let (repo, tree) = (driver(&lab, &program), lab.path("tree"));
+        make_tree_for_restic(&tree);
+        backup(&repo, &tree, "1", 0);
+        let first = points(&repo, &target(AS_PATH)).remove(0);
+        backup(&repo, &tree, "1", 0);
+        let (whole, partial): (Vec<_>, Vec<_>) = points(&repo, &target(AS_PATH))
+            .into_iter()
+            .partition(|point| !point.partial);
+        assert_eq!((whole.len(), partial.len()), (1, 1), "{whole:?} {partial:?}");
+        assert!(whole[0].locator != first.locator && whole[0].id == first.id);
+        let stage = lab.path("stage");
+        restore(&repo, &target(AS_PATH), &whole[0], &stage).unwrap();
+        assert!(stage.join("sub").exists());
+    }
+}

@@ -93,6 +93,12 @@ impl Restic {
         .await
     }
 
+    /// All that were there when they were last listed.
+    pub(crate) fn all_known(&self) -> Vec<Snapshot> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().cloned().collect()
+    }
+
     /// A record that was read before.
     pub(crate) fn known(&self, id: &str) -> Option<Snapshot> {
         self.known

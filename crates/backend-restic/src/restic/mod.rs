@@ -29,6 +29,7 @@ mod listing;
 mod location;
 mod offsite_repo;
 mod parse;
+mod partial;
 mod pruner;
 mod rest;
 mod restore_source;

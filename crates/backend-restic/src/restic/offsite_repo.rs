@@ -12,17 +12,15 @@ use reseed_core::offsite::{
 };
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
-use tokio_util::sync::CancellationToken;
 
 use super::parse::{Status, Summary};
-use super::run::{Ended, TIDY};
+use super::run::Ended;
 use super::stand::Stand;
 use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
 use crate::offsite_repo::not_measured;
-use crate::points::{PARTIAL, tag_of_time, tags_of};
-use crate::snapshots::Snapshot;
+use crate::points::{tag_of_time, tags_of};
 use crate::top::Top;
 
 /// At most so many findings of a check are kept.
@@ -128,6 +126,7 @@ impl Restic {
             .cwd(&stand.cwd)
             .env("PWD", &stand.pwd);
         let dataset = &request.target.dataset;
+        let before = self.stored_before(request);
         let ended = match self
             .locking(cx, &command, &|status| {
                 began.fetch_or(status.bytes() > 0 || status.files() > 0, Ordering::Relaxed);
@@ -136,7 +135,7 @@ impl Restic {
             .await
         {
             Err(EngineError::Cancelled) => {
-                let stored = self.stored_after_all(version, request).await;
+                let stored = self.stored_after_all(cx, version, request).await;
                 return stored.ok_or(EngineError::Cancelled);
             }
             ended => ended?,
@@ -156,6 +155,9 @@ impl Restic {
         } else {
             snapshot_id
         };
+        for id in before {
+            self.mark_partial(cx, id, request).await;
+        }
         Ok(BackupReport {
             snapshot_id,
             outcome: if partial {
@@ -169,33 +171,6 @@ impl Restic {
             files: summary.total_files_processed.unwrap_or(0),
             bytes: summary.total_bytes_processed.unwrap_or(0),
             added: summary.data_added_packed.or(summary.data_added).unwrap_or(0),
-        })
-    }
-
-    /// What a backup stored that was cancelled when it was all but over: restic (0.17 and newer) then ends its work and says nothing
-    /// more. Whether all could be read nobody knows, so it is no success; the digest that is recorded with it tells.
-    async fn stored_after_all(&self, version: Version, request: &BackupRequest) -> Option<BackupReport> {
-        let command = self.command(version, argv::snapshots()).ok()?.time_limit(TIDY);
-        let output = self.runner.run(&command, &CancellationToken::new()).await.ok()?;
-        let all = parse::snapshots(output.stdout.whole()?).ok()?;
-        let point = format!("reseed-point={}", request.point);
-        let is_it = |snapshot: &Snapshot| {
-            let same_time = snapshot.time.as_second() == request.taken_at.as_second();
-            same_time && snapshot.host == request.host && snapshot.tags.contains(&point)
-        };
-        let stored = all.into_iter().find(is_it)?;
-        Some(BackupReport {
-            files: stored.files.unwrap_or(0),
-            bytes: stored.bytes.unwrap_or(0),
-            added: 0,
-            snapshot_id: stored.id,
-            outcome: BackupOutcome::Partial {
-                unreadable: 1,
-                examples: vec![
-                    "it was cancelled when the tree was stored, before restic said what it could not read"
-                        .to_owned(),
-                ],
-            },
         })
     }
 
@@ -220,52 +195,6 @@ impl Restic {
             detail: "a backup's summary names no snapshot".into(),
         })?;
         Ok((id, summary))
-    }
-
-    /// Tags a snapshot that doesn't hold everything, which is known only when it is there. restic writes another one and
-    /// removes the first; where it may not remove, readers know by the second what the first is worth. Without the tag the digest
-    /// that was recorded keeps it from passing for the whole.
-    async fn mark_partial(&self, cx: &Context, id: String, request: &BackupRequest) -> String {
-        match self.tag_partial(cx, &id, request).await {
-            Ok(new) => new,
-            Err(error) => {
-                let name = &self.name;
-                cx.emit(Event::Warning {
-                    service: None,
-                    message: format!("{name}: snapshot {id} is partial and could not be tagged so: {error}"),
-                    hint: Some(format!("run `restic tag --add {PARTIAL} {id}`")),
-                });
-                id
-            }
-        }
-    }
-
-    async fn tag_partial(&self, cx: &Context, id: &str, request: &BackupRequest) -> Result<String> {
-        let version = self.version(cx).await?;
-        let command = self.command(version, argv::tag(id, PARTIAL))?;
-        let ended = self.locking(cx, &command, &|_| ()).await?;
-        if let Some(new) = ended.heard.changed {
-            return Ok(new);
-        }
-        if !ended.exit.success() {
-            return Err(error::of(
-                ended.exit,
-                &ended.all_words(),
-                &self.location.to_string(),
-            ));
-        }
-        // Older ones don't say which one it became.
-        let point = format!("reseed-point={}", request.point);
-        let of_it = |snapshot: &Snapshot| {
-            let first = snapshot.original.as_ref();
-            first.is_some_and(|first| first.starts_with(id)) && snapshot.tags.contains(&point)
-        };
-        let all = self.all_snapshots(cx).await?.readable;
-        let new = all.into_iter().find(of_it);
-        new.map(|snapshot| snapshot.id)
-            .ok_or_else(|| EngineError::BadOutput {
-                detail: "the tagged snapshot isn't listed".into(),
-            })
     }
 
     async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod locks;
+mod partial;
 mod refused;
 
 use std::collections::VecDeque;
@@ -55,6 +56,8 @@ struct Scripted {
     version: String,
     answers: Mutex<VecDeque<Answer>>,
     calls: Mutex<Vec<String>>,
+    /// The run's.
+    cancel: CancellationToken,
 }
 
 impl Scripted {
@@ -95,6 +98,7 @@ impl Scripted {
             }
         }
         if answer.cancelled {
+            self.cancel.cancel();
             let cancelled = ExecError::Cancelled {
                 command: shown,
                 stderr: kept,
@@ -177,6 +181,7 @@ impl Lab {
             version: version.into(),
             answers: Mutex::new(answers.to_vec().into()),
             calls: Mutex::default(),
+            cancel: CancellationToken::new(),
         });
         let runner: Arc<dyn Runner> = Arc::<Scripted>::clone(&program);
         let restic = Restic::new(
@@ -192,7 +197,7 @@ impl Lab {
         let cx = Context::new(
             RunId::new("20261122T203300Z-driver").unwrap(),
             events,
-            CancellationToken::new(),
+            program.cancel.clone(),
         );
         Self {
             dir,
@@ -335,41 +340,6 @@ fn a_backup_whose_ssh_died_may_have_stored_something() {
         (OffsiteKind::Unreachable, Effect::Partial),
         "{error}"
     );
-}
-
-#[test]
-fn a_partial_backup_is_tagged_and_says_what_is_missing() {
-    let problem = r#"{"message_type":"error","error":{"message":"open: permission denied"},"during":"archival","item":"secret"}"#;
-    let changed = r#"{"message_type":"changed","old_snapshot_id":"0","new_snapshot_id":"new"}"#;
-    let lab = Lab::new(
-        "0.18.0",
-        &[
-            answer(
-                3,
-                SUMMARY,
-                &format!("{problem}\n{problem}\nWarning: at least one source file could not be read"),
-            ),
-            answer(0, changed, ""),
-        ],
-    );
-    let report = lab.backup().unwrap();
-    let BackupOutcome::Partial { unreadable, examples } = report.outcome else {
-        panic!()
-    };
-    assert_eq!(
-        (unreadable, examples[0].as_str()),
-        (2, "secret: open: permission denied")
-    );
-    assert_eq!(report.snapshot_id, "new");
-    assert_eq!(lab.calls(), ["backup", "tag"]);
-    // Its exit alone is enough, and one that can't be tagged is partial all the same, and warned of.
-    let lab = Lab::new("0.18.0", &[answer(3, SUMMARY, ""), answer(1, "", "Fatal: no")]);
-    let report = lab.backup().unwrap();
-    assert!(matches!(
-        report.outcome,
-        BackupOutcome::Partial { unreadable: 1, .. }
-    ));
-    assert!(lab.told()[0].contains("could not be tagged"), "{:?}", lab.told());
 }
 
 #[test]

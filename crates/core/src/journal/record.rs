@@ -326,7 +326,8 @@ pub struct LastGood {
 pub enum Entry {
     /// A run that begins or ends. Fields that are none or empty leave what is known.
     Run(Box<Run>),
-    /// A try of a run that began. A run written with attempts of its own adds them only where there are none yet.
+    /// A try of a run that began. A run written with attempts of its own adds them only where there are none yet. A file has it on its
+    /// disk before the try goes on, because that it was begun must be known also after a power cut.
     Attempt(RunKey, Box<Attempt>),
     /// What a point looks like.
     Point(PointRecord),

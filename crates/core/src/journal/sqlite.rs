@@ -36,6 +36,9 @@ const LOG_WORTH_IT: u64 = 256 * 1024;
 /// A log of this size, which each opening reads, is copied in any run.
 const LONGEST_LOG: u64 = 2 * 1024 * 1024;
 
+/// A power cut may cost the last rows, never the file; a run does not wait for the disk.
+const NO_WAITING: &str = "PRAGMA synchronous = NORMAL";
+
 /// No reseed has had this many versions of the journal: what claims a newer one is damaged.
 const LATEST_PLAUSIBLE: i64 = 10_000;
 
@@ -222,12 +225,20 @@ impl SqliteJournal {
             return;
         }
         let entries = std::mem::take(&mut state.pending);
+        let lasting = entries.iter().any(|entry| matches!(entry, Entry::Attempt(..)));
         let done = self.on_file(state, |conn| {
+            if lasting {
+                conn.execute_batch("PRAGMA synchronous = FULL")?;
+            }
             let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             for entry in &entries {
                 schema::write(&tx, entry)?;
             }
-            tx.commit()
+            tx.commit()?;
+            match lasting {
+                true => conn.execute_batch(NO_WAITING),
+                false => Ok(()),
+            }
         });
         match done {
             Ok(()) => {
@@ -487,8 +498,8 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
         }
         Found::Foreign => return Err(Trouble::Broken("it is another program's database".to_owned())),
     }
-    // A power cut may cost the last rows, never the file; a run does not wait for the disk.
-    conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")?;
+    conn.execute_batch(NO_WAITING)?;
+    conn.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
     Ok(conn)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::doubt::{BEGUN, DONE, Doubts};
 use super::snapshot::{snapshot_name, take};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
@@ -13,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteKind, OpError, OpKind};
 use crate::event::Event;
 use crate::journal::{Query, RunKind, RunOutcome};
-use crate::names::SourceName;
+use crate::names::{PointId, SourceName};
 use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, OffsiteRepo};
 use crate::point::{RecoveryPoint, Snapshot};
 use crate::service::Service;
@@ -74,7 +75,7 @@ pub async fn backup_plan(engine: &Engine, cx: &Context, service: &Service) -> Ve
         let (snapshots, error) = match &newest {
             Err(error) => (Vec::new(), Some(error.report())),
             Ok((None, _)) => (vec!["a new snapshot of every dataset".to_owned()], None),
-            Ok((Some(state), _)) => match stored(engine, cx, repo.as_ref()).await {
+            Ok((Some(state), _)) => match stored(engine, cx, service, repo.as_ref()).await {
                 Ok(stored) => (
                     state
                         .iter()
@@ -133,17 +134,21 @@ async fn newest_state(
     Ok((None, damaged))
 }
 
-/// The whole points of a repository, newest first.
+/// The points of a repository that are known to be whole, newest first.
 async fn stored(
     engine: &Engine,
     cx: &Context,
+    service: &Service,
     repo: &dyn OffsiteRepo,
 ) -> Result<Vec<RecoveryPoint>, ErrorReport> {
     let points = engine.within(cx, BUDGET, "listing the repository", |cx| async move {
         repo.points(&cx, None).await
     });
     let points = points.await.map_err(|e| e.report())?;
-    Ok(points.into_iter().filter(|p| !p.partial).collect())
+    // Read once too often is no harm.
+    let doubts = Doubts::about(engine, &service.name, repo.name()).unwrap_or(Doubts::All);
+    let whole = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id);
+    Ok(points.into_iter().filter(whole).collect())
 }
 
 fn is_stored(stored: &[RecoveryPoint], snapshot: &Snapshot) -> bool {
@@ -191,7 +196,7 @@ async fn one(
     state: &[Snapshot],
     damaged: Option<&Snapshot>,
 ) -> OpReport {
-    let stored = match stored(engine, cx, repo).await {
+    let stored = match stored(engine, cx, service, repo).await {
         Ok(stored) => stored,
         Err(error) => return doing.fail(error),
     };
@@ -222,12 +227,13 @@ async fn one(
             continue;
         }
         worked = true;
+        let point = PointId::from(snapshot.guid);
         let request = |path| BackupRequest {
             target: target.clone(),
             path,
             as_path: target.mountpoint.clone(),
             host: engine.host.clone(),
-            point: snapshot.guid.into(),
+            point: point.clone(),
             snapshot: Some(snapshot.name.clone()),
             taken_at: snapshot.taken_at,
             fingerprint: snapshot.fingerprint,
@@ -236,6 +242,7 @@ async fn one(
         match recorded(engine, cx, service, repo, sound, snapshot, &request).await {
             Ok(None) => {}
             Ok(Some((report, same_as))) => {
+                doing.storing(&point, DONE, None);
                 doing.bytes(report.added);
                 doing.done(format!(
                     "{}@{}: unchanged since {}, {} added",
@@ -245,6 +252,7 @@ async fn one(
             }
             Err(error) => return doing.fail(error),
         }
+        doing.storing(&point, BEGUN, None);
         match store_one(engine, cx, service, repo, snapshot, target, request).await {
             Ok(report) => {
                 doing.bytes(report.added);
@@ -252,16 +260,24 @@ async fn one(
                     "{}@{}: {} files, {} bytes, {} added",
                     snapshot.dataset, snapshot.name, report.files, report.bytes, report.added
                 ));
-                if let BackupOutcome::Partial { unreadable, examples } = report.outcome {
-                    let what = format!(
-                        "{unreadable} entries of {} could not be read: {}",
-                        snapshot.dataset,
-                        examples.join("; ")
-                    );
-                    partial.get_or_insert(OpError::new(OpKind::Failed, what).report());
+                match report.outcome {
+                    BackupOutcome::Complete => doing.storing(&point, DONE, None),
+                    BackupOutcome::Partial { unreadable, examples } => {
+                        let what = format!(
+                            "{unreadable} entries of {} could not be read: {}",
+                            snapshot.dataset,
+                            examples.join("; ")
+                        );
+                        let error = OpError::new(OpKind::Failed, what).report();
+                        doing.storing(&point, BEGUN, Some(error.clone()));
+                        partial.get_or_insert(error);
+                    }
                 }
             }
-            Err(error) => return doing.fail(error),
+            Err(error) => {
+                doing.storing(&point, BEGUN, Some(error.clone()));
+                return doing.fail(error);
+            }
         }
     }
     match (partial, worked) {

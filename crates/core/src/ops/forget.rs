@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::doubt::Doubts;
 use super::guard::{Guarded, guard_offsite};
 use super::{Doing, OpOutcome, OpReport};
 use crate::OffsitePruner;
@@ -105,7 +106,20 @@ pub async fn forget_plan(
         {
             continue;
         }
-        let guarded = guarded(engine, cx, service, &points).await;
+        let (doubts, untold) = match Doubts::about(engine, &service.name, pruner.name()) {
+            Ok(doubts) => (doubts, None),
+            Err(error) => {
+                let untold = Guarded {
+                    why: format!(
+                        "which points of {} are whole can't be told: {error}",
+                        service.name
+                    ),
+                    hint: error.hint().to_owned(),
+                };
+                (Doubts::All, Some(untold))
+            }
+        };
+        let guarded = guarded(engine, cx, service, &points).await.or(untold);
         let record = engine.journal.service(&service.name).ok().flatten();
         let good = record.and_then(|record| record.last_good).map(|good| good.point);
         let mut datasets = Vec::new();
@@ -115,7 +129,7 @@ pub async fn forget_plan(
                 continue;
             }
             let inventory = Inventory {
-                points: inventory(&mine, good.as_ref()),
+                points: inventory(&mine, &doubts, good.as_ref()),
                 unseeded: guarded.is_some(),
                 ..Inventory::default()
             };
@@ -169,13 +183,24 @@ async fn guarded(
     }
 }
 
-fn inventory(points: &[&RecoveryPoint], known_good: Option<&PointId>) -> Vec<Point> {
-    // The newest whole state of a seeded service stays, whatever its age: it is what a lost service is restored from.
-    let whole = |point: &&&RecoveryPoint| !point.unseeded && !point.partial && point.fingerprint.is_some();
-    let newest = points.iter().filter(whole).max_by_key(|point| point.taken_at);
-    let newest = newest.map(|point| point.locator.as_str());
+fn inventory(points: &[&RecoveryPoint], doubts: &Doubts, known_good: Option<&PointId>) -> Vec<Point> {
+    // The newest whole state of a seeded service stays, whatever its age: it is what a lost service is restored from. Where that only
+    // looks whole, the newest that is known to be stays, too.
+    let whole = |point: &RecoveryPoint| !point.unseeded && !point.partial && point.fingerprint.is_some();
+    let newest = |known: bool| {
+        let good = points
+            .iter()
+            .filter(|point| whole(point) && !(known && doubts.has(&point.id)));
+        good.max_by_key(|point| point.taken_at).map(|point| &point.id)
+    };
+    let good = [newest(false), newest(true)];
+    // By their state: one that was stored twice is there by either.
+    let is_good = |point: &RecoveryPoint| {
+        let id = Some(&point.id);
+        (whole(point) && good.contains(&id)) || id == known_good
+    };
     let point = |point: &&RecoveryPoint| Point {
-        last_good: Some(point.locator.as_str()) == newest || Some(&point.id) == known_good,
+        last_good: is_good(point),
         ..Point::new(point.id.as_str(), point.locator.clone(), point.taken_at)
     };
     points.iter().map(point).collect()

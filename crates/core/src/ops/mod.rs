@@ -7,6 +7,7 @@ mod adopt;
 mod backup;
 mod check;
 mod cost;
+mod doubt;
 mod forget;
 mod guard;
 mod prune;
@@ -36,7 +37,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{ErrorReport, OpError};
 use crate::event::Event;
-use crate::journal::{Entry, PointRecord, Run, RunKey, RunOutcome};
+use crate::journal::{Attempt, Entry, PointRecord, Run, RunKey, RunOutcome};
 use crate::names::{PointId, RunId, ServiceName, SourceName};
 use crate::point::Snapshot;
 use crate::service::Service;
@@ -203,6 +204,23 @@ impl<'a> Doing<'a> {
             };
             self.records.push(Entry::Point(record));
         }
+    }
+
+    /// How far storing a point where it belongs has come, written down at once: the run may not come to its end.
+    pub(crate) fn storing(&self, point: &PointId, stage: &str, error: Option<ErrorReport>) {
+        let (Some(key), Some(source)) = (&self.key, &self.report.with) else {
+            return;
+        };
+        let attempt = Attempt {
+            source: source.clone(),
+            points: vec![point.clone()],
+            number: 1,
+            stage: stage.to_owned(),
+            error,
+            seconds: (self.engine.clock.monotonic() - self.began).as_secs_f64(),
+        };
+        let attempt = Entry::Attempt(key.clone(), Box::new(attempt));
+        self.engine.journal.write(vec![attempt]);
     }
 
     /// How it was verified, as the history has it.

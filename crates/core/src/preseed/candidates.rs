@@ -59,8 +59,10 @@ pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]
             None => (None, Some(point.taken_at)),
         };
         let group = groups.entry(key).or_insert_with(|| vec![None; targets.len()]);
-        // Two points of one dataset under one name: the newer one.
-        if group[place].is_none_or(|other| other.taken_at < point.taken_at) {
+        // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one.
+        let better =
+            |other: &RecoveryPoint| (other.taken_at, !other.partial) < (point.taken_at, !point.partial);
+        if group[place].is_none_or(better) {
             group[place] = Some(point);
         }
     }
@@ -169,6 +171,20 @@ mod tests {
         let other = group(1, &[&data], &[point("tank/data", "r", 9, 0)]);
         let only_unseeded = vec![group(0, &[&data], &points[2..]), other];
         assert_eq!(ids(&order(only_unseeded, Prefer::Chain, None)), ["9", "3"]);
+    }
+
+    #[test]
+    fn of_one_state_that_was_stored_twice_the_whole_one_counts() {
+        let data = target("tank/data");
+        let whole = point("tank/data", "l", 1, 1);
+        let partial = RecoveryPoint {
+            partial: true,
+            ..whole.clone()
+        };
+        for points in [[partial.clone(), whole.clone()], [whole, partial]] {
+            let found = group(0, &[&data], &points);
+            assert!(!found[0].points[0].partial, "{points:?}");
+        }
     }
 
     #[test]

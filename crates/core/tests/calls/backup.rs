@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use reseed_core::clock::Clock as _;
 use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteError, OffsiteKind};
-use reseed_core::journal::{Entry, Run, RunKey, RunKind, RunOutcome};
+use reseed_core::journal::{Attempt, Entry, Run, RunKey, RunKind, RunOutcome};
 use reseed_core::names::{DatasetName, RunId, SourceName};
 use reseed_core::offsite::*;
 use reseed_core::ops::{self, OpOutcome, OpReport};
@@ -291,4 +291,31 @@ async fn a_repository_that_was_found_damaged_is_backed_up_to_by_reading() {
         let recorded = Some(Ok(Some(report())));
         backed_up_after(repo(stored(), true, recorded), false, history).await;
     }
+}
+
+/// A point that may only look whole is no model for another.
+#[tokio::test]
+async fn what_nobody_knows_to_be_whole_is_not_recorded_again() {
+    let tried = |stage: &str| {
+        let key = RunKey {
+            run: "before".parse().unwrap(),
+            service: "app".parse().unwrap(),
+            kind: RunKind::Backup,
+            peer: Some("b2".parse().unwrap()),
+        };
+        Run {
+            attempts: vec![Attempt {
+                source: "b2".parse().unwrap(),
+                points: vec![stored().id],
+                number: 1,
+                stage: stage.to_owned(),
+                error: None,
+                seconds: 0.0,
+            }],
+            ..Run::begun(key, at(-1000))
+        }
+    };
+    backed_up_after(repo(stored(), true, None), true, vec![tried("store")]).await;
+    let recorded = Some(Ok(Some(report())));
+    backed_up_after(repo(stored(), true, recorded), false, vec![tried("done")]).await;
 }

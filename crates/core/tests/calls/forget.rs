@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
-use reseed_core::journal::{Entry, LastGood, Query, RunKind, ServiceRecord};
+use reseed_core::journal::{Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, ServiceRecord};
 use reseed_core::names::{DatasetName, PointId, RunId, ServiceName, SourceName};
 use reseed_core::ops::{self, Guarded, OpOutcome};
 use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Snapshot, Target};
@@ -231,6 +231,40 @@ async fn the_last_good_point_stays_behind_newer_ones_that_are_not() {
         ["tank-a-50"],
         "the one of 40 days is the last good one"
     );
+}
+
+/// And what only looks whole: nobody knows that it isn't.
+#[tokio::test]
+async fn the_last_point_that_is_known_to_be_whole_stays() {
+    let mut points: Vec<RecoveryPoint> = [1, 40, 50].map(|days| point("tank/a", days)).into();
+    points[0].partial = true;
+    let (repo, engine) = (repo(points), engine());
+    let key = RunKey {
+        run: RunId::new("before").unwrap(),
+        service: ServiceName::new("a").unwrap(),
+        kind: RunKind::Backup,
+        peer: Some(repo.name.clone()),
+    };
+    let attempt = Attempt {
+        source: repo.name.clone(),
+        points: vec![PointId::new("p40").unwrap()],
+        number: 1,
+        stage: "store".to_owned(),
+        error: None,
+        seconds: 0.0,
+    };
+    let planned = async || {
+        let services = [service("a", sound())];
+        let plan = ops::forget_plan(&engine, &cx(), &repo, &services, &thirty_days()).await;
+        plan.unwrap().services[0].remove()
+    };
+    assert_eq!(planned().await, ["tank-a-50"]);
+    let run = Run {
+        attempts: vec![attempt],
+        ..Run::begun(key, days_ago(40))
+    };
+    engine.journal.write(vec![Entry::Run(Box::new(run))]);
+    assert_eq!(planned().await, Vec::<String>::new());
 }
 
 #[tokio::test]

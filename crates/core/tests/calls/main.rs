@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod doubt;
 mod forget;
 mod lock;
 mod mocks;

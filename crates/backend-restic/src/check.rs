@@ -56,7 +56,8 @@ pub struct Findings {
 }
 
 impl OpenRepo {
-    /// Checks the repository.
+    /// Checks the repository. What somebody removes meanwhile is found missing: [`Engine::check`](crate::repo::Engine::check) tells it
+    /// from damage.
     ///
     /// # Errors
     /// What keeps it from looking; damage is in the findings.

@@ -24,6 +24,7 @@ pub mod keys;
 mod listing;
 mod local;
 pub mod lock;
+mod meanwhile;
 mod mode;
 mod offsite_repo;
 mod os_path;

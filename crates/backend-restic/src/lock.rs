@@ -111,7 +111,7 @@ impl LockFile {
         }
     }
 
-    fn holder(&self, id: &str) -> LockHolder {
+    pub(crate) fn holder(&self, id: &str) -> LockHolder {
         LockHolder {
             who: self.username.clone(),
             host: self.hostname.clone(),

@@ -195,10 +195,7 @@ impl OffsiteRepo for Embedded {
             CheckDepth::Everything => ReadData::All,
         };
         self.blocking(cx, move |this, cancelled| {
-            let found = this
-                .engine
-                .open(&this.password.read()?)?
-                .check(read, &cancelled)?;
+            let found = this.engine.check(&this.password.read()?, read, &cancelled)?;
             let affected = match &found.affected {
                 Some(snapshots) if snapshots.is_empty() => Some(Vec::new()),
                 // What was found is told whether or not it can be told whose it is.

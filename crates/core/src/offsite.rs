@@ -16,7 +16,8 @@
 //! - **O8 nothing is ever deleted** but our own locks and locks that are provably dead by restic's rules. Removing points
 //!   is another role: [`OffsitePruner`](crate::OffsitePruner).
 //! - **O9 check finds damage**: at [`CheckDepth::Structure`] a missing or cut-off file, at [`CheckDepth::Everything`] any flipped bit; and
-//!   says of which datasets a point can't come back whole ([`CheckReport::affected`]), or that this can't be told.
+//!   says of which datasets a point can't come back whole ([`CheckReport::affected`]), or that this can't be told. What somebody
+//!   removes while it looks is not damage: then it looks again, or fails with `Locked` or `Busy`.
 //! - **O10 cancelled means ended**: no snapshot appears, the lock is gone, what was uploaded is harmless.
 //! - **O11 the size is what is stored**: every object of the repository, so that it is never less than what a backup added; where the
 //!   store can't be listed, what the points need, and the number of objects isn't told.

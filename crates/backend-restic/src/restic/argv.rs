@@ -67,6 +67,11 @@ pub(crate) fn snapshot_ids() -> Vec<OsString> {
     words(&["--no-lock", "list", "snapshots"])
 }
 
+/// The ids of its index files.
+pub(crate) fn index_ids() -> Vec<OsString> {
+    words(&["--no-lock", "list", "index"])
+}
+
 /// How much all snapshots need, as it is stored.
 pub(crate) fn stats() -> Vec<OsString> {
     words(&["--no-lock", "--json", "stats", "--mode=raw-data"])

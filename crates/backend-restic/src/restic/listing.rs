@@ -4,6 +4,7 @@
 //! there, the list is compared with the bare ids, which need no reading: what is missing is a snapshot that is damaged.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::sync::PoisonError;
 
 use reseed_core::Context;
@@ -29,8 +30,7 @@ impl Restic {
         let mut unreadable = Vec::new();
         if !words.trim().is_empty() {
             let listed: HashSet<&str> = readable.iter().map(|snapshot| snapshot.id.as_str()).collect();
-            let ids = self.ask(cx, argv::snapshot_ids()).await?;
-            for id in parse::ids(&String::from_utf8_lossy(&ids))? {
+            for id in self.listed::<Vec<_>>(cx, argv::snapshot_ids()).await? {
                 if !listed.contains(id.as_str()) {
                     let error = EngineError::Unreadable {
                         what: format!("snapshot {id}"),
@@ -73,6 +73,17 @@ impl Restic {
             })
         })
         .await
+    }
+
+    /// The bare ids of files.
+    pub(crate) async fn listed<C: FromIterator<String>>(
+        &self,
+        cx: &Context,
+        args: Vec<OsString>,
+    ) -> Result<C> {
+        let printed = self.ask(cx, args).await?;
+        let ids = parse::ids(&String::from_utf8_lossy(&printed))?;
+        Ok(ids.into_iter().collect())
     }
 
     /// Runs what may have to look into trees, where blocking is allowed.

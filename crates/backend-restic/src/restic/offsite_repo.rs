@@ -19,6 +19,7 @@ use super::stand::Stand;
 use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
+use crate::meanwhile::{Files, TRIES, is_damage, never_at_rest};
 use crate::offsite_repo::not_measured;
 use crate::points::{tag_of_time, tags_of};
 use crate::top::Top;
@@ -204,7 +205,31 @@ impl Restic {
         self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::check(version, depth)?)?;
-        let ended = self.locking(cx, &command, &|_| ()).await?;
+        for _ in 0..TRIES {
+            let before = self.files(cx).await.ok();
+            let ended = self.locking(cx, &command, &|_| ()).await?;
+            let report = self.found(version, &ended)?;
+            if report.errors.is_empty()
+                || is_damage(
+                    before.as_ref(),
+                    self.files(cx).await,
+                    self.held_exclusively(cx).await,
+                )?
+            {
+                return Ok(report);
+            }
+        }
+        Err(never_at_rest())
+    }
+
+    async fn files(&self, cx: &Context) -> Result<Files> {
+        let mut files: Files = self.listed(cx, argv::index_ids()).await?;
+        files.extend(self.listed::<Files>(cx, argv::snapshot_ids()).await?);
+        Ok(files)
+    }
+
+    /// What a check found, if it got to its end.
+    fn found(&self, version: Version, ended: &Ended) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         for problem in &ended.heard.problems {
             report.errors.push(crate::words::plain(&problem.why));

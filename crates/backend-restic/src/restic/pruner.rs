@@ -86,10 +86,7 @@ impl Restic {
 
     /// Of every snapshot, whether it can be read or not.
     async fn ids(&self, cx: &Context) -> Result<HashSet<String>> {
-        let ids = self.ask(cx, argv::snapshot_ids()).await?;
-        Ok(super::parse::ids(&String::from_utf8_lossy(&ids))?
-            .into_iter()
-            .collect())
+        self.listed(cx, argv::snapshot_ids()).await
     }
 
     async fn pruned(&self, cx: &Context) -> Result<()> {

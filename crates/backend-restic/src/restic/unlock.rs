@@ -79,6 +79,35 @@ impl Restic {
 
     /// The locks that are dead by nothing but their age.
     async fn old_elsewhere(&self, cancel: &CancellationToken) -> Result<BTreeSet<String>> {
+        let (locks, _) = self.held(cancel).await?;
+        let old = locks
+            .into_iter()
+            .filter(|(_, lock)| self.state(lock) == LockState::Old);
+        Ok(old.map(|(id, _)| id).collect())
+    }
+
+    /// Who has the repository for himself now.
+    ///
+    /// # Errors
+    /// `Cancelled`, and what asking for locks can raise.
+    pub(super) async fn held_exclusively(&self, cx: &Context) -> Result<Option<LockHolder>> {
+        let (mut locks, missed) = self.held(&cx.cancel).await?;
+        if missed {
+            // One that was refreshed meanwhile has another name now.
+            locks = self.held(&cx.cancel).await?.0;
+        }
+        let is_it = |lock: &LockFile| lock.exclusive && self.state(lock) == LockState::Live;
+        let held = locks.into_iter().find(|(_, lock)| is_it(lock));
+        Ok(held.map(|(id, lock)| lock.holder(&id)))
+    }
+
+    fn state(&self, lock: &LockFile) -> LockState {
+        lock.state(self.clock.now(), &hostname(), process_alive)
+    }
+
+    /// The locks there are, and whether there was another that couldn't be read: it was refreshed or given up meanwhile; or it is
+    /// none, which `unlock` passes too.
+    async fn held(&self, cancel: &CancellationToken) -> Result<(Vec<(String, LockFile)>, bool)> {
         let listed = self.tidying(argv::locks(), cancel).await?;
         let ids: Vec<&str> = listed.lines().map(str::trim).filter(|line| is_id(line)).collect();
         if ids.len() > MOST {
@@ -86,22 +115,18 @@ impl Restic {
                 detail: format!("{} locks are more than are looked at", ids.len()),
             });
         }
-        let mut old = BTreeSet::new();
+        let (mut locks, mut missed) = (Vec::new(), false);
         for id in ids {
             let printed = match self.tidying(argv::lock(id), cancel).await {
-                Ok(printed) => printed,
-                // It was refreshed or given up meanwhile; or it is none, which `unlock` passes too.
                 Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                Err(_) => continue,
+                printed => printed.ok(),
             };
-            let Ok(lock) = serde_json::from_str::<LockFile>(&printed) else {
-                continue;
-            };
-            if lock.state(self.clock.now(), &hostname(), process_alive) == LockState::Old {
-                old.insert(id.to_owned());
+            match printed.and_then(|printed| serde_json::from_str(&printed).ok()) {
+                Some(lock) => locks.push((id.to_owned(), lock)),
+                None => missed = true,
             }
         }
-        Ok(old)
+        Ok((locks, missed))
     }
 
     /// A short call that takes no lock; what it printed.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod check;
 mod locks;
 mod partial;
 mod refused;
@@ -22,7 +23,7 @@ use reseed_core::error::{Effect, OffsiteKind, Retry};
 use reseed_core::event::{Event, EventSink};
 use reseed_core::exec::{Captured, Command, ExecError, Exit, Line, Output, PipeOutput, Runner, Streaming};
 use reseed_core::names::{DatasetName, PointId, RunId, SourceName};
-use reseed_core::offsite::{BackupOutcome, BackupRequest, CheckDepth};
+use reseed_core::offsite::{BackupOutcome, BackupRequest};
 use reseed_core::point::Target;
 use reseed_core::{Context, OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::{block_on, minute};
@@ -308,10 +309,6 @@ fn an_output_that_was_cut_off_is_no_success() {
             "{stdout}"
         );
     }
-    // A newer one ends a check with a summary.
-    let lab = Lab::new("0.18.0", &[answer(0, "", "")]);
-    let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap_err();
-    assert_eq!(error.kind(), OffsiteKind::BadOutput);
 }
 
 fn lab_target() -> Target {
@@ -495,26 +492,4 @@ fn a_newer_version_works_and_is_warned_of_once_an_older_one_is_refused() {
         (OffsiteKind::ToolMissing, Effect::None)
     );
     assert!(error.to_string().contains("0.13.1") && error.what_to_do().unwrap().contains("0.14"));
-}
-
-#[test]
-fn a_check_lists_what_is_damaged_and_a_failure_to_look_is_an_error() {
-    let said = "pack 6a77: does not exist\nerror for tree 727c:\nFatal: repository contains errors";
-    let lab = Lab::new("0.14.0", &[answer(1, "load indexes\n", said)]);
-    let report = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap();
-    assert_eq!(
-        report.errors,
-        ["pack 6a77: does not exist", "error for tree 727c:"]
-    );
-    let lab = Lab::new("0.14.0", &[answer(1, "", "Fatal: dial tcp: connection refused")]);
-    let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap_err();
-    assert_eq!(error.kind(), OffsiteKind::Unreachable);
-    // It says the same of what it could not read because its ssh was gone.
-    let lost = format!("List(data) failed: ssh command exited: signal: killed\n{said}");
-    let lab = Lab::new("0.14.0", &[answer(1, "load indexes\n", &lost)]);
-    let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Structure)).unwrap_err();
-    assert_eq!(error.kind(), OffsiteKind::Unreachable);
-    let lab = Lab::new("0.14.0", &[]);
-    let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Part { n: 3, of: 2 })).unwrap_err();
-    assert_eq!(error.kind(), OffsiteKind::InvalidInput);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use reseed_core::error::{Effect, OffsiteKind};
 use reseed_core::names::PointId;
-use reseed_core::offsite::{BackupOutcome, BackupReport, BackupRequest, CheckDepth};
+use reseed_core::offsite::{BackupOutcome, BackupReport, BackupRequest, CheckDepth, CheckReport};
 use reseed_core::point::Target;
 use reseed_core::{Context, OffsiteRepo};
 
@@ -78,6 +78,7 @@ suite! { $ conformance_offsite, offsite, OffsiteLab:
     o08_nothing_is_deleted_but_dead_locks
     o09_check_finds_a_missing_object
     o09_check_finds_a_flipped_bit
+    o09_what_is_removed_meanwhile_is_not_damage
     o10_cancelled_means_ended
     o11_the_size_is_what_is_stored
     o12_record_adds_a_point_of_the_same_tree
@@ -446,6 +447,23 @@ pub async fn o09_check_finds_a_missing_object(lab: &impl OffsiteLab) {
 /// O9: at the deepest.
 pub async fn o09_check_finds_a_flipped_bit(lab: &impl OffsiteLab) {
     damaged(lab, Damage::Flip, CheckDepth::Everything).await;
+}
+
+/// O9: as long as another has the repository for itself, what is missing may be what it removes.
+pub async fn o09_what_is_removed_meanwhile_is_not_damage(lab: &impl OffsiteLab) {
+    let cx = context("o09b");
+    let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
+    back_up(&*repo, &cx, &request(&target, &tree, "p1", 1)).await;
+    lab.lock_exclusively();
+    lab.damage(Damage::Missing);
+    let looked = repo.check(&cx, CheckDepth::Structure).await;
+    failed::<CheckReport, _>(looked, &[OffsiteKind::Locked]);
+    assert_eq!(lab.locks(), 1, "the other's lock, and none of ours");
+    lab.unlock();
+    match repo.check(&cx, CheckDepth::Structure).await {
+        Ok(report) => assert!(!report.errors.is_empty(), "it is missing still"),
+        Err(error) => drop(failed::<(), _>(Err(error), &[OffsiteKind::Corrupt])),
+    }
 }
 
 /// O11: it grows by what is added and by nothing else, and who can't open it isn't told a size.

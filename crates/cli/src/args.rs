@@ -293,9 +293,12 @@ pub(crate) struct RestoreArgs {
     /// Only this file or directory, relative to the service's root; needs --to
     #[arg(long, value_name = "PATH", requires = "to")]
     pub(crate) path: Option<PathBuf>,
-    /// Into this directory, which must be empty or not there yet, or hold what an earlier restore of the service left unfinished
+    /// Into this directory, which must be empty or not there yet
     #[arg(long, value_name = "DIR", conflicts_with = "set_aside")]
     pub(crate) to: Option<PathBuf>,
+    /// Go on in a directory that an earlier restore of the service left unfinished: what fits is kept, whatever else is in it is removed
+    #[arg(long, requires = "to")]
+    pub(crate) resume: bool,
     /// In place although data is there: keep that under another name. Stop the service first
     #[arg(long)]
     pub(crate) set_aside: bool,

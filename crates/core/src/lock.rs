@@ -116,28 +116,21 @@ impl Locks {
             }
             _ => wanted.push((main.file, FlockOperation::NonBlockingLockExclusive)),
         }
-        let mut lock = ServiceLock { files: Vec::new() };
-        for (file, how) in wanted {
-            loop {
-                match flock(&*file, how) {
-                    Ok(()) => break,
-                    Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-                    Err(error) => {
-                        let what = format!("can't lock {service}");
-                        return Err(OpError::io(what, &error.into()));
-                    }
-                }
-                if engine.clock.monotonic() >= ends {
-                    return Err(self.locked(service, &file, claim));
-                }
-                tokio::select! {
-                    biased;
-                    () = cx.cancel.cancelled() => return Err(OpError::new(OpKind::Cancelled, format!("waiting for the lock of {service} was cancelled"))),
-                    () = engine.clock.sleep(POLL) => {}
-                }
+        // Both or none: who waits for the second must not keep others from the first.
+        let lock = loop {
+            let Err(blocking) = take(service, &wanted)? else {
+                let files = wanted.into_iter().map(|(file, _)| file).collect();
+                break ServiceLock { files };
+            };
+            if engine.clock.monotonic() >= ends {
+                return Err(self.locked(service, &blocking, claim));
             }
-            lock.files.push(file);
-        }
+            tokio::select! {
+                biased;
+                () = cx.cancel.cancelled() => return Err(OpError::new(OpKind::Cancelled, format!("waiting for the lock of {service} was cancelled"))),
+                () = engine.clock.sleep(POLL) => {}
+            }
+        };
         let holder = Holder {
             pid: std::process::id(),
             run: cx.run.clone(),
@@ -248,6 +241,27 @@ impl Locks {
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         options.open(path).map_err(io)
     }
+}
+
+/// Takes all of these, or none and says which one somebody else has.
+fn take(
+    service: &ServiceName,
+    wanted: &[(Arc<File>, FlockOperation)],
+) -> Result<Result<(), Arc<File>>, OpError> {
+    for (nth, (file, how)) in wanted.iter().enumerate() {
+        let error = match flock(&**file, *how) {
+            Ok(()) => continue,
+            Err(error) => error,
+        };
+        for (taken, _) in &wanted[..nth] {
+            let _ = flock(&**taken, FlockOperation::Unlock);
+        }
+        return match error {
+            rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR => Ok(Err(Arc::clone(file))),
+            error => Err(OpError::io(format!("can't lock {service}"), &error.into())),
+        };
+    }
+    Ok(Ok(()))
 }
 
 fn write_holder(mut file: &File, holder: &Holder) -> std::io::Result<()> {

@@ -31,18 +31,27 @@ pub(super) struct Upkeep {
 struct Held {
     /// The file of which it is known that there was one of ours at all times until it was written; none when it was given up.
     proven: Option<String>,
+    /// One that was written after it, while it could not be looked whether that was still there; and when.
+    fresh: Option<(String, (Timestamp, Duration))>,
     /// Files of ours that could not be removed yet.
     others: Vec<String>,
     refreshed: (Timestamp, Duration),
+    /// How often refreshing has failed since.
+    failed: u32,
 }
+
+/// Right after a machine has woken up its network may not be there yet.
+const TRIES: u32 = 4;
 
 impl Upkeep {
     pub(super) fn of(locker: Locker, exclusive: bool, id: String) -> Self {
         let refreshed = (locker.clock.now(), locker.clock.monotonic());
         let held = Mutex::new(Held {
             proven: Some(id),
+            fresh: None,
             others: Vec::new(),
             refreshed,
+            failed: 0,
         });
         Self {
             locker,
@@ -67,7 +76,8 @@ impl Upkeep {
             Err(lost @ EngineError::LockLost { .. }) => gate.close(lost),
             Err(error) => {
                 tracing::warn!(%error, "cannot refresh the repository lock");
-                if silent >= GIVE_UP_AFTER {
+                held.failed += 1;
+                if silent >= GIVE_UP_AFTER && held.failed >= TRIES {
                     gate.close(EngineError::LockLost {
                         detail: error.to_string(),
                     });
@@ -110,27 +120,29 @@ impl Upkeep {
 
     /// Writes the new one before the old one is looked for: whoever removes the old one after that sees the new one before a prune.
     fn refresh(&self, held: &mut Held) -> Result<()> {
-        let now = (self.locker.clock.now(), self.locker.clock.monotonic());
-        let fresh = self.locker.write(self.exclusive)?;
-        let there = self.is_there(held);
-        let unproven = match &there {
-            Ok(()) => {
-                held.refreshed = now;
-                held.others.extend(held.proven.replace(fresh));
-                None
+        let (fresh, at) = match held.fresh.take() {
+            Some(fresh) => fresh,
+            None => {
+                let now = (self.locker.clock.now(), self.locker.clock.monotonic());
+                (self.locker.write(self.exclusive)?, now)
             }
-            Err(_) => Some(fresh),
         };
+        if let Err(error) = self.is_there(held) {
+            held.fresh = Some((fresh, at));
+            return Err(error);
+        }
+        (held.refreshed, held.failed) = (at, 0);
+        held.others.extend(held.proven.replace(fresh));
         // Tried again at the next refresh and at the end.
         held.others.retain(|id| self.locker.remove(id).is_err());
-        held.others.extend(unproven);
-        there
+        Ok(())
     }
 
     /// Removes all of its files. It is no lock from then on.
     pub(super) fn give_up(&self) {
         let mut held = self.held();
-        let ids: Vec<String> = held.proven.take().into_iter().collect();
+        let mut ids: Vec<String> = held.proven.take().into_iter().collect();
+        ids.extend(held.fresh.take().map(|(id, _)| id));
         for id in ids.into_iter().chain(held.others.drain(..)) {
             if let Err(error) = self.locker.remove(&id) {
                 tracing::warn!(%error, lock = id, "cannot remove the repository lock; it is stale in 30 minutes");

@@ -154,11 +154,12 @@ impl Restic {
         let snapshot_id = if partial {
             self.mark_partial(cx, snapshot_id, request).await
         } else {
+            // Not beside one that is partial: of two of which neither is known to be whole the first may be.
+            for id in before {
+                self.mark_partial(cx, id, request).await;
+            }
             snapshot_id
         };
-        for id in before {
-            self.mark_partial(cx, id, request).await;
-        }
         Ok(BackupReport {
             snapshot_id,
             outcome: if partial {

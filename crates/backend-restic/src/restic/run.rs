@@ -270,8 +270,15 @@ impl Restic {
         let Some(holder) = locked(&first, &self.location.to_string()) else {
             return Ok(first);
         };
-        if !self.is_dead(&holder) || !self.only_dead_ones_look_dead(cx).await? {
-            return Ok(first);
+        let may_go = match self.is_dead(&holder) {
+            true => self.only_dead_ones_look_dead(cx).await,
+            false => Ok(false),
+        };
+        match may_go {
+            Ok(true) => {}
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            // Where the locks can't all be looked at, one may be somebody's.
+            Ok(false) | Err(_) => return Ok(first),
         }
         self.unlock(&cx.cancel).await?;
         cx.emit(Event::Warning {

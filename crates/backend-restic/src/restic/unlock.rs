@@ -5,7 +5,7 @@
 //! directory that is mounted) let one that is wrong by more live. So where a lock of another host is old it is watched first: who is
 //! alive refreshes it every five minutes, by writing another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -79,7 +79,12 @@ impl Restic {
 
     /// The locks that are dead by nothing but their age.
     async fn old_elsewhere(&self, cancel: &CancellationToken) -> Result<BTreeSet<String>> {
-        let (locks, _) = self.held(cancel).await?;
+        let (locks, missed) = self.held(cancel).await?;
+        if missed {
+            return Err(EngineError::BadOutput {
+                detail: "not all locks can be read".into(),
+            });
+        }
         let old = locks
             .into_iter()
             .filter(|(_, lock)| self.state(lock) == LockState::Old);
@@ -91,11 +96,7 @@ impl Restic {
     /// # Errors
     /// `Cancelled`, and what asking for locks can raise.
     pub(super) async fn held_exclusively(&self, cx: &Context) -> Result<Option<LockHolder>> {
-        let (mut locks, missed) = self.held(&cx.cancel).await?;
-        if missed {
-            // One that was refreshed meanwhile has another name now.
-            locks = self.held(&cx.cancel).await?.0;
-        }
+        let (locks, _) = self.held(&cx.cancel).await?;
         let is_it = |lock: &LockFile| lock.exclusive && self.state(lock) == LockState::Live;
         let held = locks.into_iter().find(|(_, lock)| is_it(lock));
         Ok(held.map(|(id, lock)| lock.holder(&id)))
@@ -105,25 +106,35 @@ impl Restic {
         lock.state(self.clock.now(), &hostname(), process_alive)
     }
 
-    /// The locks there are, and whether there was another that couldn't be read: it was refreshed or given up meanwhile; or it is
-    /// none, which `unlock` passes too.
-    async fn held(&self, cancel: &CancellationToken) -> Result<(Vec<(String, LockFile)>, bool)> {
-        let listed = self.tidying(argv::locks(), cancel).await?;
-        let ids: Vec<&str> = listed.lines().map(str::trim).filter(|line| is_id(line)).collect();
-        if ids.len() > MOST {
-            return Err(EngineError::BadOutput {
-                detail: format!("{} locks are more than are looked at", ids.len()),
-            });
-        }
-        let (mut locks, mut missed) = (Vec::new(), false);
-        for id in ids {
-            let printed = match self.tidying(argv::lock(id), cancel).await {
-                Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                printed => printed.ok(),
-            };
-            match printed.and_then(|printed| serde_json::from_str(&printed).ok()) {
-                Some(lock) => locks.push((id.to_owned(), lock)),
-                None => missed = true,
+    /// The locks there are, and whether there is another that can't be read: somebody's, or none, which `unlock` passes too. One that was
+    /// refreshed meanwhile has another name, so that is looked for once more.
+    async fn held(&self, cancel: &CancellationToken) -> Result<(BTreeMap<String, LockFile>, bool)> {
+        let (mut locks, mut missed) = (BTreeMap::new(), false);
+        for _ in 0..2 {
+            let listed = self.tidying(argv::locks(), cancel).await?;
+            let ids: Vec<&str> = listed.lines().map(str::trim).filter(|line| is_id(line)).collect();
+            if ids.len() > MOST {
+                return Err(EngineError::BadOutput {
+                    detail: format!("{} locks are more than are looked at", ids.len()),
+                });
+            }
+            locks.retain(|id: &String, _| ids.contains(&id.as_str()));
+            missed = false;
+            for id in ids {
+                if locks.contains_key(id) {
+                    continue;
+                }
+                let printed = match self.tidying(argv::lock(id), cancel).await {
+                    Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+                    printed => printed.ok(),
+                };
+                match printed.and_then(|printed| serde_json::from_str(&printed).ok()) {
+                    Some(lock) => drop(locks.insert(id.to_owned(), lock)),
+                    None => missed = true,
+                }
+            }
+            if !missed {
+                break;
             }
         }
         Ok((locks, missed))

@@ -66,14 +66,19 @@ impl Target {
     /// Takes away the access control lists that the target inherited from the directory that it is in, so that what is made in it
     /// inherits nothing: who had no access to a file must not get it by a restore. For a target that is empty.
     pub(crate) fn disinherit(&self) -> Result<()> {
+        let fail = |error: Errno| {
+            EngineError::target("take the access control list off", Path::new("."), &error.into())
+        };
+        // The group's bits are the mask then, and without the list they would count for the group.
+        let listed = rustix::fs::fgetxattr(&self.root, c"system.posix_acl_access", &mut [0; 0]);
+        if listed.is_ok_and(|length| length > 0) {
+            rustix::fs::fchmod(&self.root, Mode::from_raw_mode(UNFINISHED_DIR)).map_err(fail)?;
+        }
         for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
             match rustix::fs::fremovexattr(&self.root, name) {
                 // NOTSUP is OPNOTSUPP on Linux.
                 Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(error) => {
-                    let what = "take the access control list off";
-                    return Err(EngineError::target(what, Path::new("."), &error.into()));
-                }
+                Err(error) => return Err(fail(error)),
             }
         }
         Ok(())

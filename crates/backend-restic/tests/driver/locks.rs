@@ -45,10 +45,13 @@ fn ids(ids: &[&str]) -> Answer {
 fn an_old_lock_of_another_host_is_watched_before_it_is_removed() {
     let locked = || answer(11, "", &locked_by(&here(), NOBODY));
     let other = || printed("other-host", 7, 120);
+    let lost = || answer(1, "", "Fatal: dial tcp: connection refused");
     let refused = [
         // Refreshed; refreshed with another beside it; a second one came.
         vec![ids(&["bb"]), other()],
         vec![ids(&["aa", "bb"]), other(), other()],
+        // One that can't be read may be anybody's.
+        vec![ids(&["aa", "bb"]), other(), lost(), ids(&["aa", "bb"]), lost()],
     ];
     for again in refused {
         let mut answers = vec![locked(), ids(&["aa"]), other()];
@@ -71,6 +74,7 @@ fn an_old_lock_of_another_host_is_watched_before_it_is_removed() {
                 ids(&["aa", "cc"]),
                 printed(&here(), NOBODY, 120),
                 answer(1, "", "no such lock"),
+                ids(&["aa"]),
             ],
             1,
         ),

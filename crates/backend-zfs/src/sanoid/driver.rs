@@ -103,9 +103,23 @@ impl SanoidDriver {
     ///
     /// # Errors
     /// When sanoid can't be told, can't run, or stops.
-    pub async fn preview(&self, cx: &Context, managed: &[Managed]) -> Result<PruneReport, StoreError> {
+    pub async fn preview(
+        &self,
+        cx: &Context,
+        managed: &[Managed],
+        protected: &BTreeSet<String>,
+    ) -> Result<PruneReport, StoreError> {
         let said = self.run(cx, managed, Purpose::Prune, true).await?;
-        Ok(report(said, Vec::new()))
+        let guarded = guarded(&said.pruned, protected);
+        let mut report = report(said, guarded.iter().cloned().collect());
+        let of = |snapshot: &String| {
+            snapshot
+                .split_once('@')
+                .map_or("", |(dataset, _)| dataset)
+                .to_owned()
+        };
+        report.pruned.retain(|snapshot| !guarded.contains(&of(snapshot)));
+        Ok(report)
     }
 
     /// Prunes what the policies no longer want. `protected` are snapshots in full (`tank/a@x`) that have to stay, for
@@ -119,16 +133,13 @@ impl SanoidDriver {
         managed: &[Managed],
         protected: &BTreeSet<String>,
     ) -> Result<PruneReport, StoreError> {
-        let mut guarded = BTreeSet::new();
-        if !protected.is_empty() {
-            let preview = self.run(cx, managed, Purpose::Prune, true).await?;
-            guarded.extend(
-                (preview.pruned.iter())
-                    .filter(|snapshot| protected.contains(*snapshot))
-                    .filter_map(|snapshot| snapshot.split_once('@'))
-                    .map(|(dataset, _)| dataset.to_owned()),
-            );
-        }
+        let guarded = match protected.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                let preview = self.run(cx, managed, Purpose::Prune, true).await?;
+                guarded(&preview.pruned, protected)
+            }
+        };
         let left: Vec<Managed> = (managed.iter())
             .filter(|one| !guarded.contains(&one.dataset))
             .cloned()
@@ -217,6 +228,16 @@ fn taken(said: Said) -> TakeReport {
         failed: said.failed,
         complaints: said.complaints,
     }
+}
+
+/// The datasets that would lose a protected one.
+fn guarded(pruned: &[String], protected: &BTreeSet<String>) -> BTreeSet<String> {
+    pruned
+        .iter()
+        .filter(|snapshot| protected.contains(*snapshot))
+        .filter_map(|snapshot| snapshot.split_once('@'))
+        .map(|(dataset, _)| dataset.to_owned())
+        .collect()
 }
 
 fn report(said: Said, guarded: Vec<String>) -> PruneReport {

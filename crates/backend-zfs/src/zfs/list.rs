@@ -202,12 +202,11 @@ async fn answered<K: FromFault>(
     wanted: &BTreeSet<&str>,
 ) -> Result<Vec<u8>, Error<K>> {
     let what = SNAPSHOTS;
-    let pools: BTreeSet<&str> = wanted.iter().filter_map(|name| name.split('/').next()).collect();
-    // Snapshots that are named are few.
-    let output = match wanted.iter().any(|name| name.contains('@')) {
-        true => tool.ask(cx, args).await,
-        false => tool.ask_at_length(cx, args, pools.into_iter()).await,
-    };
+    let pools: BTreeSet<&str> = wanted
+        .iter()
+        .filter_map(|name| name.split(['/', '@']).next())
+        .collect();
+    let output = tool.ask_at_length(cx, args, pools.into_iter()).await;
     let output = output.map_err(|error| error.into_error(what, Effect::None))?;
     if !output.exit.success() {
         let gone = only_missing(tool, &output, wanted)?;

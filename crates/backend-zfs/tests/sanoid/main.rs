@@ -392,7 +392,9 @@ fn real_sanoid_driver_keeps_what_is_protected_and_tells_what_was_refused() {
     };
     let managed = [managed("tank/a", policy.clone()), managed("tank/b", policy)];
     let driver = lab.driver(now, "UTC0");
-    let preview = lab.block_on(driver.preview(&lab.cx(), &managed)).unwrap();
+    let preview = lab
+        .block_on(driver.preview(&lab.cx(), &managed, &BTreeSet::new()))
+        .unwrap();
     assert_eq!(preview.pruned.len(), 4, "{preview:?}");
     assert!(lab.drain("destroyed").is_empty(), "a preview destroys nothing");
 

@@ -78,7 +78,16 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         let report = ops::restore(&session.engine, &session.cx, &service, &options).await?;
         return Ok(Answer::of_preseeds(&session.ui, &[report]));
     };
-    let restored = ops::restore_to(&session.engine, &session.cx, &service, &options, &scope, &to).await?;
+    let restored = ops::restore_to(
+        &session.engine,
+        &session.cx,
+        &service,
+        &options,
+        &scope,
+        &to,
+        args.resume,
+    )
+    .await?;
     let mut text = String::new();
     let mut exit = Exit::Ok;
     for one in &restored {

@@ -52,12 +52,10 @@ pub(crate) async fn run(command: &SanoidCmd, session: &Session) -> Result<Answer
             ))
         }
         SanoidCmd::Prune { dry_run } => {
+            let newest = newest(session, &managed).await?;
             let report = match *dry_run {
-                true => driver.preview(cx, &managed).await.map_err(failed)?,
-                false => {
-                    let newest = newest(session, &managed).await?;
-                    driver.prune(cx, &managed, &newest).await.map_err(failed)?
-                }
+                true => driver.preview(cx, &managed, &newest).await.map_err(failed)?,
+                false => driver.prune(cx, &managed, &newest).await.map_err(failed)?,
             };
             let mut text = list(if *dry_run { "would go" } else { "gone" }, &report.pruned);
             text.push_str(&list("STILL THERE", &report.failed));
@@ -70,7 +68,10 @@ pub(crate) async fn run(command: &SanoidCmd, session: &Session) -> Result<Answer
             Ok(Answer::new(
                 &report,
                 text,
-                exit(report.failed.is_empty(), report.pruned.is_empty()),
+                match report.guarded.is_empty() {
+                    true => exit(report.failed.is_empty(), report.pruned.is_empty()),
+                    false => Exit::Partial,
+                },
             ))
         }
     }

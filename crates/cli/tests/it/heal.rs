@@ -422,7 +422,7 @@ fn damage_off_site_is_found_in_turn_and_told_with_the_services_it_costs() {
     lab.run(&["verify", "offsite", "nowhere"]).expect(2);
 }
 
-/// A large one that broke off is gone on with by the same command; what is finished is somebody's, and never written over.
+/// A large one that broke off is gone on with by whoever says so; what is finished is somebody's, and never written over.
 #[test]
 fn a_restore_beside_that_broke_off_is_gone_on_with_and_no_other() {
     use std::os::unix::fs::MetadataExt as _;
@@ -437,12 +437,16 @@ fn a_restore_beside_that_broke_off_is_gone_on_with_and_no_other() {
     let ran = lab.run(&restore).expect(1);
     assert!(ran.err.contains("is not empty"), "{ran:?}");
     // As one that was killed leaves it.
-    let (device, inode) = (
-        fs::metadata(&out).unwrap().dev(),
-        fs::metadata(&out).unwrap().ino(),
-    );
-    let noted = |service: &str, inode: u64| {
-        let text = format!(r#"{{"service":"{service}","device":{device},"inode":{inode}}}"#);
+    let found = fs::metadata(&out).unwrap();
+    let born = found
+        .created()
+        .unwrap()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let (device, inode) = (found.dev(), found.ino());
+    let noted = |service: &str, nanoseconds: u32| {
+        let born = format!("[{},{nanoseconds}]", born.as_secs());
+        let text = format!(r#"{{"service":"{service}","device":{device},"inode":{inode},"born":{born}}}"#);
         fs::write(&note, text).unwrap();
     };
     let spoil = || {
@@ -450,19 +454,23 @@ fn a_restore_beside_that_broke_off_is_gone_on_with_and_no_other() {
         fs::write(out.join("stray"), "of nobody").unwrap();
     };
     spoil();
-    for (service, inode) in [("other", inode), ("app", inode + 1)] {
-        noted(service, inode);
-        lab.run(&restore).expect(1);
+    let resume = [&restore[..], &["--resume"]].concat();
+    // Without a word of it, of another service, or into another directory that has got its number.
+    noted("app", born.subsec_nanos());
+    let ran = lab.run(&restore).expect(1);
+    assert!(ran.out.contains("`--resume` goes on with it"), "{ran:?}");
+    for (service, nanoseconds) in [("other", born.subsec_nanos()), ("app", born.subsec_nanos() ^ 1)] {
+        noted(service, nanoseconds);
+        lab.run(&resume).expect(1);
         assert_eq!(fs::read(out.join("file")).unwrap(), b"half");
     }
-    noted("app", inode);
-    let ran = lab.run(&restore).expect(0);
-    assert!(ran.err.contains("is gone on with there"), "{ran:?}");
+    noted("app", born.subsec_nanos());
+    lab.run(&resume).expect(0);
     assert_eq!(tree(&out), whole);
     assert!(!note.exists());
     // From every source that can.
     spoil();
-    noted("app", inode);
-    lab.run(&["restore", "app", "--to", to]).expect(0);
+    noted("app", born.subsec_nanos());
+    lab.run(&["restore", "app", "--to", to, "--resume"]).expect(0);
     assert_eq!(tree(&out), whole);
 }

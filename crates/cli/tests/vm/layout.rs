@@ -291,8 +291,13 @@ fn vm_the_newest_snapshot_stays_whatever_sanoid_is_to_prune() {
             .map(|line| line.rsplit('/').next().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
+    let before = snapshots();
+    let (dry, _) = layout.run(&["sanoid", "prune", "-n"]);
+    let dry = dry.expect(3).out;
+    assert_eq!(snapshots(), before);
     let (ran, _) = layout.run(&["sanoid", "prune"]);
-    let ran = ran.expect(0);
+    let ran = ran.expect(3);
+    assert_eq!(ran.out.replace("gone: ", "would go: "), dry);
     let told = format!(
         "left alone, for its newest snapshot would go: {}",
         layout.pool.dataset("a")

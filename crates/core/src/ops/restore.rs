@@ -178,8 +178,9 @@ pub struct ScratchReport {
     pub seconds: f64,
 }
 
-/// Restores all or a part of a service into a directory that is empty or not there yet, or that an earlier run of this began to fill and
-/// didn't finish: what fits in it is kept. Several datasets go into directories named after their last component.
+/// Restores all or a part of a service into a directory that is empty or not there yet; to `resume` also into one that an earlier run of this
+/// began to fill and didn't finish, of which what fits is kept and the rest removed. Several datasets go into directories named after
+/// their last component.
 ///
 /// # Errors
 /// `AlreadyExists` when something is in the directory; the last source's failure when none delivered.
@@ -190,9 +191,10 @@ pub async fn restore_to(
     options: &RestoreOptions,
     scope: &Scope,
     to: &Path,
+    resume: bool,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let mut doing = Doing::begin(engine, cx, service, "restore", None);
-    let result = bring(engine, cx, service, options, (scope, true), to).await;
+    let result = bring(engine, cx, service, options, (scope, Beside::Kept { resume }), to).await;
     match &result {
         Ok(reports) => {
             for one in reports {
@@ -220,18 +222,27 @@ pub async fn restore_to(
     })
 }
 
-/// As [`restore_to`], and leaves no trace in the journal: for those who keep their own. What isn't `kept` isn't gone on with either.
+/// What becomes of what is restored into a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// It is looked at, and goes.
+    Scratch,
+    /// It stays.
+    Kept { resume: bool },
+}
+
+/// As [`restore_to`], and leaves no trace in the journal: for those who keep their own.
 pub(super) async fn bring(
     engine: &Engine,
     cx: &Context,
     service: &Service,
     options: &RestoreOptions,
-    (scope, kept): (&Scope, bool),
+    (scope, beside): (&Scope, Beside),
     to: &Path,
 ) -> Result<Vec<ScratchReport>, OpError> {
     let candidates = choose(engine, cx, service, options).await?;
     // A source makes what is there equal to the point, so this must be nobody's.
-    make(engine, cx, service, to, kept).await?;
+    make(engine, cx, service, to, beside).await?;
     let mut last = None;
     let mut made = BTreeSet::new();
     let mut empty: Vec<Vec<&PointId>> = Vec::new();
@@ -243,10 +254,12 @@ pub(super) async fn bring(
         if empty.contains(&points) {
             continue;
         }
-        match one_to(engine, cx, service, candidate, (scope, kept), to, &mut made).await {
+        match one_to(engine, cx, service, candidate, (scope, beside), to, &mut made).await {
             Ok(reports) => {
-                for path in made.iter().map(PathBuf::as_path).chain([to]).filter(|_| kept) {
-                    engine.verifier.finish(cx, path).await?;
+                if beside != Beside::Scratch {
+                    for path in made.iter().map(PathBuf::as_path).chain([to]) {
+                        engine.verifier.finish(cx, path).await?;
+                    }
                 }
                 return Ok(reports);
             }
@@ -300,22 +313,12 @@ async fn make(
     cx: &Context,
     service: &Service,
     path: &Path,
-    kept: bool,
+    beside: Beside,
 ) -> Result<(), OpError> {
-    if !kept {
-        return engine.verifier.make_scratch(cx, path).await;
+    match beside {
+        Beside::Scratch => engine.verifier.make_scratch(cx, path).await,
+        Beside::Kept { resume } => engine.verifier.begin(cx, path, &service.name, resume).await,
     }
-    if engine.verifier.begin(cx, path, &service.name).await? {
-        cx.emit(crate::event::Event::Warning {
-            service: Some(service.name.clone()),
-            message: format!(
-                "an earlier restore didn't finish in {}, and is gone on with there",
-                path.display()
-            ),
-            hint: None,
-        });
-    }
-    Ok(())
 }
 
 async fn one_to(
@@ -323,7 +326,7 @@ async fn one_to(
     cx: &Context,
     service: &Service,
     candidate: &Candidate,
-    (scope, kept): (&Scope, bool),
+    (scope, beside): (&Scope, Beside),
     to: &Path,
     made: &mut BTreeSet<PathBuf>,
 ) -> Result<Vec<ScratchReport>, Missed> {
@@ -344,7 +347,7 @@ async fn one_to(
             to.join(target.dataset.leaf())
         };
         if path != to && made.insert(path.clone()) {
-            make(engine, cx, service, &path, kept).await?;
+            make(engine, cx, service, &path, beside).await?;
         }
         let staging = Staging {
             target: target.clone(),

@@ -1,6 +1,6 @@
 //! Proof by restoring: the newest state of every source into a scratch directory, measured, compared, removed.
 
-use super::restore::{At, RestoreOptions, bring};
+use super::restore::{At, Beside, RestoreOptions, bring};
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
@@ -38,7 +38,7 @@ pub async fn verify(
                     cx,
                     service,
                     &options,
-                    (&Scope::Whole, false),
+                    (&Scope::Whole, Beside::Scratch),
                     place.path(),
                 )
                 .await;

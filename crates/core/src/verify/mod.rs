@@ -36,16 +36,22 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// `AlreadyExists` when anything is in it or something else is there.
     async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError>;
 
-    /// The same for a restore that is kept: one that the same service's restore began to fill, and didn't finish, will do too. Says whether it
-    /// is one.
+    /// The same for a restore that is kept. Where an operator says so one that the same service's restore began to fill, and didn't finish,
+    /// will do too.
     ///
     /// # Errors
     /// As `make_scratch`.
-    async fn begin(&self, cx: &Context, path: &Path, _service: &ServiceName) -> Result<bool, OpError> {
-        self.make_scratch(cx, path).await.map(|()| false)
+    async fn begin(
+        &self,
+        cx: &Context,
+        path: &Path,
+        _service: &ServiceName,
+        _resume: bool,
+    ) -> Result<(), OpError> {
+        self.make_scratch(cx, path).await
     }
 
-    /// What was begun there is finished: from now on nothing is written over it.
+    /// What was begun there is finished, or brought nothing: from now on nothing is written over it.
     ///
     /// # Errors
     /// When that can't be written down.

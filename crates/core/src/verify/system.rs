@@ -120,12 +120,28 @@ impl Verifier for SystemVerifier {
         .await
     }
 
-    async fn begin(&self, cx: &Context, path: &Path, service: &ServiceName) -> Result<bool, OpError> {
+    async fn begin(
+        &self,
+        cx: &Context,
+        path: &Path,
+        service: &ServiceName,
+        resume: bool,
+    ) -> Result<(), OpError> {
         let (dir, of) = (path.to_owned(), service.clone());
-        if blocking(cx, move |_| Ok(unfinished::is_of(&dir, &of))).await? {
-            return Ok(true);
+        let unfinished = blocking(cx, move |_| Ok(unfinished::is_of(&dir, &of))).await?;
+        if unfinished && resume {
+            return Ok(());
         }
-        self.make_scratch(cx, path).await?;
+        if let Err(error) = self.make_scratch(cx, path).await {
+            let goes_on = unfinished && error.kind() == OpKind::AlreadyExists;
+            return Err(match goes_on {
+                true => error.hint(format!(
+                    "an earlier restore of {service} didn't finish there: `--resume` goes on with it, and removes whatever isn't part of what is \
+                     restored"
+                )),
+                false => error,
+            });
+        }
         let (dir, of) = (path.to_owned(), service.clone());
         let noted = blocking(cx, move |_| Ok(unfinished::begin(&dir, &of))).await?;
         if let Err(error) = noted {
@@ -135,10 +151,10 @@ impl Verifier for SystemVerifier {
                     "if it breaks off, a restore into {} can't be gone on with: {error}",
                     path.display()
                 ),
-                hint: Some("that is written down beside it, where this user may not write".to_owned()),
+                hint: None,
             });
         }
-        Ok(false)
+        Ok(())
     }
 
     async fn finish(&self, cx: &Context, path: &Path) -> Result<(), OpError> {

@@ -1,31 +1,43 @@
-//! Restores into a directory that were begun: what is in it is nobody's yet, so the next one goes on there, and a source makes it equal to
-//! its point. What is finished is somebody's, and is never written over.
+//! Restores into a directory that were begun: whoever says so goes on there, and a source makes it equal to its point. What is finished, or
+//! was never begun by reseed, is somebody's, and is never written over.
 //!
 //! That is written down beside the directory, `.NAME.reseed-unfinished`, and not in it: there it would come back with the data. It is
-//! bound to the directory itself, so that another one of the same name is not taken for it.
+//! bound to the directory itself, and by more than its number: that is given to another one as soon as it is removed, and is the same for
+//! the topmost directory of many file systems. So is when it was made, to the nanosecond, and where a file system doesn't tell
+//! that nothing is gone on with.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::names::ServiceName;
+
+const ASKED: StatxFlags = StatxFlags::TYPE.union(StatxFlags::INO).union(StatxFlags::BTIME);
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
     service: ServiceName,
     device: u64,
     inode: u64,
+    /// Seconds and nanoseconds.
+    born: (i64, u32),
 }
 
 impl Note {
     fn of(dir: &Path, service: &ServiceName) -> io::Result<Self> {
-        let found = std::fs::symlink_metadata(dir)?;
+        let found = rustix::fs::statx(CWD, dir, AtFlags::SYMLINK_NOFOLLOW, ASKED)?;
+        let told = StatxFlags::from_bits_retain(found.stx_mask).contains(ASKED);
+        if !told || FileType::from_raw_mode(found.stx_mode.into()) != FileType::Directory {
+            return Err(io::Error::other("its file system doesn't tell when it was made"));
+        }
         Ok(Self {
             service: service.clone(),
-            device: found.dev(),
-            inode: found.ino(),
+            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
         })
     }
 }
@@ -53,6 +65,10 @@ pub(super) fn is_of(dir: &Path, service: &ServiceName) -> bool {
     let read = || -> io::Result<Note> {
         let mut text = String::new();
         let file = options().read(true).open(beside(dir)?)?;
+        // Anybody may put a file into a directory that all share.
+        if file.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("it is somebody else's"));
+        }
         file.take(4096).read_to_string(&mut text)?;
         Ok(serde_json::from_str(&text)?)
     };
@@ -68,14 +84,20 @@ pub(super) fn begin(dir: &Path, service: &ServiceName) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(beside(dir)?)?;
-    file.write_all(&text)
+    file.write_all(&text)?;
+    file.sync_all()
 }
 
-/// It is finished.
+/// It is finished, also after a power cut.
 pub(super) fn end(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(beside(dir)?) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let note = beside(dir)?;
+    match std::fs::remove_file(&note) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match note.parent() {
+        Some(above) => std::fs::File::open(above)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -103,6 +125,13 @@ mod tests {
         std::fs::remove_dir(&at).unwrap();
         std::fs::rename(&elsewhere, &at).unwrap();
         assert!(is_of(&at, &app));
+        // One that is made where it was removed, and may well get its number.
+        for _ in 0..20 {
+            std::fs::remove_dir(&at).unwrap();
+            std::fs::create_dir(&at).unwrap();
+            assert!(!is_of(&at, &app));
+        }
+        begin(&at, &app).unwrap();
         end(&at).unwrap();
         end(&at).unwrap();
         assert!(!is_of(&at, &app));
@@ -115,7 +144,12 @@ mod tests {
         let (at, app) = (dir.path().join("out"), ServiceName::new("app").unwrap());
         std::fs::create_dir(&at).unwrap();
         let note = beside(&at).unwrap();
-        for text in ["", "{", "{}", r#"{"service":"app","device":-1,"inode":0}"#] {
+        for text in [
+            "",
+            "{",
+            "{}",
+            r#"{"service":"app","device":-1,"inode":0,"born":[0,0]}"#,
+        ] {
             std::fs::write(&note, text).unwrap();
             assert!(!is_of(&at, &app), "{text}");
         }

@@ -216,7 +216,7 @@ async fn asked_for(scope: Scope, partial: bool, other: u64) -> usize {
         set_aside: false,
     };
     let to = std::path::Path::new("/to");
-    let error = restore_to(&engine, &cx, &service, &options, &scope, to)
+    let error = restore_to(&engine, &cx, &service, &options, &scope, to, false)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("it isn't in there"), "{error}");

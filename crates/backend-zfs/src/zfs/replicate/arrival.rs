@@ -107,6 +107,7 @@ impl NativeReplicator {
             let Some(from) = here.get(&step.target.dataset) else {
                 continue;
             };
+            let mut all_told = true;
             for wanted in &step.send {
                 let Some(original) = from.snapshots.iter().find(|mark| mark.guid == wanted.guid) else {
                     continue;
@@ -117,7 +118,9 @@ impl NativeReplicator {
                     else {
                         continue;
                     };
-                    if let Err(error) = self.carry_over(cx, &replica, copy, original).await {
+                    // The newest last: where that one is told, all are.
+                    if all_told && let Err(error) = self.carry_over(cx, &replica, copy, original).await {
+                        all_told = false;
                         result = result.and(Err(error));
                     }
                 }
@@ -138,16 +141,19 @@ impl NativeReplicator {
         transfer::carry_over(&self.there, cx, replica, &copy.name, &copy.own, &original.own).await
     }
 
-    /// Writes on copies what they lack of what the store knows of their originals. The first error counts, and keeps no other from
-    /// being written.
+    /// Writes on copies what they lack of what the store knows of their originals, of each dataset the newest last: a plan takes it that all
+    /// are told where that one is. The first error counts, and keeps no other dataset's from being written.
     pub(super) async fn tell(
         &self,
         cx: &Context,
         untold: &[SnapshotRef],
         sides: &Sides,
     ) -> Result<(), ReplicateError> {
-        let mut result = Ok(());
+        let (mut result, mut failed) = (Ok(()), BTreeSet::new());
         for one in untold {
+            if failed.contains(&one.dataset) {
+                continue;
+            }
             let replica = self.replica(&one.dataset)?;
             let find = |all: Option<&Lineage>| {
                 all.and_then(|lineage| {
@@ -165,6 +171,7 @@ impl NativeReplicator {
             if let (Some(original), Some(copy)) = (original, copy)
                 && let Err(error) = self.carry_over(cx, &replica, &copy, &original).await
             {
+                failed.insert(&one.dataset);
                 result = result.and(Err(error));
             }
         }
@@ -185,7 +192,9 @@ impl NativeReplicator {
             if let Some(original) = original
                 && step.send.iter().any(|sent| sent.guid == copy.guid)
             {
-                let _ = self.carry_over(cx, &replica, copy, original).await;
+                if self.carry_over(cx, &replica, copy, original).await.is_err() {
+                    return;
+                }
             }
         }
     }

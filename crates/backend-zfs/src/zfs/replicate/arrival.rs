@@ -191,10 +191,9 @@ impl NativeReplicator {
             let original = here.snapshots.iter().find(|mark| mark.guid == copy.guid);
             if let Some(original) = original
                 && step.send.iter().any(|sent| sent.guid == copy.guid)
+                && self.carry_over(cx, &replica, copy, original).await.is_err()
             {
-                if self.carry_over(cx, &replica, copy, original).await.is_err() {
-                    return;
-                }
+                return;
             }
         }
     }

@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -457,6 +457,13 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
         .map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// Whether a file has SQLite's first 16 bytes (<https://www.sqlite.org/fileformat2.html>).
+fn begins_as_a_database(path: &Path) -> bool {
+    let mut first = [0; 16];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first == *b"SQLite format 3\0"
+}
+
 /// Opens a file of the newest version, making or migrating it.
 fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
     let size = match fs::metadata(path) {
@@ -492,6 +499,10 @@ fn open(path: &Path, patience: Duration) -> Result<Connection, Trouble> {
         }
         Found::Version(version) if version > newest() => return Err(Trouble::Newer(version)),
         Found::Version(_) => schema::migrate(&mut conn, MIGRATIONS)?,
+        // A single zero, say: SQLite takes it for nothing.
+        Found::Empty if size > 0 && !begins_as_a_database(path) => {
+            return Err(Trouble::Broken("it doesn't begin as a database does".to_owned()));
+        }
         Found::Empty => {
             conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             schema::migrate(&mut conn, MIGRATIONS)?;

@@ -619,6 +619,19 @@ mod trouble {
         }
     }
 
+    /// What a power cut leaves where a file had grown and its content wasn't written yet.
+    #[test]
+    fn zeros_are_set_aside_as_they_were() {
+        for length in [1, 15, 16, 100, 512, 4096, 10_000] {
+            let lab = Lab::new();
+            std::fs::write(lab.path(), vec![0; length]).unwrap();
+            let journal = lab.journal();
+            journal.write(vec![one("a")]);
+            assert_eq!(all(&journal).len(), 1);
+            assert_eq!(std::fs::read(&lab.asides()[0]).unwrap(), vec![0; length]);
+        }
+    }
+
     #[test]
     fn an_empty_file_is_a_new_journal() {
         let lab = Lab::new();

@@ -135,7 +135,11 @@ impl Upkeep {
         held.others.extend(held.proven.replace(fresh));
         // Tried again at the next refresh and at the end.
         held.others.retain(|id| self.locker.remove(id).is_err());
-        Ok(())
+        // One that was written a while ago, before a sleep perhaps, is old itself.
+        match self.silent_for(held) >= REFRESH_EVERY {
+            true => self.refresh(held),
+            false => Ok(()),
+        }
     }
 
     /// Removes all of its files. It is no lock from then on.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::run::TIDY;
 use super::{Restic, Version, argv, error, parse};
 use crate::error::{EngineError, Result};
-use crate::points::{PARTIAL, superseded, tag_of_point};
+use crate::points::{PARTIAL, superseded, tag_of_dataset, tag_of_point};
 use crate::snapshots::Snapshot;
 
 /// For so long others may keep it from tagging.
@@ -159,6 +159,7 @@ fn looks_whole(snapshot: &Snapshot, request: &BackupRequest, replaced: &[&str]) 
     let has = |tag: &str| snapshot.tags.iter().any(|one| one == tag);
     snapshot.host == request.host
         && has(&tag_of_point(&request.point))
+        && has(&tag_of_dataset(&request.target.dataset))
         && !has(PARTIAL)
         && !replaced.contains(&snapshot.id.as_str())
 }

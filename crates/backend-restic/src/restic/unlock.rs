@@ -106,10 +106,11 @@ impl Restic {
         lock.state(self.clock.now(), &hostname(), process_alive)
     }
 
-    /// The locks there are, and whether there is another that can't be read: somebody's, or none, which `unlock` passes too. One that was
-    /// refreshed meanwhile has another name, so that is looked for once more.
+    /// The locks there are, and whether there may be another: one that was refreshed meanwhile has another name, so that is looked for once
+    /// more. What stays, and of which restic says each time that it is none, is none: `unlock` passes it, too.
     async fn held(&self, cancel: &CancellationToken) -> Result<(BTreeMap<String, LockFile>, bool)> {
-        let (mut locks, mut missed) = (BTreeMap::new(), false);
+        let (mut locks, mut none) = (BTreeMap::new(), BTreeSet::new());
+        let mut missed = false;
         for _ in 0..2 {
             let listed = self.tidying(argv::locks(), cancel).await?;
             let ids: Vec<&str> = listed.lines().map(str::trim).filter(|line| is_id(line)).collect();
@@ -124,12 +125,16 @@ impl Restic {
                 if locks.contains_key(id) {
                     continue;
                 }
-                let printed = match self.tidying(argv::lock(id), cancel).await {
+                let lock = match self.tidying(argv::lock(id), cancel).await {
                     Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                    printed => printed.ok(),
+                    Err(error) if error.is_of_the_store() || error.is_of_the_run() => None,
+                    // Gone, or no lock: which of the two shows the next listing.
+                    Err(_) => Some(None),
+                    Ok(printed) => Some(serde_json::from_str(&printed).ok()),
                 };
-                match printed.and_then(|printed| serde_json::from_str(&printed).ok()) {
-                    Some(lock) => drop(locks.insert(id.to_owned(), lock)),
+                match lock {
+                    Some(Some(lock)) => drop(locks.insert(id.to_owned(), lock)),
+                    Some(None) => missed |= none.insert(id.to_owned()),
                     None => missed = true,
                 }
             }

@@ -3,6 +3,7 @@
 //! Age alone never decides: what goes is named point by point, and data goes only when no point needs it. A bucket's own lifecycle
 //! rules know neither, which is why they must not do this (docs/operations/offsite.md).
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteError, OpError, OpKind, StoreError};
 use crate::names::{DatasetName, PointId, ServiceName, SourceName};
 use crate::point::RecoveryPoint;
-use crate::retention::{self, Inventory, Point, Policy};
+use crate::retention::{self, Inventory, Kept, Point, Policy, Removed};
 use crate::service::Service;
 
 const BUDGET: Duration = Duration::from_secs(24 * 3600);
@@ -128,12 +129,14 @@ pub async fn forget_plan(
             if mine.is_empty() {
                 continue;
             }
+            let (copies, spare) = states(&mine, &doubts);
             let inventory = Inventory {
-                points: inventory(&mine, &doubts, good.as_ref()),
+                points: inventory(&copies, &doubts, good.as_ref()),
                 unseeded: guarded.is_some(),
                 ..Inventory::default()
             };
             let decided = retention::plan(inventory, policy, engine.clock.now());
+            let decided = with_copies(decided, &spare);
             datasets.push((target.dataset.clone(), decided));
         }
         plan.services.push(ForgetPlan {
@@ -181,6 +184,48 @@ async fn guarded(
             })
         }
     }
+}
+
+/// The best copy of each state, and the others: a backup that could not be told to be partial is stored once more. Rules are about states, and
+/// would as soon keep the partial one of two.
+fn states<'a>(
+    points: &[&'a RecoveryPoint],
+    doubts: &Doubts,
+) -> (Vec<&'a RecoveryPoint>, Vec<&'a RecoveryPoint>) {
+    let is_sound = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id);
+    let rank = |point: &RecoveryPoint| (!point.partial, is_sound(point), Reverse(point.locator.clone()));
+    let (mut best, mut spare): (Vec<&RecoveryPoint>, Vec<&RecoveryPoint>) = (Vec::new(), Vec::new());
+    for point in points {
+        match best.iter_mut().find(|known| known.id == point.id) {
+            None => best.push(point),
+            Some(known) if rank(point) > rank(known) => spare.push(std::mem::replace(known, point)),
+            Some(_) => spare.push(point),
+        }
+    }
+    (best, spare)
+}
+
+/// What becomes of a state becomes of all its copies.
+fn with_copies(mut plan: retention::Plan, spare: &[&RecoveryPoint]) -> retention::Plan {
+    for copy in spare {
+        let of_it = |point: &Point| point.name == copy.id.as_str();
+        let point = |of: &Point| Point {
+            id: copy.locator.clone(),
+            ..of.clone()
+        };
+        if let Some(removed) = plan.remove.iter().find(|removed| of_it(&removed.point)).cloned() {
+            plan.remove.push(Removed {
+                point: point(&removed.point),
+                ..removed
+            });
+        } else if let Some(kept) = plan.keep.iter().find(|kept| of_it(&kept.point)).cloned() {
+            plan.keep.push(Kept {
+                point: point(&kept.point),
+                ..kept
+            });
+        }
+    }
+    plan
 }
 
 fn inventory(points: &[&RecoveryPoint], doubts: &Doubts, known_good: Option<&PointId>) -> Vec<Point> {

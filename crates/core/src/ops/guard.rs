@@ -96,7 +96,8 @@ pub(super) fn guard_offsite(
         let dataset = &inspection.target.dataset;
         let adopted = adopted_at(inspection);
         let counts = |of: &DatasetName, unseeded: bool, at: Timestamp| {
-            of == dataset && !unseeded && adopted.is_none_or(|adopted| at >= adopted)
+            // What is dated in the future can't have been seen by whoever adopted what there was, nor be after it.
+            of == dataset && !unseeded && adopted.is_none_or(|adopted| at >= adopted && at <= now)
         };
         let remembered: Vec<Measured> = points
             .iter()

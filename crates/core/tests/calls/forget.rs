@@ -460,3 +460,41 @@ async fn what_could_not_be_removed_is_no_success() {
     assert_eq!(done.services[0].done, ["tank-a-40"]);
     assert!(done.unpruned.unwrap().to_string().contains("locked"));
 }
+
+/// A backup that could not be told to be partial is stored again: the state has two copies then, of which one is whole.
+#[tokio::test]
+async fn of_two_copies_of_a_state_never_only_the_partial_one_stays() {
+    for (partial, whole) in [("a-partial", "b-whole"), ("z-partial", "b-whole")] {
+        let copies = |days: i64| {
+            let of = |locator: &str, partial| RecoveryPoint {
+                locator: format!("{locator}-{days}"),
+                partial,
+                ..point("tank/a", days)
+            };
+            [of(partial, true), of(whole, false)]
+        };
+        let points: Vec<_> = [1, 40, 41, 100].into_iter().flat_map(copies).collect();
+        // One a month: of the states 40 and 41 days back one at least goes, of the others none.
+        let monthly = Rules::Restic(Keep {
+            keep_monthly: Count::Newest(12),
+            group_by: std::collections::BTreeSet::new(),
+            ..Keep::default()
+        });
+        let repo = repo(points);
+        ops::forget(&engine(), &cx(), &repo, &[service("a", sound())], &monthly)
+            .await
+            .unwrap();
+        let gone = calls(&repo)
+            .into_iter()
+            .filter(|call| call.starts_with("forget "))
+            .collect::<String>();
+        for days in [1, 40, 41, 100] {
+            let (partial, whole) = (format!("{partial}-{days}"), format!("{whole}-{days}"));
+            let gone = |locator: &str| gone.split(' ').any(|word| word == locator);
+            assert_eq!(gone(&whole), gone(&partial), "{days}");
+            if days == 1 || days == 100 {
+                assert!(!gone(&whole), "{days}");
+            }
+        }
+    }
+}

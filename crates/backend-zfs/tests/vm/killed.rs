@@ -45,9 +45,11 @@ impl Runner for Killed {
             self.between,
             quoted(receive)
         );
-        // In a session of its own, so that nobody ends it with whoever began it.
+        // In a session of its own, so that nobody ends it with whoever began it. The kernel makes the dataset first, and then sets what it
+        // was told, and nobody looks between the two.
         let script = "setsid sh -c \"$1\" >/dev/null 2>&1 </dev/null & \
-             until zfs get -H -o value receive_resume_token \"$2\" 2>/dev/null | grep -q 1-; do :; done";
+             until zfs get -H -o value receive_resume_token \"$2\" 2>/dev/null | grep -q 1-; do :; done; \
+             until zfs get -H -o source reseed:stage \"$2\" 2>/dev/null | grep -q local; do :; done";
         let start = Command::new("sh").args(["-c", script, "sh", &line, &self.staged]);
         let started = self.inner.run(&start, cancel).await?;
         assert!(started.exit.success(), "{}", started.stderr.text());
@@ -119,7 +121,7 @@ fn goes_on(then: &'static str) {
         let report = chain
             .preseed("next", &chain.service_with(&[&target], meeting))
             .await;
-        assert!(met.exists(), "nothing was met");
+        assert!(met.exists(), "nothing was met: {report:#?}");
         assert_eq!(report.attempts.len(), 1, "{:#?}", report.attempts);
         chain.is_back(&target, &expected, &report);
         assert_eq!(

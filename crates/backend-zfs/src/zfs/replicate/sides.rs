@@ -19,6 +19,8 @@ use super::NativeReplicator;
 use super::hold::{self, Held};
 use crate::syncoid::Syncoid;
 
+/// So many datasets are a few.
+const A_FEW: usize = 4;
 /// So many newest snapshots may be called differently where they are asked for by their names: those of as many services.
 const MOST_NAMES: usize = 8;
 
@@ -166,12 +168,16 @@ impl NativeReplicator {
         Ok(Sides { here, there, held })
     }
 
-    /// The same for a plan: of what is up to date there is only the newest snapshot there.
+    /// The same for a plan: of what is up to date there is only the newest snapshot there. Of a few everything is asked at once, for one more
+    /// process takes longer than that saves.
     pub(super) async fn sides_to_plan(
         &self,
         cx: &Context,
         targets: &[Target],
     ) -> Result<Sides, ReplicateError> {
+        if targets.len() <= A_FEW {
+            return self.sides(cx, targets).await;
+        }
         self.can_be_sent(targets)?;
         self.names_there(targets)?;
         let names: Vec<DatasetName> = targets.iter().map(|target| target.dataset.clone()).collect();

@@ -8,7 +8,7 @@
 //! - Whoever writes must find its own lock in the listing that it looks for others in: a listing that lags hides theirs, too.
 //! - It is refreshed every 5 minutes by writing a new file before removing the old one, so there is never a moment
 //!   without one. When refreshing fails for 25 minutes, or the old one was gone, writing is refused from then on
-//!   ([`upkeep`]): others believed us dead, or may by then.
+//!   (`upkeep`): others believed us dead, or may by then.
 //! - An exclusive lock of another host keeps writers out however old it is, as with restic: that its clock is right is only
 //!   believed by those who read.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.

@@ -295,13 +295,11 @@ impl Locker {
                 continue;
             }
             match lock.state(self.clock.now(), &self.host, process_alive) {
-                LockState::Live if exclusive || lock.exclusive => {
-                    return Err(EngineError::Locked {
-                        holder: lock.holder(&id),
-                    });
-                }
-                // Old by two clocks that nobody has compared.
-                LockState::Old if mode == LockMode::Required && (exclusive || lock.exclusive) => {
+                // What is old is so by two clocks that nobody has compared: only those who read believe it.
+                state @ (LockState::Live | LockState::Old)
+                    if (exclusive || lock.exclusive)
+                        && (state == LockState::Live || mode == LockMode::Required) =>
+                {
                     return Err(EngineError::Locked {
                         holder: lock.holder(&id),
                     });

@@ -8,8 +8,7 @@
 //! - an interrupted restore is continued: what stands there and proves right is kept;
 //! - a damaged, short or missing pack, a full disk, a read-only target are errors of their own kind, never a panic;
 //! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece, some ten megabytes of directories
-//!   that were parsed ahead, and for a repository in a
-//!   bucket forty that were read ahead;
+//!   that were parsed ahead, and for a repository in a bucket forty that were read ahead;
 //! - an empty result is an error.
 
 mod ahead;

@@ -250,8 +250,7 @@ impl<'a> Planner<'a> {
     fn walk(&mut self, dir: u32, tree: TreeId) -> Result<()> {
         let mut open = vec![(dir, tree)];
         while let Some((dir, tree)) = open.pop() {
-            let later = || open.iter().rev().map(|(_, tree)| *tree);
-            let upcoming = || std::iter::once(tree).chain(later());
+            let upcoming = || std::iter::once(tree).chain(open.iter().rev().map(|(_, tree)| *tree));
             let index = self.index;
             let place = |id: &TreeId| indexed(index, id);
             self.ahead.read(self.store, upcoming(), place);

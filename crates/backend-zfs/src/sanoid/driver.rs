@@ -112,13 +112,10 @@ impl SanoidDriver {
         let said = self.run(cx, managed, Purpose::Prune, true).await?;
         let guarded = guarded(&said.pruned, protected);
         let mut report = report(said, guarded.iter().cloned().collect());
-        let of = |snapshot: &String| {
-            snapshot
-                .split_once('@')
-                .map_or("", |(dataset, _)| dataset)
-                .to_owned()
-        };
-        report.pruned.retain(|snapshot| !guarded.contains(&of(snapshot)));
+        report.pruned.retain(|snapshot| {
+            let of = snapshot.split_once('@');
+            of.is_none_or(|(dataset, _)| !guarded.contains(dataset))
+        });
         Ok(report)
     }
 

@@ -116,9 +116,7 @@ impl Own {
             digest: one.digest.clone(),
         }
     }
-}
 
-impl Own {
     /// What of this a copy that has `has` lacks, as properties.
     pub(crate) fn missing_of<'a>(&'a self, has: &Self) -> Vec<(&'static str, &'a str)> {
         let mut properties = Vec::new();

@@ -129,7 +129,7 @@ pub async fn forget_plan(
             if mine.is_empty() {
                 continue;
             }
-            let (copies, spare) = states(&mine, &doubts);
+            let (copies, spare) = states(&mine);
             let inventory = Inventory {
                 points: inventory(&copies, &doubts, good.as_ref()),
                 unseeded: guarded.is_some(),
@@ -188,12 +188,8 @@ async fn guarded(
 
 /// The best copy of each state, and the others: a backup that could not be told to be partial is stored once more. Rules are about states, and
 /// would as soon keep the partial one of two.
-fn states<'a>(
-    points: &[&'a RecoveryPoint],
-    doubts: &Doubts,
-) -> (Vec<&'a RecoveryPoint>, Vec<&'a RecoveryPoint>) {
-    let is_sound = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id);
-    let rank = |point: &RecoveryPoint| (!point.partial, is_sound(point), Reverse(point.locator.clone()));
+fn states<'a>(points: &[&'a RecoveryPoint]) -> (Vec<&'a RecoveryPoint>, Vec<&'a RecoveryPoint>) {
+    let rank = |point: &RecoveryPoint| (!point.partial, Reverse(point.locator.clone()));
     let (mut best, mut spare): (Vec<&RecoveryPoint>, Vec<&RecoveryPoint>) = (Vec::new(), Vec::new());
     for point in points {
         match best.iter_mut().find(|known| known.id == point.id) {

@@ -9,6 +9,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,11 @@ pub(super) fn is_of(dir: &Path, service: &ServiceName) -> bool {
     matches!((read(), Note::of(dir, service)), (Ok(there), Ok(wanted)) if there == wanted)
 }
 
-/// Writes it down.
+/// What a file system writes as a time is the one of the kernel's last tick, and there are at least a hundred of those in a second.
+const TWO_TICKS: Duration = Duration::from_millis(20);
+
+/// Writes it down. When that has returned, a directory that is made is younger than this one: of two that are made in one tick, the second may
+/// have number and time of the first.
 pub(super) fn begin(dir: &Path, service: &ServiceName) -> io::Result<()> {
     let text = serde_json::to_vec(&Note::of(dir, service)?)?;
     let mut file = options()
@@ -85,7 +90,9 @@ pub(super) fn begin(dir: &Path, service: &ServiceName) -> io::Result<()> {
         .mode(0o600)
         .open(beside(dir)?)?;
     file.write_all(&text)?;
-    file.sync_all()
+    file.sync_all()?;
+    std::thread::sleep(TWO_TICKS);
+    Ok(())
 }
 
 /// It is finished, also after a power cut.
@@ -125,7 +132,7 @@ mod tests {
         std::fs::remove_dir(&at).unwrap();
         std::fs::rename(&elsewhere, &at).unwrap();
         assert!(is_of(&at, &app));
-        // One that is made where it was removed, and may well get its number.
+        // One that is made where it was removed, and may well get its number, at once.
         for _ in 0..20 {
             std::fs::remove_dir(&at).unwrap();
             std::fs::create_dir(&at).unwrap();
@@ -136,6 +143,21 @@ mod tests {
         end(&at).unwrap();
         assert!(!is_of(&at, &app));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Within one tick, as often as not.
+    #[test]
+    fn one_that_takes_its_place_at_once_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, app) = (dir.path().join("out"), ServiceName::new("app").unwrap());
+        for _ in 0..20 {
+            std::fs::create_dir(&at).unwrap();
+            begin(&at, &app).unwrap();
+            std::fs::remove_dir(&at).unwrap();
+            std::fs::create_dir(&at).unwrap();
+            assert!(!is_of(&at, &app));
+            std::fs::remove_dir(&at).unwrap();
+        }
     }
 
     #[test]

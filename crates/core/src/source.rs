@@ -3,7 +3,8 @@
 //! # Contract
 //! - **R1 no points means none exist.** `points` answers `Ok` only when the source was really asked and its answer was
 //!   complete; an empty list is its word that it holds nothing for this target.
-//! - **R2 points are sorted, newest first**, and each carries this source's name.
+//! - **R2 points are sorted, newest first**, and each carries this source's name. Where a source knows in which order they were made, that
+//!   decides, and not their dates: a clock may have been wrong.
 //! - **R3 plan writes nothing**, and says what `execute` will do; the plan can be serialised and executed by another process.
 //! - **R4 execute checks again.** When the point is gone or replaced since, `StalePlan` or `NoSuchPoint`, and staging is as it was.
 //! - **R5 only staging is written.** `execute` writes below [`Staging::path`] (or makes the staging dataset) and nowhere else. It never

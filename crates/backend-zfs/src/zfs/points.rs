@@ -39,10 +39,8 @@ pub(crate) async fn points_in(
     datasets: &[DatasetName],
 ) -> Result<Vec<RecoveryPoint>, SourceError> {
     let mut found: Vec<Listed> = list::snapshots(tool, cx, datasets).await?;
-    found.sort_by(|a, b| {
-        let when = |one: &Listed| (record::taken_at(one), one.dataset == *lineage, one.createtxg);
-        when(b).cmp(&when(a))
-    });
+    // Transaction groups only ever count up. Dates are the clock's, which may have been wrong.
+    found.sort_by_key(|one| std::cmp::Reverse((one.createtxg, one.dataset == *lineage)));
     let mut all: Vec<RecoveryPoint> = Vec::with_capacity(found.len());
     for one in &found {
         let point = RecoveryPoint {

@@ -45,12 +45,13 @@ impl Candidate {
 }
 
 /// The states that one source has of all these datasets together, best first: whole before partial before those of an
-/// unseeded service, newest first among each.
+/// unseeded service, newest first among each. What is newer the source's own order says, and not the dates: a clock that was wrong when a
+/// snapshot was taken would have that one pass for the newest until it is so late.
 pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]) -> Vec<Candidate> {
     // Datasets that are snapshotted together share the snapshot's name; a source that kept no names has the time.
     type Key<'a> = (Option<&'a str>, Option<Timestamp>);
-    let mut groups: BTreeMap<Key<'_>, Vec<Option<&RecoveryPoint>>> = BTreeMap::new();
-    for point in points {
+    let mut groups: BTreeMap<Key<'_>, Vec<Option<(usize, &RecoveryPoint)>>> = BTreeMap::new();
+    for (nth, point) in points.iter().enumerate() {
         let Some(place) = targets.iter().position(|t| t.dataset == point.dataset) else {
             continue;
         };
@@ -60,24 +61,24 @@ pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]
         };
         let group = groups.entry(key).or_insert_with(|| vec![None; targets.len()]);
         // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one.
-        let better =
-            |other: &RecoveryPoint| (other.taken_at, !other.partial) < (point.taken_at, !point.partial);
+        let better = |(_, other): (usize, &RecoveryPoint)| {
+            (other.taken_at, !other.partial) < (point.taken_at, !point.partial)
+        };
         if group[place].is_none_or(better) {
-            group[place] = Some(point);
+            group[place] = Some((nth, point));
         }
     }
-    let mut candidates: Vec<Candidate> = groups
+    let mut candidates: Vec<(usize, Candidate)> = groups
         .into_values()
         .filter_map(|group| {
-            group
-                .into_iter()
-                .map(|point| point.cloned())
-                .collect::<Option<Vec<_>>>()
+            let group: Vec<(usize, &RecoveryPoint)> = group.into_iter().collect::<Option<_>>()?;
+            let nth = group.first()?.0;
+            let points = group.into_iter().map(|(_, point)| point.clone()).collect();
+            Some((nth, Candidate { source, points }))
         })
-        .map(|points| Candidate { source, points })
         .collect();
-    candidates.sort_by(|a, b| a.rank().cmp(&b.rank()).then(b.taken_at().cmp(&a.taken_at())));
-    candidates
+    candidates.sort_by_key(|(nth, candidate)| (candidate.rank(), *nth));
+    candidates.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 /// All candidates in the order in which they are tried: every source's best, then older ones.
@@ -160,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_is_what_was_made_last_whatever_date_a_wrong_clock_gave_it() {
+        let data = target("tank/data");
+        let points = [(3, 20), (2, 9_000), (1, 10)].map(|(id, at)| point("tank/data", "l", id, at));
+        assert_eq!(ids(&group(0, &[&data], &points)), ["3", "2", "1"]);
+    }
+
+    #[test]
     fn partial_and_unseeded_states_come_last() {
         let data = target("tank/data");
         let mut points: Vec<_> = (1..=3)
@@ -193,7 +201,7 @@ mod tests {
         let local = group(
             0,
             &[&data],
-            &[point("tank/data", "l", 1, 1), point("tank/data", "l", 2, 2)],
+            &[point("tank/data", "l", 2, 2), point("tank/data", "l", 1, 1)],
         );
         let replica = group(1, &[&data], &[point("tank/data", "r", 3, 3)]);
         assert_eq!(

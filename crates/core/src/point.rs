@@ -136,6 +136,9 @@ pub enum MarkerState {
         point: PointId,
         /// When that state was taken.
         taken_at: Timestamp,
+        /// It was taken while the service was unseeded, which it still is with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unseeded: bool,
     },
     /// Started without data although recovery points may exist somewhere: nothing may age out older points.
     Unseeded {
@@ -151,6 +154,9 @@ pub enum MarkerState {
 impl Marker {
     /// Whether the service is unseeded.
     pub fn is_unseeded(&self) -> bool {
-        matches!(self.state, MarkerState::Unseeded { .. })
+        matches!(
+            self.state,
+            MarkerState::Unseeded { .. } | MarkerState::Restored { unseeded: true, .. }
+        )
     }
 }

@@ -324,7 +324,7 @@ impl fmt::Display for Ahead {
 
 fn is_unseeded(plan: &ServicePlan) -> bool {
     let marked = |t: &Inspection| t.marker.as_ref().is_some_and(Marker::is_unseeded);
-    plan.targets.iter().any(marked)
+    plan.unseeded.is_some() || plan.targets.iter().any(marked)
 }
 
 fn state(session: &Session, plan: &ServicePlan) -> String {

@@ -15,9 +15,11 @@ use crate::error::{OpError, OpKind, SourceError, SourceKind};
 use crate::journal::RunKind;
 use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
-use crate::preseed::{Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, probe_all};
+use crate::preseed::{
+    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, of_no_state, passed_over, probe_all,
+};
 use crate::preseed::{record, record_begin};
-use crate::service::Service;
+use crate::service::{Prefer, Service};
 use crate::source::{RestorePlan, RestoreRequest, Scope};
 use crate::store::{Condition, Delivery, Inspection, Replace, StageState, Staging};
 
@@ -471,8 +473,8 @@ pub(super) async fn choose(
     }
     let targets: Vec<&Target> = service.targets.iter().collect();
     let probes = probe_all(engine, cx, &narrowed, &targets, service.policy.probe_budget).await;
-    let mut found = Vec::new();
-    let mut failed = None;
+    let (mut found, mut failed, mut holds) = (Vec::new(), None, false);
+    let mut states = 0;
     for (source, probe) in narrowed.sources.iter().zip(probes) {
         let index = service
             .sources
@@ -480,11 +482,12 @@ pub(super) async fn choose(
             .position(|s| Arc::ptr_eq(s, source))
             .unwrap_or(0);
         match probe.answer {
-            Ok(points) => found.extend(
-                group(index, &targets, &points)
-                    .into_iter()
-                    .filter(|c| fits(c, &options.at)),
-            ),
+            Ok(points) => {
+                holds |= !points.is_empty();
+                let groups = group(index, &targets, &points);
+                states += groups.len();
+                found.extend(groups.into_iter().filter(|c| fits(c, &options.at)));
+            }
             Err(error) => {
                 cx.emit(crate::event::Event::AttemptFailed {
                     service: service.name.clone(),
@@ -497,11 +500,22 @@ pub(super) async fn choose(
         }
     }
     match options.at {
-        // As in a preseed: the chain's order, each source's best first.
+        // As in a preseed: the chain's order, or by age, and each source's best.
         At::Newest => {
             let mut seen = BTreeSet::new();
-            found.sort_by_key(|c| c.is_unseeded());
+            found.sort_by_key(Candidate::is_unseeded);
             found.retain(|c| seen.insert(c.source));
+            if service.policy.prefer == Prefer::Newest {
+                found.sort_by_key(|c| (c.rank(), std::cmp::Reverse(c.taken_at())));
+            } else if let Some(best) = found.first()
+                && let Some(message) = passed_over(service, best, found.iter())
+            {
+                cx.emit(crate::event::Event::Warning {
+                    service: Some(service.name.clone()),
+                    message,
+                    hint: Some(BY_AGE.to_owned()),
+                });
+            }
         }
         // The moment matters more than where it comes from; only exactly that moment is good enough as a substitute.
         At::Time(_) | At::Point(_) => {
@@ -524,6 +538,13 @@ pub(super) async fn choose(
     }
     match (found.is_empty(), failed) {
         (false, _) => Ok(found),
+        (true, None) if holds && states == 0 => {
+            let what = format!(
+                "the sources hold recovery points of {}, and no state that all of its datasets were in together",
+                service.name
+            );
+            Err(OpError::new(OpKind::NotFound, what).hint(of_no_state(service)))
+        }
         (true, None) => Err(no_point(service, options)),
         (true, Some(error)) => Err(OpError::new(
             OpKind::Failed,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::point::{RecoveryPoint, Target};
-use crate::service::Prefer;
+use crate::service::{Prefer, Service};
 use crate::store::Leftover;
 
 /// One state of all datasets that are wanted, from one source.
@@ -32,7 +32,8 @@ impl Candidate {
         self.points.iter().any(|p| p.unseeded)
     }
 
-    fn rank(&self) -> u8 {
+    /// Whole states before partial ones, and those before what a start without data left behind.
+    pub(crate) fn rank(&self) -> u8 {
         let partial = self.points.iter().any(|p| p.partial);
         u8::from(partial) + 2 * u8::from(self.is_unseeded())
     }
@@ -114,6 +115,32 @@ pub(crate) fn order(
         ordered[..=place].rotate_right(1);
     }
     ordered
+}
+
+/// What goes by age instead of by the chain's order.
+pub(crate) const BY_AGE: &str = "`prefer = \"newest\"` goes by age";
+
+/// What going by the chain's order loses against the best state of another source, if that is worth a word.
+pub(crate) fn passed_over<'a>(
+    service: &Service,
+    best: &Candidate,
+    bests: impl Iterator<Item = &'a Candidate>,
+) -> Option<String> {
+    const WORTH_SAYING: i64 = 3600;
+    let newer = bests
+        .filter(|other| !other.is_unseeded())
+        .max_by_key(|other| other.taken_at())?;
+    let later = newer.taken_at().as_second() - best.taken_at().as_second();
+    let name = |candidate: &Candidate| service.sources[candidate.source].name();
+    (later > WORTH_SAYING).then(|| {
+        format!(
+            "{} has a state of {}, and {} one of {}, which the chain's order passes over",
+            name(best),
+            best.taken_at(),
+            name(newer),
+            newer.taken_at()
+        )
+    })
 }
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ use super::walk::Walk;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{StoreError, StoreKind};
+use crate::journal::{Entry, ServiceRecord};
 use crate::names::{HoldTag, SourceName};
 use crate::point::{MarkerState, Target};
 use crate::service::{Service, WhenExhausted};
-use crate::store::{HoldChange, Settle};
+use crate::store::{HoldChange, Inspection, Settle};
 
 /// The hold that keeps the last good snapshots of a service while it is unseeded.
 pub(crate) const UNSEEDED_HOLD: &str = "reseed-unseeded";
@@ -54,6 +55,13 @@ impl Walk<'_> {
             };
         }
         let why = self.reasons();
+        let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if !points.is_empty());
+        if probes.iter().any(holds_points) && self.groups(probes, targets).iter().all(Vec::is_empty) {
+            // Nothing is wrong with any of it. A dataset that was added to the service has no past that the others could share.
+            return Outcome::Held {
+                why: format!("{why}. {}", of_no_state(self.service)),
+            };
+        }
         if self.service.policy.when_exhausted == WhenExhausted::Hold {
             return Outcome::Held { why };
         }
@@ -114,8 +122,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Lets go of what the unseeded guard held: the data is back.
+    /// Lets go of what the unseeded guard held: the data is back. A state that was taken while the service was unseeded is not that.
     pub(crate) async fn release_last_good(&mut self) {
+        let restored = self.done.iter().flat_map(|(_, datasets)| datasets);
+        if restored.clone().any(|one| one.unseeded) {
+            let targets: Vec<&Target> = self.service.targets.iter().collect();
+            self.hold_last_good(&targets).await;
+            return;
+        }
         let limit = self.left_to_end();
         let release = release_unseeded_hold(self.engine, self.cx, self.service, limit);
         if let Err(error) = release.await {
@@ -124,6 +138,35 @@ impl Walk<'_> {
                 None,
             );
         }
+    }
+
+    /// The data is there, and was put there, or adopted, after the journal last heard that the service is unseeded: whoever did it came to
+    /// no end of it. So it does now, or nothing would ever age out again, and each new point would pass for one of an unseeded service.
+    pub(super) async fn is_seeded_again(&mut self, inspections: &[Inspection]) {
+        let marked = |inspection: &Inspection| {
+            let marker = inspection.marker.as_ref().filter(|marker| !marker.is_unseeded())?;
+            let is_word = matches!(
+                marker.state,
+                MarkerState::Restored { .. } | MarkerState::Adopted
+            );
+            is_word.then_some(marker.at)
+        };
+        let Some(Some(since)) = inspections.iter().map(marked).min() else {
+            return;
+        };
+        let known = self.engine.journal.service(&self.service.name);
+        let Ok(Some(known)) = known else { return };
+        if known.unseeded.is_none() || known.since > since {
+            return;
+        }
+        self.release_last_good().await;
+        let record = ServiceRecord {
+            service: self.service.name.clone(),
+            unseeded: None,
+            since: self.engine.clock.now(),
+            last_good: None,
+        };
+        self.engine.journal.write(vec![Entry::Service(record)]);
     }
 
     /// Every source with why it didn't deliver.
@@ -146,6 +189,14 @@ impl Walk<'_> {
             .collect::<Vec<_>>()
             .join("; ")
     }
+}
+
+/// What to do where sources have points, and none of a state that all datasets were in together.
+pub(crate) fn of_no_state(service: &Service) -> String {
+    format!(
+        "If a dataset was added to {0} since then, take it out of the configuration, `reseed restore {0}`, and put it back",
+        service.name
+    )
 }
 
 /// Releases what the unseeded guard holds on a service's store.

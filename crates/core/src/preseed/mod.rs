@@ -35,9 +35,9 @@ use crate::point::Target;
 use crate::service::Service;
 use crate::store::{Inspection, SnapshotStore};
 
-pub(crate) use candidates::{Candidate, group, order};
+pub(crate) use candidates::{BY_AGE, Candidate, group, order, passed_over};
 pub(crate) use decide::{Decision, decide};
-pub(crate) use exhausted::{UNSEEDED_HOLD, release_unseeded_hold};
+pub(crate) use exhausted::{UNSEEDED_HOLD, of_no_state, release_unseeded_hold};
 pub(crate) use probe::probe_all;
 pub use report::{Attempt, DatasetReport, Outcome, ServiceReport, Stage};
 pub(crate) use restore::{Slot, Tried};
@@ -165,6 +165,10 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
         };
         match &report.outcome {
             Outcome::StartedEmpty { why } => entries.push(Entry::Service(service(Some(why.clone()), None))),
+            Outcome::Restored if report.datasets.iter().any(|one| one.unseeded) => {
+                let why = "it was restored from a state that was taken while it was unseeded";
+                entries.push(Entry::Service(service(Some(why.to_owned()), None)));
+            }
             Outcome::Restored => {
                 let good = |d: &DatasetReport| {
                     Some(LastGood {

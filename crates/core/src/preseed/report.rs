@@ -146,6 +146,9 @@ pub struct DatasetReport {
     pub fingerprint: Option<Fingerprint>,
     /// Whether it is what was recorded; none when nothing was recorded or the policy doesn't ask.
     pub digest_matches: Option<bool>,
+    /// Whether it was taken while the service was unseeded, which it still is then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unseeded: bool,
     /// Where what stood at the target is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<String>,

@@ -138,7 +138,10 @@ impl Walk<'_> {
                 // What is verified is staged and stays so; the next run promotes it. Another source can't do better.
                 return Tried::Stop(Outcome::Failed { error: failure.error });
             }
-            if failure.stage == Stage::Fetch && failure.error.kind == Common::TimedOut.name() {
+            // A fetch may be slow by the source's own measure. That of making room and of looking is that the time is up.
+            let in_time = failure.stage != Stage::Fetch && !self.until(source_ends).is_zero();
+            let is_slow = matches!(failure.stage, Stage::Stage | Stage::Fetch | Stage::Verify);
+            if is_slow && !in_time && failure.error.kind == Common::TimedOut.name() {
                 self.unfinished
                     .get_or_insert((candidate.source, failure.error.clone()));
                 return Tried::Failed;
@@ -188,6 +191,7 @@ impl Walk<'_> {
                 files: verified.fingerprint.map_or(verified.restored.files, |f| f.files),
                 fingerprint: verified.fingerprint,
                 digest_matches: verified.matches,
+                unseeded: point.unseeded,
                 set_aside: settled.set_aside,
             };
             // As it happens: a failure between two datasets must say what is where.
@@ -492,9 +496,12 @@ impl Walk<'_> {
         }
         if candidate.is_unseeded() {
             self.warn(
-                "the restored point was taken after a start without data; older ones were not usable"
+                "the restored point was taken after a start without data; older ones were not usable, and the service stays unseeded"
                     .to_owned(),
-                None,
+                Some(format!(
+                    "if it is the service's data after all, `reseed adopt {}`",
+                    self.service.name
+                )),
             );
         }
     }

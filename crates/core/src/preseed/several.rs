@@ -189,6 +189,7 @@ mod tests {
                     source: source.clone(),
                     point: id,
                     taken_at: at,
+                    unseeded: false,
                 },
             }),
             leftover: staged_by.map(|run| Leftover {

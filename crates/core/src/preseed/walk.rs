@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::probe::{Probe, probe_all};
 use super::report::{Attempt, Outcome, ServiceReport, Stage};
 use super::restore::{Slot, Tried};
-use super::{Candidate, Decision, decide, group, order, several};
+use super::{BY_AGE, Candidate, Decision, decide, group, order, passed_over, several};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
 use crate::error::{ErrorReport, SourceError, SourceKind};
@@ -60,15 +60,22 @@ impl<'a> Walk<'a> {
             service: self.service.name.clone(),
             operation: "preseed".to_owned(),
         });
+        let mut present = Vec::new();
         let outcome = match inspections {
-            Ok(inspections) => self.run(&inspections).await,
+            Ok(inspections) => {
+                let outcome = self.run(&inspections).await;
+                present = inspections;
+                outcome
+            }
             Err(why) => Outcome::Blocked {
                 why: format!("the targets could not be inspected: {why}"),
                 hint: "not knowing is not the same as missing, so nothing is restored".to_owned(),
             },
         };
-        if outcome == Outcome::Restored {
-            self.release_last_good().await;
+        match outcome {
+            Outcome::Restored => self.release_last_good().await,
+            Outcome::DataPresent => self.is_seeded_again(&present).await,
+            _ => {}
         }
         self.into_report(outcome)
     }
@@ -165,7 +172,10 @@ impl<'a> Walk<'a> {
             if let Some(best) = groups[index].first()
                 && !best.is_unseeded()
             {
-                self.warn_of_newer(best, &groups);
+                let bests = groups.iter().flat_map(|group| group.first());
+                if let Some(message) = passed_over(self.service, best, bests) {
+                    self.warn(message, Some(BY_AGE.to_owned()));
+                }
                 if let Some(outcome) = self.try_one(best, slots, &mut tried).await {
                     return outcome;
                 }
@@ -201,30 +211,6 @@ impl<'a> Walk<'a> {
             }
         }
         self.exhausted(&probes, &targets).await
-    }
-
-    /// Says what going by the chain's order loses against a source further on.
-    fn warn_of_newer(&mut self, best: &Candidate, groups: &[Vec<Candidate>]) {
-        const WORTH_SAYING: i64 = 3600;
-        let newer = groups
-            .iter()
-            .flat_map(|g| g.first())
-            .filter(|c| !c.is_unseeded())
-            .max_by_key(|c| c.taken_at());
-        if let Some(newer) = newer
-            && newer.taken_at().as_second() - best.taken_at().as_second() > WORTH_SAYING
-        {
-            let (here, there) = (
-                self.service.sources[best.source].name().clone(),
-                self.service.sources[newer.source].name().clone(),
-            );
-            let message = format!(
-                "{here} has a state of {}, and {there} one of {}, which the chain's order passes over",
-                best.taken_at(),
-                newer.taken_at()
-            );
-            self.warn(message, Some("`prefer = \"newest\"` goes by age".to_owned()));
-        }
     }
 
     /// The candidates of each source, best first.
@@ -345,6 +331,7 @@ impl<'a> Walk<'a> {
             source: point.source.clone(),
             point: point.id.clone(),
             taken_at: point.taken_at,
+            unseeded: point.unseeded,
         })
     }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Decision, decide, group, order, probe_all};
+use super::{Candidate, Decision, decide, group, of_no_state, order, probe_all};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::ErrorReport;
@@ -22,6 +22,9 @@ pub struct ServicePlan {
     /// Why, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Why the service is unseeded, as far as the journal knows; what the markers know is in `targets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseeded: Option<String>,
     /// The state of each dataset.
     pub targets: Vec<Inspection>,
     /// Every source with its answer, in the order of the chain.
@@ -98,6 +101,13 @@ pub(crate) async fn plan_one(
     let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
         (false, _) => ("restore", None),
         (true, _) if damaged => ("exhausted", Some("what the sources hold is damaged".to_owned())),
+        (true, true) if probes.iter().any(|p| p.answer.as_ref().is_ok_and(|points| !points.is_empty())) => (
+            "exhausted",
+            Some(format!(
+                "the sources hold recovery points, and no state that all datasets were in together. {}",
+                of_no_state(service)
+            )),
+        ),
         (true, true) => ("first-start", None),
         (true, false) => (
             "exhausted",
@@ -121,6 +131,7 @@ pub(crate) async fn plan_one(
         service: service.name.clone(),
         action,
         why,
+        unseeded: crate::ops::unseeded_by_journal(engine, service),
         targets: inspections.unwrap_or_default(),
         sources,
         order: names,

@@ -114,6 +114,7 @@ pub fn marker(cx: &Context, point: &RecoveryPoint) -> Marker {
             source: point.source.clone(),
             point: point.id.clone(),
             taken_at: point.taken_at,
+            unseeded: point.unseeded,
         },
     }
 }

@@ -1,0 +1,354 @@
+//! What the core makes of a service's data over several runs, in a world: what was a start without data stays known, and what came back
+//! for good is.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reseed_core::clock::Clock;
+use reseed_core::entropy::SplitMix;
+use reseed_core::error::{OpError, OpKind};
+use reseed_core::journal::{Entry, Journal as _, MemoryJournal, ServiceRecord};
+use reseed_core::names::{HoldTag, ServiceName, SnapshotName, SourceName};
+use reseed_core::ops::{self, At, RestoreOptions};
+use reseed_core::point::{Fingerprint, MarkerState, SnapshotRef, Target};
+use reseed_core::preseed::{Outcome, ServiceReport, plan, preseed};
+use reseed_core::retention::Policy as Retention;
+use reseed_core::retention::sanoid::Policy as Rules;
+use reseed_core::service::{Policy, Prefer};
+use reseed_core::store::Delivery;
+use reseed_core::verify::Validator;
+use reseed_core::{Context, Engine, Replicator as _, Service, Verifier};
+use reseed_testkit::conformance::context;
+use reseed_testkit::files::Files as _;
+use reseed_testkit::world::{Link, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World};
+
+const DATA: &str = "tank/app";
+
+/// A verifier that may take longer than anybody has.
+#[derive(Debug)]
+struct Look {
+    inner: MemVerifier,
+    slow: AtomicBool,
+}
+
+#[async_trait]
+impl Verifier for Look {
+    async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError> {
+        if self.slow.load(Ordering::SeqCst) {
+            cx.cancel.cancelled().await;
+            return Err(OpError::new(OpKind::Cancelled, "it was ended"));
+        }
+        self.inner.measure(cx, root).await
+    }
+    async fn make_scratch(&self, cx: &Context, path: &Path) -> Result<(), OpError> {
+        self.inner.make_scratch(cx, path).await
+    }
+    async fn validate(&self, cx: &Context, root: &Path, validator: &Validator) -> Result<(), OpError> {
+        self.inner.validate(cx, root, validator).await
+    }
+}
+
+struct Lab {
+    world: World,
+    clock: Arc<SimClock>,
+    journal: Arc<MemoryJournal>,
+    look: Arc<Look>,
+    replica: MemReplicator,
+    engine: Engine,
+    service: Service,
+}
+
+fn source(name: &str) -> SourceName {
+    SourceName::new(name).unwrap()
+}
+
+impl Lab {
+    /// A service whose chain is its store and a replica.
+    fn new() -> Self {
+        let world = World::new();
+        let clock = Arc::new(SimClock::new("2026-11-01T00:00:00Z".parse().unwrap()));
+        let journal = Arc::new(MemoryJournal::new());
+        let look = Arc::new(Look {
+            inner: MemVerifier::new(&world),
+            slow: AtomicBool::new(false),
+        });
+        let replica = MemReplicator::new(&world, source("nas"));
+        let local = MemSource::new(&world, source("local"), SourcePlace::Local, Delivery::Native);
+        let copy = MemSource::new(&world, source("nas"), SourcePlace::Replica, Delivery::Native);
+        let target = World::target(DATA);
+        world.make(&target);
+        Self {
+            engine: Engine {
+                clock: clock.clone(),
+                entropy: Arc::new(SplitMix::seeded(1)),
+                verifier: look.clone(),
+                journal: journal.clone(),
+                host: "lab".to_owned(),
+            },
+            service: Service {
+                name: ServiceName::new("app").unwrap(),
+                targets: vec![target],
+                store: MemStore::new(&world).shared(),
+                sources: vec![local.shared(), copy.shared()],
+                replicators: vec![replica.clone().shared()],
+                offsite: Vec::new(),
+                policy: Policy::default(),
+            },
+            world,
+            clock,
+            journal,
+            look,
+            replica,
+        }
+    }
+
+    fn target(&self) -> &Target {
+        &self.service.targets[0]
+    }
+
+    fn write(&self, text: &str) {
+        let path = self.target().mountpoint.join("file");
+        self.world.write(&path, text.as_bytes());
+    }
+
+    fn lose(&self, with_snapshots: bool) {
+        self.world.destroy(&self.target().dataset, with_snapshots);
+    }
+
+    async fn snapshot(&self, name: &str) {
+        self.clock.jump(3600);
+        let name = SnapshotName::new(name).unwrap();
+        let report = ops::snapshot(&self.engine, &context("snap"), &self.service, &name).await;
+        assert!(report.error.is_none(), "{report:?}");
+    }
+
+    async fn send(&self) {
+        let cx = context("send");
+        let plan = self.replica.plan(&cx, &self.service.targets).await.unwrap();
+        self.replica.execute(&cx, &plan).await.unwrap();
+    }
+
+    async fn preseed(&self) -> ServiceReport {
+        self.clock.jump(60);
+        let since = self.clock.monotonic();
+        preseed(&self.engine, &context("boot"), &[&self.service], since)
+            .await
+            .remove(0)
+    }
+
+    /// Sources that can't be reached, and data that is gone with its snapshots: it starts without.
+    async fn started_empty(&self) {
+        self.world.replica_link(&source("nas"), Link::Down);
+        self.lose(true);
+        let report = self.preseed().await;
+        assert!(
+            matches!(report.outcome, Outcome::StartedEmpty { .. }),
+            "{report:?}"
+        );
+    }
+
+    fn is_unseeded(&self) -> bool {
+        let record = self.journal.service(&self.service.name).unwrap();
+        record.is_some_and(|record| record.unseeded.is_some())
+    }
+
+    async fn newest_is_unseeded(&self) -> bool {
+        let all = self
+            .service
+            .store
+            .list(&context("list"), &self.service.targets)
+            .await
+            .unwrap();
+        all.last().unwrap().unseeded
+    }
+
+    fn text(&self) -> Option<Vec<u8>> {
+        let standing = self.world.standing(&self.target().dataset)?;
+        let bytes = standing.tree.bytes(Path::new("file"))?;
+        Some(bytes.to_vec())
+    }
+}
+
+fn unhindered(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+/// It is lost again while the good sources are still away, and what comes back is what it was then.
+#[test]
+fn what_was_taken_while_unseeded_makes_nothing_seeded_when_it_comes_back() {
+    unhindered(async {
+        let lab = Lab::new();
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.started_empty().await;
+        lab.write("little");
+        lab.snapshot("poor").await;
+        assert!(lab.newest_is_unseeded().await);
+        lab.lose(false);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+        assert_eq!(lab.text().as_deref(), Some(&b"little"[..]));
+        assert!(lab.is_unseeded(), "it is still what a start without data left");
+        let marker = lab.world.standing(&lab.target().dataset).unwrap().marker.unwrap();
+        assert!(
+            marker.is_unseeded() && matches!(marker.state, MarkerState::Restored { .. }),
+            "{marker:?}"
+        );
+        let pruned = ops::prune_plan(
+            &lab.engine,
+            &context("prune"),
+            &lab.service,
+            &Retention::Sanoid(Rules::default()),
+        )
+        .await;
+        assert_eq!(pruned.unwrap_err().kind(), OpKind::Guarded);
+        lab.snapshot("poor-too").await;
+        assert!(lab.newest_is_unseeded().await);
+        // Present as it is, it stays so.
+        assert_eq!(lab.preseed().await.outcome, Outcome::DataPresent);
+        assert!(lab.is_unseeded());
+    });
+}
+
+/// The restore came to no end of it: the journal still has the last word but one.
+#[test]
+fn what_came_back_for_good_is_no_longer_unseeded_whoever_was_cut_off() {
+    unhindered(async {
+        let lab = Lab::new();
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.started_empty().await;
+        let why = lab.journal.service(&lab.service.name).unwrap().unwrap();
+        lab.world.replica_link(&source("nas"), Link::Up);
+        lab.lose(true);
+        assert_eq!(lab.preseed().await.outcome, Outcome::Restored);
+        let tag = HoldTag::new("reseed-unseeded").unwrap();
+        let cx = context("hold");
+        let store = &lab.service.store;
+        let all = store.list(&cx, &lab.service.targets).await.unwrap();
+        let all: Vec<SnapshotRef> = all.iter().map(|one| one.reference()).collect();
+        store
+            .hold(&cx, &all, &tag, reseed_core::store::HoldChange::Add)
+            .await
+            .unwrap();
+        lab.journal.write(vec![Entry::Service(why.clone())]);
+        assert!(lab.is_unseeded());
+        assert_eq!(lab.preseed().await.outcome, Outcome::DataPresent);
+        assert!(!lab.is_unseeded());
+        let held = store.list(&cx, &lab.service.targets).await.unwrap();
+        assert!(held.iter().all(|one| !one.holds.contains(&tag)), "{held:?}");
+        lab.snapshot("next").await;
+        assert!(!lab.newest_is_unseeded().await);
+        // What the journal heard later than the marker counts.
+        let later = ServiceRecord {
+            since: lab.clock.now(),
+            ..why
+        };
+        lab.journal.write(vec![Entry::Service(later)]);
+        assert_eq!(lab.preseed().await.outcome, Outcome::DataPresent);
+        assert!(lab.is_unseeded());
+    });
+}
+
+/// Nothing is wrong with what was fetched, and nobody has looked at it yet.
+#[test]
+fn what_could_not_be_looked_at_in_time_is_kept_and_nothing_older_tried() {
+    unhindered(async {
+        for states in 1..=3 {
+            let mut lab = Lab::new();
+            lab.service.policy.source_budget = Duration::from_secs(60);
+            lab.service.policy.budget = Duration::from_secs(600);
+            for state in 0..states {
+                lab.write(&format!("state {state}"));
+                lab.snapshot(&format!("s{state}")).await;
+            }
+            lab.send().await;
+            lab.lose(true);
+            lab.look.slow.store(true, Ordering::SeqCst);
+            let report = lab.preseed().await;
+            assert!(matches!(report.outcome, Outcome::Held { .. }), "{report:?}");
+            lab.look.slow.store(false, Ordering::SeqCst);
+            assert!(lab.world.staged(&lab.target().dataset).is_some());
+            let report = lab.preseed().await;
+            assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+            let newest = format!("state {}", states - 1);
+            assert_eq!(lab.text().as_deref(), Some(newest.as_bytes()));
+        }
+    });
+}
+
+/// There is data, and nothing is wrong with any source.
+#[test]
+fn a_service_that_got_a_dataset_more_does_not_start_without_the_others() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.service.targets.push(World::target("tank/wal"));
+        lab.lose(true);
+        let planned = plan(&lab.engine, &context("plan"), &[&lab.service])
+            .await
+            .remove(0);
+        assert_eq!(planned.action, "exhausted", "{planned:?}");
+        let report = lab.preseed().await;
+        let Outcome::Held { why } = &report.outcome else {
+            panic!("{report:?}")
+        };
+        assert!(why.contains("take it out of the configuration"), "{why}");
+        let options = RestoreOptions {
+            from: None,
+            at: At::Newest,
+            set_aside: false,
+        };
+        let error = ops::restore(&lab.engine, &context("restore"), &lab.service, &options)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("together"), "{error}");
+        assert!(error.what_to_do().is_some());
+    });
+}
+
+#[test]
+fn a_restore_on_request_goes_by_age_where_the_service_does() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        lab.write("old");
+        lab.snapshot("old").await;
+        lab.write("new");
+        lab.snapshot("new").await;
+        lab.send().await;
+        let cx = context("clean");
+        let all = lab
+            .service
+            .store
+            .list(&cx, &lab.service.targets)
+            .await
+            .unwrap();
+        let newest = all.last().unwrap().reference();
+        lab.service.store.prune(&cx, &[newest]).await.unwrap();
+        let options = RestoreOptions {
+            from: None,
+            at: At::Newest,
+            set_aside: true,
+        };
+        for (prefer, text) in [(Prefer::Newest, "new"), (Prefer::Chain, "old")] {
+            lab.service.policy.prefer = prefer;
+            let report = ops::restore(&lab.engine, &context("restore"), &lab.service, &options)
+                .await
+                .unwrap();
+            assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+            assert_eq!(lab.text().as_deref(), Some(text.as_bytes()));
+        }
+    });
+}

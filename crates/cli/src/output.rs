@@ -50,9 +50,6 @@ impl Answer {
                 text.push_str(&format!("  hint: {}\n", printable(hint)));
             }
         }
-        if reports.is_empty() {
-            text.push_str("nothing is declared for this\n");
-        }
         Self::new(&serde_json::json!({ "reports": reports }), text, exit)
     }
 

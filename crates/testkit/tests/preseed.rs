@@ -1,12 +1,15 @@
 //! What the core makes of a service's data over several runs, in a world: what was a start without data stays known, and what came back
 //! for good is.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::tz::{Offset, TimeZone};
 use reseed_core::clock::Clock;
 use reseed_core::entropy::SplitMix;
 use reseed_core::error::{OpError, OpKind};
@@ -16,14 +19,16 @@ use reseed_core::ops::{self, At, RestoreOptions};
 use reseed_core::point::{Fingerprint, MarkerState, SnapshotRef, Target};
 use reseed_core::preseed::{Outcome, ServiceReport, plan, preseed};
 use reseed_core::retention::Policy as Retention;
-use reseed_core::retention::sanoid::Policy as Rules;
+use reseed_core::retention::sanoid::{Kind, Policy as Rules};
 use reseed_core::service::{Policy, Prefer};
 use reseed_core::store::Delivery;
 use reseed_core::verify::Validator;
 use reseed_core::{Context, Engine, Replicator as _, Service, Verifier};
 use reseed_testkit::conformance::context;
 use reseed_testkit::files::Files as _;
-use reseed_testkit::world::{Link, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World};
+use reseed_testkit::world::{
+    Link, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World,
+};
 
 const DATA: &str = "tank/app";
 
@@ -300,7 +305,7 @@ fn a_service_that_got_a_dataset_more_does_not_start_without_the_others() {
         let planned = plan(&lab.engine, &context("plan"), &[&lab.service])
             .await
             .remove(0);
-        assert_eq!(planned.action, "exhausted", "{planned:?}");
+        assert_eq!(planned.action, "held", "{planned:?}");
         let report = lab.preseed().await;
         let Outcome::Held { why } = &report.outcome else {
             panic!("{report:?}")
@@ -319,6 +324,70 @@ fn a_service_that_got_a_dataset_more_does_not_start_without_the_others() {
     });
 }
 
+/// A timer that is a few seconds early, or late, leaves out no hour, and makes none two.
+#[test]
+fn a_snapshot_is_due_once_an_hour_and_a_day_whatever_the_timer_does() {
+    unhindered(async {
+        let lab = Lab::new();
+        lab.write("something");
+        let rules = Rules {
+            hourly: Some(100),
+            daily: Some(10),
+            ..Rules::default()
+        };
+        let zone = TimeZone::fixed(Offset::constant(2));
+        let (mut taken, mut at) = ((0, 0), 0);
+        for hour in 0..48_i64 {
+            // 12 minutes past, half a minute earlier and later.
+            let wanted = hour * 3600 + 720 + (hour % 5) * 15 - 30;
+            lab.clock.jump(wanted - at);
+            at = wanted;
+            // Within an hour nothing more is due.
+            for again in [false, true] {
+                let due = ops::due(&lab.engine, &context("due"), &lab.service, &rules, &zone)
+                    .await
+                    .unwrap();
+                assert!(!again || due.is_empty(), "{due:?} in hour {hour}");
+                for kind in due {
+                    match kind {
+                        Kind::Hourly => taken.0 += 1,
+                        _ => taken.1 += 1,
+                    }
+                    let now = lab.clock.now().to_zoned(zone.clone());
+                    let name = ops::snapshot_name(Some(kind), &now).unwrap();
+                    let report = ops::snapshot(&lab.engine, &context("snap"), &lab.service, &name).await;
+                    assert!(report.error.is_none(), "{report:?}");
+                }
+            }
+        }
+        // Midnight, two hours east of Greenwich, is passed twice.
+        assert_eq!(taken, (48, 3));
+    });
+}
+
+/// As sanoid names it.
+#[test]
+fn the_hour_that_a_clock_change_repeats_has_snapshots_too() {
+    unhindered(async {
+        let lab = Lab::new();
+        lab.write("something");
+        for name in ["autosnap_2026-10-25_02:30:00_hourly", "by-hand"] {
+            lab.snapshot(name).await;
+        }
+        lab.snapshot("autosnap_2026-10-25_02:30:00_hourly").await;
+        let cx = context("list");
+        let all = lab.service.store.list(&cx, &lab.service.targets).await.unwrap();
+        let last = all.last().unwrap();
+        assert_eq!(last.name.as_str(), "autosnap_2026-10-25_02:30:00dst_hourly");
+        // Once more, and what isn't named by the time: that name is taken.
+        for name in ["autosnap_2026-10-25_02:30:00_hourly", "by-hand"] {
+            let name = SnapshotName::new(name).unwrap();
+            let report = ops::snapshot(&lab.engine, &context("snap"), &lab.service, &name).await;
+            assert!(report.error.is_some(), "{report:?}");
+        }
+    });
+}
+
 #[test]
 fn a_restore_on_request_goes_by_age_where_the_service_does() {
     unhindered(async {
@@ -329,12 +398,7 @@ fn a_restore_on_request_goes_by_age_where_the_service_does() {
         lab.snapshot("new").await;
         lab.send().await;
         let cx = context("clean");
-        let all = lab
-            .service
-            .store
-            .list(&cx, &lab.service.targets)
-            .await
-            .unwrap();
+        let all = lab.service.store.list(&cx, &lab.service.targets).await.unwrap();
         let newest = all.last().unwrap().reference();
         lab.service.store.prune(&cx, &[newest]).await.unwrap();
         let options = RestoreOptions {

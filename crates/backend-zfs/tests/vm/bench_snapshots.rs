@@ -71,9 +71,12 @@ fn vm_alone_bench_zfs_snapshots_due() {
             async || {
                 started(&counting);
                 let work = async {
-                    let due = ops::due(&chain.engine, &cx, &service, &hourly(24)).await.unwrap();
+                    let (zone, policy) = (jiff::tz::TimeZone::UTC, hourly(24));
+                    let due = ops::due(&chain.engine, &cx, &service, &policy, &zone)
+                        .await
+                        .unwrap();
                     assert_eq!(due, [Kind::Hourly]);
-                    let now = clock.now().to_zoned(jiff::tz::TimeZone::UTC);
+                    let now = clock.now().to_zoned(zone);
                     let name = ops::snapshot_name(Some(Kind::Hourly), &now).unwrap();
                     ops::snapshot(&chain.engine, &cx, &service, &name).await
                 };

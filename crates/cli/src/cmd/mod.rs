@@ -120,6 +120,12 @@ impl DryRun {
     }
 }
 
+/// Which services were not touched, and why.
+fn refusals(refused: &[(&reseed_core::Service, OpError)]) -> serde_json::Value {
+    let one = |(service, error): &(&reseed_core::Service, OpError)| serde_json::json!({ "service": service.name, "error": error.report() });
+    refused.iter().map(one).collect()
+}
+
 /// Runs an operation on each named service while holding its lock, and answers with all reports.
 async fn on_each<F>(
     session: &Session,
@@ -146,13 +152,16 @@ where
     F: AsyncFnMut(&reseed_core::Service) -> Vec<OpReport>,
 {
     let mut reports = Vec::new();
-    let mut refused = None;
+    let mut refused: Vec<(&reseed_core::Service, OpError)> = Vec::new();
     for service in services {
         match session.lock(&service.name, operation, wait).await {
             Ok(_lock) => reports.extend(work(service).await),
             Err(error) => {
                 crate::complain(&format!("error: {error}"));
-                refused.get_or_insert(error);
+                if let Some(hint) = error.what_to_do() {
+                    crate::complain(&format!("hint: {hint}"));
+                }
+                refused.push((service, error));
             }
         }
         if session.cx.cancel.is_cancelled() {
@@ -160,16 +169,21 @@ where
         }
     }
     let mut answer = Answer::of_ops(&session.ui, &reports);
-    if let Some(error) = refused {
+    match refused.first() {
         // A busy service among others that were done: partly done. The only one: busy.
-        answer.exit = if reports.is_empty() {
-            Exit::of_error(&error)
-        } else {
-            answer.exit.max(Exit::Partial)
-        };
-        if let Some(object) = answer.json.as_object_mut() {
-            object.insert("refused".to_owned(), serde_json::json!(error.report()));
+        Some((_, error)) if reports.is_empty() => answer.exit = Exit::of_error(error),
+        Some(_) => answer.exit = answer.exit.max(Exit::Partial),
+        None if reports.is_empty() => {
+            let words = match operation.0 {
+                "snapshot" => "no snapshot is due",
+                _ => "nothing is declared for this",
+            };
+            answer.text.push_str(&format!("{words}\n"));
         }
+        None => {}
+    }
+    if let (false, Some(object)) = (refused.is_empty(), answer.json.as_object_mut()) {
+        object.insert("refused".to_owned(), refusals(&refused));
     }
     if session.cx.cancel.is_cancelled() {
         answer.exit = Exit::Interrupted;

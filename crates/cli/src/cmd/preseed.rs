@@ -41,11 +41,11 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
             .await
         {
             Ok(lock) => locks.push(lock),
-            Err(error) => refused.push((index, error)),
+            Err(error) => refused.push((all[index], error)),
         }
     }
     let ready: Vec<usize> = (0..all.len())
-        .filter(|n| reports[*n].is_none() && refused.iter().all(|(r, _)| r != n))
+        .filter(|n| reports[*n].is_none() && refused.iter().all(|(r, _)| r.name != all[*n].name))
         .collect();
     // Inspected again under the locks: nobody changes what is acted upon.
     let services: Vec<&Service> = ready.iter().map(|n| all[*n]).collect();
@@ -68,20 +68,16 @@ pub(crate) async fn run(args: &PreseedArgs, session: &Session) -> Result<Answer,
     }
     let mut answer = Answer::of_preseeds(&session.ui, &reports);
     if let Some((_, first)) = refused.first() {
-        for (index, error) in &refused {
-            answer.text.push_str(&format!(
-                "{}: {}\n",
-                all[*index].name,
-                printable(&error.to_string())
-            ));
+        for (service, error) in &refused {
+            let line = format!("{}: {}\n", service.name, printable(&error.to_string()));
+            answer.text.push_str(&line);
+            if let Some(hint) = error.what_to_do() {
+                answer.text.push_str(&format!("  hint: {}\n", printable(hint)));
+            }
         }
         answer.exit = answer.exit.max(Exit::of_error(first));
         if let Some(object) = answer.json.as_object_mut() {
-            let list: Vec<_> = refused
-                .iter()
-                .map(|(n, e)| json!({ "service": all[*n].name, "error": e.report() }))
-                .collect();
-            object.insert("refused".to_owned(), json!(list));
+            object.insert("refused".to_owned(), super::refusals(&refused));
         }
     }
     Ok(answer)
@@ -108,11 +104,15 @@ async fn plan(session: &Session, which: &Services) -> Answer {
             "first-start" => {
                 "no recovery point exists anywhere: would start empty for the first time".to_owned()
             }
+            "exhausted" => format!("would start without data and be unseeded{why}"),
+            "held" => format!("would be held back{why}"),
             other => format!("{other}{why}"),
         };
         text.push_str(&format!("{}: {what}\n", plan.service));
     }
-    let blocked = plans.iter().any(|p| p.action == "blocked");
+    let blocked = plans
+        .iter()
+        .any(|plan| matches!(plan.action.as_str(), "blocked" | "held"));
     Answer::new(
         &json!({ "plans": plans }),
         text,

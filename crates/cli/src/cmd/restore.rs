@@ -71,8 +71,14 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         }
         return Ok(Answer::new(&preview, text, Exit::Ok));
     }
+    // What goes elsewhere changes nothing of the service, whose snapshots are taken on.
+    let claim = if to.is_some() {
+        Claim::Sending
+    } else {
+        Claim::Alone
+    };
     let _lock = session
-        .lock(&service.name, ("restore", Claim::Alone), args.how.wait)
+        .lock(&service.name, ("restore", claim), args.how.wait)
         .await?;
     let Some(to) = to else {
         let report = ops::restore(&session.engine, &session.cx, &service, &options).await?;

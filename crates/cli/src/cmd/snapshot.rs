@@ -79,10 +79,10 @@ async fn names(
     session: &Session,
     service: &Service,
 ) -> Result<Vec<SnapshotName>, OpError> {
-    let engine = &session.engine;
+    let (engine, zone) = (&session.engine, TimeZone::system());
     let kinds: Vec<Option<Kind>> = if args.due {
         let policy = session.retention(&service.name);
-        ops::due(engine, &session.cx, service, &policy)
+        ops::due(engine, &session.cx, service, &policy, &zone)
             .await?
             .into_iter()
             .map(Some)
@@ -91,7 +91,7 @@ async fn names(
         vec![args.kind]
     };
     // The names carry local time, as sanoid's do.
-    let now = engine.clock.now().to_zoned(TimeZone::system());
+    let now = engine.clock.now().to_zoned(zone);
     let name =
         |kind| ops::snapshot_name(kind, &now).map_err(|e| OpError::new(OpKind::InvalidInput, e.to_string()));
     kinds.into_iter().map(name).collect()

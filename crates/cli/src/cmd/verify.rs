@@ -1,5 +1,8 @@
 //! `reseed verify`
 
+use std::collections::BTreeSet;
+
+use reseed_core::Service;
 use reseed_core::error::{OpError, OpKind};
 use reseed_core::lock::Claim;
 use reseed_core::names::SourceName;
@@ -27,10 +30,14 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
         services: args.services.clone(),
         all: args.all || args.services.is_empty(),
     };
+    let services = session.services_as_files(&which)?;
+    if let Some(from) = &from {
+        has_source(&services, from)?;
+    }
     if args.how.dry_run {
         let mut text = String::new();
         let mut plans = Vec::new();
-        for service in session.services_as_files(&which)? {
+        for service in services {
             for source in service
                 .sources
                 .iter()
@@ -48,13 +55,27 @@ pub(crate) async fn run(args: &VerifyArgs, session: &Session) -> Result<Answer, 
         return Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok));
     }
     let scratch = ScratchDir::new(&scratch)?;
-    let services = session.services_as_files(&which)?;
     on_these(
         session,
         &services,
-        ("verify", Claim::Alone),
+        ("verify", Claim::Sending),
         args.how.wait,
         async |service| ops::verify(&session.engine, &session.cx, service, from.as_ref(), &scratch).await,
     )
     .await
+}
+
+/// A name that no service knows would prove nothing, and nobody would hear of it.
+fn has_source(services: &[Service], from: &SourceName) -> Result<(), OpError> {
+    let names: BTreeSet<&str> = services
+        .iter()
+        .flat_map(|service| &service.sources)
+        .map(|source| source.name().as_str())
+        .collect();
+    if names.contains(from.as_str()) {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    let error = OpError::new(OpKind::InvalidInput, format!("no service has a source {from}"));
+    Err(error.hint(format!("the sources are: {}", names.join(", "))))
 }

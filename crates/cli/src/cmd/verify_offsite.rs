@@ -46,6 +46,10 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
             exit = exit.max(Exit::Failed);
         }
         checks.push(check);
+        if session.cx.cancel.is_cancelled() {
+            exit = Exit::Interrupted;
+            break;
+        }
     }
     if repos.is_empty() {
         text.push_str("no off-site repository is configured\n");

@@ -75,9 +75,25 @@ fn a_busy_service_names_its_holder() {
         r#"{"pid":4711,"run":"20261122T203300Z-00000000","operation":"backup"}"#,
     )
     .unwrap();
-    let ran = lab.run(&["snapshot", "app"]).expect(5);
-    assert!(ran.err.contains("4711") && ran.err.contains("backup"), "{ran:?}");
+    for command in ["snapshot", "preseed"] {
+        if command == "preseed" {
+            lab.lose_data();
+        }
+        let args: &[&str] = match command {
+            "preseed" => &["preseed", "app", "--wait", "0s"],
+            _ => &["snapshot", "app"],
+        };
+        let ran = lab.run(args).expect(5);
+        let said = format!("{}{}", ran.out, ran.err);
+        assert!(said.contains("4711") && said.contains("backup"), "{ran:?}");
+        assert!(said.contains("hint: ") && said.contains("--wait"), "{ran:?}");
+        assert!(!said.contains("nothing is declared"), "{ran:?}");
+        let json = lab.run(&[&["--json"], args].concat()).expect(5).json();
+        assert_eq!(json["refused"][0]["service"], "app", "{json}");
+        assert!(json["refused"][0]["error"]["hint"].is_string(), "{json}");
+    }
     drop(file);
+    lab.run(&["preseed", "app"]).expect(0);
     lab.run(&["snapshot", "app"]).expect(0);
 }
 
@@ -106,6 +122,53 @@ fn what_is_being_sent_keeps_no_snapshot_from_being_taken() {
     }
     drop(held);
     lab.run(&["prune", "app"]).expect(0);
+}
+
+/// A timer with a name that was changed in the configuration would prove nothing, and call it well.
+#[test]
+fn a_source_that_nobody_has_is_not_verified_with_success() {
+    let lab = Lab::protected("");
+    for args in [
+        &["verify", "app", "--from", "replica2"][..],
+        &["verify", "--from", "replica2", "-n"],
+    ] {
+        let ran = lab.run(args).expect(2);
+        assert!(
+            ran.out.contains("replica2") && ran.out.contains("offsite"),
+            "{ran:?}"
+        );
+    }
+    lab.run(&["verify", "--from", "replica"]).expect(0);
+}
+
+/// What only a dry run lets pass is found out at the next boot.
+#[test]
+fn a_dry_run_ends_as_the_run_would() {
+    let lab = Lab::with("when_exhausted = \"hold\"");
+    lab.run(&["init"]).expect(0);
+    fs::remove_dir_all(lab.path("offsite")).unwrap();
+    fs::write(lab.path("offsite"), "no repository").unwrap();
+    lab.lose_data();
+    let ran = lab.run(&["preseed", "app", "-n"]).expect(4);
+    assert!(ran.out.contains("would be held back"), "{ran:?}");
+    assert_eq!(lab.preseed(4).0, "held");
+    let lab = Lab::with("");
+    lab.run(&["init"]).expect(0);
+    fs::remove_dir_all(lab.path("offsite")).unwrap();
+    fs::write(lab.path("offsite"), "no repository").unwrap();
+    lab.lose_data();
+    let ran = lab.run(&["preseed", "app", "-n"]).expect(0);
+    assert!(ran.out.contains("would start without data"), "{ran:?}");
+    assert_eq!(lab.preseed(0).0, "started-empty");
+}
+
+#[test]
+fn nothing_due_is_told_as_that() {
+    let lab = Lab::with("retention = { hourly = 5 }");
+    lab.run(&["init"]).expect(0);
+    lab.run(&["snapshot", "app", "--due"]).expect(0);
+    let ran = lab.run(&["snapshot", "app", "--due"]).expect(0);
+    assert!(ran.out.contains("no snapshot is due"), "{ran:?}");
 }
 
 #[test]

@@ -169,6 +169,7 @@ fn same_tree<'p>(
 /// Whether nothing speaks against what a repository holds of a service: the last check and the last verification, where there were any,
 /// have found it sound. Otherwise a backup has to look what is missing.
 fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> bool {
+    let now = engine.clock.now();
     let well = |kind| {
         let query = Query {
             service: Some(service.name.clone()),
@@ -179,7 +180,7 @@ fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> boo
         runs.is_ok_and(|runs| {
             let mut of_it = runs
                 .iter()
-                .filter(|run| run.key.peer.as_ref() == Some(repo.name()));
+                .filter(|run| run.key.peer.as_ref() == Some(repo.name()) && run.started_at <= now);
             let last = of_it.find_map(|run| run.outcome);
             last.is_none_or(RunOutcome::is_success)
         })

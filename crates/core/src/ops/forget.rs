@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::doubt::Doubts;
@@ -131,7 +132,7 @@ pub async fn forget_plan(
             }
             let (copies, spare) = states(&mine);
             let inventory = Inventory {
-                points: inventory(&copies, &doubts, good.as_ref()),
+                points: inventory(&copies, &doubts, good.as_ref(), engine.clock.now()),
                 unseeded: guarded.is_some(),
                 ..Inventory::default()
             };
@@ -224,7 +225,12 @@ fn with_copies(mut plan: retention::Plan, spare: &[&RecoveryPoint]) -> retention
     plan
 }
 
-fn inventory(points: &[&RecoveryPoint], doubts: &Doubts, known_good: Option<&PointId>) -> Vec<Point> {
+fn inventory(
+    points: &[&RecoveryPoint],
+    doubts: &Doubts,
+    known_good: Option<&PointId>,
+    now: Timestamp,
+) -> Vec<Point> {
     // The newest whole state of a seeded service stays, whatever its age: it is what a lost service is restored from. Where that only
     // looks whole, the newest that is known to be stays, too.
     let whole = |point: &RecoveryPoint| !point.unseeded && !point.partial && point.fingerprint.is_some();
@@ -232,7 +238,9 @@ fn inventory(points: &[&RecoveryPoint], doubts: &Doubts, known_good: Option<&Poi
         let good = points
             .iter()
             .filter(|point| whole(point) && !(known && doubts.has(&point.id)));
-        good.max_by_key(|point| point.taken_at).map(|point| &point.id)
+        // One that is dated in the future, by a clock that was wrong then, is not the newest.
+        good.max_by_key(|point| (point.taken_at <= now, point.taken_at))
+            .map(|point| &point.id)
     };
     let good = [newest(false), newest(true)];
     // By their state: one that was stored twice is there by either.

@@ -25,17 +25,25 @@ pub struct Guarded {
 ///
 /// # Errors
 /// [`Guarded`] says why not.
-pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) -> Result<(), Guarded> {
+pub fn guard(
+    service: &str,
+    inspections: &[Inspection],
+    snapshots: &[Snapshot],
+    now: Timestamp,
+) -> Result<(), Guarded> {
     let adopt = adopt(service);
     for inspection in inspections {
         let dataset = &inspection.target.dataset;
         if let Some(marker) = &inspection.marker
-            && let MarkerState::Unseeded { why } = &marker.state
+            && marker.is_unseeded()
         {
-            let why = format!(
-                "{service} is unseeded: it was started without data at {} ({why})",
-                marker.at
-            );
+            let why = match &marker.state {
+                MarkerState::Unseeded { why } => {
+                    format!("it was started without data at {} ({why})", marker.at)
+                }
+                _ => "its state was taken while it was".to_owned(),
+            };
+            let why = format!("{service} is unseeded: {why}");
             return Err(Guarded {
                 why,
                 hint: format!("restore it, or {adopt}"),
@@ -54,6 +62,7 @@ pub fn guard(service: &str, inspections: &[Inspection], snapshots: &[Snapshot]) 
             }
         }
         // What an operator adopted is the measure from then on; before that, the largest state there is.
+        let adopted = adopted.filter(|at| *at <= now);
         let since =
             |s: &&Snapshot| s.dataset == *dataset && !s.unseeded && adopted.is_none_or(|at| s.taken_at >= at);
         let mut measured = snapshots
@@ -91,10 +100,10 @@ pub(super) fn guard_offsite(
     points: &[RecoveryPoint],
     now: Timestamp,
 ) -> Result<(), Guarded> {
-    guard(service, inspections, snapshots)?;
+    guard(service, inspections, snapshots, now)?;
     for inspection in inspections {
         let dataset = &inspection.target.dataset;
-        let adopted = adopted_at(inspection);
+        let adopted = adopted_at(inspection).filter(|at| *at <= now);
         let counts = |of: &DatasetName, unseeded: bool, at: Timestamp| {
             // What is dated in the future can't have been seen by whoever adopted what there was, nor be after it.
             of == dataset && !unseeded && adopted.is_none_or(|adopted| at >= adopted && at <= now)
@@ -168,7 +177,7 @@ fn not_shrunk(
     })
 }
 
-/// When an operator last said that what was there is the service's data.
+/// When an operator last said that what was there is the service's data; by a clock that may have been ahead.
 fn adopted_at(inspection: &Inspection) -> Option<Timestamp> {
     let marker = inspection.marker.as_ref()?;
     (marker.state == MarkerState::Adopted).then_some(marker.at)

@@ -43,14 +43,14 @@ pub async fn prune_plan(
         })
         .await
         .map_err(|e: crate::error::StoreError| e.convert(OpKind::Blocked))?;
-    guard(service.name.as_str(), &inspections, &snapshots)
+    let now = engine.clock.now();
+    guard(service.name.as_str(), &inspections, &snapshots, now)
         .map_err(|guarded| OpError::new(OpKind::Guarded, guarded.why).hint(guarded.hint))?;
     if let Some(why) = super::unseeded_by_journal(engine, service) {
         let what = format!("{} was started without data: {why}", service.name);
         return Err(OpError::new(OpKind::Guarded, what)
             .hint(format!("restore it, or `reseed adopt {}`", service.name)));
     }
-    let now = engine.clock.now();
     let mut plan = PrunePlan {
         datasets: Vec::new(),
         remove: Vec::new(),

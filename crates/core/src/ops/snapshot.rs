@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::Zoned;
+use jiff::tz::TimeZone;
 
 use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{Kind as _, OpError, OpKind};
+use crate::error::{Effect, Kind as _, OpError, OpKind, StoreKind};
 use crate::names::{InvalidName, SnapshotName};
 use crate::point::{MarkerState, Snapshot};
 use crate::retention::sanoid::{Kind, Policy};
@@ -29,7 +30,8 @@ pub fn snapshot_name(kind: Option<Kind>, at: &Zoned) -> Result<SnapshotName, Inv
     }
 }
 
-/// The kinds of which a snapshot is due: those that the policy wants, whose newest snapshot is a period old, or that have none.
+/// The kinds of which a snapshot is due: those that the policy wants and have none of this hour, day, week, month or year yet, by the calendar
+/// of `zone`. By their age an hourly timer that is a second early would leave out every other hour.
 ///
 /// # Errors
 /// When the snapshots can't be listed.
@@ -38,24 +40,25 @@ pub async fn due(
     cx: &Context,
     service: &Service,
     policy: &Policy,
+    zone: &TimeZone,
 ) -> Result<Vec<Kind>, OpError> {
     let store = &service.store;
     let list = engine.within(cx, BUDGET, "listing snapshots", |cx| async move {
         store.list(&cx, &service.targets).await
     });
     let snapshots = list.await.map_err(|e| e.convert(OpKind::Blocked))?;
-    let now = engine.clock.now().as_second();
+    let now = engine.clock.now().to_zoned(zone.clone());
     let is_due = |kind: &Kind| {
         let of_kind = snapshots
             .iter()
             .filter(|s| Kind::of_name(s.name.as_str()) == Some(*kind));
         // One that is dated in the future, by a clock that was wrong then, must not stop snapshots until then.
         let newest = of_kind
-            .map(|s| s.taken_at.as_second())
-            .filter(|at| *at <= now)
+            .map(|s| s.taken_at)
+            .filter(|at| *at <= now.timestamp())
             .max();
         policy.wanted(*kind).is_some_and(|count| count > 0)
-            && newest.is_none_or(|at| now - at >= policy.period(*kind))
+            && newest.is_none_or(|at| at < policy.began(*kind, &now))
     };
     Ok(Kind::ALL.into_iter().filter(is_due).collect())
 }
@@ -116,10 +119,22 @@ pub(super) async fn take(
         measure: true,
         unseeded: unseeded || super::unseeded_by_journal(engine, service).is_some(),
     };
-    let create = engine.within(cx, BUDGET, "taking the snapshot", |cx| async move {
-        store.create(&cx, &request).await
-    });
-    create.await.map_err(|error| {
+    let create = async |request: &CreateSnapshots| {
+        let call = engine.within(cx, BUDGET, "taking the snapshot", |cx| async move {
+            store.create(&cx, request).await
+        });
+        call.await
+    };
+    let mut created = create(&request).await;
+    // The hour that a clock change repeats has all of its names twice.
+    if let Err(error) = &created
+        && error.kind() == StoreKind::AlreadyExists
+        && error.may_have() == Effect::None
+        && let Some(Ok(name)) = Kind::clashing(name.as_str()).map(SnapshotName::new)
+    {
+        created = create(&CreateSnapshots { name, ..request }).await;
+    }
+    created.map_err(|error| {
         let kind = error.kind().common().map_or(OpKind::Failed, OpKind::from_common);
         error.convert(kind)
     })

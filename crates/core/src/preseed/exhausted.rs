@@ -144,11 +144,11 @@ impl Walk<'_> {
     /// no end of it. So it does now, or nothing would ever age out again, and each new point would pass for one of an unseeded service.
     pub(super) async fn is_seeded_again(&mut self, inspections: &[Inspection]) {
         let marked = |inspection: &Inspection| {
-            let marker = inspection.marker.as_ref().filter(|marker| !marker.is_unseeded())?;
-            let is_word = matches!(
-                marker.state,
-                MarkerState::Restored { .. } | MarkerState::Adopted
-            );
+            let marker = inspection
+                .marker
+                .as_ref()
+                .filter(|marker| !marker.is_unseeded())?;
+            let is_word = matches!(marker.state, MarkerState::Restored { .. } | MarkerState::Adopted);
             is_word.then_some(marker.at)
         };
         let Some(Some(since)) = inspections.iter().map(marked).min() else {

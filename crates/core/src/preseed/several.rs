@@ -22,16 +22,8 @@ impl Walk<'_> {
     /// an earlier run, which had verified all of them before it promoted the first.
     pub(super) async fn restore_some(&mut self, inspections: &[Inspection], missing: &[usize]) -> Outcome {
         let mut slots = slots(inspections, missing);
-        let anchor = inspections
-            .iter()
-            .filter(|i| i.condition == Condition::Populated)
-            .find_map(anchor);
-        let leftover = slots.iter().find_map(|slot| slot.leftover.clone());
-        if let (Some((source, taken_at)), Some(leftover)) = (&anchor, &leftover)
-            && leftover.source == *source
-            && leftover.point.taken_at == *taken_at
-        {
-            return self.finish_group(&mut slots, *taken_at, source).await;
+        if let Some((source, taken_at)) = goes_on(inspections, missing) {
+            return self.finish_group(&mut slots, taken_at, &source).await;
         }
         let targets: Vec<&Target> = slots.iter().map(|slot| &slot.target).collect();
         let limit = self.share(self.service.policy.probe_budget, None);
@@ -108,6 +100,15 @@ impl Walk<'_> {
             ),
         }
     }
+}
+
+/// The state that an earlier run began to put back, where what is missing is staged of the very state that the others were restored to.
+pub(super) fn goes_on(inspections: &[Inspection], missing: &[usize]) -> Option<(SourceName, Timestamp)> {
+    let populated = inspections.iter().filter(|i| i.condition == Condition::Populated);
+    let (source, taken_at) = populated.filter_map(anchor).next()?;
+    let leftover = missing.iter().find_map(|nth| inspections[*nth].staged())?;
+    let same = leftover.source == source && leftover.point.taken_at == taken_at;
+    same.then_some((source, taken_at))
 }
 
 /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.

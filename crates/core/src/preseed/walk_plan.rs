@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Decision, decide, group, of_no_state, order, probe_all};
+use super::probe::Probe;
+use super::{Candidate, Decision, decide, group, of_no_state, order, probe_all, several};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::ErrorReport;
 use crate::names::{PointId, ServiceName, SourceName};
 use crate::point::{RecoveryPoint, Target};
-use crate::service::Service;
+use crate::service::{Service, WhenExhausted};
 use crate::store::Inspection;
 
 /// What a preseed of one service would do now, and what it would do if its data vanished.
@@ -17,7 +18,8 @@ use crate::store::Inspection;
 pub struct ServicePlan {
     /// The service.
     pub service: ServiceName,
-    /// What a preseed would do now: `data-present`, `blocked`, `restore`, `first-start` or `exhausted`.
+    /// What a preseed would do now: `data-present`, `blocked`, `restore`, `first-start`, `exhausted` (it would start without data), or
+    /// `held`.
     pub action: String,
     /// Why, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,19 +102,13 @@ pub(crate) async fn plan_one(
     }
     let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
         (false, _) => ("restore", None),
-        (true, _) if damaged => ("exhausted", Some("what the sources hold is damaged".to_owned())),
-        (true, true) if probes.iter().any(|p| p.answer.as_ref().is_ok_and(|points| !points.is_empty())) => (
-            "exhausted",
-            Some(format!(
-                "the sources hold recovery points, and no state that all datasets were in together. {}",
-                of_no_state(service)
-            )),
-        ),
-        (true, true) => ("first-start", None),
-        (true, false) => (
-            "exhausted",
-            Some("no source that answered holds a point".to_owned()),
-        ),
+        (true, true) if nothing_of(&probes, &targets) => ("first-start", None),
+        (true, _) if damaged => exhausted(service, "what the sources hold is damaged".to_owned()),
+        (true, _) if !nothing_of(&probes, &targets) => {
+            let what = "the sources hold recovery points, and no state that all datasets were in together";
+            ("held", Some(format!("{what}. {}", of_no_state(service))))
+        }
+        (true, _) => exhausted(service, "no source that answered holds a point".to_owned()),
     };
     let (action, why) = match &inspections {
         Err(why) => ("blocked", Some(why.clone())),
@@ -120,10 +116,23 @@ pub(crate) async fn plan_one(
             Decision::Present => ("data-present", None),
             Decision::Blocked { why, .. } => ("blocked", Some(why)),
             Decision::RestoreAll { .. } => restore(),
-            Decision::RestoreSome { .. } => (
-                "blocked",
-                Some("only a part of the service's datasets is missing".to_owned()),
-            ),
+            Decision::RestoreSome { missing } => {
+                let wanted: Vec<&Target> = missing.iter().map(|nth| &inspections[*nth].target).collect();
+                let answered = probes.iter().all(|p| p.answer.is_ok());
+                if several::goes_on(inspections, &missing).is_some() {
+                    (
+                        "restore",
+                        Some("it finishes what an earlier run began".to_owned()),
+                    )
+                } else if answered && nothing_of(&probes, &wanted) {
+                    ("first-start", None)
+                } else {
+                    (
+                        "blocked",
+                        Some("only a part of the service's datasets is missing".to_owned()),
+                    )
+                }
+            }
         },
     };
     let action = action.to_owned();
@@ -135,5 +144,21 @@ pub(crate) async fn plan_one(
         targets: inspections.unwrap_or_default(),
         sources,
         order: names,
+    }
+}
+
+/// Whether no source that answered has a point of any of these.
+fn nothing_of(probes: &[Probe], targets: &[&Target]) -> bool {
+    let mut points = probes
+        .iter()
+        .filter_map(|probe| probe.answer.as_ref().ok())
+        .flatten();
+    !points.any(|point| targets.iter().any(|target| target.dataset == point.dataset))
+}
+
+fn exhausted(service: &Service, why: String) -> (&'static str, Option<String>) {
+    match service.policy.when_exhausted {
+        WhenExhausted::Hold => ("held", Some(why)),
+        WhenExhausted::StartEmpty => ("exhausted", Some(why)),
     }
 }

@@ -76,6 +76,13 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
+    /// The name to take instead of one that exists already; none for what isn't one of ours, or is such a name itself.
+    pub(crate) fn clashing(name: &str) -> Option<String> {
+        let suffix = format!("_{}", Self::of_name(name)?);
+        let time = name.strip_suffix(&suffix)?;
+        (!time.ends_with("dst")).then(|| format!("{time}dst{suffix}"))
+    }
+
     /// The name of a snapshot taken at this local time. `clash` when one of that name exists already, which happens in
     /// the hour that a clock change repeats.
     pub fn snapshot_name(self, at: &Zoned, clash: bool) -> String {
@@ -140,6 +147,34 @@ impl Policy {
             Kind::Monthly => self.monthly,
             Kind::Yearly => self.yearly,
         }
+    }
+
+    /// When the period of a type began that it is in now, by the local calendar: the hour, midnight, Monday, the first of the month or year;
+    /// the last multiple of `frequent_period` minutes. In the hour that a clock change repeats there are two such hours.
+    pub(crate) fn began(&self, kind: Kind, now: &Zoned) -> Timestamp {
+        let floor = |seconds: i64| {
+            let offset = i64::from(now.offset().seconds());
+            let local = now.timestamp().as_second() + offset;
+            Timestamp::from_second(local - local.rem_euclid(seconds) - offset).ok()
+        };
+        let midnight = |day: jiff::civil::Date| {
+            let at = day.to_zoned(now.time_zone().clone());
+            at.map(|at| at.timestamp()).ok()
+        };
+        let day = now.date();
+        let began = match kind {
+            Kind::Frequently => floor(60 * i64::from(self.frequent_period.unwrap_or(15).max(1))),
+            Kind::Hourly => floor(3_600),
+            Kind::Daily => midnight(day),
+            Kind::Weekly => {
+                let since = i64::from(day.weekday().to_monday_zero_offset());
+                day.checked_sub(jiff::ToSpan::days(since)).ok().and_then(midnight)
+            }
+            Kind::Monthly => midnight(day.first_of_month()),
+            Kind::Yearly => midnight(day.first_of_year()),
+        };
+        // Beyond what a calendar has: whatever there is, is of an earlier period.
+        began.unwrap_or(now.timestamp())
     }
 
     /// A type's period in seconds.

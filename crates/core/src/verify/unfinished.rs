@@ -81,6 +81,10 @@ const TWO_TICKS: Duration = Duration::from_millis(20);
 
 /// Writes it down. When that has returned, a directory that is made is younger than this one: of two that are made in one tick, the second may
 /// have number and time of the first.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is the file system's time that has to go on"
+)]
 pub(super) fn begin(dir: &Path, service: &ServiceName) -> io::Result<()> {
     let text = serde_json::to_vec(&Note::of(dir, service)?)?;
     let mut file = options()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_core::error::{OffsiteError, OffsiteKind};
+use reseed_core::journal::{Entry, Query, RunKind};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
 use reseed_core::offsite::*;
 use reseed_core::ops::{self, OpOutcome, RepoCheck};
@@ -158,6 +159,19 @@ async fn a_rotation_goes_on_where_it_was_and_around() {
     lab.check("other", sound()).await;
     assert_eq!(lab.next(3), CheckDepth::Part { n: 3, of: 3 });
     assert_eq!(lab.next(30), CheckDepth::Part { n: 1, of: 30 });
+    // Nor is one of a clock that was ahead, which would be the last for as long.
+    let query = Query {
+        kind: Some(RunKind::Check),
+        limit: Some(1),
+        ..Query::default()
+    };
+    let mut ahead = lab.engine.journal.history(&query).unwrap().remove(0);
+    ahead.key.run = RunId::new("ahead").unwrap();
+    ahead.key.peer = Some(name("b2"));
+    ahead.started_at = "2080-01-01T00:00:00Z".parse().unwrap();
+    ahead.verification = Some("1/3".parse::<CheckDepth>().unwrap().to_string());
+    lab.engine.journal.write(vec![Entry::Run(Box::new(ahead))]);
+    assert_eq!(lab.next(3), CheckDepth::Part { n: 3, of: 3 });
     assert_eq!(lab.next(0), CheckDepth::Part { n: 1, of: 1 });
 }
 

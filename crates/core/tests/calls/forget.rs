@@ -233,6 +233,18 @@ async fn the_last_good_point_stays_behind_newer_ones_that_are_not() {
     );
 }
 
+/// One that a wrong clock has put into the future is not what a lost service is restored from.
+#[tokio::test]
+async fn the_last_good_point_is_the_newest_that_is_not_dated_in_the_future() {
+    let mut points: Vec<RecoveryPoint> = [-400, 1, 40, 50].map(|days| point("tank/a", days)).into();
+    points[1].partial = true;
+    let repo = repo(points);
+    let plan = ops::forget_plan(&engine(), &cx(), &repo, &[service("a", sound())], &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(plan.services[0].remove(), ["tank-a-50"]);
+}
+
 /// And what only looks whole: nobody knows that it isn't.
 #[tokio::test]
 async fn the_last_point_that_is_known_to_be_whole_stays() {

@@ -116,7 +116,12 @@ async fn plan(
         text.push_str(&planned(&plan));
         plans.push(plan);
     }
-    Ok(Answer::new(&json!({ "plans": plans }), text, Exit::Ok))
+    let mut services = plans.iter().flat_map(|plan| &plan.services);
+    let exit = match services.any(|service| service.guarded.is_some()) {
+        true => Exit::Blocked,
+        false => Exit::Ok,
+    };
+    Ok(Answer::new(&json!({ "plans": plans }), text, exit))
 }
 
 fn planned(plan: &RepoForgetPlan) -> String {

@@ -1,6 +1,6 @@
 //! A restore that somebody asked for: from a chosen source, of a chosen moment, in place or to another directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -502,9 +502,12 @@ pub(super) async fn choose(
     match options.at {
         // As in a preseed: the chain's order, or by age, and each source's best.
         At::Newest => {
-            let mut seen = BTreeSet::new();
             found.sort_by_key(Candidate::is_unseeded);
-            found.retain(|c| seen.insert(c.source));
+            let mut bests: BTreeMap<usize, Vec<PointId>> = BTreeMap::new();
+            found.retain(|candidate| {
+                let ids: Vec<PointId> = candidate.points.iter().map(|point| point.id.clone()).collect();
+                *bests.entry(candidate.source).or_insert_with(|| ids.clone()) == ids
+            });
             if service.policy.prefer == Prefer::Newest {
                 found.sort_by_key(|c| (c.rank(), std::cmp::Reverse(c.taken_at())));
             } else if let Some(best) = found.first()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::names::PointId;
 use crate::point::{RecoveryPoint, Target};
 use crate::service::{Prefer, Service};
 use crate::store::Leftover;
@@ -38,6 +39,11 @@ impl Candidate {
         u8::from(partial) + 2 * u8::from(self.is_unseeded())
     }
 
+    /// What tells its state from others, however often a source has that.
+    pub(crate) fn state(&self) -> (usize, Vec<&PointId>) {
+        (self.source, self.points.iter().map(|point| &point.id).collect())
+    }
+
     fn same_state(&self, leftover: &Leftover) -> bool {
         self.points
             .iter()
@@ -51,7 +57,7 @@ impl Candidate {
 pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]) -> Vec<Candidate> {
     // Datasets that are snapshotted together share the snapshot's name; a source that kept no names has the time.
     type Key<'a> = (Option<&'a str>, Option<Timestamp>);
-    let mut groups: BTreeMap<Key<'_>, Vec<Option<(usize, &RecoveryPoint)>>> = BTreeMap::new();
+    let mut groups: BTreeMap<Key<'_>, Vec<Copies<'_>>> = BTreeMap::new();
     for (nth, point) in points.iter().enumerate() {
         let Some(place) = targets.iter().position(|t| t.dataset == point.dataset) else {
             continue;
@@ -60,26 +66,52 @@ pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]
             Some(name) => (Some(name.as_str()), None),
             None => (None, Some(point.taken_at)),
         };
-        let group = groups.entry(key).or_insert_with(|| vec![None; targets.len()]);
-        // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one.
-        let better = |(_, other): (usize, &RecoveryPoint)| {
-            (other.taken_at, !other.partial) < (point.taken_at, !point.partial)
+        let group = groups
+            .entry(key)
+            .or_insert_with(|| vec![Copies::default(); targets.len()]);
+        group[place].add((nth, point));
+    }
+    let mut candidates: Vec<(usize, Candidate)> = Vec::with_capacity(groups.len());
+    for group in groups.into_values() {
+        let of = |pick: fn(&Copies<'_>) -> Option<usize>| {
+            let nths: Vec<usize> = group.iter().map(pick).collect::<Option<_>>()?;
+            let points = nths.iter().map(|nth| points[*nth].clone()).collect();
+            Some((*nths.first()?, Candidate { source, points }))
         };
-        if group[place].is_none_or(better) {
-            group[place] = Some((nth, point));
+        candidates.extend(of(|copies| Some(copies.best?.0)));
+        if group.iter().any(|copies| copies.other.is_some()) {
+            candidates.extend(of(|copies| Some(copies.other.or(copies.best)?.0)));
         }
     }
-    let mut candidates: Vec<(usize, Candidate)> = groups
-        .into_values()
-        .filter_map(|group| {
-            let group: Vec<(usize, &RecoveryPoint)> = group.into_iter().collect::<Option<_>>()?;
-            let nth = group.first()?.0;
-            let points = group.into_iter().map(|(_, point)| point.clone()).collect();
-            Some((nth, Candidate { source, points }))
-        })
-        .collect();
     candidates.sort_by_key(|(nth, candidate)| (candidate.rank(), *nth));
     candidates.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+/// What a source has of one dataset in one state, each with its place in the source's list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Copies<'a> {
+    best: Option<(usize, &'a RecoveryPoint)>,
+    /// The same state, stored a second time: where the one can't be read, or isn't whole after all, that may be.
+    other: Option<(usize, &'a RecoveryPoint)>,
+}
+
+impl<'a> Copies<'a> {
+    fn add(&mut self, new: (usize, &'a RecoveryPoint)) {
+        // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one.
+        let worth = |(_, point): (usize, &RecoveryPoint)| (point.taken_at, !point.partial);
+        let is_same = |(_, old): (usize, &RecoveryPoint)| old.taken_at == new.1.taken_at;
+        match self.best {
+            Some(best) if worth(best) >= worth(new) => {
+                if is_same(best) && self.other.is_none_or(|other| worth(other) < worth(new)) {
+                    self.other = Some(new);
+                }
+            }
+            best => {
+                self.other = best.filter(|best| is_same(*best));
+                self.best = Some(new);
+            }
+        }
+    }
 }
 
 /// All candidates in the order in which they are tried: every source's best, then older ones.
@@ -146,7 +178,7 @@ pub(crate) fn passed_over<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{DatasetName, PointId, RunId, SnapshotName, SourceName};
+    use crate::names::{DatasetName, RunId, SnapshotName, SourceName};
 
     fn target(name: &str) -> Target {
         Target {
@@ -219,7 +251,21 @@ mod tests {
         for points in [[partial.clone(), whole.clone()], [whole, partial]] {
             let found = group(0, &[&data], &points);
             assert!(!found[0].points[0].partial, "{points:?}");
+            // A part is better than something older, and comes after it: where the whole one can't be had.
+            assert!(found[1].points[0].partial, "{points:?}");
         }
+        let again = RecoveryPoint {
+            locator: "again".to_owned(),
+            ..point("tank/data", "l", 1, 1)
+        };
+        let twice = [
+            point("tank/data", "l", 1, 1),
+            again,
+            point("tank/data", "l", 2, 0),
+        ];
+        let found = group(0, &[&data], &twice);
+        let places: Vec<&str> = found.iter().map(|c| c.points[0].locator.as_str()).collect();
+        assert_eq!(places, ["", "again", ""]);
     }
 
     #[test]

@@ -227,12 +227,11 @@ impl<'a> Walk<'a> {
         &mut self,
         candidate: &Candidate,
         slots: &mut [Slot],
-        tried: &mut BTreeSet<(usize, Vec<PointId>)>,
+        tried: &mut BTreeSet<(usize, Vec<(PointId, String)>)>,
     ) -> Option<Outcome> {
-        if !tried.insert((
-            candidate.source,
-            candidate.points.iter().map(|p| p.id.clone()).collect(),
-        )) {
+        // Two copies of one state have one id.
+        let copy = |point: &RecoveryPoint| (point.id.clone(), point.locator.clone());
+        if !tried.insert((candidate.source, candidate.points.iter().map(copy).collect())) {
             return None;
         }
         match self.restore(candidate, slots).await {

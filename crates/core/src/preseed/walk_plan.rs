@@ -1,5 +1,7 @@
 //! What a preseed would do: the forecast behind `--dry-run` and `status`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +90,11 @@ pub(crate) async fn plan_one(
             taken_at: best.map(Candidate::taken_at),
             bytes: best.and_then(|c| c.points.iter().map(|p| p.bytes).sum::<Option<u64>>()),
             digest: best.is_some_and(|c| c.points.iter().all(|p| p.fingerprint.is_some())),
-            states: candidates.len(),
+            states: candidates
+                .iter()
+                .map(Candidate::state)
+                .collect::<BTreeSet<_>>()
+                .len(),
             error,
         });
         groups.push(candidates);

@@ -17,6 +17,7 @@ mod delegated_lab;
 mod lab;
 #[cfg(feature = "libzetta")]
 mod lzc_bench;
+mod pulled_lab;
 mod replica_lab;
 mod smoke;
 mod source_lab;
@@ -85,6 +86,11 @@ mod vm_replica {
 
 mod vm_replicator {
     reseed_testkit::conformance_replicate!(crate::replica_lab::Replica::new());
+}
+
+/// The same from another host to this one.
+mod vm_pulled {
+    reseed_testkit::conformance_replicate!(crate::pulled_lab::Pulled::new());
 }
 
 /// The same by a user without privileges at both ends.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
-use rustic_core::{CheckOptions, FileType, Id, ReadBackend, TreeId};
+use rustic_core::{CheckOptions, FileType, Id, ReadBackend, RusticResult, TreeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -146,6 +146,21 @@ impl OpenRepo {
             packs.sort_unstable_by_key(|(id, _)| *id);
             packs.dedup_by_key(|(id, _)| *id);
             Ok(packs)
+        })
+    }
+
+    /// Whether the index lists any data. What is left of it after everything was removed may be a file that lists none.
+    pub(crate) fn has_indexed_data(&self) -> Result<bool> {
+        guarded("read the index", || {
+            let ids = self.backend.list(FileType::Index);
+            for id in ids.map_err(|error| self.error(&error, "read the index"))? {
+                let index: RusticResult<IndexFile> = self.repo.get_file(&id.into());
+                let index = index.map_err(|error| self.error(&error, "read the index"))?;
+                if !index.packs.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

@@ -163,6 +163,38 @@ fn a_parent_whose_directories_cannot_be_read_is_damage_and_not_absence() {
     assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
 }
 
+/// Not a first start: an interrupted copy, or a check of the file system, may have lost the directory.
+#[test]
+fn data_without_any_snapshot_is_damage_and_not_absence() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let (app, snapshots) = (Path::new("/srv/app"), lab.path("repo/snapshots"));
+    assert_eq!(points(&lab, app).unwrap(), vec![], "a new repository has none");
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    let nowhere = lab.path("nowhere");
+    for lost in [&|| fs::remove_dir_all(&snapshots).unwrap(), &|| {
+        std::os::unix::fs::symlink(&nowhere, &snapshots).unwrap()
+    }] as [&dyn Fn(); 2]
+    {
+        lost();
+        for of in [app, Path::new("/srv/new")] {
+            let error = points(&lab, of).unwrap_err();
+            assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
+            assert!(error.report().hint.unwrap().contains("restic recover"));
+        }
+        // Who backs up goes on from it, and then nothing is missing but what was lost.
+        assert_eq!(
+            run(OffsiteRepo::points(&embedded(&lab), &context("all"), None)).unwrap(),
+            vec![]
+        );
+    }
+    fs::remove_file(&snapshots).unwrap();
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    assert_eq!(points(&lab, app).unwrap().len(), 1);
+    assert_eq!(points(&lab, Path::new("/srv/new")).unwrap(), vec![]);
+}
+
 #[test]
 fn a_damaged_snapshot_file_is_the_oldest_point_of_every_target() {
     let lab = Lab::new();

@@ -236,7 +236,7 @@ impl RestoreSource for Restic {
     }
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
-        let listed = self.listing(cx, Some(target), None).await;
+        let listed = self.restorable(cx, target).await;
         let listing = listed.map_err(|error| {
             envelope(
                 &error,

@@ -172,12 +172,11 @@ fn data_without_any_snapshot_is_damage_and_not_absence() {
     let (app, snapshots) = (Path::new("/srv/app"), lab.path("repo/snapshots"));
     assert_eq!(points(&lab, app).unwrap(), vec![], "a new repository has none");
     backup_as(&lab, &tree, "/srv/app", "nas");
-    let nowhere = lab.path("nowhere");
-    for lost in [&|| fs::remove_dir_all(&snapshots).unwrap(), &|| {
-        std::os::unix::fs::symlink(&nowhere, &snapshots).unwrap()
-    }] as [&dyn Fn(); 2]
-    {
-        lost();
+    fs::remove_dir_all(&snapshots).unwrap();
+    for empty in [false, true] {
+        if empty {
+            fs::create_dir(&snapshots).unwrap();
+        }
         for of in [app, Path::new("/srv/new")] {
             let error = points(&lab, of).unwrap_err();
             assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
@@ -189,10 +188,43 @@ fn data_without_any_snapshot_is_damage_and_not_absence() {
             vec![]
         );
     }
-    fs::remove_file(&snapshots).unwrap();
     backup_as(&lab, &tree, "/srv/app", "nas");
     assert_eq!(points(&lab, app).unwrap().len(), 1);
     assert_eq!(points(&lab, Path::new("/srv/new")).unwrap(), vec![]);
+}
+
+/// As after a bad inode, or a file that NFS lost: its name is there, and it can't be looked at.
+#[test]
+fn what_cannot_be_looked_at_is_damage_and_not_absence() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let app = Path::new("/srv/app");
+    let backups = || backup_as(&lab, &tree, "/srv/app", "nas");
+    let (sound, lost) = (backups(), backups());
+    let (snapshots, nowhere) = (lab.path("repo/snapshots"), lab.path("nowhere"));
+    let leads_nowhere = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        std::os::unix::fs::symlink(&nowhere, path).unwrap();
+    };
+    leads_nowhere(&snapshots.join(&lost));
+    let found = points(&lab, app).unwrap();
+    let told: Vec<_> = found.iter().map(|p| (p.locator.as_str(), p.partial)).collect();
+    assert_eq!(told, [(sound.as_str(), false), (lost.as_str(), true)]);
+    leads_nowhere(&snapshots.join(&sound));
+    let error = points(&lab, app).unwrap_err();
+    assert_eq!(error.kind(), SourceKind::Unreachable, "{error:?}");
+    fs::rename(&snapshots, lab.path("aside")).unwrap();
+    std::os::unix::fs::symlink(&nowhere, &snapshots).unwrap();
+    let error = points(&lab, app).unwrap_err();
+    assert_eq!(error.kind(), SourceKind::Unreachable, "{error:?}");
+    fs::remove_file(&snapshots).unwrap();
+    fs::rename(lab.path("aside"), &snapshots).unwrap();
+    // A lock that may be somebody's own.
+    std::os::unix::fs::symlink(&nowhere, lab.path("repo/locks").join("ab".repeat(32))).unwrap();
+    let job = lab.job(&tree);
+    let refused = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), never()).unwrap_err();
+    assert!(refused.to_string().contains("look at"), "{refused}");
 }
 
 #[test]

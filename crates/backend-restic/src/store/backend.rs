@@ -176,7 +176,8 @@ impl Backend {
             .list(kind.dirname())?
             .into_iter()
             .filter_map(|meta| layout::id_of(&meta.location).map(|id| (id, meta)))
-            .map(|(id, meta)| match u32::try_from(meta.size) {
+            // Why one can't be looked at is told to whoever reads it.
+            .map(|(id, meta)| match u32::try_from(meta.size.unwrap_or(0)) {
                 Ok(size) => Ok((id, size)),
                 Err(_) => Err(EngineError::Unreadable {
                     what: meta.location.to_string(),

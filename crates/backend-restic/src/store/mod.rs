@@ -6,6 +6,7 @@
 
 mod backend;
 mod bridge;
+mod directory;
 pub(crate) mod layout;
 mod net;
 mod said;
@@ -20,9 +21,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
@@ -46,6 +45,14 @@ pub(crate) struct Store {
     bridge: Bridge,
     net: Option<Net>,
     cancelled: Stop,
+}
+
+/// A file that is there.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) location: Path,
+    /// Or why it can't be looked at.
+    pub(crate) size: Result<u64>,
 }
 
 /// What ends waiting for a store.
@@ -171,6 +178,9 @@ impl Store {
 
     /// Size of a file; `None` when it does not exist.
     pub(crate) fn size(&self, path: &Path) -> Result<Option<u64>> {
+        if let Some(root) = &self.local_root {
+            return directory::size(root, path);
+        }
         let (objects, at, limit) = (Arc::clone(&self.objects), path.clone(), self.limit());
         self.wait("look at", path, move || {
             let (objects, at) = (Arc::clone(&objects), at.clone());
@@ -178,7 +188,7 @@ impl Store {
                 match within(limit, objects.head(&at)).await {
                     Ok(meta) => Ok(Some(meta.size)),
                     Err(StoreError::NotFound { .. }) => Ok(None),
-                    Err(error) if limit.is_none() || io_cause(&error).is_some() => Err(error),
+                    Err(error) if io_cause(&error).is_some() => Err(error),
                     // Over HTTP the answer to a look has no words that would tell why; the answer to a read has.
                     Err(error) => match within(limit, objects.get_range(&at, 0..1)).await {
                         Ok(_) | Err(StoreError::NotFound { .. }) => Err(error),
@@ -190,8 +200,11 @@ impl Store {
     }
 
     /// Everything below a directory of the repository.
-    pub(crate) fn list(&self, directory: &str) -> Result<Vec<ObjectMeta>> {
+    pub(crate) fn list(&self, directory: &str) -> Result<Vec<Listed>> {
         let below = self.prefix.clone().join(directory);
+        if let Some(root) = &self.local_root {
+            return directory::list(root, &below);
+        }
         let (objects, at, limit) = (Arc::clone(&self.objects), below.clone(), self.limit());
         self.wait("list", &below, move || {
             let (objects, at) = (Arc::clone(&objects), at.clone());
@@ -199,7 +212,10 @@ impl Store {
                 let mut found = Vec::new();
                 let mut listed = objects.list(Some(&at));
                 while let Some(meta) = within(limit, listed.try_next()).await? {
-                    found.push(meta);
+                    found.push(Listed {
+                        location: meta.location,
+                        size: Ok(meta.size),
+                    });
                 }
                 Ok(found)
             }

@@ -80,6 +80,7 @@ impl OpenRepo {
                     lost = self.check_packs(&all, read, cancelled, &mut findings)?;
                     packs = Some(all);
                 }
+                Err(error) if self.keeps_from_looking(&error) => return Err(error),
                 Err(error) => findings.errors.push(error.to_string()),
             }
         } else if !findings.errors.is_empty() {
@@ -107,12 +108,21 @@ impl OpenRepo {
     }
 
     fn check_structure(&self, trees: Vec<TreeId>, findings: &mut Findings) -> Result<()> {
+        drop(self.backend.take_error());
         let checked = guarded("check", || {
             self.repo
                 // Its own list of snapshots ends at the first that is damaged.
                 .check_with_trees(CheckOptions::default(), trees)
                 .map_err(|error| self.error(&error, "check"))
         });
+        // A directory that could not be fetched is among the library's findings, like one that is damaged.
+        if let Some(error) = self
+            .backend
+            .take_error()
+            .filter(|error| self.keeps_from_looking(error))
+        {
+            return Err(error);
+        }
         match checked {
             Ok(results) => {
                 for (level, error) in results.0 {
@@ -129,6 +139,11 @@ impl OpenRepo {
             Err(error) => findings.errors.push(error.to_string()),
         }
         Ok(())
+    }
+
+    /// Whether it says nothing of what can't be had. A disk fails at one file, and that is damage.
+    fn keeps_from_looking(&self, error: &EngineError) -> bool {
+        *error == EngineError::Cancelled || (error.is_of_the_store() && !self.store.is_local())
     }
 
     /// Every pack of the index, once, by their ids.

@@ -221,6 +221,33 @@ pub(crate) fn way_is_lost(words: &str) -> bool {
     words.lines().any(lost)
 }
 
+/// What it says of a store that it did not reach, when it gave up asking again. What is between quotation marks is a URL, or the name of a file.
+pub(crate) fn out_of_reach(words: &str) -> Option<&str> {
+    let said = |line: &str| line.split('"').step_by(2).collect::<String>();
+    words
+        .lines()
+        .filter(|line| !line.contains("returned error, retrying after") && !line.contains("(<lock/"))
+        .find(|line| {
+            let said = said(line);
+            UNREACHED.iter().any(|word| said.contains(word))
+        })
+}
+
+/// Words of Go's network and HTTP, as they are below each request of restic's.
+const UNREACHED: [&str; 11] = [
+    "dial tcp",
+    "no such host",
+    "connection refused",
+    "connection reset",
+    "client connection lost",
+    "network is unreachable",
+    "no route to host",
+    "i/o timeout",
+    "net/http: timeout",
+    "TLS handshake",
+    "unexpected HTTP response (5",
+];
+
 /// Whether restic asks again for nothing: what it is told then stays so until somebody mends it.
 pub(crate) fn lasts(words: &str) -> bool {
     let gone = words.contains("Load(<")

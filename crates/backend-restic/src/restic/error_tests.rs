@@ -90,6 +90,23 @@ fn what_cannot_be_read_because_ssh_has_died_is_not_damaged() {
     assert!(!matches!(judged(1, file), EngineError::Unreachable { .. }));
 }
 
+/// In the end: a request that is asked again says so, too, and the second time may have been answered.
+#[test]
+fn what_could_not_be_fetched_is_told_apart_from_what_was_asked_for_again() {
+    let check = said!("check-link-lost-stderr-restic-0.14.0");
+    let (again, ended): (Vec<&str>, Vec<&str>) =
+        check.lines().partition(|line| line.contains("retrying after"));
+    assert!(!again.is_empty() && out_of_reach(&again.join("\n")).is_none());
+    assert!(out_of_reach(&ended.join("\n")).is_some());
+    for words in [
+        "error for tree ddb9c717:\n  tree ddb9c717: file \"dial tcp: connection refused\" blob 0 not found in index",
+        "Remove(<lock/0123456789>) failed: dial tcp 127.0.0.1:1: connect: connection refused",
+        "pack 1899445c: unexpected EOF",
+    ] {
+        assert_eq!(out_of_reach(words), None);
+    }
+}
+
 #[test]
 fn both_versions_mean_the_same() {
     for (code, text) in [

@@ -117,6 +117,18 @@ fn a_check_that_loses_its_store_calls_nothing_damaged(it: S3Lab) {
         let error = check().unwrap_err();
         assert_eq!(kind(&error), wanted, "{fault:?}: {error}");
     }
+    // The directories are asked for by the library, and packs by ourselves; afterwards the store is there again.
+    for (read, where_) in [
+        (ReadData::No, "data/"),
+        (ReadData::All, "data/"),
+        (ReadData::No, "index/"),
+    ] {
+        let rule = S3Rule::on(S3Op::Get, S3Fault::INTERNAL).key(where_).times(5);
+        let _rule = it.faults().add(rule);
+        let checked = it.lab.engine.check(&it.lab.password, read, &never());
+        let error = checked.unwrap_err();
+        assert_eq!(kind(&error), "unreachable", "{where_}: {error}");
+    }
     let flip = it
         .faults()
         .add(S3Rule::on(S3Op::Get, S3Fault::Flip(4000)).key("data/"));

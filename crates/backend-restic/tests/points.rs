@@ -12,6 +12,8 @@ use std::sync::Arc;
 use common::*;
 use jiff::Timestamp;
 use reseed_backend_restic::backup::{BackupJob, backup};
+use reseed_backend_restic::check::ReadData;
+use reseed_backend_restic::error::EngineError;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_core::error::{SourceError, SourceKind};
@@ -227,6 +229,48 @@ fn what_cannot_be_looked_at_is_damage_and_not_absence() {
     assert!(refused.to_string().contains("look at"), "{refused}");
 }
 
+/// Another file's content, which is sound and of this repository: a store that mixes them up, or somebody who has no key.
+#[test]
+fn what_is_in_a_file_is_what_its_name_says() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let app = Path::new("/srv/app");
+    let older = backup_as(&lab, &tree, "/srv/app", "nas");
+    fs::write(tree.join("more"), noise(5, 100_000)).unwrap();
+    let newer = backup_as(&lab, &tree, "/srv/app", "nas");
+    let check = || {
+        let open = lab.engine.open(&lab.password).unwrap();
+        open.check(ReadData::All, &never()).unwrap().errors
+    };
+    assert_eq!(check(), Vec::<String>::new());
+    let replayed = |old: &Path, new: &Path, then: &dyn Fn()| {
+        let good = fs::read(new).unwrap();
+        fs::copy(old, new).unwrap();
+        let errors = check();
+        let said = "its content is not what its name says";
+        assert!(errors.iter().any(|error| error.contains(said)), "{errors:?}");
+        then();
+        fs::write(new, good).unwrap();
+    };
+    let snapshots = lab.path("repo/snapshots");
+    replayed(&snapshots.join(&older), &snapshots.join(&newer), &|| {
+        let found = points(&lab, app).unwrap();
+        let told: Vec<_> = found.iter().map(|p| (p.locator.as_str(), p.partial)).collect();
+        assert_eq!(told, [(older.as_str(), false), (newer.as_str(), true)]);
+    });
+    let index = lab.files_in("index");
+    assert_eq!(index.len(), 2);
+    replayed(&index[0], &index[1], &|| {
+        let job = lab.restore_job(&newer, "out");
+        assert!(matches!(lab.restore(&job), Err(EngineError::Unreadable { .. })));
+    });
+    let key = lab.files_in("keys").remove(0);
+    fs::rename(&key, key.with_file_name("ab".repeat(32))).unwrap();
+    let error = lab.engine.open(&lab.password).unwrap_err();
+    assert!(matches!(error, EngineError::Unreadable { .. }), "{error}");
+}
+
 #[test]
 fn a_damaged_snapshot_file_is_the_oldest_point_of_every_target() {
     let lab = Lab::new();
@@ -324,9 +368,7 @@ fn inner_errors_of_a_damaged_repository() {
                 said.push(error.to_string());
             }
             if let Ok(open) = lab.engine.open(&lab.password) {
-                let check = open
-                    .check(reseed_backend_restic::check::ReadData::All, &never())
-                    .unwrap();
+                let check = open.check(ReadData::All, &never()).unwrap();
                 said.extend(check.errors);
             }
             let _ = fs::remove_dir_all(lab.path("out"));

@@ -198,7 +198,7 @@ impl ReadBackend for Backend {
     }
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
-        self.report(self.store.read(&layout::path_of(self.store.prefix(), kind, id)))
+        self.report(self.store.read_file(kind, id))
     }
 
     fn read_partial(

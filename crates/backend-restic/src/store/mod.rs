@@ -23,6 +23,8 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use rustic_core::{FileType, Id};
+
 pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
 pub(crate) use net::{Net, Patience};
@@ -30,6 +32,7 @@ use net::{fetch, within};
 pub(crate) use said::{sort, told};
 
 use crate::backup::Cancelled;
+use crate::cipher::{digest, hex};
 use crate::error::{EngineError, IoClass, Result, classify};
 
 /// The one request that is made also by whoever was cancelled.
@@ -224,6 +227,20 @@ impl Store {
 
     pub(crate) fn read(&self, path: &Path) -> Result<Bytes> {
         self.get(path, None)
+    }
+
+    /// A whole file of the repository. Its name is the hash of what is in it, but for the configuration's: a store that hands out another
+    /// file's content, which the key fits too, is found out.
+    pub(crate) fn read_file(&self, kind: FileType, id: &Id) -> Result<Bytes> {
+        let path = layout::path_of(&self.prefix, kind, id);
+        let content = self.read(&path)?;
+        if kind != FileType::Config && hex(&digest(&content)) != *id.to_hex() {
+            return Err(EngineError::Unreadable {
+                what: path.to_string(),
+                detail: "its content is not what its name says".into(),
+            });
+        }
+        Ok(content)
     }
 
     fn get(&self, path: &Path, range: Option<Range<u64>>) -> Result<Bytes> {

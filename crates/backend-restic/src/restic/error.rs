@@ -387,6 +387,12 @@ pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str,
         let tell = |problem: &Problem| format!("{}: {}", plain(&problem.item), plain(&problem.why));
         return Verdict::Metadata(first.iter().map(tell).collect());
     }
+    let said = first.iter().map(said_of).chain([words.to_owned()]);
+    let mut said = said.filter_map(|said| out_of_reach(&said).map(plain));
+    if let Some(detail) = said.next() {
+        let location = location.to_owned();
+        return Verdict::Failed(EngineError::Unreachable { location, detail });
+    }
     let problem = first
         .iter()
         .find(|problem| !is_metadata(problem))

@@ -286,6 +286,42 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
     assert!(matches!(judge(&[elsewhere]), Verdict::Failed(_)));
 }
 
+/// It is no fault of the machine that is restored onto, and a later try may well do.
+#[test]
+fn a_restore_that_did_not_reach_its_store_is_to_be_tried_later() {
+    use crate::embedded::envelope;
+    use crate::restic::parse::problem_in_words;
+    use reseed_core::error::{Effect, Retry, SourceError};
+    let told = said!("restore-link-lost-stderr-restic-0.14.0");
+    let told: Vec<Problem> = told.lines().filter_map(problem_in_words).collect();
+    assert_eq!(told.len(), 2);
+    let lost = "Load(<data/0123456789>, 5, 0) failed: dial tcp 127.0.0.1:1: connect: connection refused";
+    let broken = problem("/b", "circuit breaker open for file <data/0123456789>");
+    for (problems, words) in [
+        (told, ""),
+        (vec![problem("/b", lost)], ""),
+        (vec![broken.clone()], lost),
+    ] {
+        let count = u64::try_from(problems.len()).unwrap();
+        let Verdict::Failed(error) = of_restore(Exit::Code(1), &problems, count, words, "rest:x") else {
+            panic!("what could not be fetched is no success");
+        };
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+        let error: SourceError = envelope(&error, String::new(), Effect::None);
+        assert_eq!(error.should_retry(), Retry::Later);
+    }
+    // Neither is what it was given the second time, nor what is only called so.
+    let again = "Load(<data/01>, 5, 0) returned error, retrying after 1s: dial tcp: connection refused";
+    let named = problem("/dial tcp", "open /stage/dial tcp: input/output error");
+    for (problem, words) in [(broken, again), (named, "")] {
+        let verdict = of_restore(Exit::Code(1), &[problem], 1, words, "rest:x");
+        assert!(
+            matches!(verdict, Verdict::Failed(EngineError::Target { .. })),
+            "{verdict:?}"
+        );
+    }
+}
+
 /// As restic passes on what stores say: the words of the client, without the codes.
 fn again(request: &str, said: &str) -> String {
     format!("{request} returned error, retrying after 720.254544ms: client.PutObject: {said}")

@@ -130,8 +130,11 @@ impl Restic {
             ended = self.locking(cx, &command, &on_status).await?;
         }
         let location = self.location.to_string();
-        // After any problem restic ends before it reads back.
-        let read_back = ended.exit.success();
+        // After any problem restic ends before it reads back; and what it says at its end it says before it does that.
+        let read_back = ended.exit.success() && !ended.cut_short;
+        if ended.cut_short {
+            warnings.push("restic was ended before it was known to have read back what it wrote".to_owned());
+        }
         if !ended.exit.success() || ended.heard.count > 0 {
             let words = ended.all_words();
             match of_restore(

@@ -160,6 +160,36 @@ fn what_the_place_hands_on_is_no_part_of_what_comes_back() {
     assert_same(&tree.join("sub/deep/er"), &share.join("part/sub/deep/er"));
 }
 
+/// What an earlier restore set on a directory is for what is made in it later by others, not by the next restore.
+#[test]
+fn what_comes_back_later_inherits_nothing_either() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir_all(tree.join("shared/below")).unwrap();
+    let made = |out: &std::path::Path| {
+        ["top", "shared/file", "shared/below/file", "shared/fifo"].map(|name| out.join(name))
+    };
+    for path in made(&tree) {
+        match path.ends_with("fifo") {
+            true => make_fifo(&path),
+            false => fs::write(&path, b"1").unwrap(),
+        }
+    }
+    for dir in ["", "shared", "shared/below"] {
+        set_acl(&tree.join(dir), DEFAULT_ACL);
+    }
+    let snapshot = lab.backup(&tree).snapshot;
+    let mut job = lab.restore_job(&snapshot, "out");
+    job.resume = true;
+    lab.restore(&job).unwrap();
+    assert_same(&tree, &lab.path("out"));
+    for path in made(&lab.path("out")) {
+        fs::remove_file(path).unwrap();
+    }
+    lab.restore(&job).unwrap();
+    assert_same(&tree, &lab.path("out"));
+}
+
 #[test]
 fn what_selects_nothing_is_an_error() {
     let lab = Lab::new();

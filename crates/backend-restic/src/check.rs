@@ -148,19 +148,27 @@ impl OpenRepo {
 
     /// Every pack of the index, once, by their ids.
     pub(crate) fn packs(&self) -> Result<Vec<Pack>> {
-        guarded("check", || {
-            let mut packs = Vec::new();
+        let mut packs = Vec::new();
+        self.each_pack(|pack| packs.push(pack))?;
+        packs.sort_unstable_by_key(|(id, _)| *id);
+        packs.dedup_by_key(|(id, _)| *id);
+        Ok(packs)
+    }
+
+    /// Every pack of the index, as it is read.
+    pub(crate) fn each_pack(&self, mut with: impl FnMut(Pack)) -> Result<()> {
+        guarded("read the index", || {
             let files = self
                 .repo
                 .stream_files::<IndexFile>()
                 .map_err(|error| self.error(&error, "read the index"))?;
             for file in files {
                 let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
-                packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
+                for pack in index.packs {
+                    with((pack.id, pack.blobs));
+                }
             }
-            packs.sort_unstable_by_key(|(id, _)| *id);
-            packs.dedup_by_key(|(id, _)| *id);
-            Ok(packs)
+            Ok(())
         })
     }
 

@@ -290,15 +290,25 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
 #[test]
 fn a_restore_that_did_not_reach_its_store_is_to_be_tried_later() {
     use crate::embedded::envelope;
-    use crate::restic::parse::problem_in_words;
+    use crate::restic::parse::{Line, line, problem_in_words};
     use reseed_core::error::{Effect, Retry, SourceError};
     let told = said!("restore-link-lost-stderr-restic-0.14.0");
     let told: Vec<Problem> = told.lines().filter_map(problem_in_words).collect();
-    assert_eq!(told.len(), 2);
+    let newer = said!("restore-link-lost-stderr-restic-0.18.0");
+    let newer_told: Vec<Problem> = newer
+        .lines()
+        .filter_map(|text| match line(text.as_bytes()) {
+            Line::Problem(problem) => Some(problem),
+            _ => None,
+        })
+        .collect();
+    let newer = words(newer);
+    assert_eq!((told.len(), newer_told.len()), (2, 2));
     let lost = "Load(<data/0123456789>, 5, 0) failed: dial tcp 127.0.0.1:1: connect: connection refused";
     let broken = problem("/b", "circuit breaker open for file <data/0123456789>");
     for (problems, words) in [
         (told, ""),
+        (newer_told, &newer),
         (vec![problem("/b", lost)], ""),
         (vec![broken.clone()], lost),
     ] {

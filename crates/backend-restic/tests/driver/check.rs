@@ -76,11 +76,8 @@ fn a_check_lists_what_is_damaged_and_a_failure_to_look_is_an_error() {
         (error.kind(), error.should_retry()),
         (OffsiteKind::Unreachable, Retry::Later)
     );
-    let lost = format!(
-        r#"{{"message_type":"error","error":{{"message":"Load(<data/0123456789>, 5, 0) failed: {fetched}"}},"during":"check"}}
-{{"message_type":"exit_error","code":1,"message":"Fatal: repository contains errors"}}"#
-    );
-    let error = check(&lab("0.18.0", &[&same, &[answer(1, "", &lost)]])).unwrap_err();
+    let lost = include_str!("../transcripts/check-link-lost-json-stderr-restic-0.18.0.txt");
+    let error = check(&lab("0.18.0", &[&same, &[answer(1, "", lost)]])).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::Unreachable);
     // Damage stays damage, where it asked once more and was answered.
     let again =

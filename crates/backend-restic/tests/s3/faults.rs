@@ -18,6 +18,7 @@ on_both! {
     a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done
     a_restore_that_cannot_read_fails_and_goes_on_later
     a_restore_needs_no_write
+    a_listing_that_ends_in_the_middle_is_none
     a_listing_that_lags_hides_nothing_behind_a_success
     what_hangs_can_be_cancelled
     wrong_bytes_in_a_snapshot_are_no_missing_snapshot
@@ -183,6 +184,23 @@ fn a_listing_that_lags_hides_nothing_behind_a_success(it: S3Lab) {
     drop(lag);
     assert_same_restored(&it, &summary.snapshot);
     it.assert_sound();
+}
+
+/// A page holds a thousand at the most.
+fn a_listing_that_ends_in_the_middle_is_none(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
+    it.location.edit(|| {
+        for number in 0..1000 {
+            // Before all of them by its name.
+            fs::write(it.location.root().join(format!("snapshots/-{number}")), b"x").unwrap();
+        }
+    });
+    let listed = || it.lab.engine.open(&it.lab.password).unwrap().snapshots();
+    assert_eq!(listed().unwrap().readable[0].id, snapshot);
+    let rule = S3Rule::on(S3Op::List, S3Fault::NoToken).key("snapshots");
+    let _rule = it.faults().add(rule);
+    let error = listed().unwrap_err();
+    assert_eq!(kind(&error), "wrong_endpoint", "{error}");
 }
 
 /// A hanging store keeps nobody: whoever cancels is let go at once, and the lock is gone.

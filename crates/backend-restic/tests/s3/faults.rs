@@ -16,6 +16,7 @@ on_both! {
     a_check_that_loses_its_store_calls_nothing_damaged
     a_store_that_stumbles_is_asked_again
     a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done
+    what_was_passed_over_is_not_why_a_backup_failed
     a_restore_that_cannot_read_fails_and_goes_on_later
     a_restore_needs_no_write
     a_listing_that_ends_in_the_middle_is_none
@@ -78,6 +79,26 @@ fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done(it: S3Lab
     let summary = it.try_backup().unwrap();
     assert_same_restored(&it, &summary.snapshot);
     it.assert_sound();
+}
+
+/// The library goes without the directories of the snapshot before where it can't have them.
+fn what_was_passed_over_is_not_why_a_backup_failed(it: S3Lab) {
+    let (it, _) = it.with_backup();
+    it.location
+        .edit(|| fs::remove_file(it.lab.packs().pop().unwrap()).unwrap());
+    fs::write(it.tree().join("new"), noise(77, 900_000)).unwrap();
+    it.faults().take_requests();
+    let rule = S3Rule::on(S3Op::Put, S3Fault::QUOTA).key("data/");
+    let _rule = it.faults().add(rule);
+    let error = it.try_backup().unwrap_err();
+    let asked = it.faults().take_requests();
+    assert!(
+        asked
+            .iter()
+            .any(|(op, key)| *op == S3Op::Get && key.starts_with("data/")),
+        "the directories before weren't asked for: {asked:?}"
+    );
+    assert_eq!(kind(&error), "no_space", "{error}");
 }
 
 /// Whatever keeps data from being read: an error, and what is restored later is whole.

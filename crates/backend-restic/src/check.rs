@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
-use rustic_core::{CheckOptions, FileType, Id, ReadBackend, TreeId};
+use rustic_core::{CheckOptions, FileType, Id, ReadBackend, RusticResult, TreeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -80,6 +80,7 @@ impl OpenRepo {
                     lost = self.check_packs(&all, read, cancelled, &mut findings)?;
                     packs = Some(all);
                 }
+                Err(error) if self.keeps_from_looking(&error) => return Err(error),
                 Err(error) => findings.errors.push(error.to_string()),
             }
         } else if !findings.errors.is_empty() {
@@ -107,12 +108,21 @@ impl OpenRepo {
     }
 
     fn check_structure(&self, trees: Vec<TreeId>, findings: &mut Findings) -> Result<()> {
+        drop(self.backend.take_error());
         let checked = guarded("check", || {
             self.repo
                 // Its own list of snapshots ends at the first that is damaged.
                 .check_with_trees(CheckOptions::default(), trees)
                 .map_err(|error| self.error(&error, "check"))
         });
+        // A directory that could not be fetched is among the library's findings, like one that is damaged.
+        if let Some(error) = self
+            .backend
+            .take_error()
+            .filter(|error| self.keeps_from_looking(error))
+        {
+            return Err(error);
+        }
         match checked {
             Ok(results) => {
                 for (level, error) in results.0 {
@@ -131,21 +141,49 @@ impl OpenRepo {
         Ok(())
     }
 
+    /// Whether it says nothing of what can't be had. A disk fails at one file, and that is damage.
+    fn keeps_from_looking(&self, error: &EngineError) -> bool {
+        *error == EngineError::Cancelled || (error.is_of_the_store() && !self.store.is_local())
+    }
+
     /// Every pack of the index, once, by their ids.
     pub(crate) fn packs(&self) -> Result<Vec<Pack>> {
-        guarded("check", || {
-            let mut packs = Vec::new();
+        let mut packs = Vec::new();
+        self.each_pack(|pack| packs.push(pack))?;
+        packs.sort_unstable_by_key(|(id, _)| *id);
+        packs.dedup_by_key(|(id, _)| *id);
+        Ok(packs)
+    }
+
+    /// Every pack of the index, as it is read.
+    pub(crate) fn each_pack(&self, mut with: impl FnMut(Pack)) -> Result<()> {
+        guarded("read the index", || {
             let files = self
                 .repo
                 .stream_files::<IndexFile>()
                 .map_err(|error| self.error(&error, "read the index"))?;
             for file in files {
                 let (_, index) = file.map_err(|error| self.error(&error, "read the index"))?;
-                packs.extend(index.packs.into_iter().map(|pack| (pack.id, pack.blobs)));
+                for pack in index.packs {
+                    with((pack.id, pack.blobs));
+                }
             }
-            packs.sort_unstable_by_key(|(id, _)| *id);
-            packs.dedup_by_key(|(id, _)| *id);
-            Ok(packs)
+            Ok(())
+        })
+    }
+
+    /// Whether the index lists any data. What is left of it after everything was removed may be a file that lists none.
+    pub(crate) fn has_indexed_data(&self) -> Result<bool> {
+        guarded("read the index", || {
+            let ids = self.backend.list(FileType::Index);
+            for id in ids.map_err(|error| self.error(&error, "read the index"))? {
+                let index: RusticResult<IndexFile> = self.repo.get_file(&id.into());
+                let index = index.map_err(|error| self.error(&error, "read the index"))?;
+                if !index.packs.is_empty() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

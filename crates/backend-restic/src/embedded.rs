@@ -194,6 +194,7 @@ fn common(error: &EngineError) -> Common {
         E::ReadOnly { .. } => Common::ReadOnly,
         E::Cancelled => Common::Cancelled,
         E::MissingKey { .. }
+        | E::SnapshotsMissing { .. }
         | E::Unreadable { .. }
         | E::Config { .. }
         | E::CorruptPack { .. }
@@ -219,6 +220,7 @@ fn nothing_happened(error: &EngineError) -> bool {
             | E::PathIsFile { .. }
             | E::WrongPassword { .. }
             | E::MissingKey { .. }
+            | E::SnapshotsMissing { .. }
             | E::NewerVersion { .. }
             | E::Locked { .. }
             | E::PasswordFile { .. }

@@ -178,7 +178,7 @@ pub(crate) fn sound(store: &Store, files: &[Id]) -> Result<Vec<(Id, KeyFile)>> {
 }
 
 fn key_file(store: &Store, id: &Id) -> Result<KeyFile> {
-    let bytes = store.read(&layout::path_of(store.prefix(), FileType::Key, id))?;
+    let bytes = store.read_file(FileType::Key, id)?;
     serde_json::from_slice::<KeyFile>(&bytes)
         .ok()
         .filter(|key| key.kdf == "scrypt" && key.n.is_power_of_two() && key.n > 1)

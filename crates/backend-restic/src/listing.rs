@@ -1,7 +1,8 @@
 //! The recovery points of a repository, each with what it takes to restore it.
 //!
 //! The list is complete or an error: what can't be read is in it, marked partial, and says why when it is asked for. A
-//! machine that starts must never take damage for the absence of backups. Trees are read only for snapshots whose
+//! machine that starts must never take damage for the absence of backups; so where it asks what there is to restore, an index with data and no
+//! snapshot at all is damage. A first backup that was cut off looks the same, and the next one that ends well clears it. Trees are read only for snapshots whose
 //! record doesn't say whether they hold the target.
 
 use std::collections::{BTreeSet, HashSet};
@@ -39,6 +40,8 @@ pub(crate) struct Listing {
     pub(crate) found: Vec<Found>,
     /// The other hosts that have some, where ours has none.
     pub(crate) others: BTreeSet<String>,
+    /// The whole repository has no snapshot, of anybody.
+    pub(crate) of_no_snapshot: bool,
 }
 
 impl Listing {
@@ -71,6 +74,25 @@ impl Listing {
 }
 
 impl Embedded {
+    /// The points of a target, for whoever would take their absence for a first start.
+    ///
+    /// # Errors
+    /// `SnapshotsMissing`; what keeps it from looking.
+    pub(crate) fn restorable(&self, target: &Target) -> Result<Listing> {
+        let listing = self.listing(Some(target), None)?;
+        if !listing.of_no_snapshot || !self.engine.open(&self.password.read()?)?.has_indexed_data()? {
+            return Ok(listing);
+        }
+        // Somebody's first backup may have ended in between.
+        let again = self.listing(Some(target), None)?;
+        match again.of_no_snapshot {
+            true => Err(EngineError::SnapshotsMissing {
+                location: self.engine.location(),
+            }),
+            false => Ok(again),
+        }
+    }
+
     /// The points of a target or of all; only the one with this locator, where one is given.
     pub(crate) fn listing(&self, target: Option<&Target>, only: Option<&str>) -> Result<Listing> {
         let open = self.engine.open(&self.password.read()?)?;
@@ -112,6 +134,7 @@ impl Wanted<'_> {
         mut all: Snapshots,
         mut holds: impl FnMut(&Snapshot, &Path) -> Result<bool>,
     ) -> Result<Listing> {
+        let of_no_snapshot = all.readable.is_empty() && all.unreadable.is_empty();
         without_superseded(&mut all.readable);
         if let Some(id) = self.only {
             all.readable.retain(|snapshot| snapshot.id == id);
@@ -124,7 +147,10 @@ impl Wanted<'_> {
             .into_iter()
             .partition(|snapshot| self.host.is_none_or(|host| snapshot.host == *host));
 
-        let mut listing = Listing::default();
+        let mut listing = Listing {
+            of_no_snapshot,
+            ..Listing::default()
+        };
         for snapshot in &ours {
             listing.found.extend(self.found(&mut holds, snapshot)?);
         }

@@ -191,11 +191,12 @@ impl Locker {
                 continue;
             };
             let id = id.to_hex().to_string();
+            let size = meta.size?;
             // restic leaves an empty file behind when the disk is full at the wrong moment; it says nothing.
-            if meta.size == 0 {
+            if size == 0 {
                 continue;
             }
-            match self.read(&id, meta.size) {
+            match self.read(&id, size) {
                 Ok(lock) => found.push((id, lock)),
                 // Locks come and go while they are listed.
                 Err(_) if self.store.size(&meta.location)?.is_none() => {}

@@ -467,11 +467,10 @@ impl OpenRepo {
         };
         for directory in directories {
             let listed = self.store.list(directory)?;
-            let bytes = listed
-                .iter()
-                .fold(0_u64, |sum, meta| sum.saturating_add(meta.size));
-            usage.bytes = usage.bytes.saturating_add(bytes);
             usage.objects = usage.objects.map(|objects| objects + listed.len() as u64);
+            for file in listed {
+                usage.bytes = usage.bytes.saturating_add(file.size?);
+            }
         }
         Ok(usage)
     }

@@ -81,9 +81,7 @@ impl RestoreSource for Embedded {
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
         let wanted = target.clone();
-        let listed = self
-            .blocking(cx, move |this, _| this.listing(Some(&wanted), None))
-            .await;
+        let listed = self.blocking(cx, move |this, _| this.restorable(&wanted)).await;
         let listing = listed.map_err(|error| {
             envelope(
                 &error,

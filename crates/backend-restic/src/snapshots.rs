@@ -128,9 +128,15 @@ impl OpenRepo {
                 }
                 Err(error) => {
                     let path = layout::path_of(self.store.prefix(), FileType::Snapshot, &id);
-                    // They come and go while they are listed: restic forgets.
-                    if self.store.size(&path)?.is_some() {
-                        found.unreadable.push((name, error));
+                    match self.store.size(&path) {
+                        // They come and go while they are listed: restic forgets.
+                        Ok(None) => {}
+                        Ok(Some(_)) => found.unreadable.push((name, error)),
+                        Err(error) if self.store.is_local() => {
+                            failed = Some(error.clone());
+                            found.unreadable.push((name, error));
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
             }

@@ -62,10 +62,11 @@ fn the_ways_of_not_opening_are_told_apart() {
         b"not json",
         br#"{"kdf":"scrypt","N":0,"r":8,"p":1,"data":"","salt":""}"#,
     ] {
-        fs::write(&key, bad).unwrap();
+        fs::remove_file(lab.files_in("keys").remove(0)).unwrap();
+        forge::write_named(&lab.path("repo/keys"), bad);
         assert!(matches!(at(&lab.path("repo")), EngineError::Unreadable { .. }));
     }
-    fs::remove_file(&key).unwrap();
+    fs::remove_file(lab.files_in("keys").remove(0)).unwrap();
     assert!(matches!(at(&lab.path("repo")), EngineError::MissingKey { .. }));
     fs::write(&key, good).unwrap();
     lab.engine.open(&lab.password).unwrap();
@@ -81,11 +82,17 @@ fn a_damaged_key_takes_no_other_with_it() {
     // One that would take all memory there is, before the sound one and behind it.
     file["N"] = (1_u32 << 30).into();
     file["r"] = u32::MAX.into();
-    for (name, content) in [
-        ("00".repeat(32), "garbage".to_owned()),
-        ("ff".repeat(32), file.to_string()),
-    ] {
-        fs::write(keys.join(name), content).unwrap();
+    for (first, content) in [(true, "garbage".to_owned()), (false, file.to_string())] {
+        // A name is the hash of what is in it, and white space at its end doesn't count.
+        let mut named = content;
+        loop {
+            let path = forge::write_named(&keys, named.as_bytes());
+            if (path < sound) == first {
+                break;
+            }
+            fs::remove_file(path).unwrap();
+            named.push(' ');
+        }
     }
     let engine = || Engine::local(lab.path("repo"), Arc::clone(&lab.clock));
     engine().open(&lab.password).unwrap();

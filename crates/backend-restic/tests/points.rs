@@ -12,6 +12,8 @@ use std::sync::Arc;
 use common::*;
 use jiff::Timestamp;
 use reseed_backend_restic::backup::{BackupJob, backup};
+use reseed_backend_restic::check::ReadData;
+use reseed_backend_restic::error::EngineError;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_core::error::{SourceError, SourceKind};
@@ -163,6 +165,112 @@ fn a_parent_whose_directories_cannot_be_read_is_damage_and_not_absence() {
     assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
 }
 
+/// Not a first start: an interrupted copy, or a check of the file system, may have lost the directory.
+#[test]
+fn data_without_any_snapshot_is_damage_and_not_absence() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let (app, snapshots) = (Path::new("/srv/app"), lab.path("repo/snapshots"));
+    assert_eq!(points(&lab, app).unwrap(), vec![], "a new repository has none");
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    fs::remove_dir_all(&snapshots).unwrap();
+    for empty in [false, true] {
+        if empty {
+            fs::create_dir(&snapshots).unwrap();
+        }
+        for of in [app, Path::new("/srv/new")] {
+            let error = points(&lab, of).unwrap_err();
+            assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
+            assert!(error.report().hint.unwrap().contains("restic recover"));
+        }
+        // Who backs up goes on from it, and then nothing is missing but what was lost.
+        assert_eq!(
+            run(OffsiteRepo::points(&embedded(&lab), &context("all"), None)).unwrap(),
+            vec![]
+        );
+    }
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    assert_eq!(points(&lab, app).unwrap().len(), 1);
+    assert_eq!(points(&lab, Path::new("/srv/new")).unwrap(), vec![]);
+}
+
+/// As after a bad inode, or a file that NFS lost: its name is there, and it can't be looked at.
+#[test]
+fn what_cannot_be_looked_at_is_damage_and_not_absence() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let app = Path::new("/srv/app");
+    let backups = || backup_as(&lab, &tree, "/srv/app", "nas");
+    let (sound, lost) = (backups(), backups());
+    let (snapshots, nowhere) = (lab.path("repo/snapshots"), lab.path("nowhere"));
+    let leads_nowhere = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        std::os::unix::fs::symlink(&nowhere, path).unwrap();
+    };
+    leads_nowhere(&snapshots.join(&lost));
+    let found = points(&lab, app).unwrap();
+    let told: Vec<_> = found.iter().map(|p| (p.locator.as_str(), p.partial)).collect();
+    assert_eq!(told, [(sound.as_str(), false), (lost.as_str(), true)]);
+    leads_nowhere(&snapshots.join(&sound));
+    let error = points(&lab, app).unwrap_err();
+    assert_eq!(error.kind(), SourceKind::Unreachable, "{error:?}");
+    fs::rename(&snapshots, lab.path("aside")).unwrap();
+    std::os::unix::fs::symlink(&nowhere, &snapshots).unwrap();
+    let error = points(&lab, app).unwrap_err();
+    assert_eq!(error.kind(), SourceKind::Unreachable, "{error:?}");
+    fs::remove_file(&snapshots).unwrap();
+    fs::rename(lab.path("aside"), &snapshots).unwrap();
+    // A lock that may be somebody's own.
+    std::os::unix::fs::symlink(&nowhere, lab.path("repo/locks").join("ab".repeat(32))).unwrap();
+    let job = lab.job(&tree);
+    let refused = backup(&lab.engine, &lab.password, &job, Arc::new(|_| ()), never()).unwrap_err();
+    assert!(refused.to_string().contains("look at"), "{refused}");
+}
+
+/// Another file's content, which is sound and of this repository: a store that mixes them up, or somebody who has no key.
+#[test]
+fn what_is_in_a_file_is_what_its_name_says() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let app = Path::new("/srv/app");
+    let older = backup_as(&lab, &tree, "/srv/app", "nas");
+    fs::write(tree.join("more"), noise(5, 100_000)).unwrap();
+    let newer = backup_as(&lab, &tree, "/srv/app", "nas");
+    let check = || {
+        let open = lab.engine.open(&lab.password).unwrap();
+        open.check(ReadData::All, &never()).unwrap().errors
+    };
+    assert_eq!(check(), Vec::<String>::new());
+    let replayed = |old: &Path, new: &Path, then: &dyn Fn()| {
+        let good = fs::read(new).unwrap();
+        fs::copy(old, new).unwrap();
+        let errors = check();
+        let said = "its content is not what its name says";
+        assert!(errors.iter().any(|error| error.contains(said)), "{errors:?}");
+        then();
+        fs::write(new, good).unwrap();
+    };
+    let snapshots = lab.path("repo/snapshots");
+    replayed(&snapshots.join(&older), &snapshots.join(&newer), &|| {
+        let found = points(&lab, app).unwrap();
+        let told: Vec<_> = found.iter().map(|p| (p.locator.as_str(), p.partial)).collect();
+        assert_eq!(told, [(older.as_str(), false), (newer.as_str(), true)]);
+    });
+    let index = lab.files_in("index");
+    assert_eq!(index.len(), 2);
+    replayed(&index[0], &index[1], &|| {
+        let job = lab.restore_job(&newer, "out");
+        assert!(matches!(lab.restore(&job), Err(EngineError::Unreadable { .. })));
+    });
+    let key = lab.files_in("keys").remove(0);
+    fs::rename(&key, key.with_file_name("ab".repeat(32))).unwrap();
+    let error = lab.engine.open(&lab.password).unwrap_err();
+    assert!(matches!(error, EngineError::Unreadable { .. }), "{error}");
+}
+
 #[test]
 fn a_damaged_snapshot_file_is_the_oldest_point_of_every_target() {
     let lab = Lab::new();
@@ -260,9 +368,7 @@ fn inner_errors_of_a_damaged_repository() {
                 said.push(error.to_string());
             }
             if let Ok(open) = lab.engine.open(&lab.password) {
-                let check = open
-                    .check(reseed_backend_restic::check::ReadData::All, &never())
-                    .unwrap();
+                let check = open.check(ReadData::All, &never()).unwrap();
                 said.extend(check.errors);
             }
             let _ = fs::remove_dir_all(lab.path("out"));

@@ -307,3 +307,29 @@ fn real_of_a_state_that_is_stored_again_the_last_one_is_the_whole() {
         assert!(stage.join("sub").exists());
     }
 }
+
+/// What an earlier restore set on a directory is for what is made in it later by others, not by the next restore.
+#[test]
+fn real_what_comes_back_later_inherits_nothing_either() {
+    for program in programs() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        fs::create_dir_all(tree.join("shared")).unwrap();
+        for name in ["top", "shared/file"] {
+            fs::write(tree.join(name), b"1").unwrap();
+        }
+        for dir in ["", "shared"] {
+            set_acl(&tree.join(dir), DEFAULT_ACL);
+        }
+        let driver = driver(&lab, &program);
+        block_on(driver.backup(&context("backup"), &request(&tree, "p1", 1))).unwrap();
+        let found = points(&driver, &target(AS_PATH));
+        let stage = lab.path("stage");
+        for _ in 0..2 {
+            let _ = fs::remove_file(stage.join("top"));
+            let _ = fs::remove_file(stage.join("shared/file"));
+            restore(&driver, &target(AS_PATH), &found[0], &stage).unwrap();
+            assert_same(&tree, &stage);
+        }
+    }
+}

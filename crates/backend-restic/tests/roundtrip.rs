@@ -160,6 +160,90 @@ fn what_the_place_hands_on_is_no_part_of_what_comes_back() {
     assert_same(&tree.join("sub/deep/er"), &share.join("part/sub/deep/er"));
 }
 
+/// Two that back up the same at the same time don't see each other's index.
+#[test]
+fn what_lies_in_two_packs_comes_back_where_one_is_sound() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    make_tree(&tree);
+    let (index, aside) = (lab.path("repo/index"), lab.path("aside"));
+    let first = lab.backup(&tree).snapshot;
+    let of_first = lab.packs();
+    fs::rename(&index, &aside).unwrap();
+    fs::create_dir(&index).unwrap();
+    let second = lab.backup(&tree).snapshot;
+    for file in fs::read_dir(&aside).unwrap().map(Result::unwrap) {
+        fs::rename(file.path(), index.join(file.file_name())).unwrap();
+    }
+    let packs = lab.packs();
+    let restored = |snapshot: &str| {
+        let restored = lab.restore(&lab.restore_job(snapshot, "out"));
+        if let Ok(report) = &restored {
+            assert!(report.is_exact());
+            assert_same(&tree, &lab.path("out"));
+        }
+        let _ = fs::remove_dir_all(lab.path("out"));
+        restored
+    };
+    assert_eq!(
+        (of_first.len(), packs.len()),
+        (2, 4),
+        "one of data and one of trees each"
+    );
+    let mut around = 0;
+    let missing = |pack: &std::path::Path| fs::remove_file(pack).unwrap();
+    let damaged = |pack: &std::path::Path| flip_bit(pack, 0.3);
+    let damages: [&dyn Fn(&std::path::Path); 2] = [&missing, &damaged];
+    for pack in &packs {
+        for damage in damages {
+            let good = fs::read(pack).unwrap();
+            damage(pack);
+            for snapshot in [&first, &second] {
+                let told = restored(snapshot).unwrap().details;
+                around += usize::from(told.iter().any(|what| what.contains("is damaged")));
+            }
+            fs::write(pack, good).unwrap();
+        }
+    }
+    assert!(around >= 4, "the index had neither copy for a damaged one");
+    // Both copies of all data.
+    for pack in &packs[..2] {
+        flip_bit(pack, 0.3);
+    }
+    let error = restored(&first).unwrap_err();
+    assert!(matches!(error, EngineError::CorruptPack { .. }), "{error}");
+}
+
+/// What an earlier restore set on a directory is for what is made in it later by others, not by the next restore.
+#[test]
+fn what_comes_back_later_inherits_nothing_either() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir_all(tree.join("shared/below")).unwrap();
+    let made = |out: &std::path::Path| {
+        ["top", "shared/file", "shared/below/file", "shared/fifo"].map(|name| out.join(name))
+    };
+    for path in made(&tree) {
+        match path.ends_with("fifo") {
+            true => make_fifo(&path),
+            false => fs::write(&path, b"1").unwrap(),
+        }
+    }
+    for dir in ["", "shared", "shared/below"] {
+        set_acl(&tree.join(dir), DEFAULT_ACL);
+    }
+    let snapshot = lab.backup(&tree).snapshot;
+    let mut job = lab.restore_job(&snapshot, "out");
+    job.resume = true;
+    lab.restore(&job).unwrap();
+    assert_same(&tree, &lab.path("out"));
+    for path in made(&lab.path("out")) {
+        fs::remove_file(path).unwrap();
+    }
+    lab.restore(&job).unwrap();
+    assert_same(&tree, &lab.path("out"));
+}
+
 #[test]
 fn what_selects_nothing_is_an_error() {
     let lab = Lab::new();

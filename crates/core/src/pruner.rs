@@ -8,7 +8,8 @@
 //!   wrote, and what can't be read, is not among them.
 //! - **F2 forget removes what is named and nothing else.** Only own points can be named. Each is answered: gone, or still there and
 //!   why. One that was gone before is gone.
-//! - **F3 prune removes only data that no point needs.** Whatever is listed can be restored before, during and after it.
+//! - **F3 prune removes only data that no point needs.** Whatever is listed can be restored before, during and after it. Where there
+//!   is data and no snapshot at all, of anybody, it removes nothing and fails: they are more likely lost than all removed.
 //! - **F4 locks are honoured**, as in O7 of [`OffsiteRepo`](crate::offsite).
 //! - **F5 cancelled means ended**: each point is whole or gone, and a later prune removes what this one left.
 

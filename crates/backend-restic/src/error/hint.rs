@@ -16,6 +16,9 @@ impl EngineError {
             Self::MissingKey { .. } => {
                 "restore the keys/ directory from a copy: without a key the data cannot be read"
             }
+            Self::SnapshotsMissing { .. } => {
+                "copy the snapshots/ directory back, or let `restic recover` find what there is; a first backup that was cut off has to be run to its end; if all snapshots were removed on purpose, run `restic prune`"
+            }
             Self::NewerVersion { .. } => "use the restic binary for this repository, or upgrade",
             Self::Locked { .. } => {
                 "wait for the other run to end; if it is dead, `restic unlock` removes its lock"

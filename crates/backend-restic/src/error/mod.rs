@@ -52,6 +52,12 @@ pub enum EngineError {
         /// Which repository.
         location: String,
     },
+    /// There is data and no snapshot at all.
+    #[error("the repository at {location} has no snapshot, although its index lists data")]
+    SnapshotsMissing {
+        /// Which repository.
+        location: String,
+    },
     /// The repository's format is newer than what this engine reads.
     #[error("the repository at {location} has a format this version does not know: {detail}")]
     NewerVersion {

@@ -72,6 +72,11 @@ pub(crate) fn index_ids() -> Vec<OsString> {
     words(&["--no-lock", "list", "index"])
 }
 
+/// An index file.
+pub(crate) fn index(id: &str) -> Vec<OsString> {
+    words(&["--no-lock", "cat", "index", id])
+}
+
 /// How much all snapshots need, as it is stored.
 pub(crate) fn stats() -> Vec<OsString> {
     words(&["--no-lock", "--json", "stats", "--mode=raw-data"])

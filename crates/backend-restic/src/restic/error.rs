@@ -95,6 +95,12 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
             detail: said(words),
         };
     }
+    if words.contains("x509:") {
+        return EngineError::WrongEndpoint {
+            location: location.to_owned(),
+            detail: said(words),
+        };
+    }
     let network = [
         "dial tcp",
         "no such host",
@@ -103,7 +109,6 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
         "network is unreachable",
         "i/o timeout",
         "TLS handshake",
-        "x509:",
         "Host key verification failed",
         "Please reduce your request rate",
         "internal error",
@@ -221,13 +226,42 @@ pub(crate) fn way_is_lost(words: &str) -> bool {
     words.lines().any(lost)
 }
 
+/// What it says of a store that it did not reach, when it gave up asking again. What is between quotation marks is a URL, or the name of a file.
+pub(crate) fn out_of_reach(words: &str) -> Option<&str> {
+    let said = |line: &str| line.split('"').step_by(2).collect::<String>();
+    words
+        .lines()
+        .filter(|line| !line.contains("returned error, retrying after") && !line.contains("(<lock/"))
+        .find(|line| {
+            let said = said(line);
+            UNREACHED.iter().any(|word| said.contains(word))
+        })
+}
+
+/// Words of Go's network and HTTP, as they are below each request of restic's.
+const UNREACHED: [&str; 11] = [
+    "dial tcp",
+    "no such host",
+    "connection refused",
+    "connection reset",
+    "client connection lost",
+    "network is unreachable",
+    "no route to host",
+    "i/o timeout",
+    "net/http: timeout",
+    "TLS handshake",
+    "unexpected HTTP response (5",
+];
+
 /// Whether restic asks again for nothing: what it is told then stays so until somebody mends it.
 pub(crate) fn lasts(words: &str) -> bool {
     let gone = words.contains("Load(<")
         && ["specified key does not exist", "range is not satisfiable"]
             .iter()
             .any(|word| words.contains(word));
+    // A certificate that isn't trusted; what else is wrong with an address restic doesn't ask again for.
     gone || way_is_lost(words)
+        || words.contains("x509:")
         || matches!(
             of(Exit::Code(1), words, ""),
             EngineError::NoBucket { .. }
@@ -359,6 +393,12 @@ pub(crate) fn of_restore(exit: Exit, first: &[Problem], count: u64, words: &str,
     if all && first.iter().all(is_metadata) && exit.code() == Some(1) {
         let tell = |problem: &Problem| format!("{}: {}", plain(&problem.item), plain(&problem.why));
         return Verdict::Metadata(first.iter().map(tell).collect());
+    }
+    let said = first.iter().map(said_of).chain([words.to_owned()]);
+    let mut said = said.filter_map(|said| out_of_reach(&said).map(plain));
+    if let Some(detail) = said.next() {
+        let location = location.to_owned();
+        return Verdict::Failed(EngineError::Unreachable { location, detail });
     }
     let problem = first
         .iter()

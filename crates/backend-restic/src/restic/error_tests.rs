@@ -90,6 +90,23 @@ fn what_cannot_be_read_because_ssh_has_died_is_not_damaged() {
     assert!(!matches!(judged(1, file), EngineError::Unreachable { .. }));
 }
 
+/// In the end: a request that is asked again says so, too, and the second time may have been answered.
+#[test]
+fn what_could_not_be_fetched_is_told_apart_from_what_was_asked_for_again() {
+    let check = said!("check-link-lost-stderr-restic-0.14.0");
+    let (again, ended): (Vec<&str>, Vec<&str>) =
+        check.lines().partition(|line| line.contains("retrying after"));
+    assert!(!again.is_empty() && out_of_reach(&again.join("\n")).is_none());
+    assert!(out_of_reach(&ended.join("\n")).is_some());
+    for words in [
+        "error for tree ddb9c717:\n  tree ddb9c717: file \"dial tcp: connection refused\" blob 0 not found in index",
+        "Remove(<lock/0123456789>) failed: dial tcp 127.0.0.1:1: connect: connection refused",
+        "pack 1899445c: unexpected EOF",
+    ] {
+        assert_eq!(out_of_reach(words), None);
+    }
+}
+
 #[test]
 fn both_versions_mean_the_same() {
     for (code, text) in [
@@ -267,6 +284,52 @@ fn a_restore_that_lost_content_failed_and_one_that_lost_metadata_warns() {
     }
     let elsewhere = problem("/a", "open /srv/xattr/a: input/output error");
     assert!(matches!(judge(&[elsewhere]), Verdict::Failed(_)));
+}
+
+/// It is no fault of the machine that is restored onto, and a later try may well do.
+#[test]
+fn a_restore_that_did_not_reach_its_store_is_to_be_tried_later() {
+    use crate::embedded::envelope;
+    use crate::restic::parse::{Line, line, problem_in_words};
+    use reseed_core::error::{Effect, Retry, SourceError};
+    let told = said!("restore-link-lost-stderr-restic-0.14.0");
+    let told: Vec<Problem> = told.lines().filter_map(problem_in_words).collect();
+    let newer = said!("restore-link-lost-stderr-restic-0.18.0");
+    let newer_told: Vec<Problem> = newer
+        .lines()
+        .filter_map(|text| match line(text.as_bytes()) {
+            Line::Problem(problem) => Some(problem),
+            _ => None,
+        })
+        .collect();
+    let newer = words(newer);
+    assert_eq!((told.len(), newer_told.len()), (2, 2));
+    let lost = "Load(<data/0123456789>, 5, 0) failed: dial tcp 127.0.0.1:1: connect: connection refused";
+    let broken = problem("/b", "circuit breaker open for file <data/0123456789>");
+    for (problems, words) in [
+        (told, ""),
+        (newer_told, &newer),
+        (vec![problem("/b", lost)], ""),
+        (vec![broken.clone()], lost),
+    ] {
+        let count = u64::try_from(problems.len()).unwrap();
+        let Verdict::Failed(error) = of_restore(Exit::Code(1), &problems, count, words, "rest:x") else {
+            panic!("what could not be fetched is no success");
+        };
+        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+        let error: SourceError = envelope(&error, String::new(), Effect::None);
+        assert_eq!(error.should_retry(), Retry::Later);
+    }
+    // Neither is what it was given the second time, nor what is only called so.
+    let again = "Load(<data/01>, 5, 0) returned error, retrying after 1s: dial tcp: connection refused";
+    let named = problem("/dial tcp", "open /stage/dial tcp: input/output error");
+    for (problem, words) in [(broken, again), (named, "")] {
+        let verdict = of_restore(Exit::Code(1), &[problem], 1, words, "rest:x");
+        assert!(
+            matches!(verdict, Verdict::Failed(EngineError::Target { .. })),
+            "{verdict:?}"
+        );
+    }
 }
 
 /// As restic passes on what stores say: the words of the client, without the codes.

@@ -75,6 +75,39 @@ impl Restic {
         .await
     }
 
+    /// The points of a target, for whoever would take their absence for a first start.
+    ///
+    /// # Errors
+    /// `SnapshotsMissing`; what keeps it from looking.
+    pub(crate) async fn restorable(&self, cx: &Context, target: &Target) -> Result<Listing> {
+        let listing = self.listing(cx, Some(target), None).await?;
+        if !listing.of_no_snapshot || !self.has_indexed_data(cx).await? {
+            return Ok(listing);
+        }
+        // Somebody's first backup may have ended in between.
+        let again = self.listing(cx, Some(target), None).await?;
+        match again.of_no_snapshot {
+            true => Err(self.snapshots_missing()),
+            false => Ok(again),
+        }
+    }
+
+    pub(crate) fn snapshots_missing(&self) -> EngineError {
+        EngineError::SnapshotsMissing {
+            location: self.location.to_string(),
+        }
+    }
+
+    /// Whether the index lists any data. What is left of it after everything was removed may be a file that lists none (0.14).
+    pub(crate) async fn has_indexed_data(&self, cx: &Context) -> Result<bool> {
+        for id in self.listed::<Vec<_>>(cx, argv::index_ids()).await? {
+            if parse::lists_data(&self.ask(cx, argv::index(&id)).await?)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The bare ids of files.
     pub(crate) async fn listed<C: FromIterator<String>>(
         &self,

@@ -268,6 +268,14 @@ impl Restic {
                 _ => Err(error),
             };
         }
+        // So it ends also where it could not fetch what it wanted to look at.
+        let problems = report.errors.iter().map(String::as_str);
+        if let Some(why) = problems.chain([said.as_str()]).find_map(error::out_of_reach) {
+            return Err(EngineError::Unreachable {
+                location: self.location.to_string(),
+                detail: crate::words::plain(why),
+            });
+        }
         let words = ended
             .words
             .lines()

@@ -221,6 +221,18 @@ pub(crate) fn stats(bytes: &[u8]) -> Result<Usage> {
     })
 }
 
+/// Whether an index file lists any data (`cat index`).
+pub(crate) fn lists_data(bytes: &[u8]) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Index {
+        // An empty one is `null` in some versions.
+        packs: Option<Vec<IgnoredAny>>,
+    }
+    let index: Index =
+        serde_json::from_slice(bytes).map_err(|error| not_understood("an index file", &error))?;
+    Ok(index.packs.is_some_and(|packs| !packs.is_empty()))
+}
+
 #[derive(Deserialize)]
 struct Record {
     id: String,

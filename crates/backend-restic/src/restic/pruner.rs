@@ -91,6 +91,10 @@ impl Restic {
 
     async fn pruned(&self, cx: &Context) -> Result<()> {
         self.look(cx).await?;
+        // All data would go, and with it what the snapshots could be found again by.
+        if self.ids(cx).await?.is_empty() && self.has_indexed_data(cx).await? {
+            return Err(self.snapshots_missing());
+        }
         let version = self.version(cx).await?;
         let command = self.command(version, argv::prune())?;
         let ended = self.locking(cx, &command, &|_| ()).await?;

@@ -130,8 +130,11 @@ impl Restic {
             ended = self.locking(cx, &command, &on_status).await?;
         }
         let location = self.location.to_string();
-        // After any problem restic ends before it reads back.
-        let read_back = ended.exit.success();
+        // After any problem restic ends before it reads back; and what it says at its end it says before it does that.
+        let read_back = ended.exit.success() && !ended.cut_short;
+        if ended.cut_short {
+            warnings.push("restic was ended before it was known to have read back what it wrote".to_owned());
+        }
         if !ended.exit.success() || ended.heard.count > 0 {
             let words = ended.all_words();
             match of_restore(
@@ -236,7 +239,7 @@ impl RestoreSource for Restic {
     }
 
     async fn points(&self, cx: &Context, target: &Target) -> Result<Vec<RecoveryPoint>, SourceError> {
-        let listed = self.listing(cx, Some(target), None).await;
+        let listed = self.restorable(cx, target).await;
         let listing = listed.map_err(|error| {
             envelope(
                 &error,

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{EngineError, Result};
-use crate::restore::target::{Target, UNFINISHED_DIR, names_in};
+use crate::restore::target::{Target, UNFINISHED_DIR, hand_on_nothing, names_in};
 
 /// The most levels that are descended; more than a path can name.
 const DEEPEST: usize = 2100;
@@ -25,6 +25,7 @@ pub(crate) fn clear(target: &Target, keep: bool, cancelled: &dyn Fn() -> bool) -
             .map_err(|error| EngineError::target("open", Path::new("."), &error))?;
         return sweep(&root, cancelled, 0);
     }
+    hand_on_nothing(target.root()).map_err(fail("take the access control list off"))?;
     remove_all(target, cancelled)
 }
 
@@ -60,6 +61,7 @@ fn sweep(dir: &OwnedFd, cancelled: &dyn Fn() -> bool, depth: usize) -> Result<()
     }
     // It may have its final permissions already, which may forbid writing; they are set again in the end.
     rustix::fs::fchmod(dir, Mode::from_raw_mode(UNFINISHED_DIR)).map_err(fail("open up"))?;
+    hand_on_nothing(dir.as_fd()).map_err(fail("take the access control list off"))?;
     for name in names_in(dir.as_fd()).map_err(fail("list"))? {
         let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,

@@ -5,6 +5,7 @@
 //!
 //! - every blob is proven against its id before it is written;
 //! - nothing outside of the target is written, whatever names the repository holds and whatever stands in the target;
+//! - what lies in two packs is restored where one of them is sound;
 //! - an interrupted restore is continued: what stands there and proves right is kept;
 //! - a damaged, short or missing pack, a full disk, a read-only target are errors of their own kind, never a panic;
 //! - memory stays at a few megabytes for each thread, plus about a hundred bytes for each file and piece, some ten megabytes of directories
@@ -12,6 +13,7 @@
 //! - an empty result is an error.
 
 mod ahead;
+mod detours;
 mod holes;
 pub(crate) mod meta;
 pub(crate) mod names;
@@ -42,6 +44,7 @@ use crate::secret::Password;
 use crate::store::{Gate, Store};
 use crate::threads;
 use crate::top::Top;
+use detours::Detours;
 use plan::{First, OtherKind, Plan, Planner, Selection};
 use report::Notes;
 pub use report::RestoreReport;
@@ -118,6 +121,7 @@ pub fn restore(
 }
 
 #[doc(hidden)]
+#[allow(clippy::needless_pass_by_value, reason = "callers hand their callbacks over")]
 pub fn restore_with(
     engine: &Engine,
     password: &Password,
@@ -127,25 +131,38 @@ pub fn restore_with(
     fault: Option<&Fault>,
 ) -> Result<RestoreReport> {
     let gate = Gate::default();
-    let open = engine.open_with(password, gate.clone(), rustic_core::NoProgressBars)?;
-    let pending = open.locker.start(false, LockMode::IfWritable)?;
+    let open = || engine.open_with(password, gate.clone(), rustic_core::NoProgressBars);
+    let first = open()?;
+    let pending = first.locker.start(false, LockMode::IfWritable)?;
     guarded("restore", || {
-        let (store, cipher) = (Arc::clone(&open.store), open.cipher.clone());
+        let (store, cipher) = (Arc::clone(&first.store), first.cipher.clone());
+        let (mut job, mut detours) = (job.clone(), Detours::default());
         // In a bucket, finding out what to do takes about as long as waiting for the lock to count.
-        let plan = plan_for(open, job)?;
+        let mut plan = plan_for(first, &job, &detours);
         let lock = pending.map(|pending| pending.confirm(&gate)).transpose()?;
-        let mut report = run(
-            &store,
-            &cipher,
-            &plan,
-            job,
-            &Meter::new(on_progress),
-            cancelled,
-            fault,
-        )?;
-        report.locked = lock.is_some();
-        report.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
-        Ok(report)
+        loop {
+            let planned = plan.is_ok();
+            let meter = Meter::new(Arc::clone(&on_progress));
+            let done = plan.and_then(|plan| run(&store, &cipher, &plan, &job, &meter, cancelled, fault));
+            let error = match done {
+                Ok(mut report) => {
+                    report.locked = lock.is_some();
+                    report.warnings = lock.as_ref().map(RepoLock::warnings).unwrap_or_default();
+                    report.details.append(&mut detours.told);
+                    return Ok(report);
+                }
+                Err(error) => error,
+            };
+            if !open()
+                .and_then(|open| detours.around(&error, &open))
+                .unwrap_or(false)
+            {
+                return Err(error);
+            }
+            // What is there now is ours.
+            job.resume |= planned;
+            plan = open().and_then(|open| plan_for(open, &job, &detours));
+        }
     })
 }
 
@@ -202,7 +219,7 @@ fn run(
     Ok(report)
 }
 
-fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
+fn plan_for(open: OpenRepo, job: &RestoreJob, detours: &Detours) -> Result<Plan> {
     let snapshot = open.snapshot(&job.snapshot)?;
     let tree = snapshot.tree_id()?;
     let backend = open.backend.clone();
@@ -210,7 +227,7 @@ fn plan_for(open: OpenRepo, job: &RestoreJob) -> Result<Plan> {
         .repo
         .to_indexed()
         .map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
-    let planner = || Planner::new(&open.store, &index, &open.cipher);
+    let planner = || Planner::new(&open.store, &index, &open.cipher, detours);
     let mut levels = planner()?;
     let top = job.path.is_none().then(|| Top::of_tags(&snapshot.tags)).flatten();
     let root = match (&job.path, snapshot.paths.as_slice()) {

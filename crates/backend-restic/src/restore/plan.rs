@@ -13,6 +13,7 @@ use rustic_core::repofile::{BlobType, Node, NodeType, Tree};
 use rustic_core::{BlobId, DataId, Id, IndexedFullStatus, PackedId, Repository, TreeId};
 
 use super::ahead::Ahead;
+use super::detours::Detours;
 use super::names;
 use super::parsed::{Parsed, read_tree};
 use crate::cipher::Cipher;
@@ -145,6 +146,7 @@ pub(crate) struct Planner<'a> {
     store: &'a Store,
     index: &'a Repository<IndexedFullStatus>,
     cipher: &'a Cipher,
+    detours: &'a Detours,
     unsealer: Unsealer,
     ahead: Ahead,
     parsed: Parsed,
@@ -159,11 +161,13 @@ impl<'a> Planner<'a> {
         store: &'a Store,
         index: &'a Repository<IndexedFullStatus>,
         cipher: &'a Cipher,
+        detours: &'a Detours,
     ) -> Result<Self> {
         Ok(Self {
             store,
             index,
             cipher,
+            detours,
             unsealer: Unsealer::new(cipher.clone())?,
             ahead: Ahead::default(),
             parsed: Parsed::default(),
@@ -251,8 +255,8 @@ impl<'a> Planner<'a> {
         let mut open = vec![(dir, tree)];
         while let Some((dir, tree)) = open.pop() {
             let upcoming = || std::iter::once(tree).chain(open.iter().rev().map(|(_, tree)| *tree));
-            let index = self.index;
-            let place = |id: &TreeId| indexed(index, id);
+            let (index, detours) = (self.index, self.detours);
+            let place = |id: &TreeId| indexed(index, detours, id);
             self.ahead.read(self.store, upcoming(), place);
             self.parsed
                 .read(self.store, self.cipher, &mut self.ahead, upcoming(), place);
@@ -388,7 +392,7 @@ impl<'a> Planner<'a> {
     }
 
     fn locate<T: PackedId>(&mut self, id: &T, path: &Path) -> Result<(u32, Location)> {
-        let (pack, at) = indexed(self.index, id).ok_or_else(|| {
+        let (pack, at) = indexed(self.index, self.detours, id).ok_or_else(|| {
             let blob: BlobId = (*id).into();
             EngineError::MissingBlob {
                 what: if T::TYPE == BlobType::Tree { "tree" } else { "data" }.into(),
@@ -442,12 +446,20 @@ impl Levels for Planner<'_> {
     }
 }
 
-/// Where a blob is, by the index.
-fn indexed<T: PackedId>(index: &Repository<IndexedFullStatus>, id: &T) -> Option<(Id, Location)> {
+/// Where a blob is, by the index, or else where there is a way around that.
+fn indexed<T: PackedId>(
+    index: &Repository<IndexedFullStatus>,
+    detours: &Detours,
+    id: &T,
+) -> Option<(Id, Location)> {
     let entry = index.get_index_entry(id).ok()?;
     let at = entry.location;
     let at = Location::new(at.offset, at.length, at.uncompressed_length);
-    Some((*entry.pack, at))
+    Some(
+        detours
+            .of(&(*id).into(), &entry.pack)
+            .unwrap_or((*entry.pack, at)),
+    )
 }
 
 fn count(length: usize) -> Result<u32> {

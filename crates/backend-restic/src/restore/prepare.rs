@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::meta;
 use super::plan::Plan;
-use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, names_in};
+use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, hand_on_nothing, names_in};
 use crate::backup::Cancelled;
 use crate::error::{EngineError, Result};
 use crate::threads;
@@ -75,6 +75,8 @@ pub(crate) fn prepare(
                     .into(),
             });
         }
+        hand_on_nothing(target.root())
+            .map_err(|error| fail("take the access control list off", Path::new("."), error))?;
         standing.removed = remove_strangers(target, plan)?;
     }
     for dir in plan.dirs.iter().skip(1) {
@@ -98,6 +100,7 @@ fn make_dir(target: &Target, path: &Path) -> Result<()> {
     match target.dir(path) {
         // An earlier attempt may have given it its final permissions, which may forbid writing.
         Ok(dir) => rustix::fs::fchmod(&dir, Mode::from_raw_mode(UNFINISHED_DIR))
+            .and_then(|()| hand_on_nothing(dir.as_fd()))
             .map_err(|error| fail("open up", path, error)),
         Err(error) => Err(fail("open", path, error)),
     }

@@ -4,7 +4,7 @@
 //! an open descriptor of it, never through a symbolic link, never across a mount (`openat2`). Paths given here are
 //! relative and their components were checked by the plan.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,14 +74,8 @@ impl Target {
         if listed.is_ok_and(|length| length > 0) {
             rustix::fs::fchmod(&self.root, Mode::from_raw_mode(UNFINISHED_DIR)).map_err(fail)?;
         }
-        for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
-            match rustix::fs::fremovexattr(&self.root, name) {
-                // NOTSUP is OPNOTSUPP on Linux.
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(error) => return Err(fail(error)),
-            }
-        }
-        Ok(())
+        hand_on_nothing(self.root()).map_err(fail)?;
+        without(self.root(), c"system.posix_acl_access").map_err(fail)
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
@@ -171,6 +165,20 @@ impl Target {
             }
             _ => with(self.root.as_fd(), name),
         }
+    }
+}
+
+/// Has what is made in a directory inherit no access control list. An earlier attempt may have given it its own already, and what has none
+/// in the backup gets none of it by being made later; that of the directory is set again in the end.
+pub(crate) fn hand_on_nothing(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    without(dir, c"system.posix_acl_default")
+}
+
+fn without(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    match rustix::fs::fremovexattr(dir, name) {
+        // NOTSUP is OPNOTSUPP on Linux.
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -80,8 +80,15 @@ impl Gate {
 pub(crate) struct Backend {
     store: Arc<Store>,
     gate: Gate,
-    first_error: Arc<Mutex<Option<EngineError>>>,
+    errors: Arc<Mutex<FirstErrors>>,
     snapshots: Arc<Mutex<SnapshotWrites>>,
+}
+
+/// The library passes over some that it meets while it reads, and over none while it writes.
+#[derive(Debug, Default)]
+struct FirstErrors {
+    of_reads: Option<EngineError>,
+    of_writes: Option<EngineError>,
 }
 
 #[derive(Debug, Default)]
@@ -95,17 +102,16 @@ impl Backend {
         Self {
             store,
             gate,
-            first_error: Arc::default(),
+            errors: Arc::default(),
             snapshots: Arc::default(),
         }
     }
 
-    /// The kind of the first failure since the last call, for the caller to prefer over flattened text.
+    /// The kind of the first failure since the last call, for the caller to prefer over flattened text: to write, where there was one.
     pub(crate) fn take_error(&self) -> Option<EngineError> {
-        self.first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        let FirstErrors { of_reads, of_writes } = std::mem::take(&mut *errors);
+        of_writes.or(of_reads)
     }
 
     /// While held back, snapshot files are taken and dropped.
@@ -152,13 +158,23 @@ impl Backend {
         }
     }
 
-    fn report<T>(&self, result: Result<T>) -> RusticResult<T> {
+    fn read<T>(&self, result: Result<T>) -> RusticResult<T> {
+        self.report(result, |errors| &mut errors.of_reads)
+    }
+
+    fn written<T>(&self, result: Result<T>) -> RusticResult<T> {
+        self.report(result, |errors| &mut errors.of_writes)
+    }
+
+    fn report<T>(
+        &self,
+        result: Result<T>,
+        first: fn(&mut FirstErrors) -> &mut Option<EngineError>,
+    ) -> RusticResult<T> {
         result.map_err(|error| {
             let flat = RusticError::with_source(ErrorKind::Backend, error.to_string(), error.clone());
-            self.first_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(error);
+            let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            first(&mut errors).get_or_insert(error);
             flat
         })
     }
@@ -176,7 +192,8 @@ impl Backend {
             .list(kind.dirname())?
             .into_iter()
             .filter_map(|meta| layout::id_of(&meta.location).map(|id| (id, meta)))
-            .map(|(id, meta)| match u32::try_from(meta.size) {
+            // Why one can't be looked at is told to whoever reads it.
+            .map(|(id, meta)| match u32::try_from(meta.size.unwrap_or(0)) {
                 Ok(size) => Ok((id, size)),
                 Err(_) => Err(EngineError::Unreadable {
                     what: meta.location.to_string(),
@@ -193,11 +210,11 @@ impl ReadBackend for Backend {
     }
 
     fn list_with_size(&self, kind: FileType) -> RusticResult<Vec<(Id, u32)>> {
-        self.report(self.listed(kind))
+        self.read(self.listed(kind))
     }
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
-        self.report(self.store.read(&layout::path_of(self.store.prefix(), kind, id)))
+        self.read(self.store.read_file(kind, id))
     }
 
     fn read_partial(
@@ -209,7 +226,7 @@ impl ReadBackend for Backend {
         length: u32,
     ) -> RusticResult<Bytes> {
         let path = layout::path_of(self.store.prefix(), kind, id);
-        self.report(self.store.read_range(&path, offset.into(), length.into()))
+        self.read(self.store.read_range(&path, offset.into(), length.into()))
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {
@@ -219,16 +236,16 @@ impl ReadBackend for Backend {
 
 impl WriteBackend for Backend {
     fn create(&self) -> RusticResult<()> {
-        self.report(self.store.make_local_layout())
+        self.written(self.store.make_local_layout())
     }
 
     fn write_bytes(&self, kind: FileType, id: &Id, _cacheable: bool, content: BytesList) -> RusticResult<()> {
-        self.report(self.write(kind, id, content))
+        self.written(self.write(kind, id, content))
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         // Nothing that this engine offers removes repository files; prune and forget belong to the restic binary.
-        self.report(Err(EngineError::Invalid {
+        self.written(Err(EngineError::Invalid {
             detail: format!("refusing to remove {kind} {}", id.to_hex().as_str()),
         }))
     }

@@ -6,6 +6,7 @@
 
 mod backend;
 mod bridge;
+mod directory;
 pub(crate) mod layout;
 mod net;
 mod said;
@@ -20,9 +21,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use rustic_core::{FileType, Id};
 
 pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
@@ -31,6 +32,7 @@ use net::{fetch, within};
 pub(crate) use said::{sort, told};
 
 use crate::backup::Cancelled;
+use crate::cipher::{digest, hex};
 use crate::error::{EngineError, IoClass, Result, classify};
 
 /// The one request that is made also by whoever was cancelled.
@@ -46,6 +48,14 @@ pub(crate) struct Store {
     bridge: Bridge,
     net: Option<Net>,
     cancelled: Stop,
+}
+
+/// A file that is there.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) location: Path,
+    /// Or why it can't be looked at.
+    pub(crate) size: Result<u64>,
 }
 
 /// What ends waiting for a store.
@@ -171,6 +181,9 @@ impl Store {
 
     /// Size of a file; `None` when it does not exist.
     pub(crate) fn size(&self, path: &Path) -> Result<Option<u64>> {
+        if let Some(root) = &self.local_root {
+            return directory::size(root, path);
+        }
         let (objects, at, limit) = (Arc::clone(&self.objects), path.clone(), self.limit());
         self.wait("look at", path, move || {
             let (objects, at) = (Arc::clone(&objects), at.clone());
@@ -178,7 +191,7 @@ impl Store {
                 match within(limit, objects.head(&at)).await {
                     Ok(meta) => Ok(Some(meta.size)),
                     Err(StoreError::NotFound { .. }) => Ok(None),
-                    Err(error) if limit.is_none() || io_cause(&error).is_some() => Err(error),
+                    Err(error) if io_cause(&error).is_some() => Err(error),
                     // Over HTTP the answer to a look has no words that would tell why; the answer to a read has.
                     Err(error) => match within(limit, objects.get_range(&at, 0..1)).await {
                         Ok(_) | Err(StoreError::NotFound { .. }) => Err(error),
@@ -190,8 +203,11 @@ impl Store {
     }
 
     /// Everything below a directory of the repository.
-    pub(crate) fn list(&self, directory: &str) -> Result<Vec<ObjectMeta>> {
+    pub(crate) fn list(&self, directory: &str) -> Result<Vec<Listed>> {
         let below = self.prefix.clone().join(directory);
+        if let Some(root) = &self.local_root {
+            return directory::list(root, &below);
+        }
         let (objects, at, limit) = (Arc::clone(&self.objects), below.clone(), self.limit());
         self.wait("list", &below, move || {
             let (objects, at) = (Arc::clone(&objects), at.clone());
@@ -199,7 +215,10 @@ impl Store {
                 let mut found = Vec::new();
                 let mut listed = objects.list(Some(&at));
                 while let Some(meta) = within(limit, listed.try_next()).await? {
-                    found.push(meta);
+                    found.push(Listed {
+                        location: meta.location,
+                        size: Ok(meta.size),
+                    });
                 }
                 Ok(found)
             }
@@ -208,6 +227,20 @@ impl Store {
 
     pub(crate) fn read(&self, path: &Path) -> Result<Bytes> {
         self.get(path, None)
+    }
+
+    /// A whole file of the repository. Its name is the hash of what is in it, but for the configuration's: a store that hands out another
+    /// file's content, which the key fits too, is found out.
+    pub(crate) fn read_file(&self, kind: FileType, id: &Id) -> Result<Bytes> {
+        let path = layout::path_of(&self.prefix, kind, id);
+        let content = self.read(&path)?;
+        if kind != FileType::Config && hex(&digest(&content)) != *id.to_hex() {
+            return Err(EngineError::Unreadable {
+                what: path.to_string(),
+                detail: "its content is not what its name says".into(),
+            });
+        }
+        Ok(content)
     }
 
     fn get(&self, path: &Path, range: Option<Range<u64>>) -> Result<Bytes> {

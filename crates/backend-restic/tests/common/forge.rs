@@ -45,6 +45,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Writes a file under the name that its content gives it.
+pub fn write_named(directory: &Path, content: &[u8]) -> PathBuf {
+    let path = directory.join(hex(&Sha256::digest(content)));
+    fs::write(&path, content).unwrap();
+    path
+}
+
 impl Forge {
     /// Makes an empty repository like the engine's, but for its key: that is derived in no time, and each of the many
     /// openings in a test takes a fraction of a second less.
@@ -93,7 +100,7 @@ impl Forge {
         };
         file.data = derived.seal(parts(&self.master).to_string().as_bytes());
         let file = serde_json::to_vec(&file).unwrap();
-        fs::write(self.root.join("keys").join(hex(&Sha256::digest(&file))), file).unwrap();
+        write_named(&self.root.join("keys"), &file);
     }
 
     /// Replaces the only key by one that opens quickly.

@@ -230,6 +230,16 @@ impl OnDisk {
         self.restic(variable, PASSWORD)
     }
 
+    pub(crate) fn embedded_source(&self) -> Arc<dyn RestoreSource> {
+        Arc::new(self.embedded(PASSWORD))
+    }
+
+    /// As an interrupted copy leaves it.
+    pub(crate) fn lose_snapshots(&self) {
+        self.location
+            .edit(|| fs::remove_dir_all(self.root().join("snapshots")).unwrap());
+    }
+
     fn as_repo(&self, password: &str) -> Arc<dyn OffsiteRepo> {
         match self.by {
             By::Embedded => Arc::new(self.embedded(password)),

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use lab::{By, OnDisk};
 use reseed_core::OffsiteRepo as _;
-use reseed_core::error::OffsiteKind;
+use reseed_core::error::{OffsiteKind, SourceKind};
 use reseed_core::names::PointId;
 use reseed_core::offsite::{BackupRequest, CheckDepth};
 use reseed_core::point::{RecoveryPoint, Target};
@@ -141,6 +141,45 @@ fn real_append_only_keeps_all_until_another_server_lets_it_go() {
             lab.pruner().prune(&cx).await.unwrap();
             assert_eq!(lab.repo().points(&cx, None).await.unwrap().len(), 1);
             assert!(lab.objects().len() < before.len());
+        });
+    }
+}
+
+/// Data without any snapshot is no first start to either engine, and nothing is pruned; where restic has removed all, it is one.
+#[test]
+fn real_data_without_any_snapshot_is_damage_until_it_is_removed() {
+    for (restic, in_bucket) in [(0, false), (1, false), (1, true)] {
+        let (restic, place): (_, fn(By) -> OnDisk) = match in_bucket {
+            false => (RESTICS[restic], OnDisk::offsite),
+            true => (RESTICS[restic], OnDisk::offsite_in_s3),
+        };
+        block_on(async {
+            let (lab, cx) = (place(By::Program(restic)), context("lost"));
+            let (repo, target) = (lab.repo(), OffsiteLab::target(&lab, "t"));
+            let tree = OffsiteLab::scratch(&lab).join("tree");
+            write_odd_tree(OffsiteLab::files(&lab), &tree);
+            repo.init(&cx).await.unwrap();
+            for source in [lab.source(), lab.embedded_source()] {
+                assert_eq!(source.points(&cx, &target).await.unwrap(), vec![]);
+            }
+            repo.backup(&cx, &request(&target, &tree, "p1", 1)).await.unwrap();
+            lab.lose_snapshots();
+            let before = lab.objects();
+            for source in [lab.source(), lab.embedded_source()] {
+                let error = source.points(&cx, &target).await.unwrap_err();
+                assert_eq!(error.kind(), SourceKind::Corrupt, "{error}");
+            }
+            let error = lab.pruner().prune(&cx).await.unwrap_err();
+            assert_eq!(error.kind(), OffsiteKind::Corrupt, "{error}");
+            assert_eq!(lab.objects(), before, "something was removed");
+
+            if !in_bucket {
+                lab.restic_run(&cx, restic, &["prune"]).await;
+                lab.pruner().prune(&cx).await.unwrap();
+                for source in [lab.source(), lab.embedded_source()] {
+                    assert_eq!(source.points(&cx, &target).await.unwrap(), vec![]);
+                }
+            }
         });
     }
 }

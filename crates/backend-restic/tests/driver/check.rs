@@ -68,6 +68,26 @@ fn a_check_lists_what_is_damaged_and_a_failure_to_look_is_an_error() {
     let lost = answer(1, "load indexes\n", &lost);
     let error = check(&lab("0.14.0", &[&same, &[lost]])).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::Unreachable);
+    // And of what it could not fetch, by HTTP, in either version's way of telling.
+    let fetched = "dial tcp 127.0.0.1:1: connect: connection refused";
+    let lost = include_str!("../transcripts/check-link-lost-stderr-restic-0.14.0.txt");
+    let error = check(&lab("0.14.0", &[&same, &[answer(1, "load indexes\n", lost)]])).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.should_retry()),
+        (OffsiteKind::Unreachable, Retry::Later)
+    );
+    let lost = include_str!("../transcripts/check-link-lost-json-stderr-restic-0.18.0.txt");
+    let error = check(&lab("0.18.0", &[&same, &[answer(1, "", lost)]])).unwrap_err();
+    assert_eq!(error.kind(), OffsiteKind::Unreachable);
+    // Damage stays damage, where it asked once more and was answered.
+    let again =
+        format!("Load(<data/0123456789>, 5, 0) returned error, retrying after 1s: {fetched}\n{DAMAGED}");
+    let stumbled = [answer(1, "load indexes\n", &again)];
+    let report = check(&lab("0.14.0", &[&same, &stumbled, &same, &[ids(&[])]])).unwrap();
+    assert!(
+        report.errors.contains(&"pack 6a77: does not exist".to_owned()),
+        "{report:?}"
+    );
     let lab = Lab::new("0.14.0", &[]);
     let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Part { n: 3, of: 2 })).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::InvalidInput);

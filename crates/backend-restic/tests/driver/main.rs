@@ -7,6 +7,7 @@ mod check;
 mod locks;
 mod partial;
 mod refused;
+mod restore;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -16,8 +16,10 @@ on_both! {
     a_check_that_loses_its_store_calls_nothing_damaged
     a_store_that_stumbles_is_asked_again
     a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done
+    what_was_passed_over_is_not_why_a_backup_failed
     a_restore_that_cannot_read_fails_and_goes_on_later
     a_restore_needs_no_write
+    a_listing_that_ends_in_the_middle_is_none
     a_listing_that_lags_hides_nothing_behind_a_success
     what_hangs_can_be_cancelled
     wrong_bytes_in_a_snapshot_are_no_missing_snapshot
@@ -79,6 +81,26 @@ fn a_backup_that_cannot_write_fails_and_leaves_nothing_that_looks_done(it: S3Lab
     it.assert_sound();
 }
 
+/// The library goes without the directories of the snapshot before where it can't have them.
+fn what_was_passed_over_is_not_why_a_backup_failed(it: S3Lab) {
+    let (it, _) = it.with_backup();
+    it.location
+        .edit(|| fs::remove_file(it.lab.packs().pop().unwrap()).unwrap());
+    fs::write(it.tree().join("new"), noise(77, 900_000)).unwrap();
+    it.faults().take_requests();
+    let rule = S3Rule::on(S3Op::Put, S3Fault::QUOTA).key("data/");
+    let _rule = it.faults().add(rule);
+    let error = it.try_backup().unwrap_err();
+    let asked = it.faults().take_requests();
+    assert!(
+        asked
+            .iter()
+            .any(|(op, key)| *op == S3Op::Get && key.starts_with("data/")),
+        "the directories before weren't asked for: {asked:?}"
+    );
+    assert_eq!(kind(&error), "no_space", "{error}");
+}
+
 /// Whatever keeps data from being read: an error, and what is restored later is whole.
 fn a_restore_that_cannot_read_fails_and_goes_on_later(it: S3Lab) {
     let (it, snapshot) = it.with_backup();
@@ -116,6 +138,18 @@ fn a_check_that_loses_its_store_calls_nothing_damaged(it: S3Lab) {
         let _rule = it.faults().add(S3Rule::on(S3Op::Get, fault.clone()).key("data/"));
         let error = check().unwrap_err();
         assert_eq!(kind(&error), wanted, "{fault:?}: {error}");
+    }
+    // The directories are asked for by the library, and packs by ourselves; afterwards the store is there again.
+    for (read, where_) in [
+        (ReadData::No, "data/"),
+        (ReadData::All, "data/"),
+        (ReadData::No, "index/"),
+    ] {
+        let rule = S3Rule::on(S3Op::Get, S3Fault::INTERNAL).key(where_).times(5);
+        let _rule = it.faults().add(rule);
+        let checked = it.lab.engine.check(&it.lab.password, read, &never());
+        let error = checked.unwrap_err();
+        assert_eq!(kind(&error), "unreachable", "{where_}: {error}");
     }
     let flip = it
         .faults()
@@ -171,6 +205,23 @@ fn a_listing_that_lags_hides_nothing_behind_a_success(it: S3Lab) {
     drop(lag);
     assert_same_restored(&it, &summary.snapshot);
     it.assert_sound();
+}
+
+/// A page holds a thousand at the most.
+fn a_listing_that_ends_in_the_middle_is_none(it: S3Lab) {
+    let (it, snapshot) = it.with_backup();
+    it.location.edit(|| {
+        for number in 0..1000 {
+            // Before all of them by its name.
+            fs::write(it.location.root().join(format!("snapshots/-{number}")), b"x").unwrap();
+        }
+    });
+    let listed = || it.lab.engine.open(&it.lab.password).unwrap().snapshots();
+    assert_eq!(listed().unwrap().readable[0].id, snapshot);
+    let rule = S3Rule::on(S3Op::List, S3Fault::NoToken).key("snapshots");
+    let _rule = it.faults().add(rule);
+    let error = listed().unwrap_err();
+    assert_eq!(kind(&error), "wrong_endpoint", "{error}");
 }
 
 /// A hanging store keeps nobody: whoever cancels is let go at once, and the lock is gone.

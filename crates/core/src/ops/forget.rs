@@ -16,12 +16,15 @@ use crate::OffsitePruner;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteError, OpError, OpKind, StoreError};
+use crate::journal::{JournalError, Query, RunKind};
 use crate::names::{DatasetName, PointId, ServiceName, SourceName};
 use crate::point::RecoveryPoint;
 use crate::retention::{self, Inventory, Kept, Point, Policy, Removed};
 use crate::service::Service;
 
 const BUDGET: Duration = Duration::from_secs(24 * 3600);
+/// So many runs are looked at.
+const LOOKED_AT: u32 = 2_000;
 
 /// What forgetting would do to a repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -275,15 +278,63 @@ pub async fn forget(
         let doing = Doing::begin(engine, cx, service, "prune", Some(pruner.name()));
         reports.push(forget_of(engine, cx, pruner, doing, plan).await);
     }
-    let pruned = engine.within(cx, BUDGET, "removing unused data", |cx| async move {
-        pruner.prune(&cx).await
-    });
-    let unpruned = pruned.await.err().map(|error: OffsiteError| error.report());
+    let unpruned = match plan.lost_all(engine, services) {
+        Some(error) => Some(error.report()),
+        None => {
+            let pruned = engine.within(cx, BUDGET, "removing unused data", |cx| async move {
+                pruner.prune(&cx).await
+            });
+            pruned.await.err().map(|error: OffsiteError| error.report())
+        }
+    };
     Ok(RepoForgotten {
         repository: plan.repository,
         services: reports,
         unpruned,
     })
+}
+
+impl RepoForgetPlan {
+    /// Why data must stay that nothing needs: it may be of points that got lost, and is what they can be found again by.
+    fn lost_all(&self, engine: &Engine, services: &[Service]) -> Option<OpError> {
+        if !self.services.is_empty() || !self.of_no_service.is_empty() {
+            return None;
+        }
+        let repository = &self.repository;
+        let guarded = |why: String| {
+            OpError::new(OpKind::Guarded, why).hint(
+                "`restic snapshots` shows what is there, and `restic recover` finds what got lost; if all was removed on purpose, run `restic prune`",
+            )
+        };
+        for Service { name, .. } in services {
+            match has_stored(engine, name, repository) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let why = format!(
+                        "{repository} has no point of this host any more, and {name} was backed up to it"
+                    );
+                    return Some(guarded(why));
+                }
+                Err(error) => {
+                    let why = format!(
+                        "{repository} has no point of this host, and whether {name} was backed up to it can't be told: {error}"
+                    );
+                    return Some(guarded(why));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Whether a backup of a service to a repository ended well, as far as the journal remembers.
+fn has_stored(engine: &Engine, service: &ServiceName, repository: &SourceName) -> Result<bool, JournalError> {
+    let query = Query {
+        limit: Some(LOOKED_AT),
+        ..Query::last_success(service.clone(), RunKind::Backup)
+    };
+    let runs = engine.journal.history(&query)?;
+    Ok(runs.iter().any(|run| run.key.peer.as_ref() == Some(repository)))
 }
 
 async fn forget_of(

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
-use reseed_core::journal::{Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, ServiceRecord};
+use reseed_core::journal::{
+    Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
+};
 use reseed_core::names::{DatasetName, PointId, RunId, ServiceName, SourceName};
 use reseed_core::ops::{self, Guarded, OpOutcome};
 use reseed_core::point::{Fingerprint, Marker, MarkerState, RecoveryPoint, Snapshot, Target};
@@ -509,4 +511,36 @@ async fn of_two_copies_of_a_state_never_only_the_partial_one_stays() {
             }
         }
     }
+}
+
+/// Where the points of all services are gone they may be lost, and what is left of them must not go as well.
+#[tokio::test]
+async fn nothing_is_pruned_where_all_that_was_stored_is_gone() {
+    let (repo, engine, services) = (repo(Vec::new()), engine(), [service("a", sound())]);
+    let done = ops::forget(&engine, &cx(), &repo, &services, &thirty_days()).await;
+    assert_eq!(done.unwrap().unpruned, None, "nothing was ever stored");
+    assert_eq!(calls(&repo), ["prune"]);
+    let stored_in = |peer: &SourceName, outcome| {
+        let key = RunKey {
+            run: RunId::new("before").unwrap(),
+            service: ServiceName::new("a").unwrap(),
+            kind: RunKind::Backup,
+            peer: Some(peer.clone()),
+        };
+        let run = Run {
+            outcome: Some(outcome),
+            ..Run::begun(key, days_ago(40))
+        };
+        engine.journal.write(vec![Entry::Run(Box::new(run))]);
+    };
+    stored_in(&SourceName::new("other").unwrap(), RunOutcome::Ok);
+    stored_in(&repo.name, RunOutcome::Failed);
+    let done = ops::forget(&engine, &cx(), &repo, &services, &thirty_days()).await;
+    assert_eq!(done.unwrap().unpruned, None);
+    assert_eq!(calls(&repo), ["prune", "prune"]);
+    stored_in(&repo.name, RunOutcome::Ok);
+    let done = ops::forget(&engine, &cx(), &repo, &services, &thirty_days()).await;
+    let why = done.unwrap().unpruned.unwrap();
+    assert!(why.to_string().contains("a was backed up to it"), "{why}");
+    assert_eq!(calls(&repo), ["prune", "prune"], "it was pruned");
 }

@@ -167,6 +167,8 @@ pub async fn r03_plan_writes_nothing_and_travels(lab: &impl SourceLab) {
 pub async fn r04_execute_finds_that_the_point_is_gone(lab: &impl SourceLab) {
     let (source, cx) = (lab.source(), context("r04"));
     let (point, _) = odd_point(lab, &cx, "t").await;
+    // Where nothing at all is left, some sources hold that it got lost.
+    lab.keep(&lab.target("u"), &lab.scratch().join("odd"), 1).await;
     let plan = plan(lab, &cx, &point, "t").await;
     let staging = lab.stage(&point).await;
     if source.caps().delivery == Delivery::Files {

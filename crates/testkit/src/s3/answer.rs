@@ -134,7 +134,27 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Resul
             }
             Ok(Response::from_parts(parts, Body::from(all)))
         }
+        Some(S3Fault::NoToken) => {
+            let (mut parts, body) = response.into_parts();
+            let all = body.collect().await?.to_bytes();
+            parts.headers.remove(hyper::header::CONTENT_LENGTH);
+            Ok(Response::from_parts(
+                parts,
+                Body::from(without_token(&String::from_utf8_lossy(&all))),
+            ))
+        }
         _ => Ok(response),
+    }
+}
+
+fn without_token(listing: &str) -> String {
+    let (open, close) = ("<NextContinuationToken>", "</NextContinuationToken>");
+    match listing
+        .split_once(open)
+        .map(|(before, rest)| (before, rest.split_once(close)))
+    {
+        Some((before, Some((_, behind)))) => format!("{before}{behind}"),
+        _ => listing.to_owned(),
     }
 }
 

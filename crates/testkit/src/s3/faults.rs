@@ -52,6 +52,8 @@ pub enum S3Fault {
     Cut(usize),
     /// A bit of the answer's body is wrong, at this byte or the last one.
     Flip(usize),
+    /// A listing that isn't at its end doesn't say where it goes on.
+    NoToken,
     /// What is written while the rule lasts is not listed.
     Lag,
     /// What may only be created is overwritten all the same, as Garage does.

@@ -77,7 +77,16 @@ impl OffsitePruner for MemPruner {
 
     async fn prune(&self, cx: &Context) -> Result<(), OffsiteError> {
         self.repo.world.step(cx, Effect::None).await?;
-        self.repo.repo(|repo| self.repo.opened(repo, &OFFSITE))?;
+        self.repo.repo(|repo| {
+            self.repo.opened(repo, &OFFSITE)?;
+            match repo.snapshots.is_empty() && !repo.blobs.is_empty() {
+                true => Err(OffsiteError::new(
+                    OffsiteKind::Corrupt,
+                    format!("{} has data and no snapshot", self.name),
+                )),
+                false => Ok(()),
+            }
+        })?;
         let _lock = self.repo.locked(&OFFSITE, true)?;
         let unneeded: Vec<[u8; 32]> = self.repo.repo(|repo| {
             let content = repo.snapshots.values().flat_map(|snapshot| &snapshot.content);

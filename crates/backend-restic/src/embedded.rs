@@ -180,6 +180,7 @@ fn common(error: &EngineError) -> Common {
         | E::TargetConflict { .. }
         | E::WrongRegion { .. }
         | E::WrongEndpoint { .. }
+        | E::Untrusted { .. }
         | E::PlainHttp { .. }
         | E::Invalid { .. } => Common::InvalidInput,
         E::WrongPassword { .. }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::*;
-use reseed_backend_restic::restic::Location;
+use reseed_backend_restic::restic::{Location, RestPlace};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
-use reseed_core::error::SourceKind;
+use reseed_core::error::{OffsiteKind, SourceKind};
 use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{BackupOutcome, BackupRequest};
@@ -23,6 +23,7 @@ use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
 use reseed_core::{OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::{block_on, context, minute};
+use reseed_testkit::s3::{Daemon, own_address};
 use tokio_util::sync::CancellationToken;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_reseed-restore-worker");
@@ -331,5 +332,49 @@ fn real_what_comes_back_later_inherits_nothing_either() {
             restore(&driver, &target(AS_PATH), &found[0], &stage).unwrap();
             assert_same(&tree, &stage);
         }
+    }
+}
+
+/// It would ask again for a quarter of an hour.
+#[test]
+fn real_a_certificate_that_is_not_trusted_ends_it() {
+    let lab = Lab::new();
+    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
+        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
+    let address = own_address(3904).unwrap();
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    let command = Command::new(server)
+        .args(["--no-auth", "--tls", "--tls-cert"])
+        .arg(tls.join("cert.pem"))
+        .arg("--tls-key")
+        .arg(tls.join("key.pem"))
+        .arg("--path")
+        .arg(lab.path("served"))
+        .args(["--listen", &address.to_string()]);
+    let _daemon = Daemon::start("rest-server", address, command).unwrap();
+    for program in programs() {
+        let place = RestPlace {
+            url: format!("https://{address}/app"),
+            login: None,
+            allow_http: false,
+        };
+        let repo = Restic::new(
+            source_name(),
+            Location::Rest(place),
+            PasswordFrom::Given(lab.password.clone()),
+            lab.path("work"),
+            Arc::new(SystemRunner::new()),
+            Arc::clone(&lab.clock),
+        )
+        .program(&program);
+        let error = block_on(repo.open(&context("untrusted"))).unwrap_err();
+        assert_eq!(error.kind(), OffsiteKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("is not trusted here"), "{error}");
+        assert!(
+            error
+                .what_to_do()
+                .is_some_and(|hint| hint.contains("SSL_CERT_FILE")),
+            "{error}"
+        );
     }
 }

@@ -54,6 +54,9 @@ impl EngineError {
             Self::WrongEndpoint { .. } => {
                 "check the endpoint in `repository`: host, port, and whether it is https or http"
             }
+            Self::Untrusted { .. } => {
+                "add the authority that signed it to the system's (NixOS: `security.pki.certificateFiles`), or name its file in SSL_CERT_FILE; an expired one, or a wrong clock (`timedatectl`), looks like this too"
+            }
             Self::PlainHttp { .. } => {
                 "use https; inside a network that is trusted, `allow_http = true` permits it"
             }

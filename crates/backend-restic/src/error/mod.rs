@@ -180,6 +180,14 @@ pub enum EngineError {
         /// What it said.
         detail: String,
     },
+    /// Who answers there has a certificate that this machine doesn't trust.
+    #[error("the certificate of {location} is not trusted here: {detail}")]
+    Untrusted {
+        /// Which repository.
+        location: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The address would be talked to without encryption, and nobody said that it may.
     #[error("{location} is reached by plain http, and that is not allowed")]
     PlainHttp {
@@ -386,6 +394,7 @@ impl EngineError {
                 | Self::NoBucket { .. }
                 | Self::WrongRegion { .. }
                 | Self::WrongEndpoint { .. }
+                | Self::Untrusted { .. }
                 | Self::PlainHttp { .. }
                 | Self::NoSuchHost { .. }
                 | Self::Refused { .. }

@@ -96,7 +96,7 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
         };
     }
     if words.contains("x509:") {
-        return EngineError::WrongEndpoint {
+        return EngineError::Untrusted {
             location: location.to_owned(),
             detail: said(words),
         };

@@ -105,7 +105,7 @@ fn judged(error: EngineError) -> Result<()> {
         EngineError::Credentials { location, detail } => Err(EngineError::Login { location, detail }),
         EngineError::WrongRegion { location, detail } => Err(EngineError::WrongEndpoint { location, detail }),
         // It takes certificates that we don't: one that signed itself and is among the system's.
-        EngineError::WrongEndpoint { detail, .. } if detail.contains("certificate") => {
+        EngineError::Untrusted { detail, .. } => {
             tracing::debug!("the server's certificate is left to restic: {detail}");
             Ok(())
         }
@@ -142,14 +142,12 @@ mod tests {
         let (location, detail) = ("rest:https://x/y".to_owned(), "it answered 401".to_owned());
         let login = judged(EngineError::Credentials { location, detail }).unwrap_err();
         assert!(matches!(login, EngineError::Login { .. }), "{login}");
+        let (location, detail) = ("rest:https://x/y".to_owned(), "UnknownIssuer".to_owned());
+        assert_eq!(judged(EngineError::Untrusted { location, detail }), Ok(()));
         let endpoint = |detail: &str| EngineError::WrongEndpoint {
             location: "rest:https://x/y".to_owned(),
             detail: detail.to_owned(),
         };
-        assert_eq!(
-            judged(endpoint("invalid peer certificate: UnknownIssuer")),
-            Ok(())
-        );
         let plain = judged(endpoint("received corrupt message"));
         assert_eq!(plain, Err(endpoint("received corrupt message")));
     }

@@ -215,9 +215,10 @@ fn by_transport(text: &str, location: &dyn Fn() -> String, error: &StoreError) -
         EngineError::NoSuchHost { location, detail }
     } else if io == Some(io::ErrorKind::ConnectionRefused) || says(&["connection refused"]) {
         EngineError::Refused { location, detail }
+    } else if says(&["certificate"]) {
+        EngineError::Untrusted { location, detail }
     } else if says(&[
         "url scheme is not allowed",
-        "certificate",
         "corrupt message",
         "invalid list response",
         "unable to extract metadata",
@@ -377,10 +378,7 @@ mod tests {
             of("dns error: failed to lookup address information".into()),
             "no_such_host"
         );
-        assert_eq!(
-            of("invalid peer certificate: UnknownIssuer".into()),
-            "wrong_endpoint"
-        );
+        assert_eq!(of("invalid peer certificate: UnknownIssuer".into()), "untrusted");
         assert_eq!(
             of("received corrupt message of type InvalidContentType".into()),
             "wrong_endpoint"

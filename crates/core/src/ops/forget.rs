@@ -258,11 +258,29 @@ fn inventory(
     points.iter().map(point).collect()
 }
 
-/// Removes the points that the policy no longer wants, and then the data that no point needs. The caller holds the services' locks.
+/// Removes the points that the policy no longer wants, and then the data that no point needs: [`forget_points`], and [`remove_unused`]. The
+/// caller holds the services' locks.
 ///
 /// # Errors
 /// When the repository's points can't be listed: nothing was done.
 pub async fn forget(
+    engine: &Engine,
+    cx: &Context,
+    pruner: &dyn OffsitePruner,
+    services: &[Service],
+    policy: &Policy,
+) -> Result<RepoForgotten, OpError> {
+    let mut forgotten = forget_points(engine, cx, pruner, services, policy).await?;
+    remove_unused(engine, cx, pruner, &mut forgotten).await;
+    Ok(forgotten)
+}
+
+/// Removes the points that the policy no longer wants. Which those are depends on whether each service is seeded, so the caller holds the
+/// services' locks. The data stays until [`remove_unused`], which needs no lock of a service: it may take hours.
+///
+/// # Errors
+/// When the repository's points can't be listed: nothing was done.
+pub async fn forget_points(
     engine: &Engine,
     cx: &Context,
     pruner: &dyn OffsitePruner,
@@ -278,20 +296,28 @@ pub async fn forget(
         let doing = Doing::begin(engine, cx, service, "prune", Some(pruner.name()));
         reports.push(forget_of(engine, cx, pruner, doing, plan).await);
     }
-    let unpruned = match plan.lost_all(engine, services) {
-        Some(error) => Some(error.report()),
-        None => {
-            let pruned = engine.within(cx, BUDGET, "removing unused data", |cx| async move {
-                pruner.prune(&cx).await
-            });
-            pruned.await.err().map(|error: OffsiteError| error.report())
-        }
-    };
+    let unpruned = plan.lost_all(engine, services).map(|error| error.report());
     Ok(RepoForgotten {
         repository: plan.repository,
         services: reports,
         unpruned,
     })
+}
+
+/// Removes the data that no point needs, unless something spoke against that already. What is listed can be restored meanwhile (F3).
+pub async fn remove_unused(
+    engine: &Engine,
+    cx: &Context,
+    pruner: &dyn OffsitePruner,
+    forgotten: &mut RepoForgotten,
+) {
+    if forgotten.unpruned.is_some() {
+        return;
+    }
+    let pruned = engine.within(cx, BUDGET, "removing unused data", |cx| async move {
+        pruner.prune(&cx).await
+    });
+    forgotten.unpruned = pruned.await.err().map(|error: OffsiteError| error.report());
 }
 
 impl RepoForgetPlan {

@@ -21,7 +21,9 @@ pub use adopt::{adopt, adopt_plan};
 pub use backup::{backup, backup_plan};
 pub use check::{RepoCheck, check_repo, next_part};
 pub use cost::{Cost, Growth, RepoCost, cost};
-pub use forget::{ForgetPlan, RepoForgetPlan, RepoForgotten, forget, forget_plan};
+pub use forget::{
+    ForgetPlan, RepoForgetPlan, RepoForgotten, forget, forget_plan, forget_points, remove_unused,
+};
 pub use guard::{Guarded, guard};
 pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{Ahead, replicate, replicate_ahead, replicate_plan, replicate_planned};

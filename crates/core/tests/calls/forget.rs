@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::digest::TreeDigest;
-use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
+use reseed_core::error::{OffsiteError, OffsiteKind, OpError, OpKind, StoreError, StoreKind};
 use reseed_core::journal::{
     Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
 };
@@ -215,6 +215,25 @@ async fn what_is_too_old_is_named_and_the_data_goes_last() {
             .iter()
             .all(|run| run.key.peer.as_ref() == Some(&repo.name))
     );
+}
+
+/// The services' locks are let go in between.
+#[tokio::test]
+async fn points_go_first_and_the_data_by_itself() {
+    let (repo, services) = (repo(ages("tank/a")), [service("a", sound())]);
+    let (engine, cx) = (engine(), cx());
+    let mut done = ops::forget_points(&engine, &cx, &repo, &services, &thirty_days())
+        .await
+        .unwrap();
+    assert_eq!(calls(&repo), ["forget tank-a-40 tank-a-50"]);
+    ops::remove_unused(&engine, &cx, &repo, &mut done).await;
+    assert_eq!(calls(&repo).last().unwrap(), "prune");
+    assert_eq!(done.unpruned, None);
+    // What speaks against it is said, and nothing done.
+    let why = OpError::new(OpKind::Guarded, "they are more likely lost").report();
+    done.unpruned = Some(why.clone());
+    ops::remove_unused(&engine, &cx, &repo, &mut done).await;
+    assert_eq!((calls(&repo).len(), done.unpruned), (2, Some(why)));
 }
 
 /// However old: the newest, and the last one that was whole.

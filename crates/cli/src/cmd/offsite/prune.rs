@@ -51,14 +51,25 @@ pub(super) async fn run(named: &[String], how: &How, session: &Session) -> Resul
                 .await?,
         );
     }
-    let (mut text, mut exit, mut done) = (String::new(), Exit::Ok, Vec::new());
+    let (engine, cx) = (&session.engine, &session.cx);
+    let mut repos = Vec::with_capacity(repositories.len());
     for name in &repositories {
         let Some((pruner, policy)) = session.pruner(name) else {
             continue;
         };
-        let (engine, cx) = (&session.engine, &session.cx);
-        match ops::forget(engine, cx, pruner.as_ref(), &services, &policy).await {
-            Ok(forgotten) => {
+        let forgotten = ops::forget_points(engine, cx, pruner.as_ref(), &services, &policy).await;
+        repos.push((name, pruner, forgotten));
+        if cx.cancel.is_cancelled() {
+            break;
+        }
+    }
+    // Removing the data takes hours, in which snapshots are taken, and what is lost is put back.
+    drop(locks);
+    let (mut text, mut exit, mut done) = (String::new(), Exit::Ok, Vec::new());
+    for (name, pruner, forgotten) in repos {
+        match forgotten {
+            Ok(mut forgotten) => {
+                ops::remove_unused(engine, cx, pruner.as_ref(), &mut forgotten).await;
                 let (more, ended) = told(session, &forgotten);
                 text.push_str(&more);
                 exit = exit.max(ended);
@@ -71,12 +82,10 @@ pub(super) async fn run(named: &[String], how: &How, session: &Session) -> Resul
                 done.push(json!({ "repository": name, "error": error.report() }));
             }
         }
-        if session.cx.cancel.is_cancelled() {
-            exit = Exit::Interrupted;
-            break;
-        }
     }
-    drop(locks);
+    if cx.cancel.is_cancelled() {
+        exit = Exit::Interrupted;
+    }
     Ok(Answer::new(&json!({ "repositories": done }), text, exit))
 }
 

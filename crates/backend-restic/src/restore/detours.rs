@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rustic_core::{BlobId, Id};
+use rustic_core::{BlobId, Id, IndexedFullStatus, PackedId, Repository};
 
 use crate::error::{EngineError, Result};
 use crate::pack::Location;
@@ -22,10 +22,18 @@ pub(crate) struct Detours {
 }
 
 impl Detours {
-    /// Where a blob is besides in this pack, where that is one to be avoided.
-    pub(crate) fn of(&self, blob: &BlobId, pack: &Id) -> Option<(Id, Location)> {
-        let avoided = self.avoid.contains(pack);
-        avoided.then(|| self.places.get(blob).copied()).flatten()
+    /// Where a blob is: by the index, or else where there is a way around that.
+    pub(crate) fn place<T: PackedId>(
+        &self,
+        index: &Repository<IndexedFullStatus>,
+        id: &T,
+    ) -> Option<(Id, Location)> {
+        let entry = index.get_index_entry(id).ok()?;
+        let (pack, at) = (*entry.pack, entry.location);
+        let elsewhere = || self.places.get(&(*id).into()).copied();
+        let around = self.avoid.contains(&pack).then(elsewhere).flatten();
+        let at = Location::new(at.offset, at.length, at.uncompressed_length);
+        Some(around.unwrap_or((pack, at)))
     }
 
     /// Finds a way around what failed. False where there is none.

@@ -256,7 +256,7 @@ impl<'a> Planner<'a> {
         while let Some((dir, tree)) = open.pop() {
             let upcoming = || std::iter::once(tree).chain(open.iter().rev().map(|(_, tree)| *tree));
             let (index, detours) = (self.index, self.detours);
-            let place = |id: &TreeId| indexed(index, detours, id);
+            let place = |id: &TreeId| detours.place(index, id);
             self.ahead.read(self.store, upcoming(), place);
             self.parsed
                 .read(self.store, self.cipher, &mut self.ahead, upcoming(), place);
@@ -392,7 +392,7 @@ impl<'a> Planner<'a> {
     }
 
     fn locate<T: PackedId>(&mut self, id: &T, path: &Path) -> Result<(u32, Location)> {
-        let (pack, at) = indexed(self.index, self.detours, id).ok_or_else(|| {
+        let (pack, at) = self.detours.place(self.index, id).ok_or_else(|| {
             let blob: BlobId = (*id).into();
             EngineError::MissingBlob {
                 what: if T::TYPE == BlobType::Tree { "tree" } else { "data" }.into(),
@@ -444,22 +444,6 @@ impl Levels for Planner<'_> {
             .map(|node| (node.name().into_owned(), node.subtree))
             .collect())
     }
-}
-
-/// Where a blob is, by the index, or else where there is a way around that.
-fn indexed<T: PackedId>(
-    index: &Repository<IndexedFullStatus>,
-    detours: &Detours,
-    id: &T,
-) -> Option<(Id, Location)> {
-    let entry = index.get_index_entry(id).ok()?;
-    let at = entry.location;
-    let at = Location::new(at.offset, at.length, at.uncompressed_length);
-    Some(
-        detours
-            .of(&(*id).into(), &entry.pack)
-            .unwrap_or((*entry.pack, at)),
-    )
 }
 
 fn count(length: usize) -> Result<u32> {

@@ -161,6 +161,10 @@ pub(crate) fn envelope<K: OwnKinds>(error: &EngineError, what: String, effect: E
     ) {
         envelope = envelope.retry(Retry::AfterFix);
     }
+    // A clock that isn't set yet, right after the start, trusts no certificate.
+    if matches!(error, EngineError::Untrusted { .. }) {
+        envelope = envelope.retry(Retry::Later);
+    }
     if let Some(hint) = error.hint() {
         envelope = envelope.hint(hint);
     }

@@ -23,11 +23,12 @@ use reseed_core::retention::sanoid::{Kind, Policy as Rules};
 use reseed_core::service::{Policy, Prefer};
 use reseed_core::store::Delivery;
 use reseed_core::verify::Validator;
-use reseed_core::{Context, Engine, Replicator as _, Service, Verifier};
+use reseed_core::{Context, Engine, OffsiteRepo as _, Replicator as _, Service, Verifier};
 use reseed_testkit::conformance::context;
 use reseed_testkit::files::Files as _;
 use reseed_testkit::world::{
-    Link, MemReplicator, MemSource, MemStore, MemVerifier, SimClock, SourcePlace, World,
+    Link, MemOffsite, MemReplicator, MemSource, MemStore, MemVerifier, RepoFault, SimClock, SourcePlace,
+    World,
 };
 
 const DATA: &str = "tank/app";
@@ -311,6 +312,18 @@ fn a_service_that_got_a_dataset_more_does_not_start_without_the_others() {
             panic!("{report:?}")
         };
         assert!(why.contains("take it out of the configuration"), "{why}");
+        // Who can't be asked may have all of it.
+        lab.world.replica_link(&source("nas"), Link::Down);
+        let mut other = lab.service.clone();
+        other
+            .sources
+            .push(Arc::new(MemOffsite::new(&lab.world, source("b2"), "secret")));
+        let since = lab.clock.monotonic();
+        let report = preseed(&lab.engine, &context("boot"), &[&other], since)
+            .await
+            .remove(0);
+        assert!(!report.summary().contains("take it out"), "{report:?}");
+        lab.world.replica_link(&source("nas"), Link::Up);
         let options = RestoreOptions {
             from: None,
             at: At::Newest,
@@ -385,6 +398,32 @@ fn the_hour_that_a_clock_change_repeats_has_snapshots_too() {
             let report = ops::snapshot(&lab.engine, &context("snap"), &lab.service, &name).await;
             assert!(report.error.is_some(), "{report:?}");
         }
+    });
+}
+
+/// A prune of ours, for one: it will be over, and what is there is there then.
+#[test]
+fn a_source_that_is_in_use_is_waited_for_and_nothing_started_without_it() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
+        repo.init(&context("init")).await.unwrap();
+        lab.service.offsite = vec![repo.clone().shared()];
+        lab.service.sources = vec![Arc::new(repo)];
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
+        assert!(stored.iter().all(|report| report.error.is_none()), "{stored:?}");
+        lab.lose(true);
+        lab.world.break_repo(&source("b2"), RepoFault::Locked(true));
+        let report = lab.preseed().await;
+        let Outcome::Held { why } = &report.outcome else {
+            panic!("{report:?}")
+        };
+        assert!(why.contains("in use"), "{why}");
+        lab.world.break_repo(&source("b2"), RepoFault::Locked(false));
+        assert_eq!(lab.preseed().await.outcome, Outcome::Restored);
+        assert_eq!(lab.text().as_deref(), Some(&b"all of it"[..]));
     });
 }
 

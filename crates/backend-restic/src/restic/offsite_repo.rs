@@ -269,8 +269,16 @@ impl Restic {
             };
         }
         // So it ends also where it could not fetch what it wanted to look at.
-        let problems = report.errors.iter().map(String::as_str);
-        if let Some(why) = problems.chain([said.as_str()]).find_map(error::out_of_reach) {
+        let mut lines = report
+            .errors
+            .iter()
+            .map(String::as_str)
+            .chain(said.lines())
+            .filter(|line| !line.contains("returned error, retrying after"));
+        let unreached = lines.clone().find_map(error::out_of_reach);
+        // What was fetched and is wrong is that, whatever else could not be had.
+        let is_wrong = lines.any(|line| error::is_damage(line) && error::out_of_reach(line).is_none());
+        if let (Some(why), false) = (unreached, is_wrong) {
             return Err(EngineError::Unreachable {
                 location: self.location.to_string(),
                 detail: crate::words::plain(why),

@@ -88,6 +88,14 @@ fn a_check_lists_what_is_damaged_and_a_failure_to_look_is_an_error() {
         report.errors.contains(&"pack 6a77: does not exist".to_owned()),
         "{report:?}"
     );
+    // And where it could not fetch all: what it could is wrong.
+    let both = format!("pack 6a77: size mismatch\npack 1899 failed to download: {fetched}\n{DAMAGED}");
+    let both = [answer(1, "load indexes\n", &both)];
+    let report = check(&lab("0.14.0", &[&same, &both, &same, &[ids(&[])]])).unwrap();
+    assert!(
+        report.errors.contains(&"pack 6a77: size mismatch".to_owned()),
+        "{report:?}"
+    );
     let lab = Lab::new("0.14.0", &[]);
     let error = block_on(lab.restic.check(&lab.cx, CheckDepth::Part { n: 3, of: 2 })).unwrap_err();
     assert_eq!(error.kind(), OffsiteKind::InvalidInput);

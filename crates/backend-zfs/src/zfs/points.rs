@@ -2,6 +2,7 @@
 //!
 //! A lineage is a dataset and what was set aside beside it: history that a promotion has left there is offered too.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
@@ -39,8 +40,7 @@ pub(crate) async fn points_in(
     datasets: &[DatasetName],
 ) -> Result<Vec<RecoveryPoint>, SourceError> {
     let mut found: Vec<Listed> = list::snapshots(tool, cx, datasets).await?;
-    // Transaction groups only ever count up. Dates are the clock's, which may have been wrong.
-    found.sort_by_key(|one| std::cmp::Reverse((one.createtxg, one.dataset == *lineage)));
+    found = newest_first(found, lineage);
     let mut all: Vec<RecoveryPoint> = Vec::with_capacity(found.len());
     for one in &found {
         let point = RecoveryPoint {
@@ -61,6 +61,29 @@ pub(crate) async fn points_in(
         }
     }
     Ok(all)
+}
+
+/// Within a dataset transaction groups say what came after what: they only ever count up, and dates are the clock's, which may have been
+/// wrong. Between datasets they say nothing: what was received again is old, and came late. There the dates have to do.
+fn newest_first(found: Vec<Listed>, lineage: &DatasetName) -> Vec<Listed> {
+    let mut of: BTreeMap<DatasetName, Vec<Listed>> = BTreeMap::new();
+    for one in found {
+        of.entry(one.dataset.clone()).or_default().push(one);
+    }
+    for all in of.values_mut() {
+        all.sort_by_key(|one| one.createtxg);
+    }
+    let mut left: Vec<Vec<Listed>> = of.into_values().collect();
+    let mut ordered = Vec::new();
+    let when = |one: &Listed| (record::taken_at(one), one.dataset == *lineage, one.createtxg);
+    while let Some(next) = left
+        .iter_mut()
+        .max_by_key(|all| all.last().map(when))
+        .and_then(Vec::pop)
+    {
+        ordered.push(next);
+    }
+    ordered
 }
 
 /// A point's snapshot, as it is now.
@@ -175,4 +198,66 @@ fn count(root: &Path) -> std::io::Result<Census> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(dataset: &str, name: &str, createtxg: u64, at: i64) -> Listed {
+        Listed {
+            dataset: DatasetName::new(dataset).unwrap(),
+            name: name.parse().unwrap(),
+            guid: Guid(at.unsigned_abs()),
+            createtxg,
+            creation: jiff::Timestamp::from_second(at).unwrap(),
+            userrefs: 0,
+            referenced: 0,
+            taken: None,
+            unseeded: false,
+            digest: None,
+        }
+    }
+
+    fn ordered(found: Vec<Listed>) -> Vec<String> {
+        let lineage = DatasetName::new("tank/a").unwrap();
+        let all = newest_first(found, &lineage);
+        all.iter()
+            .map(|one| format!("{}@{}", one.dataset.leaf(), one.name))
+            .collect()
+    }
+
+    #[test]
+    fn within_a_dataset_what_came_last_is_the_newest_whatever_its_date() {
+        let found = vec![
+            listed("tank/a", "ahead", 2, 9_000),
+            listed("tank/a", "new", 3, 20),
+            listed("tank/a", "old", 1, 10),
+        ];
+        assert_eq!(ordered(found), ["a@new", "a@ahead", "a@old"]);
+    }
+
+    /// A replica that was set aside, and of which the first snapshot has arrived again.
+    #[test]
+    fn what_is_received_again_is_as_old_as_it_was() {
+        let mut found: Vec<Listed> = (1..=3)
+            .map(|n| {
+                listed(
+                    "tank/.reseed-aside:a:x",
+                    &format!("s{n}"),
+                    n,
+                    i64::try_from(n).unwrap(),
+                )
+            })
+            .collect();
+        found.push(listed("tank/a", "s1", 100, 1));
+        let aside = ".reseed-aside:a:x";
+        let wanted = [
+            format!("{aside}@s3"),
+            format!("{aside}@s2"),
+            "a@s1".to_owned(),
+            format!("{aside}@s1"),
+        ];
+        assert_eq!(ordered(found), wanted);
+    }
 }

@@ -242,7 +242,11 @@ pub(super) async fn bring(
     (scope, beside): (&Scope, Beside),
     to: &Path,
 ) -> Result<Vec<ScratchReport>, OpError> {
-    let candidates = choose(engine, cx, service, options).await?;
+    let mut candidates = choose(engine, cx, service, options).await?;
+    if beside == Beside::Scratch {
+        // What is to be proven is this one, and not that there is another.
+        candidates.truncate(1);
+    }
     // A source makes what is there equal to the point, so this must be nobody's.
     make(engine, cx, service, to, beside).await?;
     let mut last = None;
@@ -507,6 +511,13 @@ pub(super) async fn choose(
             found.retain(|candidate| {
                 let ids: Vec<PointId> = candidate.points.iter().map(|point| point.id.clone()).collect();
                 *bests.entry(candidate.source).or_insert_with(|| ids.clone()) == ids
+            });
+            // A second copy, which may lack something, comes after every source's best.
+            let mut copies: BTreeMap<usize, usize> = BTreeMap::new();
+            found.sort_by_cached_key(|candidate| {
+                let copy = copies.entry(candidate.source).or_default();
+                *copy += 1;
+                (candidate.is_unseeded(), *copy)
             });
             if service.policy.prefer == Prefer::Newest {
                 found.sort_by_key(|c| (c.rank(), std::cmp::Reverse(c.taken_at())));

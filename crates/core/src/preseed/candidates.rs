@@ -269,6 +269,22 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_may_lack_something_comes_after_every_whole_one() {
+        let data = target("tank/data");
+        let whole = point("tank/data", "l", 1, 1);
+        let part = RecoveryPoint {
+            partial: true,
+            locator: "part".to_owned(),
+            ..whole.clone()
+        };
+        let near = group(0, &[&data], &[whole, part]);
+        let far = group(1, &[&data], &[point("tank/data", "r", 2, 1)]);
+        let all = order(vec![near, far], Prefer::Chain, None);
+        let partial: Vec<bool> = all.iter().map(|c| c.points[0].partial).collect();
+        assert_eq!(partial, [false, false, true]);
+    }
+
+    #[test]
     fn every_best_point_before_any_older_one() {
         let data = target("tank/data");
         let local = group(

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use super::probe::Probe;
-use super::report::{Outcome, Stage};
+use super::report::{Attempt, Outcome, Stage};
 use super::walk::Walk;
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{StoreError, StoreKind};
+use crate::error::{Common, Kind as _, SourceKind, StoreError, StoreKind};
 use crate::journal::{Entry, ServiceRecord};
 use crate::names::{HoldTag, SourceName};
 use crate::point::{MarkerState, Target};
@@ -57,9 +57,25 @@ impl Walk<'_> {
         let why = self.reasons();
         let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if !points.is_empty());
         if probes.iter().any(holds_points) && self.groups(probes, targets).iter().all(Vec::is_empty) {
-            // Nothing is wrong with any of it. A dataset that was added to the service has no past that the others could share.
+            // A dataset that was added to the service has no past that the others could share.
+            let advice = match probes.iter().all(|probe| probe.answer.is_ok()) {
+                true => of_no_state(self.service),
+                false => "What could not be asked may have all of it: bring that back first".to_owned(),
+            };
             return Outcome::Held {
-                why: format!("{why}. {}", of_no_state(self.service)),
+                why: format!("{why}. {advice}"),
+            };
+        }
+        let busy = |attempt: &Attempt| {
+            let error = attempt.error.as_ref();
+            let kinds = [SourceKind::Locked.name(), Common::Busy.name()];
+            error.is_some_and(|error| kinds.contains(&error.kind.as_str()))
+        };
+        if let Some(busy) = self.attempts.iter().find(|attempt| busy(attempt)) {
+            // Somebody is at it, a prune of ours for one, and will be done.
+            let name = &busy.source;
+            return Outcome::Held {
+                why: format!("{why}. {name} is in use, and can be asked again when that is over"),
             };
         }
         if self.service.policy.when_exhausted == WhenExhausted::Hold {

@@ -93,7 +93,8 @@ pub struct Present {
 }
 
 /// Reports on those services for which there is nothing to do, because all of their data is there, after one inspection of all
-/// of them; nothing on the others, for which [`preseed`] is to be called under their locks. Changes nothing but the journal.
+/// of them; nothing on the others, for which [`preseed`] is to be called under their locks. Changes nothing but the journal, and lets go of what
+/// was held of a service that turns out to be seeded again.
 pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<Present> {
     let clean =
         |list: &[Inspection]| decide(list) == Decision::Present && list.iter().all(|i| i.leftover.is_none());

@@ -74,6 +74,7 @@ impl Walk<'_> {
         let mut probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
         let mut tried = BTreeSet::new();
         let first = self.service.sources.iter().position(|s| s.name() == source);
+        let mut partial: Vec<Candidate> = Vec::new();
         let mut indices: Vec<usize> = (0..probes.len()).collect();
         indices.sort_by_key(|index| Some(*index) != first);
         for index in indices {
@@ -88,9 +89,17 @@ impl Walk<'_> {
                 self.record(name, Vec::new(), 1, Stage::NoPoint, Some(error), seconds);
             }
             for candidate in states.into_iter().filter(of_moment) {
-                if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
+                // Another source may have all of it.
+                if candidate.rank() > 0 {
+                    partial.push(candidate);
+                } else if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                     return outcome;
                 }
+            }
+        }
+        for candidate in partial {
+            if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
+                return outcome;
             }
         }
         Outcome::Held {

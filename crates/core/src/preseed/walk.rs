@@ -11,7 +11,7 @@ use super::restore::{Slot, Tried};
 use super::{BY_AGE, Candidate, Decision, decide, group, order, passed_over, several};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
-use crate::error::{ErrorReport, SourceError, SourceKind};
+use crate::error::{ErrorReport, SourceError, SourceKind, StoreError, StoreKind};
 use crate::event::Event;
 use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
@@ -64,7 +64,14 @@ impl<'a> Walk<'a> {
         let outcome = match inspections {
             Ok(inspections) => {
                 let outcome = self.run(&inspections).await;
-                present = inspections;
+                let finished = inspections
+                    .iter()
+                    .any(|i| i.leftover.as_ref().is_some_and(|left| left.promoted));
+                present = match finished && outcome == Outcome::DataPresent {
+                    // Its marker was written just now.
+                    true => self.inspect(&inspections).await.unwrap_or_default(),
+                    false => inspections,
+                };
                 outcome
             }
             Err(why) => Outcome::Blocked {
@@ -250,6 +257,17 @@ impl<'a> Walk<'a> {
         if !inspections.iter().any(unseen) {
             return None;
         }
+        match self.inspect(inspections).await {
+            Ok(list) => Some(list),
+            Err(error) => {
+                self.warn(format!("what was finished could not be looked at: {error}"), None);
+                None
+            }
+        }
+    }
+
+    /// Looks at the same targets again.
+    async fn inspect(&self, inspections: &[Inspection]) -> Result<Vec<Inspection>, StoreError> {
         let store = &self.service.store;
         let targets: Vec<Target> = inspections.iter().map(|i| i.target.clone()).collect();
         let ask = &targets;
@@ -262,14 +280,14 @@ impl<'a> Walk<'a> {
                 |cx| async move { store.inspect(&cx, ask).await },
             )
             .await;
-        match looked {
-            Ok(list) if list.len() == targets.len() => Some(list),
-            Ok(_) => None,
-            Err(error) => {
-                self.warn(format!("what was finished could not be looked at: {error}"), None);
-                None
-            }
-        }
+        let whole = |list: Vec<Inspection>| match list.len() == targets.len() {
+            true => Ok(list),
+            false => Err(StoreError::new(
+                StoreKind::BadOutput,
+                "not all targets were answered",
+            )),
+        };
+        looked.and_then(whole)
     }
 
     /// Completes what a crash cut off between the rename and the marker.

@@ -112,7 +112,9 @@ pub(crate) async fn plan_one(
         (true, _) if damaged => exhausted(service, "what the sources hold is damaged".to_owned()),
         (true, _) if !nothing_of(&probes, &targets) => {
             let what = "the sources hold recovery points, and no state that all datasets were in together";
-            ("held", Some(format!("{what}. {}", of_no_state(service))))
+            let all = probes.iter().all(|probe| probe.answer.is_ok());
+            let advice = all.then(|| format!(". {}", of_no_state(service)));
+            ("held", Some(format!("{what}{}", advice.unwrap_or_default())))
         }
         (true, _) => exhausted(service, "no source that answered holds a point".to_owned()),
     };

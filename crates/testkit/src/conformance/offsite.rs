@@ -353,19 +353,25 @@ pub async fn o06_points_lists_everything_newest_first(lab: &impl OffsiteLab) {
 pub async fn o07_a_backup_holds_a_lock_while_it_runs(lab: &impl OffsiteLab) {
     let cx = context("o07");
     let (repo, target, tree) = (ready(lab, &cx).await, lab.target("t"), odd_tree(lab, "odd"));
-    let wanted = request(&target, &tree, "p1", 1);
-    let mut call = pin!(repo.backup(&cx, &wanted));
     let mut seen = 0;
-    let report = std::future::poll_fn(|task| {
-        let poll = call.as_mut().poll(task);
-        if poll.is_pending() {
-            seen = seen.max(lab.locks());
-            task.waker().wake_by_ref();
+    // A machine with much to do may not look in time.
+    for (minutes, id) in [(1, "p1"), (2, "p2"), (3, "p3")] {
+        let wanted = request(&target, &tree, id, minutes);
+        let mut call = pin!(repo.backup(&cx, &wanted));
+        let report = std::future::poll_fn(|task| {
+            let poll = call.as_mut().poll(task);
+            if poll.is_pending() {
+                seen = seen.max(lab.locks());
+                task.waker().wake_by_ref();
+            }
+            poll
+        })
+        .await;
+        worked(report);
+        if seen > 0 {
+            break;
         }
-        poll
-    })
-    .await;
-    worked(report);
+    }
     assert!(seen > 0, "nobody could see that a backup runs");
     no_violations(lab);
 }

@@ -222,7 +222,8 @@ async fn answered<K: FromFault>(
     Ok(stdout.to_vec())
 }
 
-/// The names that weren't there, when that is all that went wrong.
+/// The names that weren't there, when that is all that went wrong. On the way from another host anybody may add words: sshd's banner, the
+/// shell there, ssh itself. What `zfs` says begins in ways of its own.
 fn only_missing<K: FromFault>(
     tool: &Tool,
     output: &Output,
@@ -231,9 +232,15 @@ fn only_missing<K: FromFault>(
     let words = output.stderr.text();
     let said = parse::not_opened(&words);
     let gone = |name: &str, why: &str| wanted.contains(name) && why == "dataset does not exist";
-    let all = !said.is_empty()
+    let counts = |line: &&str| match tool.is_local() {
+        true => !line.trim().is_empty(),
+        false => parse::is_of_zfs(line),
+    };
+    let all = output.exit.code() == Some(1)
+        && output.stderr.whole().is_some()
+        && !said.is_empty()
         && said.iter().all(|(name, why)| gone(name, why))
-        && words.lines().filter(|line| !line.trim().is_empty()).count() == said.len();
+        && words.lines().filter(counts).count() == said.len();
     if !all {
         return Err(tool.failed("can't list snapshots", output));
     }
@@ -457,4 +464,65 @@ pub(crate) fn snapshot(one: &Listed, holds: Vec<HoldTag>) -> Snapshot {
 /// An error for something that isn't there.
 pub(crate) fn not_found<K: FromFault>(what: impl Into<String>) -> Error<K> {
     Error::new(K::from_common(Common::NotFound), what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use reseed_core::error::{StoreError, StoreKind};
+    use reseed_core::exec::{Command, Exit, SystemRunner};
+
+    use super::super::location::{Location, Ssh};
+    use super::*;
+
+    const BANNER: &str = "*** Authorized use only ***\n\nDisconnect now: whatever you do cannot be undone\n\
+         ** WARNING: connection is not using a post-quantum key exchange algorithm.\n";
+
+    fn missing(location: Location, code: i32, stderr: &str) -> Result<Vec<String>, StoreError> {
+        let tool = Tool::new(Arc::new(SystemRunner::new()), location);
+        let output = Output::fake(&Command::new("zfs"), Exit::Code(code), "", stderr);
+        let wanted = BTreeSet::from(["tank/a", "tank/b c"]);
+        only_missing::<StoreKind>(&tool, &output, &wanted).map(|mut names| {
+            names.sort();
+            names
+        })
+    }
+
+    fn there() -> Location {
+        Location::Ssh(Ssh::new("nas", "/k").unwrap())
+    }
+
+    #[test]
+    fn what_others_say_on_the_way_is_no_failure_of_zfs() {
+        let gone =
+            "cannot open 'tank/a': dataset does not exist\ncannot open 'tank/b c': dataset does not exist\n";
+        for words in [gone.to_owned(), format!("{BANNER}{gone}bashrc: no tty\n")] {
+            assert_eq!(missing(there(), 1, &words).unwrap(), ["tank/a", "tank/b c"]);
+        }
+        assert_eq!(missing(Location::Local, 1, gone).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_else_is_taken_for_missing() {
+        let gone = "cannot open 'tank/a': dataset does not exist\n";
+        for more in [
+            "cannot open 'tank/b c': I/O error\n",
+            "cannot open 'tank/other': dataset does not exist\n",
+            "  cannot iterate filesystems: I/O error\n",
+            "internal error: out of memory\n",
+            "out of memory\n",
+        ] {
+            for location in [there(), Location::Local] {
+                let words = format!("{BANNER}{gone}{more}");
+                assert!(missing(location, 1, &words).is_err(), "{more}");
+            }
+        }
+        // ssh broke off, or something else ended it; nothing was said; nobody is between us and a local `zfs`.
+        for code in [0, 2, 127, 255] {
+            assert!(missing(there(), code, gone).is_err(), "{code}");
+        }
+        assert!(missing(there(), 1, BANNER).is_err());
+        assert!(missing(Location::Local, 1, &format!("{BANNER}{gone}")).is_err());
+    }
 }

@@ -210,6 +210,21 @@ pub(crate) fn not_opened(stderr: &str) -> HashMap<&str, &str> {
         .collect()
 }
 
+/// Whether a line on standard error is one that `zfs` may have written when it failed, by how those of libzfs begin.
+pub(crate) fn is_of_zfs(line: &str) -> bool {
+    let line = line.trim_start();
+    [
+        "cannot ",
+        "internal error",
+        "out of memory",
+        "libzfs",
+        "zfs: ",
+        "The ZFS modules",
+    ]
+    .iter()
+    .any(|begins| line.starts_with(begins))
+}
+
 /// A snapshot as the listing tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {

@@ -16,8 +16,26 @@ use crate::chain::Chain;
 use crate::lab::sure;
 use crate::source_lab::snapshot;
 
+/// Keeps what a run warns of.
 #[derive(Debug, Default)]
-struct Warnings(Mutex<Vec<String>>);
+pub(crate) struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// A run that tells them, and where.
+    pub(crate) fn of(run: &str) -> (Arc<Self>, Context) {
+        let warnings = Arc::new(Self::default());
+        let cx = Context::new(
+            RunId::new(run).unwrap(),
+            warnings.clone(),
+            CancellationToken::new(),
+        );
+        (warnings, cx)
+    }
+
+    pub(crate) fn told(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
 
 impl EventSink for Warnings {
     fn emit(&self, _: &RunId, event: Event) {
@@ -54,12 +72,7 @@ fn an_odd_property_of_a_snapshot_costs_that_one_fact() {
         set("reseed:digest", forged.as_bytes(), &full("two"));
         set("reseed:unseeded", b"\xff\xfe", &full("three"));
 
-        let warnings = Arc::new(Warnings::default());
-        let cx = Context::new(
-            RunId::new("odd").unwrap(),
-            warnings.clone(),
-            CancellationToken::new(),
-        );
+        let (warnings, cx) = Warnings::of("odd");
         let targets = [odd.clone(), other.clone()];
         let listed = chain.pool.store.list(&cx, &targets).await.unwrap();
         let names: Vec<_> = listed
@@ -75,7 +88,7 @@ fn an_odd_property_of_a_snapshot_costs_that_one_fact() {
         assert!(listed[1].taken_at == minute(2) && listed[1].fingerprint.is_none());
         assert!(listed[2].taken_at == minute(3) && !listed[2].unseeded);
         assert!(listed[3].taken_at == minute(1) && listed[3].fingerprint.is_some());
-        let told = warnings.0.lock().unwrap().join("\n");
+        let told = warnings.told();
         assert!(
             told.contains(&format!("reseed:taken of {}", full("one")))
                 && told.contains(&format!("reseed:digest of {}", full("two"))),

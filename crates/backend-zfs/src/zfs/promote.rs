@@ -323,8 +323,7 @@ async fn to_set_aside(
         return Err(forbids(target, there));
     }
     let Some(live) = live else { return Ok(None) };
-    let children = list::children::<StoreKind>(tool, cx, &target.dataset).await?;
-    if let Some(child) = children.first() {
+    if let Some(child) = list::first_child::<StoreKind>(tool, cx, &target.dataset).await? {
         let what = format!(
             "{} has the dataset {child} below it, which a rename would take along",
             target.dataset

@@ -15,6 +15,7 @@
 //! read along only where a limit has to be kept ([`limit`](super::limit)).
 
 mod arrival;
+mod brake;
 mod hold;
 mod keep;
 mod order;
@@ -302,8 +303,12 @@ impl Replicator for NativeReplicator {
             let Some(step) = self.step(&sides, target)? else {
                 continue;
             };
-            let (_, there) = self.both(&sides, target)?;
-            match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+            let (here, there) = self.both(&sides, target)?;
+            let refused = match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+                None => self.braked(cx, &step, &here).await?,
+                refused => refused,
+            };
+            match refused {
                 Some(error) => left_out.push((target.clone(), error.report())),
                 None => steps.push(step),
             }

@@ -38,6 +38,8 @@ pub(crate) struct Lineage {
     pub(crate) dataset: Option<Guid>,
     pub(crate) written: u64,
     pub(crate) encrypted: bool,
+    /// It has blocks instead of files.
+    pub(crate) volume: bool,
     /// Its quotas and reservations.
     pub(crate) space: Space,
     pub(crate) resume_token: Option<String>,
@@ -93,6 +95,7 @@ impl Lineage {
                 What::Dataset => {
                     all.dataset = Some(line.guid);
                     all.written = line.written;
+                    all.volume = line.volume;
                     all.encrypted = is_cipher(&line.encryption);
                     all.space = line.space;
                     all.resume_token = line.resume_token.clone();

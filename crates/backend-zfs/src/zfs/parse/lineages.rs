@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) userrefs: u64,
     /// Whose replica it says it is, or inherits.
     pub(crate) origin: Option<String>,
+    /// It is a volume's own line.
+    pub(crate) volume: bool,
 }
 
 /// What a line of a lineage is of.
@@ -111,6 +113,7 @@ fn lineage(columns: &[&str], odd: &mut Vec<Odd>) -> Result<Option<Line>, BadOutp
         ("-", _) => 0,
         (number, _) => number.parse().map_err(|_| wrong("no size"))?,
     };
+    let volume = what == What::Dataset && quota == "-";
     let mut space = Space::default();
     for (bytes, text) in space
         .iter_mut()
@@ -141,6 +144,8 @@ fn lineage(columns: &[&str], odd: &mut Vec<Odd>) -> Result<Option<Line>, BadOutp
             number => number.parse().map_err(|_| wrong("no number of holds"))?,
         },
         origin: own(origin),
+        // A filesystem has a quota, if only 0.
+        volume,
     }))
 }
 

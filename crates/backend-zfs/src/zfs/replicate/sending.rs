@@ -126,6 +126,8 @@ impl NativeReplicator {
         if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
             own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
         }
+        let of_its_type = |name: &str| !here.volume || !argv::NOT_OF_VOLUMES.contains(&name);
+        own.retain(|(name, _)| of_its_type(name));
         // Before anything is renamed.
         if self.syncoid.is_some() {
             Syncoid::can_set(&own)?;
@@ -171,6 +173,10 @@ impl NativeReplicator {
         } else {
             argv::NEVER_RECEIVED
         };
+        let fitting = |all: &[&'static str]| -> Vec<&'static str> {
+            all.iter().copied().filter(|name| of_its_type(name)).collect()
+        };
+        let never = &fitting(never)[..];
         if let Some(syncoid) = &self.syncoid {
             let options = syncoid::Options {
                 form,
@@ -193,7 +199,7 @@ impl NativeReplicator {
         }
         if let (Some(from), false) = (from, left.is_empty()) {
             let send = argv::send_since(dataset, &from, &last.name, form);
-            let receive = argv::receive(&replica, &own, argv::NEVER_RECEIVED);
+            let receive = argv::receive(&replica, &own, &fitting(argv::NEVER_RECEIVED));
             self.pipe(cx, &last.name, dataset, send, receive).await?;
         }
         Ok(arrival)

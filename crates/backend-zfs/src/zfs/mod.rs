@@ -67,6 +67,7 @@ mod transfer;
 mod version;
 #[cfg(test)]
 mod versions;
+mod watch;
 pub(crate) mod work;
 
 pub use files::SnapshotFiles;

@@ -193,14 +193,16 @@ impl NativeReplicator {
                 None => argv::send_full(dataset, &first.name, form),
             };
             let receive = argv::receive(&replica, &own, never);
-            self.pipe(cx, &first.name, dataset, send, receive).await?;
+            self.pipe(cx, &first.name, (dataset, &replica), send, receive)
+                .await?;
             from = Some(first.name.clone());
             left = &left[1..];
         }
         if let (Some(from), false) = (from, left.is_empty()) {
             let send = argv::send_since(dataset, &from, &last.name, form);
             let receive = argv::receive(&replica, &own, &fitting(argv::NEVER_RECEIVED));
-            self.pipe(cx, &last.name, dataset, send, receive).await?;
+            self.pipe(cx, &last.name, (dataset, &replica), send, receive)
+                .await?;
         }
         Ok(arrival)
     }
@@ -244,12 +246,12 @@ impl NativeReplicator {
         &self,
         cx: &Context,
         last: &SnapshotName,
-        dataset: &DatasetName,
+        (dataset, replica): (&DatasetName, &DatasetName),
         send: argv::Args,
         receive: argv::Args,
     ) -> Result<(), ReplicateError> {
         let what = format!("can't send {dataset}@{last} to {}", self.name);
-        let stream = self.stream(dataset);
+        let stream = self.stream(dataset, replica);
         let sent = self.here.send(cx, send, &self.there, receive, stream).await;
         error::piped(sent, what, Effect::Partial).map(drop)
     }
@@ -287,7 +289,7 @@ impl NativeReplicator {
         let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);
         error::piped::<ReplicateKind>(
             self.here
-                .send(cx, send, &self.there, receive, self.stream(dataset))
+                .send(cx, send, &self.there, receive, self.stream(dataset, replica))
                 .await,
             what,
             Effect::Partial,

@@ -219,7 +219,7 @@ fn what_is_named_oddly_is_left_out_and_costs_nothing_else() {
             .insert(0, Arc::new(LocalSource::new(&chain.pool.store)));
         let report = chain.preseed("local", &service).await;
         chain.is_back(&odd, &expected, &report);
-        assert_eq!(report.summary().contains("local"), true, "{}", report.summary());
+        assert!(report.summary().contains("local"), "{}", report.summary());
         for of in [dataset, &kept] {
             run(["zfs", "release", "a\nb", &format!("{of}@one")]);
         }

@@ -207,8 +207,8 @@ pub struct Leftover {
     pub point: RecoveryPoint,
     /// Its tree stands at the target already; only what comes after the rename is missing.
     pub promoted: bool,
-    /// Its promotion was cut off: this guid is of what stood at the target, which is set aside now, and nothing stands there. The
-    /// target is told as [`Condition::Unmounted`]; a promotion of what is staged with [`Replace::SetAside`] of this guid goes on.
+    /// Its promotion was cut off: this guid is of what stood at the target, which is set aside now, and nothing stands there, or
+    /// something empty that has come meanwhile. The target is told as [`Condition::Unmounted`]; a promotion of what is staged with [`Replace::SetAside`] of this guid goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Guid>,
     /// Files were to be copied out of it, and it was never to stand at the target. It is in nobody's way, no restore goes on with it,

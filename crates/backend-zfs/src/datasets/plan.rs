@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::actual::{Actual, Dataset, DatasetKind};
 use super::owner::{DirFacts, DirWanted};
+use crate::zfs::record::StageRecord;
+use crate::zfs::{argv, inspect, names};
 
 /// Properties by dataset.
 pub type Wanted = BTreeMap<DatasetName, BTreeMap<String, String>>;
@@ -246,6 +248,16 @@ pub fn plan(wanted: &Wanted, actual: &Actual) -> LayoutPlan {
             continue;
         }
         let above = ancestors(name);
+        // Made anew, it would pass for data that was lost.
+        let aside = above
+            .iter()
+            .chain([&name])
+            .find_map(|one| left_aside(one, actual));
+        if let Some(why) = aside {
+            refuse(why);
+            never.insert(name);
+            continue;
+        }
         if let Some(parent) = above.iter().find(|parent| never.contains(*parent)) {
             refuse(format!("{parent} above it can't be created"));
             never.insert(name);
@@ -277,6 +289,27 @@ pub fn plan(wanted: &Wanted, actual: &Actual) -> LayoutPlan {
         });
     }
     plan
+}
+
+/// Why a dataset that isn't there must not be made: its data was set aside by a restore that was cut off before anything else stood there.
+fn left_aside(name: &str, actual: &Actual) -> Option<String> {
+    let dataset = DatasetName::new(name)
+        .ok()
+        .filter(|_| !actual.contains_key(name))?;
+    let staged = actual.get(names::staging(&dataset).ok()?.as_str())?;
+    let stage = staged
+        .properties
+        .get(argv::STAGE)
+        .filter(|value| value.source == "local")?;
+    let record = StageRecord::read(&stage.value).filter(|record| record.dataset == dataset)?;
+    let over = record.over?.to_string();
+    let (aside, _) = actual
+        .iter()
+        .find(|(other, there)| names::is_aside(&dataset, other) && there.get("guid") == Some(&over))?;
+    Some(inspect::is_aside(
+        &dataset,
+        &DatasetName::new(aside.as_str()).ok()?,
+    ))
 }
 
 enum Difference {

@@ -3,7 +3,7 @@
 //!
 //! The receiving user's grant is `receive:append`: with it the kernel itself refuses every `receive -F`, whatever has got
 //! hold of the user's key. With plain `receive` a forced one deletes newer snapshots without the destroy permission
-//! (TRAPS).
+//! (TRAPS). OpenZFS before 2.3.2 knows only that.
 //!
 //! Promises that what isn't understood counts as not granted, and that the trial touches only datasets that it made itself.
 //! Groups are the caller's to name.
@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::argv;
 use super::tool::Tool;
+use super::version::{APPENDS, Version};
 
 pub use parse::Grants;
 use parse::parse;
@@ -58,8 +59,11 @@ const SENDING: &[(&str, &str)] = &[
     ),
 ];
 
+/// Not by force, where OpenZFS can tell; and otherwise.
+const APPENDING: (&str, &str) = ("receive:append", "receiving, never by force");
+const PLAINLY: (&str, &str) = ("receive", "receiving");
+
 const RECEIVING: &[(&str, &str)] = &[
-    ("receive:append", "receiving, never by force"),
     (
         "create",
         "receiving what isn't there yet, and the datasets above it",
@@ -108,6 +112,9 @@ pub struct Audit {
     pub too_much: Vec<Finding>,
     /// The commands that make it right, for root on that host; none when all is well.
     pub commands: Vec<String>,
+    /// What no grant can help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A permission, and why it is told.
@@ -120,23 +127,26 @@ pub struct Finding {
 }
 
 impl Audit {
-    /// Compares what is granted with what the role needs. Pure.
-    pub fn of(role: Role, dataset: &DatasetName, who: &Who, grants: &Grants) -> Self {
+    /// Compares what is granted with what the role needs, on this version of OpenZFS. Pure.
+    pub fn of(role: Role, dataset: &DatasetName, who: &Who, grants: &Grants, version: Version) -> Self {
         let at = grants.at(dataset, who);
         let below = grants.below(dataset, who);
         // A replica is below the root, and made there; what is sent may be the dataset itself.
-        let (needed, has): (_, BTreeSet<String>) = match role {
-            Role::Send => (SENDING, at.intersection(&below).cloned().collect()),
-            Role::Receive => (RECEIVING, at.intersection(&below).cloned().collect()),
+        let has: BTreeSet<String> = at.intersection(&below).cloned().collect();
+        let appends = version >= APPENDS;
+        let receiving = if appends { APPENDING } else { PLAINLY };
+        let needed: Vec<&(&str, &str)> = match role {
+            Role::Send => SENDING.iter().collect(),
+            Role::Receive => [&receiving].into_iter().chain(RECEIVING).collect(),
         };
         let granted =
-            |wanted: &str| has.contains(wanted) || (wanted == "receive:append" && has.contains("receive"));
+            |wanted: &str| has.contains(wanted) || (wanted == APPENDING.0 && has.contains(PLAINLY.0));
         let finding = |(permission, why): &(&str, &str)| Finding {
             permission: (*permission).to_owned(),
             why: (*why).to_owned(),
         };
         let missing: Vec<Finding> = needed
-            .iter()
+            .into_iter()
             .filter(|(name, _)| !granted(name))
             .map(finding)
             .collect();
@@ -144,6 +154,7 @@ impl Audit {
             Role::Send => Vec::new(),
             Role::Receive => TOO_MUCH_TO_RECEIVE
                 .iter()
+                .filter(|(name, _)| appends || *name != PLAINLY.0)
                 .filter(|(name, _)| at.contains(*name) || below.contains(*name))
                 .map(finding)
                 .collect(),
@@ -159,8 +170,8 @@ impl Audit {
         };
         let mut commands = Vec::new();
         let mut grant: Vec<Finding> = missing.clone();
-        if too_much.iter().any(|one| one.permission == "receive") && !has.contains("receive:append") {
-            grant.insert(0, finding(&RECEIVING[0]));
+        if too_much.iter().any(|one| one.permission == PLAINLY.0) && !has.contains(APPENDING.0) {
+            grant.insert(0, finding(&APPENDING));
         }
         if !grant.is_empty() {
             commands.push(format!("zfs allow -u {} {} {name}", who.user, list(&grant)));
@@ -168,8 +179,14 @@ impl Audit {
         if !too_much.is_empty() {
             commands.push(format!("zfs unallow -u {} {} {name}", who.user, list(&too_much)));
         }
+        let note = (role == Role::Receive && !appends).then(|| {
+            format!(
+                "OpenZFS {version} can't refuse a forced receive, which deletes newer snapshots: from {APPENDS} on it can, by receive:append"
+            )
+        });
         Self {
             role,
+            note,
             dataset: dataset.clone(),
             user: who.user.clone(),
             missing,
@@ -203,7 +220,17 @@ mod tests {
     }
 
     fn audit(role: Role, dataset: &str, text: &str) -> Audit {
-        Audit::of(role, &ds(dataset), &who(), &parse(text.as_bytes()).unwrap())
+        audit_on(APPENDS, role, dataset, text)
+    }
+
+    fn audit_on(version: Version, role: Role, dataset: &str, text: &str) -> Audit {
+        Audit::of(
+            role,
+            &ds(dataset),
+            &who(),
+            &parse(text.as_bytes()).unwrap(),
+            version,
+        )
     }
 
     fn names(of: &[Finding]) -> Vec<&str> {
@@ -219,7 +246,7 @@ mod tests {
             ["zfs allow -u repl send,hold,release,bookmark tank/svc"]
         );
         let found = audit(Role::Receive, "back/up", "");
-        assert_eq!(found.missing.len(), RECEIVING.len());
+        assert_eq!(found.missing.len(), 1 + RECEIVING.len());
         assert!(!found.is_fine());
     }
 
@@ -241,6 +268,32 @@ mod tests {
         );
         let right = text.replace("receive,", "receive:append,");
         assert!(audit(Role::Receive, "back/up", &right).is_fine());
+    }
+
+    /// `zfs allow` of 2.1 to 2.3.1 refuses `receive:append`, and whoever only took `receive` away would have nothing.
+    #[test]
+    fn where_append_is_unknown_plain_receive_is_what_there_is() {
+        let text = "---- Permissions on back/up -----\nLocal+Descendent permissions:\n\tuser repl \
+                    canmount,create,mount,mountpoint,readonly,receive,rename,sharenfs,sharesmb,userprop\n";
+        for (minor, patch) in [(1, 11), (2, 9), (3, 1)] {
+            let version = Version {
+                major: 2,
+                minor,
+                patch,
+            };
+            let found = audit_on(version, Role::Receive, "back/up", text);
+            assert!(found.is_fine() && found.commands.is_empty(), "{found:?}");
+            assert!(found.note.unwrap().contains("forced receive"));
+            let nothing = audit_on(version, Role::Receive, "back/up", "");
+            assert_eq!(names(&nothing.missing)[0], "receive");
+            assert!(!nothing.commands[0].contains("append"), "{nothing:?}");
+            // What else is too much still is.
+            let more = text.replace("create,", "create,destroy,");
+            let found = audit_on(version, Role::Receive, "back/up", &more);
+            assert_eq!(names(&found.too_much), ["destroy"]);
+            assert_eq!(audit_on(version, Role::Send, "back/up", "").note, None);
+        }
+        assert_eq!(audit(Role::Receive, "back/up", text).note, None);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use reseed_core::error::{Common, Effect, Error, Kind, ReplicateKind, Retry, SourceKind, StoreKind};
 use reseed_core::exec::{ExecError, Output, PipeOutput};
 
+use super::watch::{Broken, Stalled};
+
 /// What went wrong, by the tool's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -234,9 +236,9 @@ pub(crate) fn succeeded<K: FromFault>(
     }
 }
 
-/// The same of a pipe: the words of all its stages are looked at, the culprit's are told.
+/// The same of a stream: the words of all its stages are looked at, the culprit's are told.
 pub(crate) fn piped<K: FromFault>(
-    result: Result<PipeOutput, ExecError>,
+    result: Result<PipeOutput, Broken>,
     what: impl Into<String>,
     effect: Effect,
 ) -> Result<PipeOutput, Error<K>> {
@@ -253,7 +255,21 @@ pub(crate) fn piped<K: FromFault>(
                 Err(said(what, fault, &words, effect))
             }
         },
-        Err(error) => Err(error.into_error(what, effect)),
+        Err(Broken::Exec(error)) => Err(error.into_error(what, effect)),
+        Err(Broken::Stalled(stalled)) => Err(stood_still(&stalled, what.into(), effect)),
+    }
+}
+
+fn stood_still<K: FromFault>(stalled: &Stalled, what: String, effect: Effect) -> Error<K> {
+    let minutes = stalled.time.as_secs() / 60;
+    let words =
+        format!("nothing of it has moved for {minutes} minutes, and it was stopped; what has arrived stays");
+    match &stalled.pool {
+        Some(why) => said(what, Fault::Pool, &format!("{words}: {why}"), effect),
+        None => Error::new(K::from_common(Common::TimedOut), what)
+            .effect(effect)
+            .said(words)
+            .hint("look at the disks and at `dmesg` at both ends; the next run goes on from there"),
     }
 }
 

@@ -6,12 +6,13 @@
 //! when something isn't plainly there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
 use reseed_core::error::StoreError;
 use reseed_core::names::{DatasetName, Guid};
-use reseed_core::point::Target;
+use reseed_core::point::{MarkerState, Target};
 use reseed_core::store::{Condition, Inspection, Leftover};
 
 use super::mounts::{self, Mount, Standing};
@@ -84,7 +85,7 @@ async fn pools_of(
 /// What stood at a target when a promotion was cut off, and what it is called now; or why that can't be told.
 type CutOff = Result<(Guid, DatasetName), String>;
 
-/// The targets that aren't there because what stood there was set aside for what is staged, which doesn't stand there yet.
+/// The targets of which nothing stands there but what was set aside for what is staged, which doesn't stand there yet.
 async fn cut_off(
     tool: &Tool,
     cx: &Context,
@@ -96,14 +97,19 @@ async fn cut_off(
         let staged = names::staging(&target.dataset)
             .ok()
             .and_then(|name| said.get(&name));
-        let (Some(Said::NotThere), Some(Said::Facts(staged))) = (said.get(&target.dataset), staged) else {
+        let live = match said.get(&target.dataset) {
+            Some(Said::NotThere) => None,
+            Some(Said::Facts(live)) => Some(&**live),
+            _ => continue,
+        };
+        let Some(Said::Facts(staged)) = staged else {
             continue;
         };
         let record = StageRecord::of(staged).filter(|record| record.dataset == target.dataset);
         let Some(over) = record.and_then(|record| record.over) else {
             continue;
         };
-        match aside::find(tool, cx, target, over).await {
+        match left_aside(tool, cx, target, live, over).await {
             Ok(None) => {}
             Ok(Some(name)) => {
                 all.insert(target.dataset.clone(), Ok((over, name)));
@@ -117,11 +123,60 @@ async fn cut_off(
     all
 }
 
+/// What was set aside for what is staged and is all that there is: nothing stands at the target, or something that has come there meanwhile
+/// (`reseed apply` makes what is declared) and holds nothing as far as can be seen.
+pub(crate) async fn left_aside(
+    tool: &Tool,
+    cx: &Context,
+    target: &Target,
+    live: Option<&Facts>,
+    over: Guid,
+) -> Result<Option<DatasetName>, StoreError> {
+    let Some(live) = live else {
+        return aside::find(tool, cx, target, over).await;
+    };
+    let adopted = record::marker(live).is_some_and(|marker| marker.state == MarkerState::Adopted);
+    if live.guid == over || adopted || !live.is_filesystem {
+        return Ok(None);
+    }
+    let Some(at_place) = stub(target).await? else {
+        return Ok(None);
+    };
+    let found = aside::find(tool, cx, target, over).await?;
+    let is_it = |aside: &DatasetName| {
+        at_place.is_empty()
+            || [&target.dataset, aside]
+                .iter()
+                .any(|one| one.as_str() == at_place)
+    };
+    Ok(found.filter(is_it))
+}
+
+/// What is mounted at the place (nothing: empty) of a dataset that is mounted there and empty, or nowhere.
+async fn stub(target: &Target) -> Result<Option<OsString>, StoreError> {
+    let target = target.clone();
+    work::blocking("can't look at the target's place", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        let place = real(&target.mountpoint);
+        let top = mounts::at(&all, &place);
+        let stub = match (mounts::of(&all, target.dataset.as_str()), top) {
+            (None, _) => true,
+            (Some(_), Some(top)) if top.is_dataset(target.dataset.as_str()) => {
+                matches!(mounts::look(&place, Some(top.device)), Ok(Standing::EmptyDir))
+            }
+            _ => false,
+        };
+        Ok(stub.then(|| top.map(|top| top.source.clone()).unwrap_or_default()))
+    })
+    .await
+}
+
 /// The words for a target whose data an interrupted promotion has left aside.
 pub(crate) fn is_aside(dataset: &DatasetName, aside: &DatasetName) -> String {
     format!(
         "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or \
-         `zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount=on '{dataset}'` and `zfs mount '{dataset}'` bring it back"
+         `zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount=on '{dataset}'` and `zfs mount '{dataset}'` bring it back \
+         (if something empty is called {dataset} now, rename that first)"
     )
 }
 
@@ -150,19 +205,21 @@ fn one(
             (_, Err(error)) => Condition::Unknown {
                 why: format!("can't read what is mounted: {error}"),
             },
-            (Some(Said::Facts(facts)), Ok(mounts)) => there(target, facts, mounts),
-            (Some(Said::NotThere), Ok(mounts)) => match cut_off.get(&target.dataset) {
-                None => not_there(target, mounts),
-                Some(Ok((guid, aside))) => {
-                    if let Some(leftover) = answer.leftover.as_mut().filter(|left| !left.files) {
-                        leftover.over = Some(*guid);
+            (Some(said @ (Said::Facts(_) | Said::NotThere)), Ok(mounts)) => {
+                match (cut_off.get(&target.dataset), said) {
+                    (Some(Ok((guid, aside))), _) => {
+                        if let Some(leftover) = answer.leftover.as_mut().filter(|left| !left.files) {
+                            leftover.over = Some(*guid);
+                        }
+                        Condition::Unmounted {
+                            why: is_aside(&target.dataset, aside),
+                        }
                     }
-                    Condition::Unmounted {
-                        why: is_aside(&target.dataset, aside),
-                    }
+                    (Some(Err(why)), _) => Condition::Unknown { why: why.clone() },
+                    (None, Said::Facts(facts)) => there(target, facts, mounts),
+                    (None, _) => not_there(target, mounts),
                 }
-                Some(Err(why)) => Condition::Unknown { why: why.clone() },
-            },
+            }
             (Some(Said::Unclear(why)), _) => Condition::Unknown { why: why.clone() },
             (None, _) => Condition::Unknown {
                 why: "zfs wasn't asked about it".to_owned(),

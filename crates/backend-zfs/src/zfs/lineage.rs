@@ -38,6 +38,8 @@ pub(crate) struct Lineage {
     pub(crate) dataset: Option<Guid>,
     pub(crate) written: u64,
     pub(crate) encrypted: bool,
+    /// It has blocks instead of files.
+    pub(crate) volume: bool,
     /// Its quotas and reservations.
     pub(crate) space: Space,
     pub(crate) resume_token: Option<String>,
@@ -45,8 +47,18 @@ pub(crate) struct Lineage {
     pub(crate) origin: Option<String>,
     pub(crate) snapshots: Vec<Mark>,
     pub(crate) bookmarks: Vec<Mark>,
-    /// The datasets right below.
-    pub(crate) below: Vec<DatasetName>,
+    /// Snapshots with odd names: they are never sent by name, and their data counts.
+    pub(crate) odd: Vec<OddMark>,
+    /// The datasets right below, whatever they are called.
+    pub(crate) below: Vec<String>,
+}
+
+/// A snapshot whose name is none here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OddMark {
+    pub(crate) guid: Guid,
+    pub(crate) createtxg: u64,
+    pub(crate) written: u64,
 }
 
 impl Lineage {
@@ -74,9 +86,16 @@ impl Lineage {
             match &line.what {
                 What::Snapshot(name) => all.snapshots.push(mark(name)),
                 What::Bookmark(name) => all.bookmarks.push(mark(name)),
+                What::OddSnapshot => all.odd.push(OddMark {
+                    guid: line.guid,
+                    createtxg: line.createtxg,
+                    written: line.written,
+                }),
+                What::OddBelow(name) => all.below.push(name.clone()),
                 What::Dataset => {
                     all.dataset = Some(line.guid);
                     all.written = line.written;
+                    all.volume = line.volume;
                     all.encrypted = is_cipher(&line.encryption);
                     all.space = line.space;
                     all.resume_token = line.resume_token.clone();
@@ -146,7 +165,7 @@ fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<Stri
     there.dataset?;
     let Some(base) = base else {
         // Nothing but a stream that began to arrive: it is gone on with, or thrown away.
-        if there.snapshots.is_empty() && there.resume_token.is_some() {
+        if there.snapshots.is_empty() && there.odd.is_empty() && there.resume_token.is_some() {
             return None;
         }
         if there.snapshots.is_empty() {
@@ -175,6 +194,19 @@ fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<Stri
         return Some(format!(
             "it has a snapshot with data of its own, {}, since {}",
             own.name, base.mark.name
+        ));
+    }
+    // One of the store's comes along in a stream of several.
+    let copy = there.snapshots.iter().find(|mark| mark.guid == base.mark.guid);
+    let is_own = |odd: &OddMark| {
+        odd.written > 0
+            && copy.is_some_and(|copy| odd.createtxg > copy.createtxg)
+            && !here.odd.iter().any(|ours| ours.guid == odd.guid)
+    };
+    if there.odd.iter().any(is_own) {
+        return Some(format!(
+            "it has a snapshot with data of its own, with a name that can't be read, since {}",
+            base.mark.name
         ));
     }
     let taken: HashSet<&SnapshotName> = there.snapshots.iter().map(|mark| &mark.name).collect();

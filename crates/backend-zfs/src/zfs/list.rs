@@ -15,7 +15,7 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, BadOutput, Head, Hold, Line, Listed, Odd, Said, What};
+use super::parse::{self, BadOutput, Found, Head, Hold, Line, Listed, Odd, Said, What};
 use super::pools::{self, Pool};
 use super::tool::{Tool, not_understood};
 use super::{record, rows};
@@ -126,8 +126,9 @@ async fn snapshots_of<K: FromFault>(
     let args = argv::list_snapshots(wanted.iter().copied());
     let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
     let stdout = answered(tool, cx, args, &names).await?;
-    let mut found = match parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))? {
-        Some(found) => found,
+    let read = parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))?;
+    let mut found = match read {
+        Some(found) => believed(cx, Ok(found), SNAPSHOTS)?,
         None => {
             let nonce = rows::nonce();
             let args = argv::apart(
@@ -159,7 +160,7 @@ pub(crate) async fn these<'a, K: FromFault>(
     let args = argv::list_these(wanted.iter().copied());
     let stdout = answered(tool, cx, args, &names).await?;
     if let Some(found) = parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))? {
-        return Ok(found);
+        return believed(cx, Ok(found), SNAPSHOTS);
     }
     let nonce = rows::nonce();
     let args = argv::apart(argv::SNAPSHOT_COLUMNS, None, names.iter().copied(), nonce);
@@ -170,25 +171,37 @@ pub(crate) async fn these<'a, K: FromFault>(
 const SNAPSHOTS: &str = "can't list snapshots";
 const LINEAGES: &str = "can't list snapshots and bookmarks";
 
-/// What could be read in a form that can't be forged. What is odd in it is told.
+/// What could be read. What is odd in it is told.
 fn believed<T, K: FromFault>(
     cx: &Context,
-    read: Result<(Vec<T>, Vec<Odd>), BadOutput>,
+    read: Result<Found<T>, BadOutput>,
     what: &str,
 ) -> Result<Vec<T>, Error<K>> {
     const TOLD: usize = 3;
     let (found, odd) = read.map_err(|bad| not_understood(what, bad))?;
-    for (name, property) in odd.iter().take(TOLD) {
+    for one in odd.iter().take(TOLD) {
         let more = odd.len().saturating_sub(TOLD);
         let more = if more > 0 {
             format!(" (and {more} more)")
         } else {
             String::new()
         };
+        let (message, hint) = match one {
+            Odd::Property(name, property) => (
+                format!("{property} of {name} holds a tab or a newline, and is not believed{more}"),
+                format!("take it off: `zfs inherit {property} '{name}'`"),
+            ),
+            Odd::Name(name) => (
+                format!("{name:?} has a name that tools take for something else, and is left out{more}"),
+                format!(
+                    "give it one without a `-` or a space at an end, and shorter: `zfs rename '{name}' …`"
+                ),
+            ),
+        };
         cx.emit(Event::Warning {
             service: None,
-            message: format!("{property} of {name} holds a tab or a newline, and is not believed{more}"),
-            hint: Some(format!("take it off: `zfs inherit {property} '{name}'`")),
+            message,
+            hint: Some(hint),
         });
     }
     Ok(found)
@@ -222,7 +235,8 @@ async fn answered<K: FromFault>(
     Ok(stdout.to_vec())
 }
 
-/// The names that weren't there, when that is all that went wrong.
+/// The names that weren't there, when that is all that went wrong. On the way from another host anybody may add words: sshd's banner, the
+/// shell there, ssh itself. What `zfs` says begins in ways of its own.
 fn only_missing<K: FromFault>(
     tool: &Tool,
     output: &Output,
@@ -231,9 +245,15 @@ fn only_missing<K: FromFault>(
     let words = output.stderr.text();
     let said = parse::not_opened(&words);
     let gone = |name: &str, why: &str| wanted.contains(name) && why == "dataset does not exist";
-    let all = !said.is_empty()
+    let counts = |line: &&str| match tool.is_local() {
+        true => !line.trim().is_empty(),
+        false => parse::is_of_zfs(line),
+    };
+    let all = output.exit.code() == Some(1)
+        && output.stderr.whole().is_some()
+        && !said.is_empty()
         && said.iter().all(|(name, why)| gone(name, why))
-        && words.lines().filter(|line| !line.trim().is_empty()).count() == said.len();
+        && words.lines().filter(counts).count() == said.len();
     if !all {
         return Err(tool.failed("can't list snapshots", output));
     }
@@ -262,8 +282,9 @@ async fn lineages_of<K: FromFault>(
 ) -> Result<Vec<Line>, Error<K>> {
     let names: BTreeSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
     let stdout = answered(tool, cx, argv::list_lineages(wanted.iter().copied()), &names).await?;
-    let mut found = match parse::lineages(&stdout).map_err(|bad| not_understood(LINEAGES, bad))? {
-        Some(found) => found,
+    let read = parse::lineages(&stdout).map_err(|bad| not_understood(LINEAGES, bad))?;
+    let mut found = match read {
+        Some(found) => believed(cx, Ok(found), LINEAGES)?,
         None => {
             let nonce = rows::nonce();
             let args = argv::apart(
@@ -346,7 +367,7 @@ async fn below<K: FromFault>(
     Ok(stdout.to_vec())
 }
 
-/// A dataset and the datasets right below it.
+/// The datasets right below one.
 pub(crate) async fn children<K: FromFault>(
     tool: &Tool,
     cx: &Context,
@@ -354,8 +375,27 @@ pub(crate) async fn children<K: FromFault>(
 ) -> Result<Vec<DatasetName>, Error<K>> {
     let what = format!("can't list what is below {dataset}");
     let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
-    let names = parse::names(&stdout).map_err(|bad| not_understood(&*what, bad))?;
+    let names: Vec<DatasetName> = believed(cx, parse::names(&stdout), &what)?;
     Ok(names.into_iter().filter(|name| name != dataset).collect())
+}
+
+/// The first of them, whatever it is called.
+pub(crate) async fn first_child<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Option<String>, Error<K>> {
+    let what = format!("can't list what is below {dataset}");
+    let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
+    let (names, odd) = parse::names(&stdout).map_err(|bad| not_understood(&*what, bad))?;
+    let odd = odd.into_iter().map(|one| match one {
+        Odd::Name(name) | Odd::Property(name, _) => name,
+    });
+    let named = names
+        .iter()
+        .filter(|name| *name != dataset)
+        .map(DatasetName::to_string);
+    Ok(named.chain(odd).next())
 }
 
 /// A dataset and the datasets right below it, each with what it says, or inherits, of whose replica it is.
@@ -367,7 +407,7 @@ pub(crate) async fn origins<K: FromFault>(
     let what = format!("can't list whose the replicas below {dataset} are");
     let nonce = rows::nonce();
     let stdout = below(tool, cx, dataset, argv::list_origins(dataset, nonce), &what).await?;
-    parse::origins(&stdout, nonce).map_err(|bad| not_understood(what, bad))
+    believed(cx, parse::origins(&stdout, nonce), &what)
 }
 
 /// What was set aside for a dataset.
@@ -412,10 +452,22 @@ pub(crate) async fn holders<K: FromFault>(
     snapshots: &[(&DatasetName, &SnapshotName)],
 ) -> Result<Vec<Hold>, Error<K>> {
     let mut all = Vec::new();
-    for part in snapshots.chunks(tool.names_at_once()) {
+    let mut left: Vec<_> = snapshots.chunks(tool.names_at_once()).collect();
+    while let Some(part) = left.pop() {
         let what = "can't list the holds of snapshots";
         let args = argv::holds(part.iter().copied());
-        all.extend(tool.read::<K, _>(cx, args, what, parse::holds).await?);
+        let read = |stdout: &[u8]| match part {
+            [(dataset, name)] => parse::holds_of(&format!("{dataset}@{name}"), stdout).map(Some),
+            _ => parse::holds(stdout),
+        };
+        match tool.read::<K, _>(cx, args, what, read).await? {
+            Some(found) => all.extend(found),
+            // Whose odd tag it is, is found by halves.
+            None => {
+                let (one, other) = part.split_at(part.len() / 2);
+                left.extend([one, other]);
+            }
+        }
     }
     Ok(all)
 }
@@ -458,3 +510,6 @@ pub(crate) fn snapshot(one: &Listed, holds: Vec<HoldTag>) -> Snapshot {
 pub(crate) fn not_found<K: FromFault>(what: impl Into<String>) -> Error<K> {
     Error::new(K::from_common(Common::NotFound), what)
 }
+
+#[cfg(test)]
+mod tests;

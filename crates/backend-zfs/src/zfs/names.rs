@@ -58,6 +58,16 @@ pub(crate) fn diverged(replica: &DatasetName, guid: Guid) -> Result<DatasetName,
     sibling(replica, &format!("{ASIDE}{}:{guid}", replica.leaf()))
 }
 
+/// Whether a dataset is a lineage of this replica's that could not be continued.
+pub(crate) fn is_diverged(replica: &DatasetName, name: &DatasetName) -> bool {
+    let guid = name
+        .as_str()
+        .rsplit(':')
+        .next()
+        .and_then(|guid| guid.parse().ok());
+    guid.is_some_and(|guid| diverged(replica, guid).is_ok_and(|one| one == *name))
+}
+
 /// Whether a dataset (or one of its snapshots) is something that was set aside for this target.
 pub(crate) fn is_aside(target: &DatasetName, name: &str) -> bool {
     let name = name.split('@').next().unwrap_or(name);
@@ -109,6 +119,9 @@ mod tests {
         assert!(is_aside(&target, kept.as_str()));
         assert!(is_aside(&target, &format!("{kept}@snap")));
         assert!(is_aside_of(&target, &kept, &run));
+        let lineage = diverged(&target, Guid(7)).unwrap();
+        assert!(is_diverged(&target, &lineage) && !is_diverged(&ds("tank/svc/a"), &lineage));
+        assert!(!is_diverged(&target, &kept) && is_aside(&target, lineage.as_str()));
         assert!(is_aside_of(&target, &aside(&target, &run, 1).unwrap(), &run));
         let later = RunId::new("20261122T203300Z-12").unwrap();
         assert!(!is_aside_of(&target, &aside(&target, &later, 1).unwrap(), &run));

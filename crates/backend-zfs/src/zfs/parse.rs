@@ -4,17 +4,18 @@
 //! that hostile property values (tabs, newlines, lines that look like the tool's, bytes that are no text) spoil at most the
 //! dataset or the snapshot that they are on ([`rows`](super::rows)).
 
+mod lineages;
 mod origins;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use reseed_core::names::{DatasetName, Guid, HoldTag, SnapshotName};
+use reseed_core::names::{DatasetName, Guid, HoldTag, MAX_DATASET_LEN, SnapshotName};
 
-use super::argv::{FACTS, LINEAGE_COLUMNS, ORIGIN, SNAPSHOT_COLUMNS};
+use super::argv::{FACTS, ORIGIN, SNAPSHOT_COLUMNS};
 use super::rows;
-use super::space::Space;
+pub(crate) use lineages::{Head, Line, What, heads, lineages, lineages_apart};
 pub(crate) use origins::{origins, own_origins};
 
 /// Why an answer could not be understood.
@@ -210,6 +211,21 @@ pub(crate) fn not_opened(stderr: &str) -> HashMap<&str, &str> {
         .collect()
 }
 
+/// Whether a line on standard error is one that `zfs` may have written when it failed, by how those of libzfs begin.
+pub(crate) fn is_of_zfs(line: &str) -> bool {
+    let line = line.trim_start();
+    [
+        "cannot ",
+        "internal error",
+        "out of memory",
+        "libzfs",
+        "zfs: ",
+        "The ZFS modules",
+    ]
+    .iter()
+    .any(|begins| line.starts_with(begins))
+}
+
 /// A snapshot as the listing tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed {
@@ -226,29 +242,74 @@ pub(crate) struct Listed {
 }
 
 /// Reads the answer to [`list_snapshots`](super::argv::list_snapshots) or `list_these`. None when what somebody has written into
-/// a property may have made some of its lines: then [`snapshots_apart`] tells.
-pub(crate) fn snapshots(stdout: &[u8]) -> Result<Option<Vec<Listed>>, BadOutput> {
-    let text = text(stdout)?;
-    let rows = rows::plain(&text, SNAPSHOT_COLUMNS.len());
-    rows.map(|rows| rows.iter().map(|row| listed(row)).collect())
-        .transpose()
+/// a property may have made some of its lines: then [`snapshots_apart`] tells. What has an odd name is left out, and told.
+pub(crate) fn snapshots(stdout: &[u8]) -> Result<Option<Found<Listed>>, BadOutput> {
+    plain(stdout, SNAPSHOT_COLUMNS, listed)
 }
 
 /// Reads the answer to [`apart`](super::argv::apart) about snapshots. An odd property is none; each is named in the second
 /// list.
-pub(crate) fn snapshots_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Listed>, Vec<Odd>), BadOutput> {
+pub(crate) fn snapshots_apart(stdout: &[u8], nonce: u64) -> Result<Found<Listed>, BadOutput> {
     apart(stdout, nonce, SNAPSHOT_COLUMNS, listed)
 }
 
-/// A property that could not be read: of what, and which.
-pub(crate) type Odd = (String, &'static str);
+/// What could be read, and what was odd beside it.
+pub(crate) type Found<T> = (Vec<T>, Vec<Odd>);
+
+/// What can't be read, and spoils nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Odd {
+    /// A property: of what, and which.
+    Property(String, &'static str),
+    /// Something called so. ZFS takes names that have none here ([`is_odd`]).
+    Name(String),
+}
+
+/// Whether ZFS lets something be called so (`zfs_namecheck.c`) although it isn't a name here: a part begins with `-`, begins or ends
+/// with a space, or is too long. Whatever else isn't a name is no answer of `zfs`.
+fn is_odd(full: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.: ".contains(c);
+    full.starts_with(|c: char| c.is_ascii_alphabetic())
+        && full.len() <= MAX_DATASET_LEN
+        && full.matches(['@', '#']).count() <= 1
+        && full
+            .split(['/', '@', '#'])
+            .all(|part| !part.is_empty() && part.chars().all(plain))
+}
+
+/// A name that was read; none, and noted, when it is an odd one.
+fn read_name<T>(full: &str, name: Option<T>, odd: &mut Vec<Odd>) -> Result<Option<T>, BadOutput> {
+    if name.is_none() {
+        if !is_odd(full) {
+            return bad(format!("no name: {}", shown(full)));
+        }
+        odd.push(Odd::Name(full.to_owned()));
+    }
+    Ok(name)
+}
+
+fn plain<T>(
+    stdout: &[u8],
+    columns: &[&str],
+    read: impl Fn(&[&str], &mut Vec<Odd>) -> Result<Option<T>, BadOutput>,
+) -> Result<Option<Found<T>>, BadOutput> {
+    let text = text(stdout)?;
+    let Some(rows) = rows::plain(&text, columns.len()) else {
+        return Ok(None);
+    };
+    let (mut all, mut odd) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        all.extend(read(row, &mut odd)?);
+    }
+    Ok(Some((all, odd)))
+}
 
 fn apart<T>(
     stdout: &[u8],
     nonce: u64,
     columns: &[&'static str],
-    read: impl Fn(&[&str]) -> Result<T, BadOutput>,
-) -> Result<(Vec<T>, Vec<Odd>), BadOutput> {
+    read: impl Fn(&[&str], &mut Vec<Odd>) -> Result<Option<T>, BadOutput>,
+) -> Result<Found<T>, BadOutput> {
     let text = text(stdout)?;
     let (mut all, mut odd) = (Vec::new(), Vec::new());
     for block in rows::blocks(&text, nonce)? {
@@ -267,15 +328,15 @@ fn apart<T>(
             let odd_one = if *column == ORIGIN { origins::ODD } else { "-" };
             row.push(value.unwrap_or(odd_one));
             if value.is_none() {
-                odd.push((block.name.to_owned(), *column));
+                odd.push(Odd::Property(block.name.to_owned(), column));
             }
         }
-        all.push(read(&row)?);
+        all.extend(read(&row, &mut odd)?);
     }
     Ok((all, odd))
 }
 
-fn listed(columns: &[&str]) -> Result<Listed, BadOutput> {
+fn listed(columns: &[&str], odd: &mut Vec<Odd>) -> Result<Option<Listed>, BadOutput> {
     let line = &columns.join(" ");
     let &[
         full,
@@ -296,193 +357,80 @@ fn listed(columns: &[&str]) -> Result<Listed, BadOutput> {
     let (dataset, name) = full.split_once('@').ok_or_else(|| wrong("no snapshot"))?;
     let seconds = creation.parse().map_err(|_| wrong("no time of creation"))?;
     let own = |text: &str| (text != "-").then(|| text.to_owned());
-    Ok(Listed {
-        dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
-        name: SnapshotName::new(name).map_err(|_| wrong("no snapshot's name"))?,
-        guid: guid.parse().map_err(|_| wrong("no guid"))?,
-        createtxg: number(createtxg, "no transaction group")?,
-        creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
-        userrefs: number(userrefs, "no number of holds")?,
-        referenced: number(referenced, "no size")?,
-        taken: own(taken),
-        unseeded: unseeded == "on",
-        digest: own(digest),
-    })
-}
-
-/// One line of a dataset's lineage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) dataset: DatasetName,
-    pub(crate) what: What,
-    pub(crate) guid: Guid,
-    pub(crate) createtxg: u64,
-    pub(crate) creation: Timestamp,
-    /// Bytes that are new since the snapshot before.
-    pub(crate) written: u64,
-    pub(crate) encryption: String,
-    pub(crate) space: Space,
-    pub(crate) resume_token: Option<String>,
-    pub(crate) taken: Option<String>,
-    pub(crate) unseeded: bool,
-    pub(crate) digest: Option<String>,
-    /// How many hold it.
-    pub(crate) userrefs: u64,
-    /// Whose replica it says it is, or inherits.
-    pub(crate) origin: Option<String>,
-}
-
-/// What a line of a lineage is of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
-    Dataset,
-    Snapshot(SnapshotName),
-    Bookmark(SnapshotName),
-}
-
-/// Reads the answer to [`list_lineages`](super::argv::list_lineages), or none as [`snapshots`] does.
-pub(crate) fn lineages(stdout: &[u8]) -> Result<Option<Vec<Line>>, BadOutput> {
-    let text = text(stdout)?;
-    let rows = rows::plain(&text, LINEAGE_COLUMNS.len());
-    rows.map(|rows| rows.iter().map(|row| lineage(row)).collect())
-        .transpose()
-}
-
-/// Reads the answer to [`apart`](super::argv::apart) about lineages, as [`snapshots_apart`] does.
-pub(crate) fn lineages_apart(stdout: &[u8], nonce: u64) -> Result<(Vec<Line>, Vec<Odd>), BadOutput> {
-    apart(stdout, nonce, LINEAGE_COLUMNS, lineage)
-}
-
-/// A line of a lineage, and what was written to it since each of some snapshots, where that can be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) line: Line,
-    pub(crate) since: Vec<Option<u64>>,
-}
-
-/// Reads the answer to [`list_heads`](super::argv::list_heads) about so many snapshots. None as [`snapshots`] does.
-pub(crate) fn heads(stdout: &[u8], since: usize) -> Result<Option<Vec<Head>>, BadOutput> {
-    let text = text(stdout)?;
-    let Some(rows) = rows::plain(&text, LINEAGE_COLUMNS.len() + since) else {
-        return Ok(None);
-    };
-    let read = |row: &Vec<&str>| {
-        let (line, since) = row.split_at(LINEAGE_COLUMNS.len());
-        Ok(Head {
-            line: lineage(line)?,
-            since: since.iter().map(|text| text.parse().ok()).collect(),
-        })
-    };
-    rows.iter().map(read).collect::<Result<_, _>>().map(Some)
-}
-
-fn lineage(columns: &[&str]) -> Result<Line, BadOutput> {
-    let line = &columns.join(" ");
-    let &[
-        full,
+    let read = (
+        guid.parse().map_err(|_| wrong("no guid"))?,
+        number(createtxg, "no transaction group")?,
+        Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
+        number(userrefs, "no number of holds")?,
+        number(referenced, "no size")?,
+    );
+    let named = DatasetName::new(dataset).ok().zip(SnapshotName::new(name).ok());
+    let (guid, createtxg, creation, userrefs, referenced) = read;
+    Ok(read_name(full, named, odd)?.map(|(dataset, name)| Listed {
+        dataset,
+        name,
         guid,
         createtxg,
         creation,
-        written,
-        encryption,
-        quota,
-        refquota,
-        reservation,
-        refreservation,
-        token,
-        taken,
-        unseeded,
-        digest,
         userrefs,
-        origin,
-    ] = columns
-    else {
-        return bad(format!("a line has {} columns: {}", columns.len(), shown(line)));
-    };
-    let wrong = |what: &str| BadOutput(format!("{what} in {}", shown(line)));
-    let named = |text: &str| SnapshotName::new(text).map_err(|_| wrong("no name"));
-    let (dataset, what) = match (full.split_once('@'), full.split_once('#')) {
-        (Some((dataset, name)), _) => (dataset, What::Snapshot(named(name)?)),
-        (None, Some((dataset, name))) => (dataset, What::Bookmark(named(name)?)),
-        (None, None) => (full, What::Dataset),
-    };
-    let seconds = creation.parse().map_err(|_| wrong("no time of creation"))?;
-    let own = |text: &str| (text != "-").then(|| text.to_owned());
-    let written = match (written, &what) {
-        // A bookmark has no data, and what holds a half received stream tells none.
-        ("-", _) => 0,
-        (number, _) => number.parse().map_err(|_| wrong("no size"))?,
-    };
-    let mut space = Space::default();
-    for (bytes, text) in space
-        .iter_mut()
-        .zip([quota, refquota, reservation, refreservation])
-    {
-        *bytes = match text {
-            // Of a snapshot.
-            "-" | "none" => 0,
-            number => number.parse().map_err(|_| wrong("no quota or reservation"))?,
-        };
-    }
-    Ok(Line {
-        dataset: DatasetName::new(dataset).map_err(|_| wrong("no dataset's name"))?,
-        what,
-        guid: guid.parse().map_err(|_| wrong("no guid"))?,
-        createtxg: createtxg.parse().map_err(|_| wrong("no transaction group"))?,
-        creation: Timestamp::from_second(seconds).map_err(|_| wrong("no time of creation"))?,
-        written,
-        encryption: encryption.to_owned(),
-        space,
-        resume_token: own(token),
+        referenced,
         taken: own(taken),
         unseeded: unseeded == "on",
         digest: own(digest),
-        userrefs: match userrefs {
-            // Only snapshots are held.
-            "-" => 0,
-            number => number.parse().map_err(|_| wrong("no number of holds"))?,
-        },
-        origin: own(origin),
-    })
+    }))
 }
 
 /// A hold: on what, and by whom.
 pub(crate) type Hold = (String, HoldTag);
 
 /// Reads the answer to [`holds`](super::argv::holds). A tag that is no name of ours gets its odd characters replaced:
-/// it is told to a person, and a release by its real name is not ours to make.
-pub(crate) fn holds(stdout: &[u8]) -> Result<Vec<Hold>, BadOutput> {
+/// it is told to a person, and a release by its real name is not ours to make. None when a tag may have made some of the lines, for `zfs`
+/// checks none: then [`holds_of`] tells, of each alone.
+pub(crate) fn holds(stdout: &[u8]) -> Result<Option<Vec<Hold>>, BadOutput> {
+    let text = text(stdout)?;
     let hold = |line: &str| {
         let mut columns = line.split('\t');
-        let (Some(full), Some(tag), Some(_)) = (columns.next(), columns.next(), columns.next()) else {
-            return bad(format!("not a hold: {}", shown(line)));
-        };
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || "_-.:".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        };
-        let tag = HoldTag::new(tag)
-            .or_else(|_| {
-                HoldTag::new(format!(
-                    "_{}",
-                    tag.chars().map(plain).take(190).collect::<String>()
-                ))
-            })
-            .map_err(|error| BadOutput(error.to_string()))?;
-        Ok((full.to_owned(), tag))
+        let hold = (columns.next()?.to_owned(), tag(columns.next()?)?);
+        (columns.next().is_some() && columns.next().is_none()).then_some(hold)
     };
-    text(stdout)?.lines().map(hold).collect()
+    Ok(rows::lines(&text).map(hold).collect())
+}
+
+/// The same about this snapshot alone. Whatever else is in a tag, it is one that somebody holds it by.
+pub(crate) fn holds_of(full: &str, stdout: &[u8]) -> Result<Vec<Hold>, BadOutput> {
+    let text = text(stdout)?;
+    let hold = |line: &str| {
+        let said = line.strip_prefix(full)?.strip_prefix('\t')?;
+        let tag = match said.split_once('\t') {
+            Some((text, date)) if !date.contains('\t') => tag(text),
+            _ => odd_tag(said),
+        };
+        Some((full.to_owned(), tag?))
+    };
+    Ok(rows::lines(&text).filter_map(hold).collect())
+}
+
+fn tag(text: &str) -> Option<HoldTag> {
+    HoldTag::new(text).ok().or_else(|| odd_tag(text))
+}
+
+fn odd_tag(text: &str) -> Option<HoldTag> {
+    let plain = |c: char| match c.is_ascii_alphanumeric() || "_-.:".contains(c) {
+        true => c,
+        false => '_',
+    };
+    let shown: String = text.chars().map(plain).take(190).collect();
+    HoldTag::new(format!("_{shown}")).ok()
 }
 
 /// Reads `zfs list -Hp -o name`.
-pub(crate) fn names(stdout: &[u8]) -> Result<Vec<DatasetName>, BadOutput> {
-    let name = |line: &str| {
-        DatasetName::new(line).map_err(|_| BadOutput(format!("not a dataset's name: {}", shown(line))))
-    };
-    text(stdout)?.lines().map(name).collect()
+pub(crate) fn names(stdout: &[u8]) -> Result<Found<DatasetName>, BadOutput> {
+    let text = text(stdout)?;
+    let (mut all, mut odd) = (Vec::new(), Vec::new());
+    for line in rows::lines(&text) {
+        all.extend(read_name(line, DatasetName::new(line).ok(), &mut odd)?);
+    }
+    Ok((all, odd))
 }
 
 /// Reads `zpool list -Hp -o name,health`.

@@ -5,12 +5,14 @@
 //! Before `size` such a line counts how far the *estimate* is (a bookmark's may have to be found by reading). Promises that a line
 //! it doesn't know is left to whoever reads the words of a failure, and never wrong for being new.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reseed_core::Context;
 use reseed_core::event::Event;
 use reseed_core::exec::Listener;
 use reseed_core::names::DatasetName;
+
+use super::watch::Moves;
 
 /// What a line was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +34,30 @@ struct Stream {
     begun: bool,
     total: Option<u64>,
     furthest: u64,
+    /// The last bytes that were told, and of what.
+    last: Option<(u64, String)>,
 }
 
 impl Stream {
+    /// Whether a line tells more than the one before. `zfs` says once a second how far it is, also when it stands still.
+    fn is_news(&mut self, line: &str) -> bool {
+        let words: Vec<&str> = line.split('\t').collect();
+        let told = match words[..] {
+            [time, bytes, part] | [time, bytes, _, part] if is_time(time) => {
+                bytes.parse().ok().map(|bytes| (bytes, part.to_owned()))
+            }
+            _ => None,
+        };
+        match told {
+            None => true,
+            told if told == self.last => false,
+            told => {
+                self.last = told;
+                true
+            }
+        }
+    }
+
     fn line(&mut self, line: &str) -> Line {
         let words: Vec<&str> = line.split('\t').collect();
         match words[..] {
@@ -82,14 +105,19 @@ fn is_time(word: &str) -> bool {
         (Some(h), Some(m), Some(s), None) if two(h) && two(m) && two(s))
 }
 
-/// Hears a `zfs send -P -v`, and tells the run how far what it sends of `dataset` is.
-pub(crate) fn listener(cx: &Context, dataset: &DatasetName) -> Listener {
+/// Hears a `zfs send -P -v`, tells the run how far what it sends of `dataset` is, and notes that it moves.
+pub(crate) fn listener(cx: &Context, dataset: &DatasetName, moves: Arc<Moves>) -> Listener {
     let (cx, dataset, stream) = (cx.clone(), dataset.clone(), Mutex::new(Stream::default()));
     Listener::new(move |line| {
         let Ok(line) = std::str::from_utf8(line) else {
             return false;
         };
-        let heard = stream.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.is_news(line) {
+            moves.note();
+        }
+        let heard = stream.line(line);
+        drop(stream);
         if let Line::Moved(bytes, total) = heard {
             cx.emit(Event::Progress {
                 dataset: dataset.clone(),
@@ -104,8 +132,6 @@ pub(crate) fn listener(cx: &Context, dataset: &DatasetName) -> Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use reseed_core::event::Recorder;
     use reseed_core::names::RunId;
     use tokio_util::sync::CancellationToken;
@@ -215,7 +241,7 @@ mod tests {
         let events = Arc::new(Recorder::default());
         let run = RunId::new("20261122T203300Z-1").unwrap();
         let cx = Context::new(run, Arc::clone(&events) as Arc<_>, CancellationToken::new());
-        let listener = listener(&cx, &ds("tank/x"));
+        let listener = listener(&cx, &ds("tank/x"), Arc::default());
         assert!(listener.hears(b"size\t7"));
         assert!(!listener.hears(b"\xff\t7") && !listener.hears(b"cannot send"));
         let event = Event::Progress {

@@ -22,6 +22,7 @@ use std::path::Path;
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::event::Event;
 use reseed_core::names::{DatasetName, Guid};
 use reseed_core::ownership::Ownership;
 use reseed_core::point::{Marker, Target};
@@ -98,7 +99,9 @@ pub(crate) async fn promote(
         Replace::OnlyEmpty => None,
     };
     // Where nothing stands there, this staging may have set it aside before it was cut off: then its record knows.
-    if let Some(live) = &live {
+    // What has come to stand there since then is nothing's predecessor.
+    let stub = matches!((&live, replace), (Some(live), Replace::SetAside { guid }) if live.guid != guid);
+    if let Some(live) = live.as_ref().filter(|_| !stub) {
         let own = |value: &Value, text| value.origin == Origin::Local && value.text == text;
         record.mountpoint = own(&live.mountpoint, "legacy").then(|| live.mountpoint.text.clone());
         if own(&live.canmount, "noauto") {
@@ -125,11 +128,30 @@ pub(crate) async fn promote(
         .await?;
     let set_aside = match aside {
         Some(live) => {
-            let aside = aside::set_aside(tool, cx, target, &live, replace).await?;
+            let (look, earlier) = match stub {
+                false => (replace, None),
+                true => (
+                    Replace::OnlyEmpty,
+                    earlier_aside(tool, cx, target, replace, &record)
+                        .await
+                        .map_err(staging_only)?,
+                ),
+            };
+            let aside = aside::set_aside(tool, cx, target, &live, look).await?;
             if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
                 return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
             }
-            Some(aside.name)
+            if stub {
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: format!(
+                        "what had come to stand at {} meanwhile is {} now",
+                        target.dataset, aside.name
+                    ),
+                    hint: None,
+                });
+            }
+            Some(earlier.unwrap_or(aside.name))
         }
         None => {
             let earlier = earlier_aside(tool, cx, target, replace, &record)
@@ -261,14 +283,17 @@ async fn to_set_aside(
     replace: Replace,
     record: &StageRecord,
 ) -> Result<Option<Facts>, StoreError> {
+    let goes_on = match replace {
+        Replace::SetAside { guid } if record.over == Some(guid) => {
+            let aside = inspect::left_aside(tool, cx, target, live, guid).await?;
+            aside.is_some() && matches!(there, Condition::Unmounted { .. })
+        }
+        _ => false,
+    };
     let allowed = match (there, replace) {
         (Condition::Absent | Condition::Empty, Replace::OnlyEmpty) => true,
         // This very staging was cut off after it had set aside exactly that.
-        (Condition::Unmounted { .. }, Replace::SetAside { guid })
-            if live.is_none() && record.over == Some(guid) =>
-        {
-            true
-        }
+        _ if goes_on => true,
         (
             Condition::Empty | Condition::Populated | Condition::Unmounted { .. },
             Replace::SetAside { guid },
@@ -298,8 +323,7 @@ async fn to_set_aside(
         return Err(forbids(target, there));
     }
     let Some(live) = live else { return Ok(None) };
-    let children = list::children::<StoreKind>(tool, cx, &target.dataset).await?;
-    if let Some(child) = children.first() {
+    if let Some(child) = list::first_child::<StoreKind>(tool, cx, &target.dataset).await? {
         let what = format!(
             "{} has the dataset {child} below it, which a rename would take along",
             target.dataset

@@ -62,7 +62,7 @@ pub(crate) struct StageRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mountpoint: Option<String>,
     /// The guid of what may be set aside for it, written before that is renamed. While that is aside and nothing stands at the
-    /// target, its data is not absent.
+    /// target, or something empty that has come there meanwhile, its data is not absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) over: Option<Guid>,
     /// Properties that it gets when it is in place: they would be in the way while it is filled.
@@ -90,7 +90,12 @@ impl StageRecord {
 
     /// The record that a dataset carries as its own, if there is one.
     pub(crate) fn of(facts: &Facts) -> Option<Self> {
-        serde_json::from_str(facts.stage.as_deref()?).ok()
+        Self::read(facts.stage.as_deref()?)
+    }
+
+    /// The record in a property's value.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 
     /// The record on a target that was put in place and not marked yet.

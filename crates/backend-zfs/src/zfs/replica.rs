@@ -208,7 +208,7 @@ impl ReplicaSource {
             &[("canmount", "noauto"), (argv::STAGE, &record)],
             argv::NEVER_RECEIVED,
         );
-        let stream = followed(plan);
+        let stream = followed(plan, &original.dataset, name);
         let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
         error::piped(
             self.there.send(cx, send, here, receive, stream).await,
@@ -265,7 +265,7 @@ impl ReplicaSource {
             return Ok(None);
         };
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(name));
-        let stream = followed(plan);
+        let stream = followed(plan, &original.dataset, name);
         let what = format!(
             "can't bring the rest of {} into {name}",
             plan.request.point.locator
@@ -313,9 +313,11 @@ fn is_arriving(error: &SourceError) -> bool {
 }
 
 /// A restore is told of as what it restores, and is never slowed down.
-fn followed(plan: &RestorePlan) -> Stream<'_> {
+fn followed<'a>(plan: &'a RestorePlan, from: &'a DatasetName, into: &'a DatasetName) -> Stream<'a> {
     Stream {
         of: &plan.request.target.dataset,
+        from,
+        into,
         limit: None,
     }
 }

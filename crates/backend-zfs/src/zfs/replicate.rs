@@ -15,6 +15,7 @@
 //! read along only where a limit has to be kept ([`limit`](super::limit)).
 
 mod arrival;
+mod brake;
 mod hold;
 mod keep;
 mod order;
@@ -27,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -145,9 +147,19 @@ impl NativeReplicator {
         self
     }
 
-    fn stream<'a>(&self, dataset: &'a DatasetName) -> Stream<'a> {
+    /// Sets after how long a stream of which nothing moves is given up: 15 minutes at first where a pool can't be worked with, four times as
+    /// long where both can.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.here = self.here.patient(patience);
+        self
+    }
+
+    fn stream<'a>(&self, dataset: &'a DatasetName, replica: &'a DatasetName) -> Stream<'a> {
         Stream {
             of: dataset,
+            from: dataset,
+            into: replica,
             limit: self.limit,
         }
     }
@@ -302,8 +314,12 @@ impl Replicator for NativeReplicator {
             let Some(step) = self.step(&sides, target)? else {
                 continue;
             };
-            let (_, there) = self.both(&sides, target)?;
-            match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+            let (here, there) = self.both(&sides, target)?;
+            let refused = match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
+                None => self.braked(cx, &step, &here).await?,
+                refused => refused,
+            };
+            match refused {
                 Some(error) => left_out.push((target.clone(), error.report())),
                 None => steps.push(step),
             }

@@ -287,10 +287,8 @@ async fn nothing_aside(
     record: &StageRecord,
 ) -> Result<(), StoreError> {
     let Some(over) = record.over else { return Ok(()) };
-    if known(tool, cx, &target.dataset).await?.is_some() {
-        return Ok(());
-    }
-    let Some(aside) = super::aside::find(tool, cx, target, over).await? else {
+    let live = known(tool, cx, &target.dataset).await?;
+    let Some(aside) = inspect::left_aside(tool, cx, target, live.as_ref(), over).await? else {
         return Ok(());
     };
     let what = format!(

@@ -18,6 +18,7 @@ use super::lzc::Lzc;
 use super::parse::BadOutput;
 use super::pools::{self, Pool};
 use super::version::{self, Installed};
+use super::watch::{self, Broken, Moves};
 use super::{limit, progress};
 
 /// How long a command that only asks may take. One that hangs (a suspended pool) is told as such.
@@ -36,6 +37,9 @@ const MOST_OUTPUT: usize = 512 << 20;
 pub(crate) struct Stream<'a> {
     /// Of which dataset it is.
     pub(crate) of: &'a DatasetName,
+    /// From which one it comes, and into which one it goes.
+    pub(crate) from: &'a DatasetName,
+    pub(crate) into: &'a DatasetName,
     /// How many bytes a second it may have at the most.
     pub(crate) limit: Option<NonZeroU64>,
 }
@@ -46,6 +50,8 @@ pub(crate) struct Tool {
     runner: Arc<dyn Runner>,
     location: Location,
     lzc: Option<Lzc>,
+    /// How long nothing of a stream may move.
+    patience: Duration,
 }
 
 impl Tool {
@@ -54,7 +60,14 @@ impl Tool {
             runner,
             location,
             lzc: None,
+            patience: watch::PATIENCE,
         }
+    }
+
+    /// The same, which gives up a stream of which nothing moves for so long.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The same, with libzfs_core beside it.
@@ -182,7 +195,8 @@ impl Tool {
         error::succeeded(result, what, effect)
     }
 
-    /// Sends from here to `to`, the one's output being the other's input, as long as it takes; tells the run how far it is.
+    /// Sends from here to `to`, the one's output being the other's input, as long as it takes, unless it stands still ([`watch`]); tells the
+    /// run how far it is.
     pub(crate) async fn send(
         &self,
         cx: &Context,
@@ -190,12 +204,26 @@ impl Tool {
         to: &Self,
         receive: Args,
         stream: Stream<'_>,
-    ) -> Result<PipeOutput, ExecError> {
-        let listener = progress::listener(cx, stream.of);
+    ) -> Result<PipeOutput, Broken> {
+        let moves = Arc::new(Moves::default());
+        let listener = progress::listener(cx, stream.of, Arc::clone(&moves));
         let mut stages = vec![self.command("zfs", send)?.heard_by(listener)];
         stages.extend(stream.limit.map(limit::command));
         stages.push(to.command("zfs", receive)?);
-        let output = self.runner.pipe(&stages, &cx.cancel).await?;
+        let stop = cx.cancel.child_token();
+        let mut pipe = std::pin::pin!(self.runner.pipe(&stages, &stop));
+        let ends = [(self, stream.from), (to, stream.into)];
+        let output = tokio::select! {
+            output = &mut pipe => output?,
+            stalled = watch::stalled(cx, &moves, self.patience, ends) => {
+                stop.cancel();
+                match pipe.await {
+                    // It was done at that very moment.
+                    Ok(output) if output.culprit().is_none() => output,
+                    _ => return Err(Broken::Stalled(stalled)),
+                }
+            }
+        };
         Ok(limit::without_the_innocent(output))
     }
 

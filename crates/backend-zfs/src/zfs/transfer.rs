@@ -13,10 +13,12 @@ use super::tool::{Tool, not_understood};
 use super::{argv, parse, space};
 
 /// What an interrupted stream was of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     /// The snapshot that it brings.
     pub(crate) to: Guid,
+    /// What that was called in full when the stream was begun.
+    pub(crate) of: Option<String>,
     /// What has arrived of it.
     pub(crate) bytes: u64,
 }
@@ -33,6 +35,7 @@ pub(crate) fn parse_token(output: &str) -> Result<Token, BadOutput> {
     match value("toguid") {
         Some(to) => Ok(Token {
             to: Guid(to),
+            of: named(output),
             bytes: value("bytes").unwrap_or(0),
         }),
         None => Err(BadOutput("it names no toguid".to_owned())),
@@ -233,10 +236,12 @@ mod tests {
     #[test]
     fn a_recorded_token_is_read() {
         let token = parse_token(include_str!("fixtures/token-2.3.2.txt")).unwrap();
-        assert_eq!(
-            (token.to, token.bytes),
-            (Guid(0x770f_8d11_f0dc_e29c), 0x0089_19b0)
-        );
+        let expected = Token {
+            to: Guid(0x770f_8d11_f0dc_e29c),
+            of: Some("tank/svc/a@one".to_owned()),
+            bytes: 0x0089_19b0,
+        };
+        assert_eq!(token, expected);
         // What isn't understood is an error, never a token that is of no use.
         for bad in ["", "toguid = 5\n", "toguid = 0xg\n", "resume token is corrupt\n"] {
             assert!(parse_token(bad).is_err(), "{bad:?}");

@@ -14,6 +14,13 @@ pub const LEAST: Version = Version {
     patch: 0,
 };
 
+/// The first with the permission `receive:append` (2.3.1 and 2.2.8 don't have it).
+pub(crate) const APPENDS: Version = Version {
+    major: 2,
+    minor: 3,
+    patch: 2,
+};
+
 /// A version of OpenZFS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {

@@ -205,7 +205,7 @@ fn datasets_snapshots_and_holds_of_2_1_are_read() {
     );
 
     let all = parse::snapshots(&again(include_bytes!("fixtures/list-snapshots-2.1.11.stdout")));
-    let all = all.unwrap().unwrap();
+    let (all, _) = all.unwrap().unwrap();
     assert_eq!((all.len(), &all[0].name, all[0].userrefs), (2, &snap("one"), 2));
     assert_eq!(
         (all[0].guid, all[0].unseeded),
@@ -225,7 +225,7 @@ fn datasets_snapshots_and_holds_of_2_1_are_read() {
         })
         .collect();
     let all = parse::lineages(&again(&spaced(lines.as_bytes())));
-    let all = all.unwrap().unwrap();
+    let (all, _) = all.unwrap().unwrap();
     let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
     let expected = [
         What::Dataset,
@@ -236,7 +236,9 @@ fn datasets_snapshots_and_holds_of_2_1_are_read() {
     assert_eq!(kinds, expected);
     assert_eq!((all[2].guid, all[2].written), (all[3].guid, 21_000_192));
 
-    let all = parse::holds(include_bytes!("fixtures/holds-2.1.11.stdout")).unwrap();
+    let all = parse::holds(include_bytes!("fixtures/holds-2.1.11.stdout"))
+        .unwrap()
+        .unwrap();
     let mut tags: Vec<_> = all.iter().map(|(_, tag)| tag.as_str()).collect();
     tags.sort_unstable();
     assert_eq!(tags, ["_t_2", "t1"]);

@@ -186,6 +186,63 @@ fn only_the_lineage_that_was_to_be_is_set_aside_and_a_second_one_too() {
     });
 }
 
+/// sanoid on the replica's side takes each newest snapshot as soon as it has arrived: its data is the replica's own then.
+#[test]
+fn a_replica_that_is_set_aside_time_and_again_is_left_alone_until_somebody_looks() {
+    block_on(async {
+        let lab = Replica::new();
+        let cx = context("brake");
+        let target = lab.target("a");
+        let (replica, targets) = (lab.replica_of(&target), std::slice::from_ref(&target));
+        let mut set_aside = Vec::new();
+        let mut minutes = 0;
+        for name in ["one", "two", "three"] {
+            for name in [name.to_owned(), format!("{name}-b")] {
+                minutes += 1;
+                lab.pool
+                    .files
+                    .write(&target.mountpoint.join(&name), &[7; 100_000]);
+                // As they come: the newest is now.
+                sure(["zfs", "snapshot", &format!("{}@{name}", target.dataset)]);
+            }
+            if minutes == 2 {
+                sent(&lab, &target).await;
+            }
+            let newest = sure([
+                "zfs",
+                "list",
+                "-Hp",
+                "-d",
+                "1",
+                "-t",
+                "snapshot",
+                "-o",
+                "name",
+                replica.as_str(),
+            ]);
+            sure(["zfs", "destroy", newest.lines().last().unwrap()]);
+            let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+            if name == "three" {
+                break;
+            }
+            set_aside.extend(lab.replicator.execute(&cx, &plan).await.unwrap().set_aside);
+        }
+        assert_eq!(set_aside.len(), 2);
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((plan.steps.len(), plan.left_out.len()), (0, 1), "{plan:?}");
+        let (_, error) = &plan.left_out[0];
+        assert_eq!(error.kind, ReplicateKind::Diverged.to_string());
+        let hint = error.hint.clone().unwrap();
+        assert!(set_aside.iter().all(|name| hint.contains(name)), "{hint}");
+        // An operator has looked, and does what the hint says.
+        sure(["sh", "-c", hint.split('`').nth(1).unwrap()]);
+        let plan = lab.replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((plan.steps.len(), plan.left_out.len()), (1, 0), "{plan:?}");
+        let report = lab.replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!((report.failed.len(), report.set_aside.len()), (0, 1));
+    });
+}
+
 /// A stream that was gone on with brings no properties, and whoever was to write them was killed.
 #[test]
 fn what_a_copy_lacks_is_told_it_though_nothing_is_left_to_send() {

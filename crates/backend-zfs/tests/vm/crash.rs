@@ -1,10 +1,12 @@
 //! A promotion that dies before or after any of its commands, and is run again: the counterpart of S12 for a backend whose
 //! steps are processes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
+use reseed_backend_zfs::datasets::{self, Layout};
 use reseed_backend_zfs::zfs::NativeStore;
 use reseed_core::SnapshotStore;
 use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
@@ -213,7 +215,8 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
                 ),
                 "{which}"
             );
-            if found.cut_off().is_some() {
+            let cut_off = found.cut_off();
+            if cut_off.is_some() {
                 aside_seen += 1;
                 assert_eq!(found.cut_off(), Some(guid), "{which}");
                 let empty = Settle::StartEmpty {
@@ -224,10 +227,46 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
                     target: target.clone(),
                     leftover: found.leftover.clone().unwrap(),
                 };
-                for refused in [empty, discard] {
-                    assert!(pool.store.settle(&cx, &refused).await.is_err(), "{which}");
+                let over_nothing = match promote.clone() {
+                    Settle::Promote { staging, marker, .. } => Settle::Promote {
+                        staging,
+                        replace: Replace::OnlyEmpty,
+                        marker,
+                    },
+                    other => panic!("{other:?}"),
+                };
+                let refused = || [&empty, &discard, &over_nothing];
+                for refused in refused() {
+                    assert!(pool.store.settle(&cx, refused).await.is_err(), "{which}");
                 }
                 assert_eq!(look().await, found, "{which}");
+                // What is declared is not made anew either.
+                let layout = Layout::new(Arc::new(SystemRunner::new()));
+                let wanted = BTreeMap::from([(target.dataset.clone(), BTreeMap::new())]);
+                let plan = datasets::plan(&wanted, &layout.read(&cx).await.unwrap());
+                assert_eq!(
+                    (plan.steps.len(), plan.obstacles.len()),
+                    (0, 1),
+                    "{which}: {plan}"
+                );
+                layout.apply(&cx, &plan).await;
+                assert_eq!(look().await, found, "{which}");
+                // Somebody else does, mounted or not: that changes nothing of it.
+                match aside_seen % 3 {
+                    0 => {}
+                    1 => drop(sure(["zfs", "create", dataset])),
+                    _ => drop(sure(["zfs", "create", "-u", dataset])),
+                }
+                let with_stub = look().await;
+                assert_eq!(
+                    (&with_stub.condition, with_stub.cut_off()),
+                    (&found.condition, Some(guid)),
+                    "{which}"
+                );
+                for refused in refused() {
+                    assert!(pool.store.settle(&cx, refused).await.is_err(), "{which}");
+                }
+                assert_eq!(look().await, with_stub, "{which}");
             }
             let again = match found.leftover.filter(|leftover| leftover.promoted) {
                 Some(leftover) => Settle::Finish {
@@ -237,10 +276,21 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
                 },
                 None => promote.clone(),
             };
-            pool.store
-                .settle(&context("next"), &again)
-                .await
+            let settled = (pool.store.settle(&context("next"), &again).await)
                 .unwrap_or_else(|error| panic!("{which}: {error}"));
+            if let Some(cut_off) = cut_off {
+                let aside = settled.set_aside.unwrap();
+                assert_eq!(
+                    sure(["zfs", "get", "-Hpo", "value", "guid", &aside]),
+                    cut_off.to_string(),
+                    "{which}"
+                );
+                let kept = pool.read(&aside);
+                assert!(
+                    kept.keys().any(|path| path.ends_with("live")),
+                    "{which}: {kept:?}"
+                );
+            }
             let found = look().await;
             assert_eq!(
                 (&found.condition, found.marker.as_ref(), &found.leftover),
@@ -249,7 +299,7 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
             );
             assert_same(&expected, &pool.files.list(&target.mountpoint), &which);
             if ended.is_ok() {
-                assert!(aside_seen > 1, "no crash came between the renames");
+                assert!(aside_seen > 4, "no crash came between the renames");
                 return;
             }
         }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use reseed_backend_zfs::zfs::NativeReplicator;
+use reseed_backend_zfs::zfs::{LocalSource, NativeReplicator};
 use reseed_core::error::ReplicateKind;
 use reseed_core::ops::{self, OpOutcome};
 use reseed_core::point::{Snapshot, Target};
+use reseed_core::preseed::Outcome;
 use reseed_core::{Replicator as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
@@ -14,6 +15,7 @@ use reseed_testkit::files::Files as _;
 use crate::chain::{Chain, Meddler, noise};
 use crate::lab::{run, sure};
 use crate::source_lab::snapshot;
+use crate::vm_odd::Warnings;
 
 /// A service over a dataset, and its replica.
 struct Lab {
@@ -281,6 +283,37 @@ fn what_is_half_received_and_gone_is_thrown_away_only_when_it_is_the_datasets_ow
             let hint = error.what_to_do().unwrap().to_owned();
             sure(["sh", "-c", hint.split('`').nth(1).unwrap()]);
         }
+    });
+}
+
+/// A rollback sets aside what the stream is of: it is in the pool still, and the dataset goes on without it.
+#[test]
+fn what_is_half_received_of_what_was_rolled_back_is_thrown_away() {
+    block_on(async {
+        let mut lab = Lab::new();
+        for name in ["one", "two", "three"] {
+            lab.change(name).await;
+        }
+        lab.send().await;
+        lab.change("four").await;
+        lab.cut(vec![600_000]).await;
+        assert_ne!(lab.token(), "-");
+        let chain = &lab.chain;
+        let mut service = chain.service(&[&lab.target]);
+        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store))];
+        let (engine, cx) = (&chain.engine, context("rollback"));
+        let preview = ops::rollback_plan(engine, &cx, &service, "three").await.unwrap();
+        let report = ops::rollback(engine, &cx, &service, &preview).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
+        lab.change("five").await;
+        service.replicators = vec![Arc::new(lab.replicator())];
+        let (warnings, cx) = Warnings::of("next");
+        let reports = ops::replicate(&lab.chain.engine, &cx, &service).await;
+        assert_eq!(reports[0].outcome, OpOutcome::Ok, "{reports:?}");
+        assert_eq!(names(&lab.replica()), ["one", "two", "three", "five"]);
+        assert_eq!(lab.token(), "-");
+        let told = warnings.told();
+        assert!(told.contains("@four") && told.contains("thrown away"), "{told}");
     });
 }
 

@@ -18,9 +18,28 @@ use crate::ssh_lab::{Pair, processes};
 #[test]
 fn pushes_and_pulls() {
     block_on(async {
-        let (lab, cx) = (Pair::new(), context("push"));
+        // Its greeting is on the standard error of all that runs there.
+        let (lab, cx) = (Pair::greeted(), context("push"));
         let target = lab.target("with a space", 1).await;
         let (push, targets) = (lab.push(), [target.clone()]);
+        let plain = [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+        ];
+        let said = run([
+            "ssh",
+            "-o",
+            plain[0],
+            "-o",
+            plain[1],
+            "-o",
+            plain[2],
+            "root@10.77.0.2",
+            "true",
+        ]);
+        let said = said.stderr.text().into_owned();
+        assert!(said.contains("Authorized use"), "{said}");
         for (minutes, leaf) in [(2, "two"), (3, "three")] {
             let plan = push.plan(&cx, &targets).await.unwrap();
             assert_eq!(push.execute(&cx, &plan).await.unwrap().failed, []);

@@ -26,6 +26,11 @@ pub(crate) struct Host {
 impl Host {
     /// A network of the test's own, and a host in another one.
     pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// The same, with more in its sshd's configuration.
+    fn with(more: &str) -> Self {
         let id = std::process::id();
         let (mine, net) = (format!("a{id}"), format!("b{id}"));
         let dir = PathBuf::from(format!("/tmp/ssh{id}"));
@@ -64,7 +69,7 @@ impl Host {
         fs::create_dir_all("/run/sshd").unwrap();
         let config = format!(
             "ListenAddress {THERE}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nPidFile {dir}/pid\nUsePAM no\n\
-             StrictModes no\nKexAlgorithms curve25519-sha256\nUseDNS no\nPermitRootLogin yes\nClientAliveInterval 1\nClientAliveCountMax 3\n",
+             StrictModes no\nKexAlgorithms curve25519-sha256\nUseDNS no\nPermitRootLogin yes\nClientAliveInterval 1\nClientAliveCountMax 3\n{more}",
             dir = host.dir.display()
         );
         fs::write(host.dir.join("config"), config).unwrap();
@@ -180,7 +185,21 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new() -> Self {
-        let host = Host::new();
+        Self::with(Host::new())
+    }
+
+    /// The other host greets everybody with some lines.
+    pub(crate) fn greeted() -> Self {
+        let file = "/tmp/greeting";
+        fs::write(
+            file,
+            "*** Authorized use only ***\n\nWhat you do here cannot be undone.\n",
+        )
+        .unwrap();
+        Self::with(Host::with(&format!("Banner {file}\n")))
+    }
+
+    fn with(host: Host) -> Self {
         let (pool, back) = (Pool::new(), Pool::new());
         Self { host, pool, back }
     }

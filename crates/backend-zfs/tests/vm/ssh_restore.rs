@@ -15,7 +15,7 @@ use reseed_core::{RestoreSource, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::chain::{Meddler, engine, noise};
+use crate::chain::{Meddler, engine, noise, wait_until};
 use crate::lab::{name, run, sure};
 use crate::source_lab::snapshot;
 use crate::ssh_lab::Pair;
@@ -279,5 +279,54 @@ fn what_is_fetched_and_breaks_off_is_gone_on_with() {
         assert_eq!(pull.pull().await.unwrap(), 1);
         assert_eq!(Pair::snapshots(&pull.replica()), Pair::snapshots(dataset));
         assert_eq!(sure(["zfs", "holds", "-H", &one]), "");
+    });
+}
+
+/// A virtual machine's disk, say.
+#[test]
+fn a_volume_is_fetched_and_kept_up_to_date() {
+    block_on(async {
+        let pull = Pull::new();
+        let dataset = pull.target.dataset.as_str();
+        sure(["zfs", "destroy", dataset]);
+        let devices = || sure(["sh", "-c", "ls /dev | grep '^zd[0-9]*$' || true"]);
+        let before = devices();
+        sure(["zfs", "create", "-V", "16M", dataset]);
+        let mut device = String::new();
+        wait_until(60, "the volume's device", || {
+            let now = devices();
+            device = now
+                .lines()
+                .find(|one| !before.contains(one))
+                .unwrap_or_default()
+                .to_owned();
+            !device.is_empty()
+        })
+        .await;
+        for (at, (leaf, sent)) in [("one", 1), ("two", 2), ("three", 0)].into_iter().enumerate() {
+            if sent > 0 {
+                let line = format!("dd if=/dev/urandom of=/dev/{device} bs=1M count=1 seek={at} conv=fsync");
+                sure(["sh", "-c", &line]);
+                sure(["zfs", "snapshot", &format!("{dataset}@{leaf}")]);
+            }
+            if sent == 2 {
+                sure(["zfs", "snapshot", &format!("{dataset}@more")]);
+            }
+            assert_eq!(pull.pull().await.unwrap(), sent, "{leaf}");
+        }
+        let replica = pull.replica();
+        assert_eq!(Pair::snapshots(&replica), Pair::snapshots(dataset));
+        for (wanted, value) in [
+            ("type", "volume"),
+            ("volsize", "16777216"),
+            ("readonly", "on"),
+            ("refreservation", "0"),
+            ("reseed:origin", &*format!("box:{dataset}")),
+        ] {
+            assert_eq!(property(&replica, wanted), value, "{wanted}");
+        }
+        let referenced = |of: &str| property(&format!("{of}@two"), "logicalreferenced");
+        assert_eq!(referenced(&replica), referenced(dataset));
+        assert!(referenced(dataset).parse::<u64>().unwrap() > 2_000_000);
     });
 }

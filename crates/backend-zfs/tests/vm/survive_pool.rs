@@ -1,15 +1,19 @@
 //! What a preseed makes of pools that are away, hang or are full, and of places that are taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use reseed_core::error::ReplicateKind;
+use reseed_core::ops::{self, OpOutcome};
 use reseed_core::preseed::{Outcome, Stage};
 use reseed_core::store::Condition;
-use reseed_testkit::conformance::block_on;
+use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::{Chain, dir_of, wait_until};
 use crate::lab::{Pool, is_suspended, run, sure};
-use crate::source_lab::{attach, rot};
+use crate::source_lab::{attach, rot, snapshot};
+use crate::ssh_lab::processes;
 
 #[test]
 fn a_pool_that_is_not_imported_is_not_empty() {
@@ -279,7 +283,7 @@ fn a_replica_that_rots_is_found_out_and_the_next_one_used() {
             .pool
             .files
             .write(&target.mountpoint.join("sevens"), &vec![7; 2_000_000]);
-        crate::source_lab::snapshot(&chain.pool, &target, "one", 1, true).await;
+        snapshot(&chain.pool, &target, "one", 1, true).await;
         chain.replicate(std::slice::from_ref(&target)).await;
         let expected = chain.pool.files.list(&target.mountpoint);
         chain.lose(&target);
@@ -299,5 +303,55 @@ fn a_replica_that_rots_is_found_out_and_the_next_one_used() {
             errors.contains("one:/sevens") || errors.contains("sevens"),
             "{errors}"
         );
+    });
+}
+
+/// Neither end of the pipe says a word then, and no connection breaks.
+#[test]
+fn a_stream_into_a_pool_that_stops_is_given_up_and_gone_on_with() {
+    block_on(async {
+        let chain = Chain::over(Pool::sized("512M"), vec![thin(), Pool::new()]);
+        let target = chain.pool.target("t");
+        sure(["zfs", "create", target.dataset.as_str()]);
+        // More than there is room for, in the pool and on the way to it.
+        chain.fill(&target, 120_000_000);
+        let on_the_way = ["zfs_recv_queue_length", "zfs_dirty_data_max"].map(|name| {
+            let name = format!("/sys/module/zfs/parameters/{name}");
+            let before = std::fs::read_to_string(&name).unwrap();
+            std::fs::write(&name, "2097152").unwrap();
+            (name, before)
+        });
+        let taken = snapshot(&chain.pool, &target, "one", 1, false).await;
+        let (stuck, fine) = (
+            chain.replicator(0, &chain.pool.store),
+            chain.replicator(1, &chain.pool.store),
+        );
+        let mut service = chain.service(&[&target]);
+        service.replicators = vec![Arc::new(stuck.patient(Duration::from_secs(30))), Arc::new(fine)];
+        let reports = ops::replicate(&chain.engine, &context("stuck"), &service).await;
+        assert!(is_suspended(&chain.backs[0].pool));
+        let error = reports[0].error.clone().unwrap();
+        assert_eq!(error.kind, ReplicateKind::Unreachable.to_string(), "{error:?}");
+        let told = format!("{error:?}");
+        assert!(
+            told.contains("nothing of it has moved") && told.contains("SUSPENDED"),
+            "{told}"
+        );
+        assert_eq!(reports[1].outcome, OpOutcome::Ok, "{:?}", reports[1]);
+
+        let under = chain.backs[0].root.join("under");
+        sure(["mount", "-o", "remount,size=400M", under.to_str().unwrap()]);
+        sure(["zpool", "clear", &chain.backs[0].pool]);
+        wait_until(200, "end of what was stuck", || processes("zfs receive") == 0).await;
+        let replica = chain.replica(0, &target);
+        let token = sure(["zfs", "get", "-Hpo", "value", "receive_resume_token", &replica]);
+        assert!(token.len() > 10, "{token}");
+        let reports = ops::replicate(&chain.engine, &context("resumed"), &service).await;
+        assert_eq!(reports[0].outcome, OpOutcome::Ok, "{:?}", reports[0]);
+        let guid = sure(["zfs", "get", "-Hpo", "value", "guid", &format!("{replica}@one")]);
+        assert_eq!(guid, taken.guid.to_string());
+        for (name, before) in on_the_way {
+            std::fs::write(name, before.trim()).unwrap();
+        }
     });
 }

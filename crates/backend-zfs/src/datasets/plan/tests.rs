@@ -94,6 +94,52 @@ fn the_word_on_for_xattr_is_what_the_version_makes_of_it() {
 }
 
 #[test]
+fn what_a_cut_restore_has_left_aside_is_not_made_anew() {
+    let wanted = wanted(&[("tank/a", &[]), ("tank/a/below", &[])]);
+    let record = |over: &str| {
+        format!(
+            r#"{{"dataset":"tank/a","run":"r-1","point":{{"id":"7","dataset":"tank/a","source":"off","locator":"7",
+            "snapshot":null,"taken_at":"2026-01-01T00:00:00Z","fingerprint":null,"bytes":null,"unseeded":false,
+            "partial":false}}{over}}}"#
+        )
+    };
+    let actual = |over: &str, guid: &str, source: &str| {
+        let mut staged = there(&[("reseed:stage", &record(over))]);
+        staged.properties.get_mut("reseed:stage").unwrap().source = source.to_owned();
+        Actual::from([
+            ("tank".to_owned(), there(&[])),
+            ("tank/.reseed-stage:a".to_owned(), staged),
+            ("tank/.reseed-aside:a:r-1".to_owned(), there(&[("guid", guid)])),
+        ])
+    };
+    assert!(StageRecord::read(&record("")).is_some());
+    let over = r#","over":"9""#;
+    let found = plan(&wanted, &actual(over, "9", "local"));
+    assert_eq!((found.steps.len(), found.obstacles.len()), (0, 2), "{found}");
+    assert!(
+        found
+            .to_string()
+            .contains("`zfs rename -u 'tank/.reseed-aside:a:r-1' 'tank/a'`"),
+        "{found}"
+    );
+    // A first restore that goes on, an older aside, somebody else's words; and when it is back.
+    let back = || {
+        let mut all = actual(over, "9", "local");
+        all.insert("tank/a".to_owned(), there(&[("guid", "9")]));
+        all
+    };
+    for (other, steps) in [
+        (actual("", "9", "local"), 2),
+        (actual(over, "8", "local"), 2),
+        (actual(over, "9", "inherited from tank"), 2),
+        (back(), 1),
+    ] {
+        let found = plan(&wanted, &other);
+        assert_eq!((found.steps.len(), found.obstacles.len()), (steps, 0), "{found}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_created_and_what_drifted_is_set() {
     let wanted = wanted(&[
         (

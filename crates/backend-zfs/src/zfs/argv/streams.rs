@@ -28,6 +28,16 @@ pub(crate) const NEVER_RECEIVED_ENCRYPTING: &[&str] = &[
     SETTINGS,
 ];
 
+/// What of it a volume can't have: to be told to set it, `zfs` refuses the stream, and of what is kept out it warns.
+pub(crate) const NOT_OF_VOLUMES: &[&str] = &[
+    "mountpoint",
+    "canmount",
+    "sharenfs",
+    "sharesmb",
+    "quota",
+    "refquota",
+];
+
 /// What is said of a stream while it is made, on standard error, exactly and in a form for programs
 /// ([`progress`](super::super::progress)).
 const FOLLOWED: [&str; 3] = ["send", "-P", "-v"];

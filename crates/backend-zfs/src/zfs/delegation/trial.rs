@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
+use reseed_core::event::Event;
 use reseed_core::exec::{Command, PipeOutput, Runner};
 use reseed_core::names::{DatasetName, SnapshotName};
 use serde::Serialize;
@@ -64,12 +65,17 @@ impl Trial {
         dataset: &DatasetName,
         who: &Who,
     ) -> Result<Audit, StoreError> {
-        Ok(Audit::of(
-            role,
-            dataset,
-            who,
-            &grants(&self.tool, cx, dataset).await?,
-        ))
+        let grants = grants(&self.tool, cx, dataset).await?;
+        let version = self.tool.version::<StoreKind>(cx).await?.effective();
+        let audit = Audit::of(role, dataset, who, &grants, version);
+        if let Some(note) = &audit.note {
+            cx.emit(Event::Warning {
+                service: None,
+                message: note.clone(),
+                hint: None,
+            });
+        }
+        Ok(audit)
     }
 
     /// Tries a forced receive as `user` on scratch datasets below `root`.

@@ -101,6 +101,28 @@ fn only_what_can_not_be_continued_is_set_aside() {
     assert_eq!(set_aside(&cut), Some((Guid(1), None)));
 }
 
+/// Its name can't be read, its data counts all the same.
+#[test]
+fn a_snapshot_with_an_odd_name_hides_no_divergence_and_makes_none() {
+    let odd = |guid, createtxg, written| OddMark {
+        guid: Guid(guid),
+        createtxg,
+        written,
+    };
+    let mut here = lineage(&[mark("a", 1, 10, 5), mark("b", 2, 20, 6)]);
+    here.odd = vec![odd(5, 15, 3)];
+    let is_set_aside = |odd: OddMark| {
+        let mut there = lineage(&[mark("a", 1, 7, 5)]);
+        there.odd = vec![odd];
+        planned(&here, &there).unwrap().set_aside.is_some()
+    };
+    assert!(is_set_aside(odd(6, 8, 1)));
+    // Without data, older than the base, and the store's own.
+    for fine in [odd(6, 8, 0), odd(6, 6, 1), odd(5, 8, 3)] {
+        assert!(!is_set_aside(fine), "{fine:?}");
+    }
+}
+
 #[test]
 fn what_is_below_keeps_a_replica_from_being_set_aside() {
     let here = lineage(&[mark("a", 1, 10, 5)]);
@@ -110,7 +132,7 @@ fn what_is_below_keeps_a_replica_from_being_set_aside() {
     };
     let mut there = lineage(&[]);
     assert_eq!(told(&there), None, "a place with nothing below it is set aside");
-    there.below = vec![ds("back/tank/a/b")];
+    there.below = vec!["back/tank/a/b".to_owned()];
     assert!(told(&there).unwrap().contains("a place for back/tank/a/b"));
     there.snapshots = vec![mark("x", 7, 7, 5)];
     assert!(told(&there).unwrap().contains("would take back/tank/a/b along"));

@@ -4,18 +4,20 @@ use reseed_core::names::DatasetName;
 
 use super::super::argv::ORIGIN;
 use super::super::rows;
-use super::{BadOutput, bad, shown, text};
+use super::{BadOutput, Found, bad, read_name, shown, text};
 
 /// What a listing that can't tell a value has in its place. No host is ever written so, so it is asked about by itself.
 pub(super) const ODD: &str = "?";
 
 /// Each dataset, and what was said after the property's name.
-fn said(stdout: &[u8], nonce: u64) -> Result<Vec<(DatasetName, String)>, BadOutput> {
+fn said(stdout: &[u8], nonce: u64) -> Result<Found<(DatasetName, String)>, BadOutput> {
     let text = text(stdout)?;
-    let mut all: Vec<(DatasetName, String)> = Vec::new();
+    let (mut all, mut odd): Found<(DatasetName, String)> = (Vec::new(), Vec::new());
     for block in rows::blocks(&text, nonce)? {
         let wrong = |what: &str| BadOutput(format!("{what}: {}", shown(block.name)));
-        let name = DatasetName::new(block.name).map_err(|_| wrong("it is about no dataset"))?;
+        let Some(name) = read_name(block.name, DatasetName::new(block.name).ok(), &mut odd)? else {
+            continue;
+        };
         if all.iter().any(|(known, _)| *known == name) {
             return Err(wrong("it tells one twice"));
         }
@@ -27,21 +29,24 @@ fn said(stdout: &[u8], nonce: u64) -> Result<Vec<(DatasetName, String)>, BadOutp
             said.ok_or_else(|| wrong("it is no answer about"))?.to_owned(),
         ));
     }
-    Ok(all)
+    Ok((all, odd))
 }
 
 /// Reads the answer to [`list_origins`](super::super::argv::list_origins): each dataset with its value. `-` is none.
-pub(crate) fn origins(stdout: &[u8], nonce: u64) -> Result<Vec<(DatasetName, Option<String>)>, BadOutput> {
-    let all = said(stdout, nonce)?.into_iter();
-    Ok(all
-        .map(|(name, value)| (name, (value != "-").then_some(value)))
-        .collect())
+pub(crate) fn origins(stdout: &[u8], nonce: u64) -> Result<Found<(DatasetName, Option<String>)>, BadOutput> {
+    let (all, odd) = said(stdout, nonce)?;
+    let value = |(name, value): (DatasetName, String)| (name, (value != "-").then_some(value));
+    Ok((all.into_iter().map(value).collect(), odd))
 }
 
 /// Reads the answer to [`get_origins`](super::super::argv::get_origins): those that have a value of their own, with it.
 pub(crate) fn own_origins(stdout: &[u8], nonce: u64) -> Result<Vec<(DatasetName, String)>, BadOutput> {
     let mut own = Vec::new();
-    for (name, said) in said(stdout, nonce)? {
+    let (all, odd) = said(stdout, nonce)?;
+    if let Some(odd) = odd.first() {
+        return bad(format!("it is about something else: {odd:?}"));
+    }
+    for (name, said) in all {
         match said.rsplit_once('\t') {
             Some((value, "local")) => own.push((name, value.to_owned())),
             Some((_, source)) if rows::is_source(source) => {}
@@ -85,7 +90,8 @@ mod tests {
                 (ds("back/b"), Some(odd.to_owned())),
                 (ds("back/c d"), None),
             ];
-            assert_eq!(origins(listing(odd).as_bytes(), NONCE).unwrap(), expected);
+            let found = origins(listing(odd).as_bytes(), NONCE).unwrap();
+            assert_eq!((found.0.as_slice(), found.1.len()), (&expected[..], 0));
         }
     }
 
@@ -111,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn an_odd_name_costs_no_other_its_value() {
+        let listing = listing("x").replace("back/b", "back/-b ");
+        let (all, odd) = origins(listing.as_bytes(), NONCE).unwrap();
+        assert_eq!(
+            all,
+            [
+                (ds("back/a"), Some("nas:tank/a".to_owned())),
+                (ds("back/c d"), None)
+            ]
+        );
+        assert_eq!(odd, [super::super::Odd::Name("back/-b ".to_owned())]);
+        assert!(own_origins(listing.as_bytes(), NONCE).is_err());
+    }
+
+    #[test]
     fn what_is_cut_or_about_something_else_is_no_answer() {
         let whole = listing("x");
         for bad in [
@@ -124,6 +145,6 @@ mod tests {
         }
         // Without its source.
         assert!(own_origins(whole.as_bytes(), NONCE).is_err());
-        assert_eq!(origins(b"", NONCE).unwrap(), []);
+        assert_eq!(origins(b"", NONCE).unwrap(), (vec![], vec![]));
     }
 }

@@ -34,7 +34,8 @@ fn recorded_facts_are_read() {
 
 #[test]
 fn recorded_snapshots_are_read() {
-    let all = snapshots(&again(LIST_2_3)).unwrap().unwrap();
+    let (all, odd) = snapshots(&again(LIST_2_3)).unwrap().unwrap();
+    assert_eq!(odd, []);
     assert_eq!(all.len(), 2);
     assert_eq!((&all[0].dataset, &all[0].name), (&ds("tank/svc/a"), &snap("one")));
     assert_eq!(all[0].guid, Guid(16_671_633_086_552_951_368));
@@ -48,7 +49,7 @@ fn recorded_snapshots_are_read() {
 
 #[test]
 fn recorded_holds_are_read() {
-    let all = holds(HOLDS_2_3).unwrap();
+    let all = holds(HOLDS_2_3).unwrap().unwrap();
     let tags: Vec<_> = all
         .iter()
         .map(|(full, tag)| (full.as_str(), tag.as_str()))
@@ -176,7 +177,7 @@ fn garbled_answers_are_errors() {
     // Odd, so it is asked again.
     assert_eq!(snapshots(&line.as_bytes()[2..]).unwrap(), None);
     assert!(snapshots_apart(line.as_bytes(), NONCE).is_err());
-    assert!(holds(b"tank/a@s\n").is_err());
+    assert!(holds(b"tank/a@s\tt\tnow").is_err());
     assert!(pools(b"tank\n").is_err());
     assert_eq!(
         pools(b"tank\tONLINE\n").unwrap(),
@@ -192,7 +193,7 @@ fn lineages_are_read_and_cut_ones_refused() {
         back/r/a@two\t9\t15\t101\t0\taes-256-gcm\t-\t-\ton\td\t2\tnas:tank/a\n\
         back/r/a#reseed:second:9\t9\t15\t101\t-\t-\t-\t-\t-\t-\t-\t-\n";
     let lines = again(&spaced(lines.as_bytes()));
-    let all = lineages(&lines).unwrap().unwrap();
+    let (all, _) = lineages(&lines).unwrap().unwrap();
     let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
     let expected = [
         What::Dataset,
@@ -292,5 +293,84 @@ fn an_odd_property_costs_what_it_is_on_this_one_fact() {
     );
     assert_eq!(found[2].taken.as_deref(), Some("2026\r"));
     let expected = [("tank/a@one", "reseed:taken"), ("tank/a@two", "reseed:digest")];
-    assert_eq!(odd, expected.map(|(name, property)| (name.to_owned(), property)));
+    let expected = expected.map(|(name, property)| Odd::Property(name.to_owned(), property));
+    assert_eq!(odd, expected);
+}
+
+fn odd(names: &[&str]) -> Vec<Odd> {
+    names.iter().map(|name| Odd::Name((*name).to_owned())).collect()
+}
+
+/// ZFS takes these names, and they are none here.
+#[test]
+fn what_is_only_named_oddly_is_left_out_and_told() {
+    let long = format!("tank/a@{}", "x".repeat(230));
+    let named = ["tank/a@-x", "tank/a@x ", "tank/a@ x", long.as_str()];
+    let row = |name: &str| format!("{name}\t1\t2\t3\t0\t5\t-\t-\t-\t{name}\n");
+    let text: String = named.iter().chain(&["tank/a@s"]).map(|name| row(name)).collect();
+    let (found, told) = snapshots(text.as_bytes()).unwrap().unwrap();
+    assert_eq!((found.len(), &found[0].name), (1, &snap("s")));
+    assert_eq!(told, odd(&named));
+    let (found, told) = names(b"tank\ntank/old \ntank/a\n").unwrap();
+    assert_eq!(
+        (found, told),
+        (vec![ds("tank"), ds("tank/a")], odd(&["tank/old "]))
+    );
+    // Whatever else is wrong is no answer.
+    for bad in [
+        "tank/a@",
+        "tank//a@s",
+        "tank/\u{fc}@s",
+        "/@s",
+        "tank/a@s@t",
+        "9@s",
+    ] {
+        assert!(snapshots(row(bad).as_bytes()).is_err(), "{bad:?}");
+        assert!(names(format!("{bad}\n").as_bytes()).is_err(), "{bad:?}");
+    }
+    for (from, to) in [("\t1\t", "\tx\t"), ("\t3\t", "\t\t")] {
+        assert!(
+            snapshots(row(named[0]).replace(from, to).as_bytes()).is_err(),
+            "{from:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_named_oddly_in_a_lineage_counts_for_what_it_is() {
+    let lines = "back/a\t8\t5\t100\t0\toff\t-\t-\t-\t-\t-\t-\n\
+        back/a@one\t9\t14\t100\t25\toff\t-\t-\t-\t-\t0\t-\n\
+        back/a@-x\t7\t15\t101\t3\toff\t-\t-\t-\t-\t0\t-\n\
+        back/a#x \t7\t15\t101\t-\t-\t-\t-\t-\t-\t-\t-\n\
+        back/a/old \t6\t5\t100\t0\toff\t-\t-\t-\t-\t-\t-\n";
+    let (all, told) = lineages(&again(&spaced(lines.as_bytes()))).unwrap().unwrap();
+    let kinds: Vec<_> = all.iter().map(|line| line.what.clone()).collect();
+    let below = What::OddBelow("back/a/old ".to_owned());
+    assert_eq!(
+        kinds,
+        [
+            What::Dataset,
+            What::Snapshot(snap("one")),
+            What::OddSnapshot,
+            below
+        ]
+    );
+    assert!(all.iter().all(|line| line.dataset == ds("back/a")));
+    assert_eq!((all[2].guid, all[2].written), (Guid(7), 3));
+    assert_eq!(told, odd(&["back/a@-x", "back/a#x ", "back/a/old "]));
+}
+
+#[test]
+fn an_odd_tag_of_a_hold_forges_none_on_another() {
+    let tags =
+        |all: Vec<Hold>| -> Vec<String> { all.iter().map(|(full, tag)| format!("{full} {tag}")).collect() };
+    for odd in ["a\nb", "a\nt@b\tours\tnow\n", "a\tb"] {
+        let text = format!("t@a\t{odd}\tnow\nt@b\tmine\tnow\n");
+        assert_eq!(holds(text.as_bytes()), Ok(None), "{odd:?}");
+        let alone = format!("t@a\tgood\tnow\nt@a\t{odd}\tnow\n");
+        let found = tags(holds_of("t@a", alone.as_bytes()).unwrap());
+        assert_eq!((found.len(), found[0].as_str()), (2, "t@a good"), "{found:?}");
+        assert!(found[1].starts_with("t@a _a"), "{found:?}");
+    }
+    assert_eq!(holds(b""), Ok(Some(vec![])));
 }

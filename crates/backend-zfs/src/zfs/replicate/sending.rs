@@ -126,6 +126,8 @@ impl NativeReplicator {
         if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
             own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
         }
+        let of_its_type = |name: &str| !here.volume || !argv::NOT_OF_VOLUMES.contains(&name);
+        own.retain(|(name, _)| of_its_type(name));
         // Before anything is renamed.
         if self.syncoid.is_some() {
             Syncoid::can_set(&own)?;
@@ -171,6 +173,10 @@ impl NativeReplicator {
         } else {
             argv::NEVER_RECEIVED
         };
+        let fitting = |all: &[&'static str]| -> Vec<&'static str> {
+            all.iter().copied().filter(|name| of_its_type(name)).collect()
+        };
+        let never = &fitting(never)[..];
         if let Some(syncoid) = &self.syncoid {
             let options = syncoid::Options {
                 form,
@@ -187,14 +193,16 @@ impl NativeReplicator {
                 None => argv::send_full(dataset, &first.name, form),
             };
             let receive = argv::receive(&replica, &own, never);
-            self.pipe(cx, &first.name, dataset, send, receive).await?;
+            self.pipe(cx, &first.name, (dataset, &replica), send, receive)
+                .await?;
             from = Some(first.name.clone());
             left = &left[1..];
         }
         if let (Some(from), false) = (from, left.is_empty()) {
             let send = argv::send_since(dataset, &from, &last.name, form);
-            let receive = argv::receive(&replica, &own, argv::NEVER_RECEIVED);
-            self.pipe(cx, &last.name, dataset, send, receive).await?;
+            let receive = argv::receive(&replica, &own, &fitting(argv::NEVER_RECEIVED));
+            self.pipe(cx, &last.name, (dataset, &replica), send, receive)
+                .await?;
         }
         Ok(arrival)
     }
@@ -238,19 +246,19 @@ impl NativeReplicator {
         &self,
         cx: &Context,
         last: &SnapshotName,
-        dataset: &DatasetName,
+        (dataset, replica): (&DatasetName, &DatasetName),
         send: argv::Args,
         receive: argv::Args,
     ) -> Result<(), ReplicateError> {
         let what = format!("can't send {dataset}@{last} to {}", self.name);
-        let stream = self.stream(dataset);
+        let stream = self.stream(dataset, replica);
         let sent = self.here.send(cx, send, &self.there, receive, stream).await;
         error::piped(sent, what, Effect::Partial).map(drop)
     }
 
     /// Goes on with an interrupted stream: which of the snapshots it brought. What has begun to arrive of a snapshot
-    /// of this dataset that is gone can't be completed and is thrown away; it was never a snapshot. Only that: what a stream can still be
-    /// made of, and what is of something else, is of use to somebody.
+    /// of this dataset that it no longer has is thrown away; it was never a snapshot. Where a rollback has set it aside a stream could still be
+    /// made of it, but not continued from. What is of something else is of use to somebody.
     async fn go_on(
         &self,
         cx: &Context,
@@ -260,31 +268,10 @@ impl NativeReplicator {
         send: &[SnapshotRef],
         here: &Lineage,
     ) -> Result<Option<usize>, ReplicateError> {
-        let anothers = |whose: &str| {
-            let what = format!("{replica} holds part of a stream of {whose}, and not of {dataset}");
-            Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
-                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
-            )))
-        };
         let decoded = match transfer::read_token::<ReplicateKind>(&self.here, cx, token).await? {
             Ok(decoded) => decoded,
             Err(useless) => {
-                let of = useless.of.as_deref().unwrap_or("something that can't be told");
-                if of
-                    .split_once('@')
-                    .is_none_or(|(name, _)| name != dataset.as_str())
-                {
-                    return anothers(of);
-                }
-                cx.emit(Event::Warning {
-                    service: None,
-                    message: format!("what had arrived in {replica} of {of}, which is gone, is thrown away"),
-                    hint: None,
-                });
-                let what = format!("can't throw away what arrived in part in {replica}");
-                let abort = argv::receive_abort(replica);
-                self.there
-                    .change::<ReplicateKind>(cx, abort, what, Effect::Partial)
+                self.throw_away(cx, dataset, replica, useless.of.as_deref())
                     .await?;
                 return Ok(None);
             }
@@ -294,17 +281,49 @@ impl NativeReplicator {
                 let what = format!("{replica} holds part of a snapshot of {dataset} that isn't in the plan");
                 return Err(stale(what));
             }
-            return anothers("something else");
+            self.throw_away(cx, dataset, replica, decoded.of.as_deref())
+                .await?;
+            return Ok(None);
         };
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(replica));
         let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);
         error::piped::<ReplicateKind>(
             self.here
-                .send(cx, send, &self.there, receive, self.stream(dataset))
+                .send(cx, send, &self.there, receive, self.stream(dataset, replica))
                 .await,
             what,
             Effect::Partial,
         )?;
         Ok(Some(at))
+    }
+
+    /// Throws away what has arrived in part, if it was of this dataset.
+    async fn throw_away(
+        &self,
+        cx: &Context,
+        dataset: &DatasetName,
+        replica: &DatasetName,
+        of: Option<&str>,
+    ) -> Result<(), ReplicateError> {
+        let of = of.unwrap_or("something that can't be told");
+        if of.split_once('@').map(|(name, _)| name) != Some(dataset.as_str()) {
+            let what = format!("{replica} holds part of a stream of {of}, and not of {dataset}");
+            return Err(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
+                "find out who else sends there; if nobody does, throw that part away: `zfs receive -A '{replica}'`"
+            )));
+        }
+        cx.emit(Event::Warning {
+            service: None,
+            message: format!(
+                "what had arrived in {replica} of {of}, which {dataset} no longer has, is thrown away"
+            ),
+            hint: None,
+        });
+        let what = format!("can't throw away what arrived in part in {replica}");
+        let abort = argv::receive_abort(replica);
+        self.there
+            .change::<ReplicateKind>(cx, abort, what, Effect::Partial)
+            .await
+            .map(drop)
     }
 }

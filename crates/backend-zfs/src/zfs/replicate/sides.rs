@@ -46,7 +46,7 @@ pub(super) fn grouped(lines: &[Line], names: &[DatasetName]) -> BTreeMap<Dataset
         .collect();
     for line in lines.iter().filter(|line| line.what == What::Dataset) {
         if let Some(above) = names::parent(&line.dataset).and_then(|above| all.get_mut(&above)) {
-            above.below.push(line.dataset.clone());
+            above.below.push(line.dataset.to_string());
         }
     }
     all

@@ -1,0 +1,91 @@
+//! A brake on setting aside: where a replica can't be continued time and again, something there takes away what arrives, or writes to it, and
+//! another baseline only fills the pool.
+//!
+//! Twice in [`WITHIN`] is let through. Then it takes an operator, who finds out why, and removes or renames what was set aside: only what still
+//! lies there counts.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reseed_core::Context;
+use reseed_core::error::{ReplicateError, ReplicateKind};
+use reseed_core::names::DatasetName;
+use reseed_core::replicate::ReplicationStep;
+
+use super::super::lineage::Lineage;
+use super::super::parse::What;
+use super::super::{list, names};
+use super::NativeReplicator;
+
+/// How often it happens by itself.
+const MOST: usize = 2;
+const WITHIN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl NativeReplicator {
+    /// Why a step isn't done that would set its replica aside once more.
+    pub(super) async fn braked(
+        &self,
+        cx: &Context,
+        step: &ReplicationStep,
+        here: &Lineage,
+    ) -> Result<Option<ReplicateError>, ReplicateError> {
+        let (Some(divergence), Some(newest)) = (&step.set_aside, here.snapshots.last()) else {
+            return Ok(None);
+        };
+        let replica = self.replica(&step.target.dataset)?;
+        let mut kept = list::asides::<ReplicateKind>(&self.there, cx, &replica).await?;
+        kept.retain(|name| names::is_diverged(&replica, name));
+        if kept.len() < MOST {
+            return Ok(None);
+        }
+        let all: Vec<DatasetName> = kept.iter().chain([&replica]).cloned().collect();
+        let lines = list::lineages::<ReplicateKind>(&self.there, cx, &all).await?;
+        let begun = (lines.iter())
+            .filter(|line| line.what == What::Dataset && all.contains(&line.dataset))
+            .map(|line| line.creation);
+        // The store's newest snapshot was taken now, or there would be nothing to send.
+        if !too_often(begun.collect(), newest.taken_at) {
+            return Ok(None);
+        }
+        let dataset = &step.target.dataset;
+        let names: Vec<String> = kept.iter().map(|name| format!("'{name}'")).collect();
+        let what = format!(
+            "the replica of {dataset} can't be continued ({}), and was set aside {} times already in the last {} days: it isn't once more",
+            divergence.why,
+            names.len(),
+            WITHIN.as_secs() / (24 * 3600)
+        );
+        Ok(Some(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
+            "find out what writes to {replica}, or takes its newest snapshot away (sanoid does where a type is 0); then remove what was set \
+             aside, or give it another name, as in `zfs rename -u {} '{replica}-was'`. It is: {}",
+            names[0],
+            names.join(", ")
+        ))))
+    }
+}
+
+/// Whether of these lineages, by when each was begun, more than [`MOST`] have followed another lately.
+fn too_often(mut begun: Vec<Timestamp>, now: Timestamp) -> bool {
+    begun.sort_unstable();
+    // The first has followed none.
+    let followed = begun.get(1..).unwrap_or_default();
+    let lately = |one: &&Timestamp| now.duration_since(**one).unsigned_abs() < WITHIN;
+    followed.iter().filter(lately).count() >= MOST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_happened_lately_and_often_counts() {
+        let day = |day: i64| Timestamp::from_second(day * 24 * 3600).unwrap();
+        let often = |days: &[i64]| too_often(days.iter().map(|one| day(*one)).collect(), day(100));
+        assert!(often(&[1, 98, 99]));
+        assert!(often(&[99, 98, 97, 96]));
+        assert!(!often(&[98, 99]), "once");
+        assert!(!often(&[1, 50, 99]), "once lately");
+        assert!(!often(&[1, 2, 3, 4]), "long ago");
+        assert!(!often(&[]));
+    }
+}

@@ -1,22 +1,26 @@
 //! A restore whose machine loses its power: while it receives, and around each step of the promotion.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reseed_backend_zfs::datasets::{self, Layout};
 use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
+use reseed_core::ops::{self, At, RestoreOptions};
 use reseed_core::point::Target;
-use reseed_core::preseed::Outcome;
+use reseed_core::preseed::{Outcome, ServiceReport};
+use reseed_core::service::Service;
 use reseed_core::store::Condition;
-use reseed_testkit::conformance::block_on;
+use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::{Files as _, Listing, RealFiles, assert_same};
 use reseed_testkit::vm::{Config, Disk, GuestCommand, Machine, guest};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
-use crate::lab::{Pool, sure};
+use crate::lab::{Pool, run, sure};
 
 /// Where the power is cut, a dataset each: in front of or behind the first command that begins so. Every other place where a
 /// program may die is in `crash.rs`, without a boot for each.
@@ -25,6 +29,8 @@ const CUTS: &[(&str, &[&str], bool)] = &[
     ("recorded", &["set", "canmount=noauto"], true),
     ("renamed", &["rename"], true),
     ("unmarked", &["inherit"], false),
+    // Over live data, between the two renames.
+    ("aside", &["rename"], true),
 ];
 const BYTES: usize = 1_000_000;
 
@@ -108,8 +114,11 @@ async fn prepare() {
         crate::source_lab::snapshot(&chain.pool, target, "one", 1, true).await;
     }
     chain.replicate(&targets).await;
-    for target in &targets {
-        chain.lose(target);
+    for (target, (which, ..)) in targets.iter().zip(CUTS) {
+        match *which {
+            "aside" => RealFiles.write(&target.mountpoint.join("live"), b"written since"),
+            _ => chain.lose(target),
+        }
     }
     sure(["zpool", "sync"]);
     std::mem::forget(chain);
@@ -138,7 +147,10 @@ async fn step(at: usize) {
             reached: AtomicBool::new(false),
         });
         let service = chain.service_with(&[&targets[at]], runner.clone());
-        let report = chain.preseed(&format!("cut{at}"), &service).await;
+        let report = match CUTS[at].0 {
+            "aside" => restored(&chain, "cut", &service).await,
+            _ => chain.preseed(&format!("cut{at}"), &service).await,
+        };
         panic!("it ended before the power was cut: {}", report.summary());
     }
     // All the others are as they were brought back, after all those cuts.
@@ -152,7 +164,59 @@ async fn step(at: usize) {
     std::mem::forget(chain);
 }
 
+/// The newest state of the replica, in the place of what is live.
+async fn restored(chain: &Chain, run: &str, service: &Service) -> ServiceReport {
+    let options = RestoreOptions {
+        from: None,
+        at: At::Newest,
+        set_aside: true,
+    };
+    ops::restore(&chain.engine, &context(run), service, &options)
+        .await
+        .unwrap()
+}
+
+/// Nothing stands there, and what is declared or started makes nothing of that, until the same restore goes on.
+async fn goes_on(chain: &Chain, target: &Target) {
+    let found = chain.look(target).await;
+    assert!(found.cut_off().is_some(), "{found:?}");
+    let layout = Layout::new(Arc::new(SystemRunner::new()));
+    let wanted = BTreeMap::from([(target.dataset.clone(), BTreeMap::new())]);
+    let actual = layout.read(&context("apply")).await.unwrap();
+    let plan = datasets::plan(&wanted, &actual);
+    assert_eq!((plan.steps.len(), plan.obstacles.len()), (0, 1), "{plan}");
+    // As an older one did.
+    sure(["zfs", "create", target.dataset.as_str()]);
+    let service = chain.service(&[target]);
+    let report = chain.preseed("start", &service).await;
+    assert!(
+        matches!(report.outcome, Outcome::Blocked { .. }),
+        "{}",
+        report.summary()
+    );
+    let report = restored(chain, "again", &service).await;
+    assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
+    let kept = sure([
+        "zfs",
+        "list",
+        "-Ho",
+        "name",
+        "-r",
+        &format!("{}/svc", chain.pool.pool),
+    ]);
+    let asides = kept.lines().filter(|name| name.contains("/.reseed-aside:aside:"));
+    let live = asides.filter(|name| {
+        // By a reboot it may be mounted, at a place of its own.
+        let _ = run(["zfs", "unmount", name]);
+        chain.pool.read(name).keys().any(|path| path.ends_with("live"))
+    });
+    assert_eq!(live.count(), 1, "{kept}");
+}
+
 async fn converges(chain: &Chain, target: &Target, which: &str) {
+    if which == "aside" {
+        goes_on(chain, target).await;
+    }
     let found = chain.look(target).await;
     println!(
         "{which}: {:?}, marker {:?}, leftover {:?}",

@@ -194,7 +194,7 @@ fn believed<T, K: FromFault>(
             Odd::Name(name) => (
                 format!("{name:?} has a name that tools take for something else, and is left out{more}"),
                 format!(
-                    "give it one without a `-` or a space at an end, and shorter: `zfs rename '{name}' …`"
+                    "give it one without a `-` or a space at an end, and shorter, here and on its replicas: `zfs rename '{name}' …`"
                 ),
             ),
         };

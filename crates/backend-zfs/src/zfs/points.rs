@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use reseed_core::Context;
 use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::names::{DatasetName, Guid, SourceName};
@@ -70,13 +71,20 @@ fn newest_first(found: Vec<Listed>, lineage: &DatasetName) -> Vec<Listed> {
     for one in found {
         of.entry(one.dataset.clone()).or_default().push(one);
     }
-    for all in of.values_mut() {
+    let mut left: Vec<Vec<(Timestamp, Listed)>> = Vec::with_capacity(of.len());
+    for mut all in of.into_values() {
         all.sort_by_key(|one| one.createtxg);
+        // None is older than what was there before it: a clock may also have begun at 1970.
+        let mut since = Timestamp::MIN;
+        let dated = all.into_iter().map(|one| {
+            since = since.max(record::taken_at(&one));
+            (since, one)
+        });
+        left.push(dated.collect());
     }
-    let mut left: Vec<Vec<Listed>> = of.into_values().collect();
     let mut ordered = Vec::new();
-    let when = |one: &Listed| (record::taken_at(one), one.dataset == *lineage, one.createtxg);
-    while let Some(next) = left
+    let when = |(since, one): &(Timestamp, Listed)| (*since, one.dataset == *lineage, one.createtxg);
+    while let Some((_, next)) = left
         .iter_mut()
         .max_by_key(|all| all.last().map(when))
         .and_then(Vec::pop)
@@ -210,7 +218,7 @@ mod tests {
             name: name.parse().unwrap(),
             guid: Guid(at.unsigned_abs()),
             createtxg,
-            creation: jiff::Timestamp::from_second(at).unwrap(),
+            creation: Timestamp::from_second(at).unwrap(),
             userrefs: 0,
             referenced: 0,
             taken: None,
@@ -235,6 +243,17 @@ mod tests {
             listed("tank/a", "old", 1, 10),
         ];
         assert_eq!(ordered(found), ["a@new", "a@ahead", "a@old"]);
+    }
+
+    #[test]
+    fn a_clock_that_began_anew_makes_nothing_older_than_what_was_set_aside() {
+        let found = vec![
+            listed("tank/.reseed-aside:a:x", "s1", 1, 10),
+            listed("tank/a", "s2", 2, 20),
+            listed("tank/a", "after-a-power-cut", 3, 0),
+        ];
+        let wanted = ["a@after-a-power-cut", "a@s2", ".reseed-aside:a:x@s1"];
+        assert_eq!(ordered(found), wanted);
     }
 
     /// A replica that was set aside, and of which the first snapshot has arrived again.

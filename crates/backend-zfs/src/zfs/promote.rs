@@ -116,6 +116,9 @@ pub(crate) async fn promote(
     };
     let text = record.write()?;
     super::tool::not_cancelled::<StoreKind>(cx)?;
+    if stub && mount_of(&target.dataset).await?.is_none() {
+        holds_nothing(places, target).await?;
+    }
 
     let cx = &calm(cx);
     let staging_only = |error: StoreError| error.effect(Effect::StagingOnly);
@@ -271,6 +274,26 @@ fn marker_is_of(marker: &Marker, record: &StageRecord) -> bool {
         }
         _ => false,
     }
+}
+
+/// Looks into what has come to the target's name and isn't mounted: only what is empty may be renamed for what was set aside before.
+async fn holds_nothing(places: &Path, target: &Target) -> Result<(), StoreError> {
+    let place = names::place(places, "stub", &target.dataset);
+    work::mount::<StoreKind>(target.dataset.to_string(), place.clone(), true).await?;
+    let at = place.clone();
+    let found = work::blocking("can't look at what is not mounted", move || {
+        mounts::look(&at, None).map_err(|error| StoreError::io("can't look at what is not mounted", &error))
+    })
+    .await;
+    work::unmount::<StoreKind>(place).await?;
+    if found? == mounts::Standing::EmptyDir {
+        return Ok(());
+    }
+    Err(stale(format!(
+        "{} isn't mounted and holds data, so it is left alone",
+        target.dataset
+    ))
+    .hint("look at it, and give it another name if what was set aside is to come back"))
 }
 
 /// Checks that what stands at the target may be replaced; what has to be set aside for it.

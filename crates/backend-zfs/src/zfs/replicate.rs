@@ -316,7 +316,10 @@ impl Replicator for NativeReplicator {
             };
             let (here, there) = self.both(&sides, target)?;
             let refused = match lineage::in_the_way(&step, &self.replica(&target.dataset)?, &there) {
-                None => self.braked(cx, &step, &here).await?,
+                None => match self.braked(cx, &step, &here, &there).await {
+                    Err(error) if error.kind() != ReplicateKind::Cancelled => Some(error),
+                    braked => braked?,
+                },
                 refused => refused,
             };
             match refused {

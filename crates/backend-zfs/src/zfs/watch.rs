@@ -24,6 +24,9 @@ const WHERE_THEY_WORK: u32 = 4;
 /// How often it is looked, in that time.
 const LOOKS: u32 = 15;
 
+/// So many times in a row a pool may not be asked.
+const UNASKED: u32 = 3;
+
 /// Why a stream didn't come to an end by itself.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -71,6 +74,7 @@ pub(crate) async fn stalled(
 ) -> Stalled {
     let clock = SystemClock::new();
     let (mut seen, mut since) = (moves.count(), clock.monotonic());
+    let mut unasked = 0;
     loop {
         clock.sleep(patience / LOOKS).await;
         let now = moves.count();
@@ -82,16 +86,24 @@ pub(crate) async fn stalled(
         if time < patience {
             continue;
         }
+        let mut unknown = None;
         for (tool, dataset) in ends {
-            match list::pool(tool, cx, dataset.pool()).await {
-                Pool::Usable => {}
-                Pool::Unavailable(why) | Pool::Unknown(why) => {
-                    return Stalled {
-                        time,
-                        pool: Some(why),
-                    };
+            let pool = match list::pool(tool, cx, dataset.pool()).await {
+                Pool::Usable => None,
+                Pool::Unavailable(why) => Some(why),
+                Pool::Unknown(why) => {
+                    unknown.get_or_insert(why);
+                    None
                 }
+            };
+            if pool.is_some() {
+                return Stalled { time, pool };
             }
+        }
+        // Who doesn't answer once may only be busy.
+        unasked = if unknown.is_some() { unasked + 1 } else { 0 };
+        if unasked >= UNASKED {
+            return Stalled { time, pool: unknown };
         }
         if time >= patience * WHERE_THEY_WORK {
             return Stalled { time, pool: None };
@@ -125,11 +137,26 @@ mod tests {
         /// After so many minutes it ends well.
         ends: usize,
         health: &'static str,
+        /// So many times the pools can't be asked.
+        refuses: AtomicU64,
     }
 
     #[async_trait]
     impl Runner for Fake {
         async fn run(&self, command: &Command, _: &CancellationToken) -> Result<Output, ExecError> {
+            let refuse = |left: u64| left.checked_sub(1);
+            if self
+                .refuses
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuse)
+                .is_ok()
+            {
+                return Ok(Output::fake(
+                    command,
+                    Exit::Code(255),
+                    "",
+                    "kex_exchange_identification",
+                ));
+            }
             let listed = format!("tank\tONLINE\nback\t{}\n", self.health);
             Ok(Output::fake(command, Exit::Code(0), listed, ""))
         }
@@ -195,6 +222,7 @@ mod tests {
             says: says.to_vec(),
             ends,
             health,
+            refuses: AtomicU64::new(0),
         }
     }
 
@@ -221,6 +249,20 @@ mod tests {
             );
             assert!(retry.is_none_or(|retry| error.should_retry() == retry), "{error}");
         }
+    }
+
+    #[test]
+    fn who_does_not_answer_once_may_only_be_busy() {
+        let refusing = |times| Fake {
+            refuses: AtomicU64::new(times),
+            ..fake(&SAYS, 55, "ONLINE")
+        };
+        // Both ends, at two looks.
+        let (minutes, ended) = sent(refusing(4), false);
+        assert!(ended.is_ok() && minutes == 55, "{minutes}: {ended:?}");
+        let (minutes, ended) = sent(refusing(1000), false);
+        let stalled = |ended| matches!(ended, Err(Broken::Stalled(Stalled { pool: Some(_), .. })));
+        assert!((19..=21).contains(&minutes) && stalled(ended), "{minutes}");
     }
 
     #[test]

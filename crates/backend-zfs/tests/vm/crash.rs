@@ -267,6 +267,22 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
                     assert!(pool.store.settle(&cx, refused).await.is_err(), "{which}");
                 }
                 assert_eq!(look().await, with_stub, "{which}");
+                if aside_seen % 3 == 2 {
+                    // What isn't mounted, and no stub: somebody's data, which has to be looked into to be seen.
+                    let at = pool.root.join("filled");
+                    std::fs::create_dir_all(&at).unwrap();
+                    let at = at.to_str().unwrap();
+                    let inside = |command: &str| {
+                        sure(["mount", "-t", "zfs", "-o", "zfsutil", dataset, at]);
+                        sure(["sh", "-c", &format!("cd {at} && {command}")]);
+                        sure(["umount", at]);
+                    };
+                    inside("echo newer > data");
+                    let refused = pool.store.settle(&context("next"), &promote).await.unwrap_err();
+                    assert!(refused.to_string().contains("holds data"), "{which}: {refused}");
+                    assert_eq!(look().await, with_stub, "{which}");
+                    inside("rm data");
+                }
             }
             let again = match found.leftover.filter(|leftover| leftover.promoted) {
                 Some(leftover) => Settle::Finish {

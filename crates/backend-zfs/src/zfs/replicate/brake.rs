@@ -28,10 +28,15 @@ impl NativeReplicator {
         cx: &Context,
         step: &ReplicationStep,
         here: &Lineage,
+        there: &Lineage,
     ) -> Result<Option<ReplicateError>, ReplicateError> {
         let (Some(divergence), Some(newest)) = (&step.set_aside, here.snapshots.last()) else {
             return Ok(None);
         };
+        // After a rollback or a restore of the service it is not the replica that has changed.
+        if there.written == 0 {
+            return Ok(None);
+        }
         let replica = self.replica(&step.target.dataset)?;
         let mut kept = list::asides::<ReplicateKind>(&self.there, cx, &replica).await?;
         kept.retain(|name| names::is_diverged(&replica, name));

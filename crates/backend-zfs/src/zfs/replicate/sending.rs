@@ -276,7 +276,10 @@ impl NativeReplicator {
                 return Ok(None);
             }
         };
-        let Some(at) = send.iter().position(|wanted| wanted.guid == decoded.to) else {
+        let at = send.iter().position(|wanted| wanted.guid == decoded.to);
+        // One whose name can't be read comes along, and is no step's.
+        let is_odd = here.odd.iter().any(|odd| odd.guid == decoded.to);
+        if at.is_none() && !is_odd {
             if here.has(decoded.to) {
                 let what = format!("{replica} holds part of a snapshot of {dataset} that isn't in the plan");
                 return Err(stale(what));
@@ -284,7 +287,7 @@ impl NativeReplicator {
             self.throw_away(cx, dataset, replica, decoded.of.as_deref())
                 .await?;
             return Ok(None);
-        };
+        }
         let (send, receive) = (argv::send_rest(token), argv::receive_rest(replica));
         let what = format!("can't send the rest of a snapshot of {dataset} to {}", self.name);
         error::piped::<ReplicateKind>(
@@ -294,7 +297,12 @@ impl NativeReplicator {
             what,
             Effect::Partial,
         )?;
-        Ok(Some(at))
+        if at.is_none() {
+            return Err(stale(format!(
+                "the rest of a snapshot of {dataset} with a name that can't be read has arrived; what comes after it is planned anew"
+            )));
+        }
+        Ok(at)
     }
 
     /// Throws away what has arrived in part, if it was of this dataset.

@@ -37,7 +37,7 @@ pub struct SnapshotFiles {
 #[derive(Debug, Clone)]
 enum Of {
     Local(LocalSource),
-    Replica(ReplicaSource),
+    Replica(Box<ReplicaSource>),
 }
 
 impl SnapshotFiles {
@@ -49,14 +49,14 @@ impl SnapshotFiles {
 
     /// Out of a replica's.
     pub fn of_replica(source: ReplicaSource, clock: Arc<dyn Clock>) -> Self {
-        let of = Of::Replica(source);
+        let of = Of::Replica(Box::new(source));
         Self { of, clock }
     }
 
     fn source(&self) -> &dyn RestoreSource {
         match &self.of {
             Of::Local(source) => source,
-            Of::Replica(source) => source,
+            Of::Replica(source) => source.as_ref(),
         }
     }
 

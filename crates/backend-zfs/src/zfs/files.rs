@@ -36,14 +36,14 @@ pub struct SnapshotFiles {
 
 #[derive(Debug, Clone)]
 enum Of {
-    Local(LocalSource),
+    Local(Box<LocalSource>),
     Replica(Box<ReplicaSource>),
 }
 
 impl SnapshotFiles {
     /// Out of a store's own snapshots.
     pub fn of_local(source: LocalSource, clock: Arc<dyn Clock>) -> Self {
-        let of = Of::Local(source);
+        let of = Of::Local(Box::new(source));
         Self { of, clock }
     }
 
@@ -55,7 +55,7 @@ impl SnapshotFiles {
 
     fn source(&self) -> &dyn RestoreSource {
         match &self.of {
-            Of::Local(source) => source,
+            Of::Local(source) => source.as_ref(),
             Of::Replica(source) => source.as_ref(),
         }
     }

@@ -16,7 +16,7 @@ use reseed_core::error::{OpError, OpKind};
 use reseed_core::journal::{Entry, Journal as _, MemoryJournal, ServiceRecord};
 use reseed_core::names::{HoldTag, ServiceName, SnapshotName, SourceName};
 use reseed_core::ops::{self, At, RestoreOptions};
-use reseed_core::point::{Fingerprint, MarkerState, SnapshotRef, Target};
+use reseed_core::point::{Fingerprint, MarkerState, Snapshot, SnapshotRef, Target};
 use reseed_core::preseed::{Outcome, ServiceReport, plan, preseed};
 use reseed_core::retention::Policy as Retention;
 use reseed_core::retention::sanoid::{Kind, Policy as Rules};
@@ -145,8 +145,11 @@ impl Lab {
             .remove(0)
     }
 
-    /// Sources that can't be reached, and data that is gone with its snapshots: it starts without.
+    /// It was protected. Then its source can't be reached, and the data is gone with its snapshots: it starts without.
     async fn started_empty(&self) {
+        self.write("all of it");
+        self.snapshot("good").await;
+        self.send().await;
         self.world.replica_link(&source("nas"), Link::Down);
         self.lose(true);
         let report = self.preseed().await;
@@ -162,13 +165,12 @@ impl Lab {
     }
 
     async fn newest_is_unseeded(&self) -> bool {
-        let all = self
-            .service
-            .store
-            .list(&context("list"), &self.service.targets)
-            .await
-            .unwrap();
-        all.last().unwrap().unseeded
+        self.snapshots().await.last().unwrap().unseeded
+    }
+
+    async fn snapshots(&self) -> Vec<Snapshot> {
+        let (store, targets) = (&self.service.store, &self.service.targets);
+        store.list(&context("list"), targets).await.unwrap()
     }
 
     fn text(&self) -> Option<Vec<u8>> {
@@ -192,9 +194,6 @@ fn unhindered(test: impl Future<Output = ()>) {
 fn what_was_taken_while_unseeded_makes_nothing_seeded_when_it_comes_back() {
     unhindered(async {
         let lab = Lab::new();
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
         lab.started_empty().await;
         lab.write("little");
         lab.snapshot("poor").await;
@@ -230,28 +229,23 @@ fn what_was_taken_while_unseeded_makes_nothing_seeded_when_it_comes_back() {
 fn what_came_back_for_good_is_no_longer_unseeded_whoever_was_cut_off() {
     unhindered(async {
         let lab = Lab::new();
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
         lab.started_empty().await;
         let why = lab.journal.service(&lab.service.name).unwrap().unwrap();
         lab.world.replica_link(&source("nas"), Link::Up);
         lab.lose(true);
         assert_eq!(lab.preseed().await.outcome, Outcome::Restored);
         let tag = HoldTag::new("reseed-unseeded").unwrap();
-        let cx = context("hold");
+        let all: Vec<SnapshotRef> = lab.snapshots().await.iter().map(Snapshot::reference).collect();
         let store = &lab.service.store;
-        let all = store.list(&cx, &lab.service.targets).await.unwrap();
-        let all: Vec<SnapshotRef> = all.iter().map(|one| one.reference()).collect();
         store
-            .hold(&cx, &all, &tag, reseed_core::store::HoldChange::Add)
+            .hold(&context("hold"), &all, &tag, reseed_core::store::HoldChange::Add)
             .await
             .unwrap();
         lab.journal.write(vec![Entry::Service(why.clone())]);
         assert!(lab.is_unseeded());
         assert_eq!(lab.preseed().await.outcome, Outcome::DataPresent);
         assert!(!lab.is_unseeded());
-        let held = store.list(&cx, &lab.service.targets).await.unwrap();
+        let held = lab.snapshots().await;
         assert!(held.iter().all(|one| !one.holds.contains(&tag)), "{held:?}");
         lab.snapshot("next").await;
         assert!(!lab.newest_is_unseeded().await);
@@ -388,8 +382,7 @@ fn the_hour_that_a_clock_change_repeats_has_snapshots_too() {
             lab.snapshot(name).await;
         }
         lab.snapshot("autosnap_2026-10-25_02:30:00_hourly").await;
-        let cx = context("list");
-        let all = lab.service.store.list(&cx, &lab.service.targets).await.unwrap();
+        let all = lab.snapshots().await;
         let last = all.last().unwrap();
         assert_eq!(last.name.as_str(), "autosnap_2026-10-25_02:30:00dst_hourly");
         // Once more, and what isn't named by the time: that name is taken.
@@ -436,9 +429,8 @@ fn a_restore_on_request_goes_by_age_where_the_service_does() {
         lab.write("new");
         lab.snapshot("new").await;
         lab.send().await;
+        let newest = lab.snapshots().await.last().unwrap().reference();
         let cx = context("clean");
-        let all = lab.service.store.list(&cx, &lab.service.targets).await.unwrap();
-        let newest = all.last().unwrap().reference();
         lab.service.store.prune(&cx, &[newest]).await.unwrap();
         let options = RestoreOptions {
             from: None,

@@ -15,7 +15,7 @@ use reseed_core::point::Snapshot;
 use super::argv::{self, Args};
 use super::error::{self, Fault, FromFault};
 use super::names;
-use super::parse::{self, BadOutput, Found, Head, Hold, Line, Listed, Odd, Said, What};
+use super::parse::{self, Found, Head, Hold, Line, Listed, Odd, Said, What};
 use super::pools::{self, Pool};
 use super::tool::{Tool, not_understood};
 use super::{record, rows};
@@ -128,7 +128,7 @@ async fn snapshots_of<K: FromFault>(
     let stdout = answered(tool, cx, args, &names).await?;
     let read = parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))?;
     let mut found = match read {
-        Some(found) => believed(cx, Ok(found), SNAPSHOTS)?,
+        Some(found) => believed(cx, found),
         None => {
             let nonce = rows::nonce();
             let args = argv::apart(
@@ -138,7 +138,8 @@ async fn snapshots_of<K: FromFault>(
                 nonce,
             );
             let stdout = answered(tool, cx, args, &names).await?;
-            believed(cx, parse::snapshots_apart(&stdout, nonce), SNAPSHOTS)?
+            let read = parse::snapshots_apart(&stdout, nonce);
+            believed(cx, read.map_err(|bad| not_understood(SNAPSHOTS, bad))?)
         }
     };
     found.retain(|snapshot| names.contains(snapshot.dataset.as_str()));
@@ -160,25 +161,21 @@ pub(crate) async fn these<'a, K: FromFault>(
     let args = argv::list_these(wanted.iter().copied());
     let stdout = answered(tool, cx, args, &names).await?;
     if let Some(found) = parse::snapshots(&stdout).map_err(|bad| not_understood(SNAPSHOTS, bad))? {
-        return believed(cx, Ok(found), SNAPSHOTS);
+        return Ok(believed(cx, found));
     }
     let nonce = rows::nonce();
     let args = argv::apart(argv::SNAPSHOT_COLUMNS, None, names.iter().copied(), nonce);
     let stdout = answered(tool, cx, args, &names).await?;
-    believed(cx, parse::snapshots_apart(&stdout, nonce), SNAPSHOTS)
+    let read = parse::snapshots_apart(&stdout, nonce);
+    Ok(believed(cx, read.map_err(|bad| not_understood(SNAPSHOTS, bad))?))
 }
 
 const SNAPSHOTS: &str = "can't list snapshots";
 const LINEAGES: &str = "can't list snapshots and bookmarks";
 
 /// What could be read. What is odd in it is told.
-fn believed<T, K: FromFault>(
-    cx: &Context,
-    read: Result<Found<T>, BadOutput>,
-    what: &str,
-) -> Result<Vec<T>, Error<K>> {
+fn believed<T>(cx: &Context, (found, odd): Found<T>) -> Vec<T> {
     const TOLD: usize = 3;
-    let (found, odd) = read.map_err(|bad| not_understood(what, bad))?;
     for one in odd.iter().take(TOLD) {
         let more = odd.len().saturating_sub(TOLD);
         let more = if more > 0 {
@@ -204,7 +201,7 @@ fn believed<T, K: FromFault>(
             hint: Some(hint),
         });
     }
-    Ok(found)
+    found
 }
 
 /// Runs a listing of `wanted`, and accepts of its failures only that some of them aren't there.
@@ -284,7 +281,7 @@ async fn lineages_of<K: FromFault>(
     let stdout = answered(tool, cx, argv::list_lineages(wanted.iter().copied()), &names).await?;
     let read = parse::lineages(&stdout).map_err(|bad| not_understood(LINEAGES, bad))?;
     let mut found = match read {
-        Some(found) => believed(cx, Ok(found), LINEAGES)?,
+        Some(found) => believed(cx, found),
         None => {
             let nonce = rows::nonce();
             let args = argv::apart(
@@ -294,7 +291,8 @@ async fn lineages_of<K: FromFault>(
                 nonce,
             );
             let stdout = answered(tool, cx, args, &names).await?;
-            believed(cx, parse::lineages_apart(&stdout, nonce), LINEAGES)?
+            let read = parse::lineages_apart(&stdout, nonce);
+            believed(cx, read.map_err(|bad| not_understood(LINEAGES, bad))?)
         }
     };
     found.retain(|line| names.contains(line.dataset.as_str()) || line.what == What::Dataset);
@@ -373,10 +371,7 @@ pub(crate) async fn children<K: FromFault>(
     cx: &Context,
     dataset: &DatasetName,
 ) -> Result<Vec<DatasetName>, Error<K>> {
-    let what = format!("can't list what is below {dataset}");
-    let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
-    let names: Vec<DatasetName> = believed(cx, parse::names(&stdout), &what)?;
-    Ok(names.into_iter().filter(|name| name != dataset).collect())
+    Ok(believed(cx, named_below(tool, cx, dataset).await?))
 }
 
 /// The first of them, whatever it is called.
@@ -385,17 +380,24 @@ pub(crate) async fn first_child<K: FromFault>(
     cx: &Context,
     dataset: &DatasetName,
 ) -> Result<Option<String>, Error<K>> {
-    let what = format!("can't list what is below {dataset}");
-    let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
-    let (names, odd) = parse::names(&stdout).map_err(|bad| not_understood(&*what, bad))?;
+    let (names, odd) = named_below(tool, cx, dataset).await?;
     let odd = odd.into_iter().map(|one| match one {
         Odd::Name(name) | Odd::Property(name, _) => name,
     });
-    let named = names
-        .iter()
-        .filter(|name| *name != dataset)
-        .map(DatasetName::to_string);
-    Ok(named.chain(odd).next())
+    Ok(names.iter().map(DatasetName::to_string).chain(odd).next())
+}
+
+/// The datasets right below one, and what is oddly called there.
+async fn named_below<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+) -> Result<Found<DatasetName>, Error<K>> {
+    let what = format!("can't list what is below {dataset}");
+    let stdout = below(tool, cx, dataset, argv::list_children(dataset), &what).await?;
+    let (mut names, odd) = parse::names(&stdout).map_err(|bad| not_understood(what, bad))?;
+    names.retain(|name| name != dataset);
+    Ok((names, odd))
 }
 
 /// A dataset and the datasets right below it, each with what it says, or inherits, of whose replica it is.
@@ -407,7 +409,8 @@ pub(crate) async fn origins<K: FromFault>(
     let what = format!("can't list whose the replicas below {dataset} are");
     let nonce = rows::nonce();
     let stdout = below(tool, cx, dataset, argv::list_origins(dataset, nonce), &what).await?;
-    believed(cx, parse::origins(&stdout, nonce), &what)
+    let read = parse::origins(&stdout, nonce);
+    Ok(believed(cx, read.map_err(|bad| not_understood(what, bad))?))
 }
 
 /// What was set aside for a dataset.

@@ -310,6 +310,18 @@ pub struct ServiceRecord {
     pub last_good: Option<LastGood>,
 }
 
+impl ServiceRecord {
+    /// Its data is what it is to be, since this time.
+    pub(crate) fn seeded(service: ServiceName, since: Timestamp) -> Self {
+        Self {
+            service,
+            unseeded: None,
+            since,
+            last_good: None,
+        }
+    }
+}
+
 /// A state that was known to be good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastGood {

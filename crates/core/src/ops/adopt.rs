@@ -38,12 +38,7 @@ pub async fn adopt(engine: &Engine, cx: &Context, service: &Service) -> OpReport
             "the holds of the unseeded guard could not be released: {error}"
         ));
     }
-    let record = ServiceRecord {
-        service: service.name.clone(),
-        unseeded: None,
-        since: engine.clock.now(),
-        last_good: None,
-    };
+    let record = ServiceRecord::seeded(service.name.clone(), engine.clock.now());
     engine.journal.write(vec![Entry::Service(record)]);
     doing.end(OpOutcome::Ok)
 }

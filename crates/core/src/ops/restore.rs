@@ -1,6 +1,6 @@
 //! A restore that somebody asked for: from a chosen source, of a chosen moment, in place or to another directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::journal::RunKind;
 use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::preseed::{
-    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, of_no_state, passed_over, probe_all,
+    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, of_no_state, order, passed_over,
+    probe_all,
 };
 use crate::preseed::{record, record_begin};
 use crate::service::{Prefer, Service};
@@ -477,7 +478,7 @@ pub(super) async fn choose(
     }
     let targets: Vec<&Target> = service.targets.iter().collect();
     let probes = probe_all(engine, cx, &narrowed, &targets, service.policy.probe_budget).await;
-    let (mut found, mut failed, mut holds) = (Vec::new(), None, false);
+    let (mut found, mut failed, mut holds) = (Vec::<Candidate>::new(), None, false);
     let mut states = 0;
     for (source, probe) in narrowed.sources.iter().zip(probes) {
         let index = service
@@ -506,19 +507,13 @@ pub(super) async fn choose(
     match options.at {
         // As in a preseed: the chain's order, or by age, and each source's best.
         At::Newest => {
-            found.sort_by_key(Candidate::is_unseeded);
-            let mut bests: BTreeMap<usize, Vec<PointId>> = BTreeMap::new();
-            found.retain(|candidate| {
-                let ids: Vec<PointId> = candidate.points.iter().map(|point| point.id.clone()).collect();
-                *bests.entry(candidate.source).or_insert_with(|| ids.clone()) == ids
-            });
             // A second copy, which may lack something, comes after every source's best.
-            let mut copies: BTreeMap<usize, usize> = BTreeMap::new();
-            found.sort_by_cached_key(|candidate| {
-                let copy = copies.entry(candidate.source).or_default();
-                *copy += 1;
-                (candidate.is_unseeded(), *copy)
-            });
+            let copies_of_best = |of_one: &[Candidate]| -> Vec<Candidate> {
+                let is_best = |candidate: &&Candidate| candidate.state() == of_one[0].state();
+                of_one.iter().filter(is_best).cloned().collect()
+            };
+            let per_source = found.chunk_by(|a, b| a.source == b.source);
+            found = order(per_source.map(copies_of_best).collect(), Prefer::Chain, None);
             if service.policy.prefer == Prefer::Newest {
                 found.sort_by_key(|c| (c.rank(), std::cmp::Reverse(c.taken_at())));
             } else if let Some(best) = found.first()

@@ -176,12 +176,7 @@ impl Walk<'_> {
             return;
         }
         self.release_last_good().await;
-        let record = ServiceRecord {
-            service: self.service.name.clone(),
-            unseeded: None,
-            since: self.engine.clock.now(),
-            last_good: None,
-        };
+        let record = ServiceRecord::seeded(self.service.name.clone(), self.engine.clock.now());
         self.engine.journal.write(vec![Entry::Service(record)]);
     }
 

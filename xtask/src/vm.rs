@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// How many machines run tests at the same time; as many as there are processors, two at most, and one more.
     #[arg(long)]
     machines: Option<usize>,
+    /// Virtual processors of each machine; one, for two machines with one each do more than one with two.
+    #[arg(long)]
+    processors: Option<u32>,
     /// Seconds that a test or the command may take.
     #[arg(long)]
     limit: Option<u64>,
@@ -217,6 +220,10 @@ fn program(args: &Args, task: &str) -> std::io::Result<Option<std::process::Comm
         (
             "--machines",
             Some(args.machines.unwrap_or_else(machines).to_string()),
+        ),
+        (
+            "--processors",
+            args.processors.map(|processors| processors.to_string()),
         ),
         ("--limit", args.limit.map(|seconds| seconds.to_string())),
     ] {

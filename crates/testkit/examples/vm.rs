@@ -4,6 +4,8 @@
 //!   reads `N passed, M failed`.
 //! - `vm run --dir DIR --built DIR -- COMMAND...` runs a command, shows what it says, and ends with its exit code.
 //! - `vm shell-argv --dir DIR --built DIR` prints what to start for a prompt inside, divided by NUL.
+//!
+//! Each takes `--processors N`: virtual ones of each machine, 1 by default.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,6 +23,7 @@ struct Options {
     built: PathBuf,
     list: PathBuf,
     machines: usize,
+    processors: u32,
     limit: Duration,
     rest: Vec<String>,
 }
@@ -31,6 +34,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
         built: PathBuf::new(),
         list: PathBuf::new(),
         machines: 1,
+        processors: 1,
         limit: suite::TEST_LIMIT,
         rest: Vec::new(),
     };
@@ -40,6 +44,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
             "--list" => options.list = args.next()?.into(),
             "--built" => options.built = args.next()?.into(),
             "--machines" => options.machines = args.next()?.parse().ok()?,
+            "--processors" => options.processors = args.next()?.parse().ok()?,
             "--limit" => options.limit = Duration::from_secs(args.next()?.parse().ok()?),
             "--" => options.rest = args.by_ref().collect(),
             _ => return None,
@@ -54,7 +59,7 @@ async fn main() -> ExitCode {
     let task = args.next().unwrap_or_default();
     let Some(options) = options(args) else {
         eprintln!(
-            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--list FILE] [--machines N] [--limit SECONDS] [-- COMMAND...]"
+            "usage: vm tests|run|shell-argv --dir DIR --built DIR [--processors N] [--list FILE] [--machines N] [--limit SECONDS] [-- COMMAND...]"
         );
         return ExitCode::from(2);
     };
@@ -86,6 +91,7 @@ async fn tests(options: Options) -> Result<ExitCode, VmError> {
         dir: options.dir,
         built: options.built,
         machines: options.machines,
+        processors: options.processors,
         limit: options.limit,
     };
     let (passed, failed) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -116,6 +122,7 @@ async fn tests(options: Options) -> Result<ExitCode, VmError> {
 fn config(options: &Options) -> Config {
     let mut config = Config::new(&options.dir);
     config.shown.push(options.built.clone());
+    config.cpus = options.processors;
     config
 }
 

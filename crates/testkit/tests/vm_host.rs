@@ -197,6 +197,7 @@ async fn vm_every_test_has_a_verdict_whatever_the_machine_does() {
         dir: dir.path().join("machines"),
         built: dir.path().to_owned(),
         machines: 1,
+        processors: 1,
         limit: Duration::from_secs(5),
     };
     let events = Mutex::new(Vec::new());

@@ -61,7 +61,7 @@ pub struct Config {
     /// Memory; half of it is what the guest can have in `/tmp`. The host gives it as it is used.
     pub memory_mib: u32,
     /// Virtual processors. Where instructions are emulated, two machines with one each do twice the work of one with two; and with two
-    /// a machine hung in ZFS's `txg_sync` (OpenZFS 2.3.2 below qemu 7.2; seen once, in the one try there was).
+    /// a machine once hung in ZFS's `txg_sync` (OpenZFS 2.3.2 below qemu 7.2; in one of ten runs).
     pub cpus: u32,
     /// Disks, in order.
     pub disks: Vec<Disk>,

@@ -82,6 +82,8 @@ pub struct Plan {
     pub built: PathBuf,
     /// How many machines run tests of the inside at the same time.
     pub machines: usize,
+    /// Virtual processors of each of them (see [`Config::cpus`]).
+    pub processors: u32,
     /// How long a test may take.
     pub limit: Duration,
 }
@@ -209,6 +211,7 @@ impl<'a> Worker<'a> {
             .join(format!("machine{}-{}", self.number, self.boots));
         let mut config = Config::new(dir);
         config.shown.push(self.plan.built.clone());
+        config.cpus = self.plan.processors;
         match Machine::boot(&config).await {
             Ok(machine) => {
                 (self.seen)(Event::Booted(machine.boot_time()));
@@ -342,6 +345,7 @@ mod tests {
             dir: dir.path().join("machines"),
             built: dir.path().to_owned(),
             machines: 2,
+            processors: 1,
             limit: Duration::from_secs(1),
         };
         let seen = Mutex::new(Vec::new());

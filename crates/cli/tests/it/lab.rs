@@ -45,12 +45,17 @@ pub(crate) fn run_in(dir: &Path, args: &[impl AsRef<OsStr>]) -> Ran {
 }
 
 /// With other programs to be found.
-#[expect(clippy::disallowed_methods, reason = "a test of the program runs the program")]
 pub(crate) fn run_with_path(dir: &Path, args: &[impl AsRef<OsStr>], path: impl AsRef<OsStr>) -> Ran {
+    run_with(dir, args, &[("PATH", path.as_ref())])
+}
+
+/// With variables of the environment.
+#[expect(clippy::disallowed_methods, reason = "a test of the program runs the program")]
+pub(crate) fn run_with(dir: &Path, args: &[impl AsRef<OsStr>], variables: &[(&str, &OsStr)]) -> Ran {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_reseed"))
         .args(args)
         .current_dir(dir)
-        .env("PATH", path)
+        .envs(variables.iter().copied())
         .env_remove("RESEED_CONFIG")
         .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())

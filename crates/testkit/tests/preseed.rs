@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,15 +37,25 @@ const DATA: &str = "tank/app";
 #[derive(Debug)]
 struct Look {
     inner: MemVerifier,
-    slow: AtomicBool,
+    /// Seconds.
+    takes: AtomicU64,
+    clock: Arc<SimClock>,
 }
+
+/// Longer than anybody has.
+const FOR_EVER: u64 = u64::MAX;
 
 #[async_trait]
 impl Verifier for Look {
     async fn measure(&self, cx: &Context, root: &Path) -> Result<Fingerprint, OpError> {
-        if self.slow.load(Ordering::SeqCst) {
-            cx.cancel.cancelled().await;
-            return Err(OpError::new(OpKind::Cancelled, "it was ended"));
+        let takes = match self.takes.load(Ordering::SeqCst) {
+            FOR_EVER => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
+        tokio::select! {
+            () = cx.cancel.cancelled() => return Err(OpError::new(OpKind::Cancelled, "it was ended")),
+            () = self.clock.sleep(takes.unwrap_or(Duration::MAX)), if takes != Some(Duration::ZERO) => {}
+            () = std::future::ready(()), if takes == Some(Duration::ZERO) => {}
         }
         self.inner.measure(cx, root).await
     }
@@ -79,7 +89,8 @@ impl Lab {
         let journal = Arc::new(MemoryJournal::new());
         let look = Arc::new(Look {
             inner: MemVerifier::new(&world),
-            slow: AtomicBool::new(false),
+            takes: AtomicU64::new(0),
+            clock: clock.clone(),
         });
         let replica = MemReplicator::new(&world, source("nas"));
         let local = MemSource::new(&world, source("local"), SourcePlace::Local, Delivery::Native);
@@ -274,16 +285,104 @@ fn what_could_not_be_looked_at_in_time_is_kept_and_nothing_older_tried() {
             }
             lab.send().await;
             lab.lose(true);
-            lab.look.slow.store(true, Ordering::SeqCst);
+            lab.look.takes.store(FOR_EVER, Ordering::SeqCst);
             let report = lab.preseed().await;
             assert!(matches!(report.outcome, Outcome::Held { .. }), "{report:?}");
-            lab.look.slow.store(false, Ordering::SeqCst);
+            lab.look.takes.store(0, Ordering::SeqCst);
             assert!(lab.world.staged(&lab.target().dataset).is_some());
             let report = lab.preseed().await;
             assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
             let newest = format!("state {}", states - 1);
             assert_eq!(lab.text().as_deref(), Some(newest.as_bytes()));
         }
+    });
+}
+
+/// Another one would have to begin anew, and be as slow.
+#[test]
+fn what_a_slow_source_has_brought_does_not_go_for_another_one() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
+        repo.init(&context("init")).await.unwrap();
+        lab.service.offsite = vec![repo.clone().shared()];
+        lab.service.sources.push(Arc::new(repo));
+        lab.service.policy.source_budget = Duration::from_secs(60);
+        lab.service.policy.budget = Duration::from_secs(600);
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
+        assert!(stored.iter().all(|report| report.error.is_none()), "{stored:?}");
+        lab.lose(true);
+        lab.look.takes.store(FOR_EVER, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        let Outcome::Held { why } = &report.outcome else {
+            panic!("{report:?}")
+        };
+        assert!(why.contains("brought all of it"), "{why}");
+        lab.look.takes.store(0, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+        assert_eq!(report.source, Some(source("nas")), "{report:?}");
+    });
+}
+
+/// A source's share is for what it delivers.
+#[test]
+fn what_was_brought_is_looked_at_as_long_as_there_is_time() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        lab.service.policy.source_budget = Duration::from_secs(60);
+        lab.service.policy.budget = Duration::from_secs(600);
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.lose(true);
+        lab.look.takes.store(200, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+    });
+}
+
+/// One file could not be read when it was stored. Where nothing else is left, all else comes back, and it is told.
+#[test]
+fn a_part_is_better_than_nothing_and_is_told() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
+        repo.init(&context("init")).await.unwrap();
+        lab.service.offsite = vec![repo.clone().shared()];
+        lab.service.sources = vec![Arc::new(repo)];
+        lab.write("most of it");
+        let rotten = lab.target().mountpoint.join("rotten");
+        lab.world.write(&rotten, b"gone");
+        lab.snapshot("good").await;
+        lab.world
+            .break_repo(&source("b2"), RepoFault::Unreadable("/mem/exposed/tank/app/rotten".into()));
+        let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
+        assert_eq!(stored[0].outcome, ops::OpOutcome::Partial, "{stored:?}");
+        lab.lose(true);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+        assert_eq!(lab.text().as_deref(), Some(&b"most of it"[..]));
+        let told = |words: &str| report.warnings.iter().any(|warning| warning.contains(words));
+        assert!(told("lacks something") && told("not complete"), "{report:?}");
+    });
+}
+
+/// What is there is what a start without data left, whatever else is new.
+#[test]
+fn a_dataset_more_makes_no_unseeded_service_seeded() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        lab.started_empty().await;
+        lab.write("little");
+        lab.world.replica_link(&source("nas"), Link::Up);
+        lab.service.targets.push(World::target("tank/more"));
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::FirstStart, "{report:?}");
+        assert!(lab.is_unseeded());
     });
 }
 

@@ -98,7 +98,8 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
     let mut exit = Exit::Ok;
     for one in &restored {
         let checked = match one.digest_matches {
-            Some(_) => "tree digest matches",
+            Some(true) => "tree digest matches",
+            Some(false) => "not all of what was recorded",
             None => "no tree digest to compare with",
         };
         let line = format!(

@@ -381,7 +381,11 @@ async fn one_to(
             None => None,
         };
         let digest_matches = recorded.map(|recorded| Some(recorded) == fingerprint);
-        if digest_matches == Some(false) {
+        // Of a partial point something is missing, and that is told with it.
+        let mut warnings = restored.warnings;
+        if digest_matches == Some(false) && point.partial && source.caps().verifies {
+            warnings.push("what could not be read when it was taken is recorded, and not there".to_owned());
+        } else if digest_matches == Some(false) {
             let what = format!(
                 "what {} delivered for {} is not the recorded state",
                 source.name(),
@@ -399,7 +403,7 @@ async fn one_to(
             files: restored.files,
             fingerprint,
             digest_matches,
-            warnings: restored.warnings,
+            warnings,
             seconds: (engine.clock.monotonic() - began).as_secs_f64(),
         });
     }
@@ -488,9 +492,9 @@ pub(super) async fn choose(
             .unwrap_or(0);
         match probe.answer {
             Ok(points) => {
-                holds |= !points.is_empty();
+                holds |= points.iter().any(|point| !point.is_damaged());
                 let groups = group(index, &targets, &points);
-                states += groups.len();
+                states += groups.iter().filter(|c| !c.is_damaged()).count();
                 found.extend(groups.into_iter().filter(|c| fits(c, &options.at)));
             }
             Err(error) => {
@@ -528,7 +532,7 @@ pub(super) async fn choose(
         }
         // The moment matters more than where it comes from; only exactly that moment is good enough as a substitute.
         At::Time(_) | At::Point(_) => {
-            found.sort_by_key(|c| (std::cmp::Reverse(c.taken_at()), c.source));
+            found.sort_by_key(|c| (std::cmp::Reverse(c.taken_at()), c.rank(), c.source));
             if let At::Point(wanted) = &options.at
                 && let (Some(newest), Some(oldest)) = (found.first(), found.last())
                 && newest.taken_at() != oldest.taken_at()

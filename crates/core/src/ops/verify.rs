@@ -55,7 +55,9 @@ pub async fn verify(
                 for one in &restored {
                     doing.bytes(one.bytes);
                     doing.done(format!("{} of {}: {} files, {} bytes in {:.1} s", one.dataset, one.taken_at, one.files, one.bytes, one.seconds));
-                    if one.digest_matches.is_none() {
+                    if one.digest_matches == Some(false) {
+                        unproven.get_or_insert(OpError::new(OpKind::Failed, format!("point {} of {} lacks what could not be read when it was taken", one.point, one.dataset)).report());
+                    } else if one.digest_matches.is_none() {
                         unproven.get_or_insert(OpError::new(OpKind::Failed, format!("no tree digest was recorded with point {} of {}: it came back, and nothing can be compared", one.point, one.dataset)).report());
                     }
                 }

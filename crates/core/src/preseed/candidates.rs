@@ -39,6 +39,11 @@ impl Candidate {
         u8::from(partial) + 2 * u8::from(self.is_unseeded())
     }
 
+    /// Whether it stands for something that can't be read, and so for no state.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.points.iter().any(RecoveryPoint::is_damaged)
+    }
+
     /// What tells its state from others, however often a source has that.
     pub(crate) fn state(&self) -> (usize, Vec<&PointId>) {
         (self.source, self.points.iter().map(|point| &point.id).collect())
@@ -139,8 +144,12 @@ pub(crate) fn order(
     }
     let mut ordered: Vec<Candidate> = rounds.into_iter().flatten().collect();
     ordered.sort_by_key(|c| c.rank() >= 2);
+    // Of its own source nothing may be newer, whatever the dates say.
     if let Some(leftover) = leftover
         && let Some(place) = ordered.iter().position(|c| c.same_state(leftover))
+        && ordered[..place]
+            .iter()
+            .all(|before| before.source != ordered[place].source)
         && ordered[place].rank() <= ordered[0].rank()
         && ordered[place].taken_at() >= ordered[0].taken_at()
     {
@@ -327,6 +336,13 @@ mod tests {
         assert_eq!(
             ids(&order(lists(4), Prefer::Chain, Some(&leftover(4)))),
             ["1", "3"]
+        );
+        // Its own source has made another one after it, whatever the dates say.
+        let mut newer = lists(9);
+        newer[1].insert(0, group(1, &[&data], &[point("tank/data", "r", 4, 6)]).remove(0));
+        assert_eq!(
+            ids(&order(newer, Prefer::Chain, Some(&leftover(9)))),
+            ["1", "4", "3"]
         );
     }
 }

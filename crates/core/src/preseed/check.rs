@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::report::Stage;
 use super::restore::{Failure, Slot, Verified};
@@ -17,19 +16,19 @@ use crate::store::Settle;
 use crate::verify::Validator;
 
 impl Walk<'_> {
+    /// What was fetched is looked at for as long as there is time at all, whatever the source's share of it was.
     pub(super) async fn verify(
         &mut self,
         slot: &mut Slot,
         point: &RecoveryPoint,
         source: &dyn RestoreSource,
         restored: Restored,
-        ends: Duration,
     ) -> Result<Verified, Failure> {
         let Some(root) = slot.staged.as_ref().map(|s| s.staging.path.clone()) else {
             let lost: StoreError = StoreError::new(StoreKind::NotFound, "staging is gone");
             return Err(Failure::store(Stage::Verify, &lost));
         };
-        match self.look(&root, point, source, &restored, ends).await {
+        match self.look(&root, point, source, &restored).await {
             Ok((fingerprint, matches)) => Ok(Verified {
                 restored,
                 fingerprint,
@@ -61,7 +60,6 @@ impl Walk<'_> {
         point: &RecoveryPoint,
         source: &dyn RestoreSource,
         restored: &Restored,
-        ends: Duration,
     ) -> Result<(Option<Fingerprint>, Option<bool>), OpError> {
         self.verified.extend(restored.checked.iter().cloned());
         let verifier = Arc::clone(&self.engine.verifier);
@@ -72,7 +70,7 @@ impl Walk<'_> {
                 .engine
                 .within(
                     self.cx,
-                    self.until(ends),
+                    self.left(),
                     "measuring the restored tree",
                     |cx| async move { verifier.measure(&cx, root).await },
                 )
@@ -83,6 +81,14 @@ impl Walk<'_> {
                     matches = Some(true);
                     self.verified
                         .insert(format!("tree digest {} of {} files", found.digest, found.files));
+                }
+                // What could not be read when it was taken is recorded, and not there. All else the source vouches for.
+                Some(recorded) if point.partial && source.caps().verifies => {
+                    let what = format!(
+                        "point {} lacks something: {} files and {} bytes came, recorded were {} files and {} bytes",
+                        point.id, found.files, found.bytes, recorded.files, recorded.bytes
+                    );
+                    self.warn(what, None);
                 }
                 Some(recorded) => {
                     let what = format!(
@@ -129,7 +135,7 @@ impl Walk<'_> {
         let runs_programs = validators.iter().any(|v| matches!(v, Validator::Command { .. }));
         if runs_programs && measured.is_none() {
             let verifier = Arc::clone(&self.engine.verifier);
-            let limit = self.until(ends);
+            let limit = self.left();
             let look = |cx: Context| async move { verifier.measure(&cx, root).await };
             measured = Some(
                 self.engine
@@ -140,12 +146,9 @@ impl Walk<'_> {
         for validator in &validators {
             let verifier = Arc::clone(&self.engine.verifier);
             self.engine
-                .within(
-                    self.cx,
-                    self.until(ends),
-                    "running a validator",
-                    |cx| async move { verifier.validate(&cx, root, validator).await },
-                )
+                .within(self.cx, self.left(), "running a validator", |cx| async move {
+                    verifier.validate(&cx, root, validator).await
+                })
                 .await?;
             self.verified.insert(format!("validator {validator}"));
         }
@@ -154,7 +157,7 @@ impl Walk<'_> {
             let verifier = Arc::clone(&self.engine.verifier);
             let after = self
                 .engine
-                .within(self.cx, self.until(ends), "measuring again", |cx| async move {
+                .within(self.cx, self.left(), "measuring again", |cx| async move {
                     verifier.measure(&cx, root).await
                 })
                 .await?;

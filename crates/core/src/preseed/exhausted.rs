@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::Candidate;
 use super::probe::Probe;
 use super::report::{Attempt, Outcome, Stage};
 use super::walk::Walk;
@@ -13,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Common, Kind as _, SourceKind, StoreError, StoreKind};
 use crate::journal::{Entry, ServiceRecord};
 use crate::names::{HoldTag, SourceName};
-use crate::point::{MarkerState, Target};
+use crate::point::{MarkerState, RecoveryPoint, Target};
 use crate::service::{Service, WhenExhausted};
 use crate::store::{HoldChange, Inspection, Settle};
 
@@ -28,11 +29,20 @@ impl Walk<'_> {
         if let Some(error) = self.target_failure.take() {
             return Outcome::Failed { error };
         }
-        if let Some((source, error)) = self.unfinished.take() {
-            // Slow is neither unreachable nor corrupt: starting without data would throw away what has arrived.
-            let name = self.service.sources[source].name();
+        if let Some(slow) = self.unfinished.take() {
+            // Slow is neither unreachable nor corrupt.
+            let name = self.service.sources[slow.source].name();
+            let kept = match slow.brought {
+                None => "the next run asks it again",
+                Some(Stage::Verify) => {
+                    "it has brought all of it, which there was no time to look at: with a longer `budget` there is"
+                }
+                Some(_) => "what it brought is kept, and the next run goes on",
+            };
             let why = format!(
-                "{name} was not done when its time was up ({error}); what it brought is kept, and the next run goes on. {}",
+                "{name} was not done when its time was up ({}); {kept}. `reseed restore {}` takes the time that it takes. {}",
+                slow.error,
+                self.service.name,
                 self.reasons()
             );
             return Outcome::Held { why };
@@ -55,8 +65,11 @@ impl Walk<'_> {
             };
         }
         let why = self.reasons();
-        let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if !points.is_empty());
-        if probes.iter().any(holds_points) && self.groups(probes, targets).iter().all(Vec::is_empty) {
+        let is_whole = |point: &RecoveryPoint| !point.is_damaged();
+        let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if points.iter().any(is_whole));
+        let groups = self.groups(probes, targets);
+        let is_a_state = |candidate: &Candidate| !candidate.is_damaged();
+        if probes.iter().any(holds_points) && !groups.iter().flatten().any(is_a_state) {
             // A dataset that was added to the service has no past that the others could share.
             let advice = match probes.iter().all(|probe| probe.answer.is_ok()) {
                 true => of_no_state(self.service),
@@ -71,7 +84,14 @@ impl Walk<'_> {
             let kinds = [SourceKind::Locked.name(), Common::Busy.name()];
             error.is_some_and(|error| kinds.contains(&error.kind.as_str()))
         };
-        if let Some(busy) = self.attempts.iter().find(|attempt| busy(attempt)) {
+        // What a source said last counts.
+        let last = |(nth, attempt): &(usize, &Attempt)| {
+            !self.attempts[nth + 1..]
+                .iter()
+                .any(|later| later.source == attempt.source)
+        };
+        let mut last_words = self.attempts.iter().enumerate().filter(last);
+        if let Some((_, busy)) = last_words.find(|(_, attempt)| busy(attempt)) {
             // Somebody is at it, a prune of ours for one, and will be done.
             let name = &busy.source;
             return Outcome::Held {
@@ -139,12 +159,13 @@ impl Walk<'_> {
     }
 
     /// Lets go of what the unseeded guard held: the data is back. A state that was taken while the service was unseeded is not that.
-    pub(crate) async fn release_last_good(&mut self) {
+    /// Whether nothing is held any more.
+    pub(crate) async fn release_last_good(&mut self) -> bool {
         let restored = self.done.iter().flat_map(|(_, datasets)| datasets);
         if restored.clone().any(|one| one.unseeded) {
             let targets: Vec<&Target> = self.service.targets.iter().collect();
             self.hold_last_good(&targets).await;
-            return;
+            return false;
         }
         let limit = self.left_to_end();
         let release = release_unseeded_hold(self.engine, self.cx, self.service, limit);
@@ -153,7 +174,9 @@ impl Walk<'_> {
                 format!("the hold of the unseeded guard could not be released: {error}"),
                 None,
             );
+            return false;
         }
+        true
     }
 
     /// The data is there, and was put there, or adopted, after the journal last heard that the service is unseeded: whoever did it came to
@@ -175,7 +198,10 @@ impl Walk<'_> {
         if known.unseeded.is_none() || known.since > since {
             return;
         }
-        self.release_last_good().await;
+        // The next run tries again.
+        if !self.release_last_good().await {
+            return;
+        }
         let record = ServiceRecord::seeded(self.service.name.clone(), self.engine.clock.now());
         self.engine.journal.write(vec![Entry::Service(record)]);
     }

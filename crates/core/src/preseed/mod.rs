@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::journal::{Entry, LastGood, Run, RunKey, RunKind, ServiceRecord};
+use crate::names::ServiceName;
 use crate::point::Target;
 use crate::service::Service;
 use crate::store::{Inspection, SnapshotStore};
@@ -183,6 +184,8 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
                     report.datasets.first().and_then(good),
                 )));
             }
+            // Only a dataset that was added may be new, and the others still be what a start without data left behind.
+            Outcome::FirstStart if is_unseeded(engine, &report.service) => {}
             Outcome::FirstStart => entries.push(Entry::Service(service(None, None))),
             _ => {}
         }
@@ -190,6 +193,11 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
     if !entries.is_empty() {
         engine.journal.write(entries);
     }
+}
+
+fn is_unseeded(engine: &Engine, service: &ServiceName) -> bool {
+    let known = engine.journal.service(service);
+    known.is_ok_and(|known| known.is_some_and(|known| known.unseeded.is_some()))
 }
 
 /// Says what a preseed of these services would do, and changes nothing.

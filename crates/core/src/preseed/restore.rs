@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::report::{DatasetReport, Outcome, Stage};
 use super::{Candidate, Walk};
 use crate::context::Context;
+use crate::engine::GRACE;
 use crate::error::{
     Common, Effect, ErrorReport, Kind, Retry, SourceError, SourceKind, StoreError, StoreKind,
 };
@@ -14,7 +15,9 @@ use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::{Condition, Inspection};
-use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
+use crate::store::{
+    Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, StageState, Staging,
+};
 
 /// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
 const PROMOTE_AT_LEAST: Duration = Duration::from_secs(30);
@@ -36,6 +39,16 @@ pub(crate) struct Staged {
     pub(super) staging: Staging,
     pub(super) source: SourceName,
     point: PointId,
+}
+
+/// A source that was not done when its time was up.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) source: usize,
+    /// What was said of it.
+    pub(super) error: ErrorReport,
+    /// How far it was, where something of it is staged, which the next run goes on with.
+    pub(super) brought: Option<Stage>,
 }
 
 /// What came of a candidate.
@@ -92,8 +105,9 @@ impl Walk<'_> {
     pub(crate) async fn restore(&mut self, candidate: &Candidate, slots: &mut [Slot]) -> Tried {
         let source = Arc::clone(&self.service.sources[candidate.source]);
         let ids: Vec<PointId> = candidate.points.iter().map(|p| p.id.clone()).collect();
-        let source_ends = self.engine.clock.monotonic()
+        let mut source_ends = self.engine.clock.monotonic()
             + self.share(self.service.policy.source_budget, Some(source.name()));
+        let mut brought = false;
         let mut delays = self.delays();
         for number in 1.. {
             self.cx.emit(Event::AttemptStarted {
@@ -142,8 +156,21 @@ impl Walk<'_> {
             let in_time = failure.stage != Stage::Fetch && !self.until(source_ends).is_zero();
             let is_slow = matches!(failure.stage, Stage::Stage | Stage::Fetch | Stage::Verify);
             if is_slow && !in_time && failure.error.kind == Common::TimedOut.name() {
-                self.unfinished
-                    .get_or_insert((candidate.source, failure.error.clone()));
+                // By the source's own measure it may be slow long before that.
+                let is_up = self.until(source_ends).is_zero();
+                if is_up && !brought {
+                    brought = self.has_brought(candidate, slots, failure.stage).await;
+                }
+                // Another source would have to begin anew, and what is here would have to go for it.
+                if is_up && brought && !self.left().is_zero() {
+                    source_ends = self.engine.clock.monotonic() + self.left();
+                    continue;
+                }
+                self.unfinished.get_or_insert(Unfinished {
+                    source: candidate.source,
+                    error: failure.error.clone(),
+                    brought: (is_up && brought).then_some(failure.stage),
+                });
                 return Tried::Failed;
             }
             if failure.target {
@@ -157,6 +184,28 @@ impl Walk<'_> {
         Tried::Failed
     }
 
+    /// Whether something of a candidate is staged: the next run, or the next try, goes on with it.
+    async fn has_brought(&mut self, candidate: &Candidate, slots: &mut [Slot], stage: Stage) -> bool {
+        if stage == Stage::Verify {
+            return true;
+        }
+        let delivery = self.service.sources[candidate.source].caps().delivery;
+        let ends = self.engine.clock.monotonic() + GRACE;
+        for (slot, point) in slots.iter_mut().zip(&candidate.points) {
+            let is_of_it = |staged: &Staged| staged.source == point.source && staged.point == point.id;
+            if !slot.staged.as_ref().is_some_and(is_of_it) {
+                continue;
+            }
+            // Asked again for the same point, it says what is there.
+            match self.stage(slot, point, delivery, ends).await {
+                Ok(staging) if staging.state == StageState::Fresh => {}
+                Ok(_) => return true,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+
     async fn attempt(
         &mut self,
         candidate: &Candidate,
@@ -167,7 +216,7 @@ impl Walk<'_> {
         let mut verified = Vec::with_capacity(slots.len());
         for (slot, point) in slots.iter_mut().zip(&candidate.points) {
             let restored = self.fetch(slot, point, source, ends).await?;
-            verified.push(self.verify(slot, point, source, restored, ends).await?);
+            verified.push(self.verify(slot, point, source, restored).await?);
         }
         self.recheck(slots).await?;
         let mut begun = false;
@@ -492,6 +541,18 @@ impl Walk<'_> {
             self.warn(
                 "the restored point was taken with unreadable files: it is not complete".to_owned(),
                 None,
+            );
+        }
+        if candidate.taken_at() > self.engine.clock.now() {
+            self.warn(
+                format!(
+                    "the restored point is dated {}, which is yet to come: by a clock that was wrong, then or now, it passes for the newest",
+                    candidate.taken_at()
+                ),
+                Some(format!(
+                    "`reseed status {}` shows what else there is, and `reseed restore --at` gets at it",
+                    self.service.name
+                )),
             );
         }
         if candidate.is_unseeded() {

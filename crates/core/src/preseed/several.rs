@@ -116,8 +116,8 @@ pub(super) fn goes_on(inspections: &[Inspection], missing: &[usize]) -> Option<(
     let populated = inspections.iter().filter(|i| i.condition == Condition::Populated);
     let (source, taken_at) = populated.filter_map(anchor).next()?;
     let leftover = missing.iter().find_map(|nth| inspections[*nth].staged())?;
-    let same = leftover.source == source && leftover.point.taken_at == taken_at;
-    same.then_some((source, taken_at))
+    // Another source may have had to deliver the rest of that moment.
+    (leftover.point.taken_at == taken_at).then_some((source, taken_at))
 }
 
 /// A restore in place of several datasets that was cut off between two of them: all hold data, of two moments.
@@ -229,6 +229,25 @@ mod tests {
             inspection("pg/wal", "new", None),
         ];
         assert!(matches!(cut_off(&service, &list), Some(Outcome::Blocked { .. })));
+    }
+
+    /// The source that the first dataset came from was away, and another one has the same moment.
+    #[test]
+    fn a_restore_is_finished_from_whoever_has_that_moment() {
+        let mut list = [
+            inspection("pg/data", "old", None),
+            inspection("pg/wal", "old", Some("new")),
+        ];
+        list[1].condition = Condition::Absent;
+        list[1].marker = None;
+        let mut staged = list[1].leftover.clone().unwrap();
+        staged.source = SourceName::new("b2").unwrap();
+        list[1].leftover = Some(staged.clone());
+        let local = SourceName::new("local").unwrap();
+        assert_eq!(goes_on(&list, &[1]), Some((local, Timestamp::UNIX_EPOCH)));
+        staged.point.taken_at = Timestamp::from_second(1).unwrap();
+        list[1].leftover = Some(staged);
+        assert_eq!(goes_on(&list, &[1]), None);
     }
 
     /// It is a copy of that moment for somebody who wanted a file, and no restore.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::probe::{Probe, probe_all};
 use super::report::{Attempt, Outcome, ServiceReport, Stage};
-use super::restore::{Slot, Tried};
+use super::restore::{Slot, Tried, Unfinished};
 use super::{BY_AGE, Candidate, Decision, decide, group, order, passed_over, several};
 use crate::context::Context;
 use crate::engine::{Engine, GRACE};
@@ -34,8 +34,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) done: Option<(SourceName, Vec<super::DatasetReport>)>,
     /// The first failure that was the target's fault, so that no source could have helped.
     pub(super) target_failure: Option<ErrorReport>,
-    /// A source that was still delivering when its time was up, with what was said of it. What it brought is kept.
-    pub(super) unfinished: Option<(usize, ErrorReport)>,
+    /// The first source that was not done in time.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 impl<'a> Walk<'a> {
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
             },
         };
         match outcome {
-            Outcome::Restored => self.release_last_good().await,
+            Outcome::Restored => drop(self.release_last_good().await),
             Outcome::DataPresent => self.is_seeded_again(&present).await,
             _ => {}
         }
@@ -189,11 +189,11 @@ impl<'a> Walk<'a> {
             }
         }
         for candidate in order(self.groups(&probes, &targets), policy.prefer, None) {
-            // What a slow source brought so far is worth more than an older state of it.
+            // A slow source is as slow with an older state of it.
             if self
                 .unfinished
                 .as_ref()
-                .is_some_and(|(source, _)| *source == candidate.source)
+                .is_some_and(|slow| slow.source == candidate.source)
             {
                 continue;
             }
@@ -210,7 +210,11 @@ impl<'a> Walk<'a> {
                     let ids = candidate.points.iter().map(|point| point.id.clone()).collect();
                     self.record(name, ids, 1, Stage::Plan, Some(error.clone()), 0.0);
                 }
-                self.unfinished.get_or_insert((candidate.source, error));
+                self.unfinished.get_or_insert(Unfinished {
+                    source: candidate.source,
+                    error,
+                    brought: None,
+                });
                 continue;
             }
             if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
@@ -236,6 +240,14 @@ impl<'a> Walk<'a> {
         slots: &mut [Slot],
         tried: &mut BTreeSet<(usize, Vec<(PointId, String)>)>,
     ) -> Option<Outcome> {
+        // What was brought stays, and nothing takes its place.
+        if self
+            .unfinished
+            .as_ref()
+            .is_some_and(|slow| slow.brought.is_some())
+        {
+            return None;
+        }
         // Two copies of one state have one id.
         let copy = |point: &RecoveryPoint| (point.id.clone(), point.locator.clone());
         if !tried.insert((candidate.source, candidate.points.iter().map(copy).collect())) {

@@ -78,10 +78,7 @@ pub(crate) async fn plan_one(
             Err(error) => (Vec::new(), Some(error.clone())),
         };
         let all = candidates.len();
-        let candidates: Vec<Candidate> = candidates
-            .into_iter()
-            .filter(|c| !c.points.iter().any(RecoveryPoint::is_damaged))
-            .collect();
+        let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| !c.is_damaged()).collect();
         damaged |= candidates.len() < all;
         let best = candidates.first();
         sources.push(PlannedSource {
@@ -106,16 +103,18 @@ pub(crate) async fn plan_one(
             names.push(name.clone());
         }
     }
+    let is_whole = |point: &RecoveryPoint| !point.is_damaged();
+    let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if points.iter().any(is_whole));
     let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
         (false, _) => ("restore", None),
         (true, true) if nothing_of(&probes, &targets) => ("first-start", None),
-        (true, _) if damaged => exhausted(service, "what the sources hold is damaged".to_owned()),
-        (true, _) if !nothing_of(&probes, &targets) => {
+        (true, _) if probes.iter().any(holds_points) => {
             let what = "the sources hold recovery points, and no state that all datasets were in together";
             let all = probes.iter().all(|probe| probe.answer.is_ok());
             let advice = all.then(|| format!(". {}", of_no_state(service)));
             ("held", Some(format!("{what}{}", advice.unwrap_or_default())))
         }
+        (true, _) if damaged => exhausted(service, "what the sources hold is damaged".to_owned()),
         (true, _) => exhausted(service, "no source that answered holds a point".to_owned()),
     };
     let (action, why) = match &inspections {

@@ -196,18 +196,15 @@ impl ReplicaSource {
                 return Err(SourceError::new(SourceKind::Target, what));
             }
         }
+        let form = argv::Form::of(back.encrypted, true);
+        let never = never_anew(here, cx, (&above, &said), form).await?;
         staging::make_missing(here, cx, name, &above, &said)
             .await
             .map_err(|error| error.convert(SourceKind::Target))?;
         let record = points::begun(cx, plan)?;
         let original = &fetched.original;
-        let form = argv::Form::of(back.encrypted, true);
         let send = argv::send_full(&original.dataset, &original.name, form);
-        let receive = argv::receive(
-            name,
-            &[("canmount", "noauto"), (argv::STAGE, &record)],
-            argv::NEVER_RECEIVED,
-        );
+        let receive = argv::receive(name, &[("canmount", "noauto"), (argv::STAGE, &record)], never);
         let stream = followed(plan, &original.dataset, name);
         let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
         error::piped(
@@ -320,6 +317,36 @@ fn followed<'a>(plan: &'a RestorePlan, from: &'a DatasetName, into: &'a DatasetN
         into,
         limit: None,
     }
+}
+
+/// What must not come along into a new dataset below these. What isn't encrypted becomes so where the nearest one that is there is: a stream
+/// with properties says `encryption=off` of itself, and would land in clear text, without a word.
+async fn never_anew(
+    tool: &Tool,
+    cx: &Context,
+    (above, said): (&[DatasetName], &[Said]),
+    form: argv::Form,
+) -> Result<&'static [&'static str], SourceError> {
+    let mut nearest = above.iter().zip(said).rev();
+    let nearest = nearest.find(|(_, said)| matches!(said, Said::Facts(_)));
+    let Some((above, _)) = nearest.filter(|_| form == argv::Form::Plain) else {
+        return Ok(argv::NEVER_RECEIVED);
+    };
+    let what = format!("can't tell whether {above} is encrypted");
+    let (key_of, status) = tool
+        .read::<SourceKind, _>(cx, argv::get_key(above), &what, transfer::parse_key)
+        .await?;
+    if matches!(key_of.as_str(), "-" | "none" | "") {
+        return Ok(argv::NEVER_RECEIVED);
+    }
+    if status != "available" {
+        let what =
+            format!("{above} is encrypted, and so would be what is restored below it: its key is not loaded");
+        return Err(SourceError::new(SourceKind::Target, what).hint(format!(
+            "load it with `zfs load-key {key_of}`, then run it again; nothing has been received"
+        )));
+    }
+    Ok(argv::NEVER_RECEIVED_ENCRYPTING)
 }
 
 /// What arrived is encrypted, and only an operator has its key: no other source's copy would open without it either, and

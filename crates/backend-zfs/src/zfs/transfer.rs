@@ -191,6 +191,15 @@ fn parse_way_back(stdout: &[u8]) -> Result<WayBack, BadOutput> {
     })
 }
 
+/// Reads the answer to [`get_key`](argv::get_key): whose key it is, and whether it is loaded.
+pub(crate) fn parse_key(stdout: &[u8]) -> Result<(String, String), BadOutput> {
+    let text = parse::text(stdout)?;
+    match text.lines().collect::<Vec<_>>()[..] {
+        [key_of, status] => Ok((key_of.to_owned(), status.to_owned())),
+        _ => Err(BadOutput(format!("not two properties: {}", parse::shown(&text)))),
+    }
+}
+
 /// Whether a dataset is encrypted and its key isn't loaded, so that nobody can look into it.
 pub(crate) async fn is_locked<K: FromFault>(
     tool: &Tool,
@@ -229,6 +238,16 @@ mod tests {
             assert_eq!(back.space, space::Wanted::new(), "{odd:?}");
         }
         for bad in ["", "off\t-\n", "off\nnone\tlocal\n", "off\t-\nquota=5\tloc"] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_two_words() {
+        let read = |text: &str| parse_key(text.as_bytes());
+        let (key_of, status) = read("tank/a b\navailable\n").unwrap();
+        assert_eq!((key_of.as_str(), status.as_str()), ("tank/a b", "available"));
+        for bad in ["", "-\n", "-\n-\n-\n"] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }

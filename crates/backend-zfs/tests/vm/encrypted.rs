@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use reseed_backend_zfs::syncoid::Syncoid;
-use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
-use reseed_core::Replicator as _;
-use reseed_core::error::ReplicateKind;
+use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore, ReplicaSource};
+use reseed_core::error::{Effect, ReplicateKind, SourceError, SourceKind};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
+use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope};
+use reseed_core::store::{Delivery, StagePurpose, StageRequest, Staging};
+use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
@@ -61,6 +63,46 @@ impl Lab {
         let again = replicator.plan(&cx, std::slice::from_ref(target)).await.unwrap();
         assert_eq!((again.steps, again.left_out), (vec![], vec![]));
         format!("{}/{}", self.root(root), target.dataset)
+    }
+}
+
+/// A restore of a target's newest point into staging.
+struct Restore {
+    source: ReplicaSource,
+    plan: RestorePlan,
+    staging: Staging,
+}
+
+impl Restore {
+    async fn of(lab: &Lab, target: &Target, root: &str) -> Self {
+        let (cx, store) = (context("restore"), &lab.pool.store);
+        let below = Mapping::below(DatasetName::new(lab.root(root)).unwrap());
+        let source = ReplicaSource::new(name("second"), store, Location::Local, below);
+        let point = source.points(&cx, target).await.unwrap().remove(0);
+        let request = RestoreRequest {
+            target: target.clone(),
+            point: point.clone(),
+            scope: Scope::Whole,
+        };
+        let stage = StageRequest {
+            target: target.clone(),
+            purpose: StagePurpose::Restore {
+                point,
+                delivery: Delivery::Native,
+            },
+        };
+        let plan = source.plan(&cx, &request).await.unwrap();
+        let staging = store.stage(&cx, &stage).await.unwrap();
+        Self {
+            source,
+            plan,
+            staging,
+        }
+    }
+
+    async fn run(&self) -> Result<Restored, SourceError> {
+        let cx = context("restore");
+        self.source.execute(&cx, &self.plan, &self.staging).await
     }
 }
 
@@ -193,5 +235,42 @@ fn without_the_key_of_its_place_nothing_is_received_in_clear_text() {
         let report = replicator.execute(&cx, &plan).await.unwrap();
         assert_eq!((report.failed, report.sent.len()), (vec![], 2));
         assert_eq!(get("encryptionroot", &replica), root);
+    });
+}
+
+/// The store's parent was made encrypted after the replica was, say: a stream with properties says `encryption=off` of itself.
+#[test]
+fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_not() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("vault/a");
+        let vault = format!("{}/svc/vault", lab.pool.pool);
+        sure(["zfs", "create", &vault]);
+        sure(["zfs", "create", "-o", "recordsize=16K", target.dataset.as_str()]);
+        lab.sent(&target, "open", &lab.replicator("open")).await;
+        sure(["zfs", "destroy", "-r", &vault]);
+        let key = lab.pool.encrypted(&vault);
+        sure(["zfs", "unmount", &vault]);
+        sure(["zfs", "unload-key", &vault]);
+
+        let restore = Restore::of(&lab, &target, "open").await;
+        let staged = restore.staging.locator.as_str();
+        let locked = restore.run().await.unwrap_err();
+        assert_eq!(
+            (locked.kind(), locked.may_have()),
+            (SourceKind::Target, Effect::None),
+            "{locked}"
+        );
+        let hint = locked.what_to_do().unwrap_or_default();
+        assert!(hint.contains(&format!("zfs load-key {vault}")), "{hint}");
+        assert!(!run(["zfs", "list", staged]).exit.success());
+
+        let location = format!("file://{}", key.display());
+        sure(["zfs", "load-key", "-L", &location, &vault]);
+        restore.run().await.unwrap();
+        assert_eq!(get("encryptionroot", staged), vault);
+        assert_eq!(get("recordsize", staged), "16384");
+        let files = lab.pool.read(staged);
+        assert!(files.keys().any(|path| path.ends_with("four")));
     });
 }

@@ -181,6 +181,12 @@ pub(crate) fn get_encryption_root(dataset: &DatasetName) -> Args {
     args(["get", "-Hp", "-o", "value", "encryptionroot", dataset.as_str()])
 }
 
+/// The same, and whether that key is loaded.
+pub(crate) fn get_key(dataset: &DatasetName) -> Args {
+    let both = "encryptionroot,keystatus";
+    args(["get", "-Hp", "-o", "value", both, dataset.as_str()])
+}
+
 /// What is delegated on a dataset and on those above it.
 pub(crate) fn allowed(dataset: &DatasetName) -> Args {
     args(["allow", dataset.as_str()])

@@ -157,6 +157,7 @@ fn vectors_are_as_expected() {
             "get -Hp -o value,source encryption,reseed:settings tank/c",
         ),
         (get_encryption_root(&b), "get -Hp -o value encryptionroot tank/c"),
+        (get_key(&b), "get -Hp -o value encryptionroot,keystatus tank/c"),
         (
             get_local(&b, SETTINGS),
             "get -Hp -s local -o value reseed:settings tank/c",

@@ -123,6 +123,11 @@ fn value<'a>(snapshot: &'a Snapshot, prefix: &str) -> Option<&'a str> {
     snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix))
 }
 
+/// Whether reseed recorded which dataset the snapshot is of.
+pub(crate) fn is_recorded(snapshot: &Snapshot) -> bool {
+    recorded_dataset(snapshot).is_some()
+}
+
 fn recorded_dataset(snapshot: &Snapshot) -> Option<DatasetName> {
     value(snapshot, DATASET).and_then(|name| DatasetName::new(name).ok())
 }

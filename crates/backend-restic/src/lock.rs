@@ -13,7 +13,7 @@
 //!   believed by those who read.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
 //! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
-//!   as by restic for backup, restore and check: nobody who holds a lock wrote it. What cannot be fetched is another
+//!   as by restic 0.14: nobody who holds a lock wrote it. restic from 0.15 on works past none of them. What cannot be fetched is another
 //!   matter: it may be somebody's, so nothing is written past it. Reading goes on even then.
 //! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
 //!   ignored.

@@ -18,7 +18,7 @@ use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
 use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::event::{Event, Recorder};
-use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
+use reseed_core::exec::{Command, Output, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, RunId};
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
@@ -393,21 +393,26 @@ fn inner_errors_of_a_damaged_repository() {
 
 /// Runs restic on the lab's repository from a directory.
 fn restic(lab: &Lab, cwd: &Path, args: &[&str]) {
-    let program = std::env::var_os("RESEED_REAL_RESTIC")
-        .expect("RESEED_REAL_RESTIC must name the restic to test with (or leave out the tests named real_*)");
+    let output = restic_by("RESEED_REAL_RESTIC", lab, cwd, args);
+    assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+}
+
+/// The same by the one that a variable names, however it ends.
+fn restic_by(variable: &str, lab: &Lab, cwd: &Path, args: &[&str]) -> Output {
+    let program = std::env::var_os(variable)
+        .expect("it must name the restic to test with (or leave out the tests named real_*)");
     let command = Command::new(program)
         .args(["--no-cache", "-r"])
         .arg(lab.path("repo"))
         .args(args)
         .cwd(cwd)
         .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(PASSWORD));
-    let output = run(async {
+    run(async {
         SystemRunner::new()
             .run(&command, &CancellationToken::new())
             .await
             .unwrap()
-    });
-    assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+    })
 }
 
 /// A service's directory with a neighbour, and paths to say it by.
@@ -497,7 +502,7 @@ fn real_restic_backups_without_the_path_are_no_points() {
 }
 
 #[test]
-fn real_restic_passes_a_garbage_lock_as_we_do() {
+fn real_restic_passed_a_garbage_lock_as_we_do_until_0_15() {
     let live = Live::new();
     let stray = live.lab.path("repo/locks").join("0".repeat(64));
     fs::write(&stray, b"garbage").unwrap();
@@ -507,6 +512,13 @@ fn real_restic_passes_a_garbage_lock_as_we_do() {
         &["backup", "--host", "nas", "app"],
     );
     restic(&live.lab, &live.lab.path(""), &["check"]);
+    let (newer, at) = ("RESEED_REAL_RESTIC_NEWER", live.lab.path("live"));
+    let refused = restic_by(newer, &live.lab, &at, &["backup", "--host", "nas", "app"]);
+    let said = refused.stderr.text();
+    assert!(
+        !refused.exit.success() && said.contains("invalid lock file"),
+        "{said}"
+    );
     assert_brings(&live.lab, &live.app, true);
     assert_eq!(fs::read(&stray).unwrap(), b"garbage");
 }

@@ -14,7 +14,7 @@ use common::*;
 use reseed_backend_restic::restic::{Location, RestPlace};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
-use reseed_core::error::{OffsiteKind, SourceKind};
+use reseed_core::error::{OffsiteKind, Retry, SourceKind};
 use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{BackupOutcome, BackupRequest};
@@ -376,5 +376,35 @@ fn real_a_certificate_that_is_not_trusted_ends_it() {
                 .is_some_and(|hint| hint.contains("SSL_CERT_FILE")),
             "{error}"
         );
+    }
+}
+
+/// Since 0.15 restic ends at one, whatever it was to do.
+#[test]
+fn real_a_garbage_lock_keeps_no_restore_away_and_is_not_called_damage() {
+    for program in programs() {
+        let lab = Lab::initialised();
+        let (tree, restic) = (lab.path("tree"), driver(&lab, &program));
+        make_tree_for_restic(&tree);
+        backup(&restic, &tree, "1", 1);
+        let stray = lab.path("repo/locks").join("0".repeat(64));
+        fs::write(&stray, b"garbage").unwrap();
+        if let Err(error) = block_on(restic.backup(&context("backup"), &request(&tree, "2", 2))) {
+            assert_eq!(
+                (error.kind(), error.should_retry()),
+                (OffsiteKind::Busy, Retry::Later),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("lock 0000000000"), "{error}");
+            assert!(
+                error.what_to_do().unwrap().contains("unlock --remove-all"),
+                "{error:?}"
+            );
+        }
+        let of = target(AS_PATH);
+        let first = points(&restic, &of).pop().unwrap();
+        restore(&restic, &of, &first, &lab.path("out")).unwrap();
+        assert_same(&tree, &lab.path("out"));
+        assert_eq!(fs::read(&stray).unwrap(), b"garbage");
     }
 }

@@ -23,6 +23,7 @@ impl EngineError {
             Self::Locked { .. } => {
                 "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
             }
+            Self::BadLock { .. } => crate::lock::UNREADABLE_LOCK_HINT,
             Self::Busy { .. } => "wait for the other run to end",
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
             Self::Unreadable { .. } | Self::Config { .. } => {

@@ -76,6 +76,9 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     if let Some(error) = of_target(words) {
         return error;
     }
+    if let Some(error) = of_lock(words) {
+        return error;
+    }
     if is_damage(words) {
         return EngineError::Unreadable {
             what: format!("the repository at {location}"),
@@ -134,6 +137,24 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
             detail: said(words),
         },
     }
+}
+
+/// A lock that is there and can't be made sense of: since 0.15 restic ends at one, whatever it was to do. One that could not be fetched it
+/// calls by the same name.
+fn of_lock(words: &str) -> Option<EngineError> {
+    let (_, why) = words.split_once("invalid lock file:")?;
+    let json = ["unexpected end of JSON", "cannot unmarshal", "cannot parse"];
+    let is_none = is_damage(why) || json.iter().any(|by| why.contains(by));
+    let id = why.split_once("<lock/").map_or("", |(_, rest)| rest);
+    let id: String = id.chars().take_while(char::is_ascii_hexdigit).collect();
+    is_none.then(|| EngineError::BadLock {
+        id: if id.is_empty() {
+            "with an unknown id".to_owned()
+        } else {
+            id
+        },
+        detail: plain(why.lines().next().unwrap_or_default()),
+    })
 }
 
 /// What ssh says when there is no connection: restic passes it on, with words of its own that sound like damage.

@@ -52,6 +52,31 @@ fn a_host_that_ssh_does_not_reach_is_no_damaged_repository() {
     assert!(matches!(silent, EngineError::Unreachable { .. }), "{silent}");
 }
 
+/// As 0.18 says it for everything that takes a lock.
+#[test]
+fn a_lock_file_that_is_none_is_no_damage() {
+    let said = |why: &str| {
+        let hint = "the `unlock --remove-all` command can be used to remove invalid locks. Make sure that no other restic process is \
+                    accessing the repository when running the command";
+        judged(1, &format!("Fatal: invalid lock file: {why}\n\n{hint}"))
+    };
+    for why in [
+        "LoadRaw(<lock/0123456789>): invalid data returned",
+        "<lock/0123456789> unexpected end of JSON input",
+    ] {
+        let error = said(why);
+        assert!(
+            matches!(&error, EngineError::BadLock { id, .. } if id == "0123456789"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("unlock --remove-all"));
+    }
+    let away = said("Load(<lock/0123456789>, 0, 0): dial tcp: connection refused");
+    assert!(matches!(away, EngineError::Store { .. }), "{away}");
+    let theirs = said("Load(<lock/0123456789>, 0, 0): open x: permission denied");
+    assert!(matches!(theirs, EngineError::Denied { .. }), "{theirs}");
+}
+
 /// As restic said it when its ssh was killed in the middle.
 #[test]
 fn what_cannot_be_read_because_ssh_has_died_is_not_damaged() {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError};
+use reseed_core::event::Event;
 use reseed_core::exec::Exit;
 use reseed_core::names::SourceName;
 use reseed_core::point::{RecoveryPoint, Target};
@@ -125,6 +126,17 @@ impl Restic {
         let mut ended = self.locking(cx, &command, &on_status).await?;
         if !ended.exit.success() && could_not_lock(&ended.all_words()) {
             // From media that can only be read, or with credentials that may only read.
+            if let error @ EngineError::BadLock { .. } = of(ended.exit, &ended.all_words(), "") {
+                // It said so before it had looked at all of them.
+                if let Ok(Some(holder)) = self.held_exclusively(cx).await {
+                    return Err(EngineError::Locked { holder });
+                }
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: format!("{}: passing a lock file that is none: {error}", self.name),
+                    hint: error.hint().map(str::to_owned),
+                });
+            }
             warnings.push("the repository could not be locked; it was read without a lock".to_owned());
             let command = self.command(version, argv::restore(version, &locked(true)))?;
             ended = self.locking(cx, &command, &on_status).await?;
@@ -215,12 +227,13 @@ fn plain(path: &Path) -> Result<PathBuf> {
 fn could_not_lock(words: &str) -> bool {
     // The latter are the words in which it asks again for being refused, to make one or to remove it.
     let of_a_lock = ["unable to create lock", "Save(<lock/", "Remove(<lock/"];
+    let error = of(Exit::Code(1), words, "");
     let of_a_lock = of_a_lock.iter().any(|by| words.contains(by));
     let refused = matches!(
-        of(Exit::Code(1), words, ""),
+        error,
         EngineError::Denied { .. } | EngineError::ReadOnly { .. } | EngineError::NoSpace { .. }
     );
-    of_a_lock && refused
+    (of_a_lock && refused) || matches!(error, EngineError::BadLock { .. })
 }
 
 #[async_trait]

@@ -13,6 +13,7 @@ use reseed_core::offsite::{
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
 
+use super::by_looking::Named;
 use super::parse::{Status, Summary};
 use super::run::Ended;
 use super::stand::Stand;
@@ -199,7 +200,7 @@ impl Restic {
         Ok((id, summary))
     }
 
-    async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport> {
+    async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<(CheckReport, Named)> {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
@@ -217,7 +218,7 @@ impl Restic {
                     self.held_exclusively(cx).await,
                 )?
             {
-                return Ok(report);
+                return Ok((report, Named::by(&ended)));
             }
         }
         Err(never_at_rest())
@@ -385,7 +386,7 @@ impl OffsiteRepo for Restic {
     }
 
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
-        let mut report = self.checked(cx, depth).await.map_err(|error| {
+        let (mut report, named) = self.checked(cx, depth).await.map_err(|error| {
             envelope(
                 &error,
                 format!("cannot check repository {}", self.name),
@@ -394,7 +395,10 @@ impl OffsiteRepo for Restic {
         })?;
         report.affected = match report.errors.is_empty() {
             true => Some(Vec::new()),
-            false => self.affected(cx, &report.errors.join("\n")).await,
+            false => match named.lost() {
+                Some(lost) => self.affected(cx, lost).await,
+                None => None,
+            },
         };
         Ok(report)
     }

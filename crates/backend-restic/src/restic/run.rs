@@ -117,6 +117,8 @@ pub(crate) struct Ended {
     pub(crate) heard: Heard,
     /// What it said besides.
     pub(crate) words: String,
+    /// It said more than was kept.
+    pub(crate) said_more: bool,
     /// It was ended when its work was done, and before it had tidied up.
     pub(crate) cut_short: bool,
 }
@@ -237,6 +239,7 @@ impl Restic {
         let ended = Ended {
             exit: output.exit,
             words: output.stderr.text().into_owned(),
+            said_more: output.stderr.whole().is_none(),
             heard: watch.heard(),
             cut_short: false,
         };
@@ -349,6 +352,7 @@ impl Restic {
                 exit: output.exit,
                 heard,
                 words: output.stderr.text().into_owned(),
+                said_more: output.stderr.whole().is_none(),
                 cut_short: false,
             }),
             // It had said that it was done before it heard that it should stop.
@@ -363,6 +367,7 @@ impl Restic {
                     },
                     heard,
                     words: stderr,
+                    said_more: false,
                     cut_short: true,
                 })
             }
@@ -371,6 +376,7 @@ impl Restic {
                     exit: Exit::Code(1),
                     heard,
                     words,
+                    said_more: false,
                     cut_short: false,
                 }),
                 None => Err(failed_to_run(&error)),

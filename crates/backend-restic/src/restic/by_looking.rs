@@ -90,6 +90,11 @@ impl Named {
         Self { lost, all }
     }
 
+    /// There may be more.
+    pub(super) fn and_more(self) -> Self {
+        Self { all: false, ..self }
+    }
+
     /// What is lost, where it is known that nothing else is.
     pub(super) fn lost(self) -> Option<HashSet<Id>> {
         self.all.then_some(self.lost)

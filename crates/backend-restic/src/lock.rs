@@ -11,7 +11,9 @@
 //!   (`upkeep`): others believed us dead, or may by then.
 //! - An exclusive lock of another host keeps writers out however old it is, as with restic: that its clock is right is only
 //!   believed by those who read.
-//! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
+//! - A lock of somebody else is removed only when its process is provably dead: same host, no such process. That a host has the same
+//!   name is all that is known of it, so an exclusive one is believed only when it wasn't refreshed for longer than restic takes for that
+//!   (`WATCHED`); until then it keeps writers out, and readers pass it.
 //! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
 //!   as by restic 0.14: nobody who holds a lock wrote it. restic from 0.15 on works past none of them. What cannot be fetched is another
 //!   matter: it may be somebody's, so nothing is written past it. Reading goes on even then.
@@ -38,6 +40,8 @@ use crate::store::{Gate, Store, layout};
 use upkeep::{LOOK_EVERY, Upkeep};
 
 pub(crate) const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+/// Longer than restic takes to refresh a lock.
+pub(crate) const WATCHED: SignedDuration = SignedDuration::from_mins(6);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
 /// see each other. In a local directory there is nothing to wait for: what was written is listed, so whoever lists second
 /// sees the first, restic too.
@@ -119,6 +123,11 @@ impl LockFile {
             since: Some(self.time),
             id: id.to_owned(),
         }
+    }
+
+    /// Whether its process is gone, and that may yet be another machine's: it may be refreshed.
+    pub(crate) fn may_be_refreshed(&self, now: Timestamp) -> bool {
+        self.exclusive && now.duration_since(self.time) <= WATCHED
     }
 
     /// Judges the lock by restic's rules.
@@ -304,6 +313,13 @@ impl Locker {
                     return Err(EngineError::Locked {
                         holder: lock.holder(&id),
                     });
+                }
+                LockState::Dead if lock.may_be_refreshed(self.clock.now()) => {
+                    if mode == LockMode::Required {
+                        return Err(EngineError::Locked {
+                            holder: lock.holder(&id),
+                        });
+                    }
                 }
                 LockState::Dead => {
                     tracing::info!(holder = %lock.holder(&id), "removing the lock of a dead process");

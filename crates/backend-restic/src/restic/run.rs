@@ -301,6 +301,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
+        let began = self.clock.now();
         let ended = self.listen(cx, command, on_status).await;
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
@@ -313,7 +314,7 @@ impl Restic {
         };
         if may_have_left_its_lock {
             // It has been waited for.
-            self.tidy_up().await;
+            self.tidy_up(began).await;
         }
         ended
     }

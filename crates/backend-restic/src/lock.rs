@@ -87,6 +87,9 @@ pub struct LockHolder {
     pub pid: i32,
     /// When the lock was taken or last refreshed.
     pub since: Option<Timestamp>,
+    /// How long ago that was when it was told, where only that is known.
+    #[serde(default)]
+    pub age: Option<SignedDuration>,
     /// The lock file's id.
     pub id: String,
 }
@@ -96,6 +99,8 @@ impl fmt::Display for LockHolder {
         write!(f, "{}@{} (pid {})", self.who, self.host, self.pid)?;
         if let Some(since) = self.since {
             write!(f, " since {since}")?;
+        } else if let Some(age) = self.age {
+            write!(f, " for {:#}", SignedDuration::from_secs(age.as_secs()))?;
         }
         write!(f, ", lock {}", self.id.get(..8).unwrap_or(&self.id))
     }
@@ -121,6 +126,7 @@ impl LockFile {
             host: self.hostname.clone(),
             pid: self.pid,
             since: Some(self.time),
+            age: None,
             id: id.to_owned(),
         }
     }

@@ -165,6 +165,7 @@ mod tests {
             host: "other".to_owned(),
             pid: 7,
             since: None,
+            age: None,
             id: "ab".repeat(32),
         };
         assert_eq!(

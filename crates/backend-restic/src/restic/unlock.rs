@@ -30,9 +30,10 @@ impl Restic {
     /// it has the same name is all that is known of a host.
     pub(super) fn is_dead(&self, holder: &LockHolder) -> bool {
         let gone = holder.host == hostname() && holder.pid > 0 && !process_alive(holder.pid);
-        let silent = holder
-            .since
-            .is_some_and(|since| self.clock.now().duration_since(since) > STALE_AFTER);
+        let age = holder
+            .age
+            .or_else(|| Some(self.clock.now().duration_since(holder.since?)));
+        let silent = age.is_some_and(|age| age > STALE_AFTER);
         gone || silent
     }
 

@@ -402,7 +402,8 @@ impl OffsiteLab for OnDisk {
         let here = rustix::system::uname().nodename().to_str().unwrap().to_owned();
         // Longer ago than the living take to refresh theirs.
         let then = self.clock.now() - jiff::SignedDuration::from_mins(7);
-        self.location.edit(|| self.forge().lock(true, &here, NOBODY, then));
+        self.location
+            .edit(|| self.forge().lock(true, &here, NOBODY, then));
     }
     fn unlock(&self) {
         let lock = self.their_lock.lock().unwrap().take().unwrap();

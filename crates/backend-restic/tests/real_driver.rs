@@ -408,3 +408,41 @@ fn real_a_garbage_lock_keeps_no_restore_away_and_is_not_called_damage() {
         assert_eq!(fs::read(&stray).unwrap(), b"garbage");
     }
 }
+
+/// restic before 0.17 would make another repository over it, whose keys don't open what is there.
+#[test]
+fn real_no_repository_is_made_over_one_that_lost_its_configuration() {
+    let lab = Lab::new();
+    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
+        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
+    let address = own_address(3905).unwrap();
+    let command = Command::new(server)
+        .args(["--no-auth", "--path"])
+        .arg(lab.path("served"))
+        .args(["--listen", &address.to_string()]);
+    let _daemon = Daemon::start("rest-server", address, command).unwrap();
+    for (number, program) in programs().iter().enumerate() {
+        let name = format!("app{number}");
+        let place = RestPlace {
+            url: format!("http://{address}/{name}/"),
+            login: None,
+            allow_http: true,
+        };
+        let repo = Restic::new(
+            source_name(),
+            Location::Rest(place),
+            PasswordFrom::Given(lab.password.clone()),
+            lab.path("work"),
+            Arc::new(SystemRunner::new()),
+            Arc::clone(&lab.clock),
+        )
+        .program(program);
+        block_on(repo.init(&context("init"))).unwrap();
+        let config = lab.path("served").join(&name).join("config");
+        fs::remove_file(&config).unwrap();
+        let error = block_on(repo.init(&context("again"))).unwrap_err();
+        assert!(error.to_string().contains("keys are there"), "{error}");
+        assert!(!config.exists());
+        assert_eq!(fs::read_dir(config.with_file_name("keys")).unwrap().count(), 1);
+    }
+}

@@ -197,7 +197,13 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_vacant(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
-            Location::Rest(place) => self.ask_the_server(cx, place, rest::must_have_no_config).await,
+            Location::Rest(place) => {
+                self.ask_the_server(cx, place, rest::must_have_no_config).await?;
+                tokio::select! {
+                    () = cx.cancel.cancelled() => Err(EngineError::Cancelled),
+                    vacant = place.must_be_vacant(self.location.to_string()) => vacant,
+                }
+            }
             Location::Sftp(_) => Ok(()),
         }
     }

@@ -16,11 +16,12 @@ use reseed_backend_restic::check::ReadData;
 use reseed_backend_restic::error::EngineError;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_core::digest::TreeDigest;
 use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::event::{Event, Recorder};
 use reseed_core::exec::{Command, Output, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, RunId};
-use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
 use reseed_core::{Context, OffsiteRepo, RestoreSource};
@@ -163,6 +164,32 @@ fn a_parent_whose_directories_cannot_be_read_is_damage_and_not_absence() {
     assert!(found.len() == 1 && found[0].partial, "{found:?}");
     let error = restore(&lab, app, found[0].clone(), "out").unwrap_err();
     assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
+}
+
+/// One that was adopted empty, beside others of its service that weren't.
+#[test]
+fn what_was_recorded_to_be_nothing_comes_back_as_nothing() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    let app = Path::new("/srv/app");
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    let mut point = points(&lab, app).unwrap().remove(0);
+    // Of what nobody recorded to be empty, nothing is lost data.
+    let error = restore(&lab, app, point.clone(), "out").unwrap_err();
+    assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+    let fingerprint = |files| Fingerprint {
+        digest: TreeDigest::from_bytes([7; 32]),
+        files,
+        bytes: 0,
+    };
+    point.fingerprint = Some(fingerprint(1));
+    let error = restore(&lab, app, point.clone(), "out").unwrap_err();
+    assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+    point.fingerprint = Some(fingerprint(0));
+    let restored = restore(&lab, app, point, "out").unwrap();
+    assert_eq!((restored.files, restored.bytes), (0, 0));
+    assert!(walk(&lab.path("out")).is_empty());
 }
 
 /// Not a first start: an interrupted copy, or a check of the file system, may have lost the directory.

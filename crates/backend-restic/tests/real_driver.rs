@@ -14,11 +14,12 @@ use common::*;
 use reseed_backend_restic::restic::{Location, RestPlace};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
+use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteKind, Retry, SourceKind};
 use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{BackupOutcome, BackupRequest};
-use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
 use reseed_core::{OffsiteRepo, RestoreSource};
@@ -444,5 +445,26 @@ fn real_no_repository_is_made_over_one_that_lost_its_configuration() {
         assert!(error.to_string().contains("keys are there"), "{error}");
         assert!(!config.exists());
         assert_eq!(fs::read_dir(config.with_file_name("keys")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn real_what_was_recorded_to_be_nothing_comes_back_as_nothing() {
+    for program in programs() {
+        let lab = Lab::initialised();
+        let (tree, restic, of) = (lab.path("tree"), driver(&lab, &program), target(AS_PATH));
+        fs::create_dir(&tree).unwrap();
+        backup(&restic, &tree, "1", 1);
+        let mut point = points(&restic, &of).pop().unwrap();
+        let error = restore(&restic, &of, &point, &lab.path("out")).unwrap_err();
+        assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+        point.fingerprint = Some(Fingerprint {
+            digest: TreeDigest::from_bytes([7; 32]),
+            files: 0,
+            bytes: 0,
+        });
+        let restored = restore(&restic, &of, &point, &lab.path("out")).unwrap();
+        assert_eq!((restored.files, restored.bytes), (0, 0));
+        assert!(walk(&lab.path("out")).is_empty());
     }
 }

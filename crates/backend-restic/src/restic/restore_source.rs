@@ -21,6 +21,7 @@ use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
 use crate::listing::{Found, of_others};
 use crate::place;
+use crate::points::is_of_nothing;
 use crate::restore::meta;
 use crate::restore::names;
 use crate::restore::plan::Meta;
@@ -182,7 +183,8 @@ impl Restic {
                 Err(error) => return Err(EngineError::target("look at", only, &error.into())),
             },
         };
-        if !there {
+        let of_nothing = only.is_none() && is_of_nothing(&request.point);
+        if !there && !of_nothing {
             let what = only.map_or_else(|| "the whole tree".to_owned(), |only| only.display().to_string());
             return Err(EngineError::EmptyResult {
                 what: format!("snapshot {} holds nothing for {what}", request.point.locator),

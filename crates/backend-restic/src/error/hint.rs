@@ -86,7 +86,9 @@ impl EngineError {
             }
             Self::TargetConflict { .. } => "restore into an empty directory",
             Self::Target { .. } => "check permissions and the health of the target file system",
-            Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
+            Self::Worker { .. } => {
+                "run again; if it persists, as with more files than the worker's 1 GiB is enough for, write `type = \"restic\"` for the repository: the program reads the same"
+            }
             Self::Panicked { .. } => {
                 "the repository may be damaged: run `restic check --read-data`; other sources are tried"
             }

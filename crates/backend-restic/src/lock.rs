@@ -87,9 +87,9 @@ pub struct LockHolder {
     pub pid: i32,
     /// When the lock was taken or last refreshed.
     pub since: Option<Timestamp>,
-    /// How long ago that was when it was told, where only that is known.
+    /// How many seconds ago that was when it was told, where only that is known.
     #[serde(default)]
-    pub age: Option<SignedDuration>,
+    pub age: Option<u32>,
     /// The lock file's id.
     pub id: String,
 }
@@ -100,7 +100,7 @@ impl fmt::Display for LockHolder {
         if let Some(since) = self.since {
             write!(f, " since {since}")?;
         } else if let Some(age) = self.age {
-            write!(f, " for {:#}", SignedDuration::from_secs(age.as_secs()))?;
+            write!(f, " for {:#}", SignedDuration::from_secs(age.into()))?;
         }
         write!(f, ", lock {}", self.id.get(..8).unwrap_or(&self.id))
     }

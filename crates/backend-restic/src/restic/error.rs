@@ -486,8 +486,8 @@ fn holder(words: &str) -> LockHolder {
     }
 }
 
-/// An age as Go writes it: `1h2m3.456s`, `302.223716ms`.
-fn age(text: &str) -> Option<SignedDuration> {
+/// The seconds of an age as Go writes it: `1h2m3.456s`, `302.223716ms`.
+fn age(text: &str) -> Option<u32> {
     let (mut rest, mut seconds) = (text, 0.0);
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -506,9 +506,8 @@ fn age(text: &str) -> Option<SignedDuration> {
         seconds += value.parse::<f64>().ok()? * worth;
         rest = after;
     }
-    SignedDuration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|_| !text.is_empty())
+    let seconds = SignedDuration::try_from_secs_f64(seconds).ok()?.as_secs();
+    u32::try_from(seconds).ok().filter(|_| !text.is_empty())
 }
 
 #[cfg(test)]

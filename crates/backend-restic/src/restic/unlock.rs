@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reseed_core::Context;
 use reseed_core::event::Event;
 use reseed_core::exec::Keep;
@@ -30,9 +30,11 @@ impl Restic {
     /// it has the same name is all that is known of a host.
     pub(super) fn is_dead(&self, holder: &LockHolder) -> bool {
         let gone = holder.host == hostname() && holder.pid > 0 && !process_alive(holder.pid);
-        let age = holder
-            .age
-            .or_else(|| Some(self.clock.now().duration_since(holder.since?)));
+        let age = match (holder.age, holder.since) {
+            (Some(seconds), _) => Some(SignedDuration::from_secs(seconds.into())),
+            (None, Some(since)) => Some(self.clock.now().duration_since(since)),
+            (None, None) => None,
+        };
         let silent = age.is_some_and(|age| age > STALE_AFTER);
         gone || silent
     }

@@ -66,6 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 only: None,
                 target: target.into(),
                 resume: std::path::Path::new(target).exists(),
+                empty: false,
                 workers: 0,
             };
             println!(

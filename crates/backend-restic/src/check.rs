@@ -4,7 +4,7 @@
 //! data is read by our own code, because the library's panics on a pack that does not decompress or is short: every
 //! byte of a pack against the pack's id, and every blob against its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustic_core::repofile::{IndexBlob, IndexFile, PackId};
@@ -53,6 +53,8 @@ pub struct Findings {
     pub bytes_read: u64,
     /// The ids of the snapshots that are not whole because of it; none where that could not be told.
     pub affected: Option<HashSet<String>>,
+    /// The packs that were read and are not what they should be, with what is wrong: so they stay, whatever another removes meanwhile.
+    pub wrong: BTreeMap<String, String>,
 }
 
 impl OpenRepo {
@@ -234,9 +236,9 @@ impl OpenRepo {
         let mut damaged: Vec<(Id, String)> = damaged.into_iter().flatten().collect();
         damaged.sort_unstable();
         for (id, detail) in damaged {
-            findings
-                .errors
-                .push(format!("pack {}: {detail}", id.to_hex().as_str()));
+            let pack = id.to_hex().to_string();
+            findings.errors.push(format!("pack {pack}: {detail}"));
+            findings.wrong.insert(pack, detail);
             lost.insert(id);
         }
         Ok(lost)

@@ -193,7 +193,7 @@ fn common(error: &EngineError) -> Common {
         | E::CredentialsExpired { .. }
         | E::ClockSkew { .. } => Common::AuthFailed,
         E::NewerVersion { .. } => Common::Unsupported,
-        E::Locked { .. } | E::LockLost { .. } | E::Busy { .. } => Common::Busy,
+        E::Locked { .. } | E::BadLock { .. } | E::LockLost { .. } | E::Busy { .. } => Common::Busy,
         E::Denied { .. } | E::PasswordFile { .. } | E::CredentialsFile { .. } => Common::PermissionDenied,
         E::NoSpace { .. } => Common::NoSpace,
         E::ReadOnly { .. } => Common::ReadOnly,
@@ -228,6 +228,7 @@ fn nothing_happened(error: &EngineError) -> bool {
             | E::SnapshotsMissing { .. }
             | E::NewerVersion { .. }
             | E::Locked { .. }
+            | E::BadLock { .. }
             | E::PasswordFile { .. }
             | E::CredentialsFile { .. }
             | E::PlainHttp { .. }

@@ -3,9 +3,10 @@
 //! The list is complete or an error: what can't be read is in it, marked partial, and says why when it is asked for. A
 //! machine that starts must never take damage for the absence of backups; so where it asks what there is to restore, an index with data and no
 //! snapshot at all is damage. A first backup that was cut off looks the same, and the next one that ends well clears it. Trees are read only for snapshots whose
-//! record doesn't say whether they hold the target.
+//! record doesn't say whether they hold the target, and that is another program's: not where a whole point of reseed's own is there, and
+//! no further back than there are enough. Those that hold nothing of the target don't count for that: what is gone since last week is in none of the newest.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use reseed_core::Context;
@@ -18,10 +19,14 @@ use rustic_core::{IndexedIdsStatus, Repository, TreeId};
 use crate::embedded::Embedded;
 use crate::error::{EngineError, Result, guarded};
 use crate::place::{self, Entry, Levels};
-use crate::points::{Claim, claim, point_of, point_of_unreadable, without_superseded};
-use crate::repo::{OpenRepo, prefer};
+use crate::points::{Claim, claim, is_recorded, point_of, point_of_unreadable, without_superseded};
+use crate::repo::{Engine, OpenRepo, prefer};
+use crate::secret::Password;
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::Backend;
+
+/// So many points of one host's snapshots of the same paths are enough, where each has to be looked into.
+const ENOUGH: usize = 8;
 
 /// A recovery point, and how to get at it.
 #[derive(Debug)]
@@ -100,10 +105,7 @@ impl Embedded {
         if let Some(id) = only {
             open.add_unlisted(&mut all, id)?;
         }
-        let mut holdings = Holdings {
-            open: Some(open),
-            trees: None,
-        };
+        let mut holdings = Holdings::of(open);
         let wanted = Wanted {
             source: &self.name,
             host: self.host.as_deref(),
@@ -151,11 +153,9 @@ impl Wanted<'_> {
             of_no_snapshot,
             ..Listing::default()
         };
-        for snapshot in &ours {
-            listing.found.extend(self.found(&mut holds, snapshot)?);
-        }
+        listing.found = self.of_host(&mut holds, &ours)?;
         if listing.found.is_empty() {
-            for snapshot in &theirs {
+            for snapshot in self.whole_first(&theirs) {
                 if !listing.others.contains(&snapshot.host) && self.found(&mut holds, snapshot)?.is_some() {
                     listing.others.insert(snapshot.host.clone());
                 }
@@ -175,6 +175,42 @@ impl Wanted<'_> {
             );
         }
         Ok(listing)
+    }
+
+    /// Those of our host, in the order in which they are listed.
+    fn of_host(
+        &self,
+        holds: &mut impl FnMut(&Snapshot, &Path) -> Result<bool>,
+        ours: &[Snapshot],
+    ) -> Result<Vec<Found>> {
+        let (mut found, mut own_is_there) = (BTreeMap::new(), false);
+        let mut enough: HashMap<(&str, &[String]), usize> = HashMap::new();
+        let places: HashMap<&str, usize> = (0..).zip(ours).map(|(at, one)| (one.id.as_str(), at)).collect();
+        for snapshot in self.whole_first(ours) {
+            let perhaps = claim(snapshot, self.target) == Claim::Perhaps;
+            let so_far = enough.entry((&snapshot.host, &snapshot.paths)).or_default();
+            if perhaps && (own_is_there || *so_far >= ENOUGH) {
+                continue;
+            }
+            let Some(one) = self.found(holds, snapshot)? else {
+                continue;
+            };
+            let sound = !one.point.partial;
+            *so_far += usize::from(perhaps && sound);
+            own_is_there |= sound && !one.point.unseeded && is_recorded(snapshot);
+            found.insert(places.get(snapshot.id.as_str()).copied(), one);
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// First those that need no looking into; newest first among either.
+    fn whole_first<'b>(&self, snapshots: &'b [Snapshot]) -> Vec<&'b Snapshot> {
+        let mut all: Vec<&Snapshot> = snapshots.iter().collect();
+        all.sort_by_key(|snapshot| {
+            let perhaps = claim(snapshot, self.target) == Claim::Perhaps;
+            (perhaps, std::cmp::Reverse(snapshot.time))
+        });
+        all
     }
 
     fn found(
@@ -219,17 +255,38 @@ pub(crate) fn of_others(listing: &Listing, source: &SourceName, target: &Target)
     Some(SourceError::new(SourceKind::NoSuchPoint, what).hint(hint))
 }
 
-/// Looks into trees; the index that this takes is read at the first question.
-struct Holdings {
-    open: Option<OpenRepo>,
+/// Looks into trees; the repository is opened and its index read at the first question.
+pub(crate) struct Holdings {
+    open: Option<Box<dyn FnOnce() -> Result<OpenRepo> + Send>>,
     trees: Option<Result<Trees>>,
 }
 
 impl Holdings {
-    fn holds(&mut self, snapshot: &Snapshot, path: &Path) -> Result<bool> {
-        if let Some(open) = self.open.take() {
-            self.trees = Some(Trees::of(open));
+    fn of(open: OpenRepo) -> Self {
+        Self {
+            open: Some(Box::new(move || Ok(open))),
+            trees: None,
         }
+    }
+
+    /// Of a repository that may never be asked.
+    pub(crate) fn by(engine: Engine, password: impl FnOnce() -> Result<Password> + Send + 'static) -> Self {
+        Self {
+            open: Some(Box::new(move || engine.open(&password()?))),
+            trees: None,
+        }
+    }
+
+    /// Whether trees can be looked into at all.
+    pub(crate) fn can_look(&mut self) -> bool {
+        if let Some(open) = self.open.take() {
+            self.trees = Some(open().and_then(Trees::of));
+        }
+        matches!(self.trees, Some(Ok(_)))
+    }
+
+    pub(crate) fn holds(&mut self, snapshot: &Snapshot, path: &Path) -> Result<bool> {
+        self.can_look();
         match &mut self.trees {
             Some(Ok(trees)) => {
                 let place = place::of_path(trees, snapshot.tree_id()?, &snapshot.paths, path)?;
@@ -274,5 +331,92 @@ impl Levels for Trees {
             .into_iter()
             .map(|node| (node.name().into_owned(), node.subtree))
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn snapshot(number: u8, path: &str, tags: &[&str]) -> Snapshot {
+        Snapshot {
+            id: format!("{number:02x}").repeat(32),
+            time: jiff::Timestamp::UNIX_EPOCH + SignedDuration::from_hours(number.into()),
+            host: "nas".into(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            paths: vec![path.into()],
+            tree: String::new(),
+            files: None,
+            bytes: None,
+            original: None,
+        }
+    }
+
+    /// The hours of the points, and how many snapshots were looked into.
+    fn found(
+        all: impl IntoIterator<Item = Snapshot>,
+        host: &str,
+        holds: impl Fn(&Snapshot) -> bool,
+    ) -> (Vec<i64>, u32, BTreeSet<String>) {
+        let mut readable: Vec<Snapshot> = all.into_iter().collect();
+        readable.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.time));
+        let target = Target {
+            dataset: DatasetName::new("tank/a").unwrap(),
+            mountpoint: "/srv/a".into(),
+        };
+        let wanted = Wanted {
+            source: &SourceName::new("offsite").unwrap(),
+            host: Some(host),
+            target: Some(&target),
+            only: None,
+        };
+        let unreadable = Vec::new();
+        let (all, mut looks) = (Snapshots { readable, unreadable }, 0);
+        let listing = wanted.among(all, |snapshot, _| {
+            looks += 1;
+            Ok(holds(snapshot))
+        });
+        let listing = listing.unwrap();
+        let hours = listing
+            .found
+            .iter()
+            .map(|one| one.point.taken_at.as_second() / 3600);
+        (hours.collect(), looks, listing.others)
+    }
+
+    #[test]
+    fn what_others_backed_up_is_not_looked_into_beside_a_point_of_our_own() {
+        let foreign = |path: &'static str| (1..=60).map(move |number| snapshot(number, path, &[]));
+        let own = |more: &[&str]| snapshot(30, "/elsewhere", &[&["reseed-dataset=tank/a"], more].concat());
+        let (hours, looks, _) = found(foreign("/srv").chain([own(&[])]), "nas", |_| true);
+        assert_eq!((hours.as_slice(), looks), (&[30][..], 0));
+        // One that is not whole, or of a service without its data, is nothing to be content with.
+        for more in [crate::points::PARTIAL, "reseed-unseeded"] {
+            let (hours, looks, _) = found(foreign("/srv").chain([own(&[more])]), "nas", |_| true);
+            assert_eq!((hours.len(), hours[0], looks), (9, 60, 8), "{more}");
+        }
+        // restic's own of the very path need no looking, and are all there.
+        let (hours, looks, _) = found(foreign("/srv/a"), "nas", |_| true);
+        assert_eq!((hours.len(), looks), (60, 0));
+    }
+
+    #[test]
+    fn of_many_that_others_backed_up_the_newest_are_enough() {
+        let foreign = || {
+            ["/srv", "/"]
+                .into_iter()
+                .zip([0, 100])
+                .flat_map(|(path, from)| (1..=60).map(move |number| snapshot(from + number, path, &[])))
+        };
+        let (hours, looks, _) = found(foreign(), "nas", |_| true);
+        assert_eq!((hours.len(), hours[0], looks), (16, 160, 16));
+        // What was lost a while ago is in none of the newest, and is no first start.
+        let (hours, ..) = found(foreign(), "nas", |one| one.time.as_second() < 10 * 3600);
+        assert_eq!(hours, [9, 8, 7, 6, 5, 4, 3, 2]);
+        // Of another host one is enough to tell.
+        let (hours, looks, others) = found(foreign(), "new", |_| true);
+        assert_eq!((hours.len(), looks, others.len()), (0, 1, 1));
     }
 }

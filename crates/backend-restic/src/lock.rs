@@ -11,9 +11,11 @@
 //!   (`upkeep`): others believed us dead, or may by then.
 //! - An exclusive lock of another host keeps writers out however old it is, as with restic: that its clock is right is only
 //!   believed by those who read.
-//! - A lock of somebody else is removed only when its process is provably dead: same host, no such process.
+//! - A lock of somebody else is removed only when its process is provably dead: same host, no such process. That a host has the same
+//!   name is all that is known of it, so an exclusive one is believed only when it wasn't refreshed for longer than restic takes for that
+//!   (`WATCHED`); until then it keeps writers out, and readers pass it.
 //! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
-//!   as by restic for backup, restore and check: nobody who holds a lock wrote it. What cannot be fetched is another
+//!   as by restic 0.14: nobody who holds a lock wrote it. restic from 0.15 on works past none of them. What cannot be fetched is another
 //!   matter: it may be somebody's, so nothing is written past it. Reading goes on even then.
 //! - restic probes the holder of a lock on its host by sending it SIGHUP; while any lock is held that signal is
 //!   ignored.
@@ -38,6 +40,8 @@ use crate::store::{Gate, Store, layout};
 use upkeep::{LOOK_EVERY, Upkeep};
 
 pub(crate) const STALE_AFTER: SignedDuration = SignedDuration::from_mins(30);
+/// Longer than restic takes to refresh a lock.
+pub(crate) const WATCHED: SignedDuration = SignedDuration::from_mins(6);
 /// restic waits this long between writing its lock and looking for others again; two that start at the same moment
 /// see each other. In a local directory there is nothing to wait for: what was written is listed, so whoever lists second
 /// sees the first, restic too.
@@ -83,6 +87,9 @@ pub struct LockHolder {
     pub pid: i32,
     /// When the lock was taken or last refreshed.
     pub since: Option<Timestamp>,
+    /// How many seconds ago that was when it was told, where only that is known.
+    #[serde(default)]
+    pub age: Option<u32>,
     /// The lock file's id.
     pub id: String,
 }
@@ -92,6 +99,8 @@ impl fmt::Display for LockHolder {
         write!(f, "{}@{} (pid {})", self.who, self.host, self.pid)?;
         if let Some(since) = self.since {
             write!(f, " since {since}")?;
+        } else if let Some(age) = self.age {
+            write!(f, " for {:#}", SignedDuration::from_secs(age.into()))?;
         }
         write!(f, ", lock {}", self.id.get(..8).unwrap_or(&self.id))
     }
@@ -117,8 +126,14 @@ impl LockFile {
             host: self.hostname.clone(),
             pid: self.pid,
             since: Some(self.time),
+            age: None,
             id: id.to_owned(),
         }
+    }
+
+    /// Whether its process is gone, and that may yet be another machine's: it may be refreshed.
+    pub(crate) fn may_be_refreshed(&self, now: Timestamp) -> bool {
+        self.exclusive && now.duration_since(self.time) <= WATCHED
     }
 
     /// Judges the lock by restic's rules.
@@ -304,6 +319,13 @@ impl Locker {
                     return Err(EngineError::Locked {
                         holder: lock.holder(&id),
                     });
+                }
+                LockState::Dead if lock.may_be_refreshed(self.clock.now()) => {
+                    if mode == LockMode::Required {
+                        return Err(EngineError::Locked {
+                            holder: lock.holder(&id),
+                        });
+                    }
                 }
                 LockState::Dead => {
                     tracing::info!(holder = %lock.holder(&id), "removing the lock of a dead process");

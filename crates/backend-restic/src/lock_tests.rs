@@ -137,11 +137,13 @@ fn an_old_lock_of_another_host_is_left_alone_and_keeps_writers_out_when_it_is_ex
 #[test]
 fn the_lock_of_a_dead_process_here_is_removed() {
     let (_dir, locker) = locker();
-    let dead = LockFile {
-        pid: NOBODY,
-        ..theirs(&locker, true, "here", 1)
-    };
-    put(&locker, &dead, false);
+    for (exclusive, minutes_old) in [(false, 1), (true, 7)] {
+        let dead = LockFile {
+            pid: NOBODY,
+            ..theirs(&locker, exclusive, "here", minutes_old)
+        };
+        put(&locker, &dead, false);
+    }
     let elsewhere = LockFile {
         pid: NOBODY,
         ..theirs(&locker, false, "there", 1)
@@ -151,6 +153,21 @@ fn the_lock_of_a_dead_process_here_is_removed() {
     drop(held);
     let left: Vec<_> = locks_of(&locker).into_iter().map(|(id, _)| id).collect();
     assert_eq!(left, vec![kept], "a pid means nothing on another host");
+}
+
+/// Containers have names and process ids of their own, and often the same.
+#[test]
+fn an_exclusive_lock_that_looks_dead_is_not_removed_before_it_would_have_been_refreshed() {
+    let (_dir, locker) = locker();
+    let namesake = LockFile {
+        pid: NOBODY,
+        ..theirs(&locker, true, "here", 5)
+    };
+    let kept = put(&locker, &namesake, false);
+    let writing = locker.take(LockMode::Required, &Gate::default());
+    assert!(matches!(writing, Err(EngineError::Locked { .. })), "{writing:?}");
+    drop(locker.take(LockMode::IfWritable, &Gate::default()).unwrap());
+    assert_eq!(locks_of(&locker), vec![(kept, namesake)]);
 }
 
 #[test]

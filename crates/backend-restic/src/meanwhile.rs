@@ -3,7 +3,8 @@
 //! A check takes no lock: its key may not be able to write one, and a prune would have to wait for as long as reading everything takes. So a
 //! prune may run meanwhile, and what it removes is missing to a check that has read the index before. It shows: whoever removes data
 //! keeps the repository for himself, and has replaced the index files that name it before he lets go. Files that are added do no harm:
-//! snapshots are read before the index, and that before packs are listed.
+//! snapshots are read before the index, and that before packs are listed. A pack that is there, and not what it should be, is damage whatever
+//! another does: nobody changes one.
 
 use std::collections::BTreeSet;
 
@@ -59,19 +60,55 @@ impl Engine {
     /// # Errors
     /// `Locked` and `Busy` where what was found may be what another removes; what keeps it from looking.
     pub fn check(&self, password: &Password, read: ReadData, cancelled: &Cancelled) -> Result<Findings> {
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let open = self.open(password)?;
             let before = open.files().ok();
             let found = open.check(read, cancelled)?;
-            if found.errors.is_empty() || is_damage(before.as_ref(), open.files(), open.held_exclusively())? {
+            if found.errors.is_empty() {
                 return Ok(found);
             }
+            let doubt = match is_damage(before.as_ref(), open.files(), open.held_exclusively()) {
+                Ok(true) => return Ok(found),
+                Ok(false) if tries < TRIES => continue,
+                Ok(false) => never_at_rest(),
+                Err(error @ EngineError::Locked { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            let mut wrong = open.only_wrong(found)?.ok_or_else(|| doubt.clone())?;
+            wrong.warnings.push(told_less(&doubt));
+            return Ok(wrong);
         }
-        Err(never_at_rest())
     }
 }
 
+/// What a check adds that leaves out what may have been removed meanwhile.
+pub(crate) fn told_less(doubt: &EngineError) -> String {
+    format!("what else was found may be what another removes, and is left out: {doubt}")
+}
+
 impl OpenRepo {
+    /// Of what was found, the packs that are still there and not what they should be; none where there is no such pack.
+    fn only_wrong(&self, found: Findings) -> Result<Option<Findings>> {
+        if found.wrong.is_empty() {
+            return Ok(None);
+        }
+        let packs = self.backend.list(FileType::Pack);
+        let packs = packs.map_err(|error| self.error(&error, "list packs"))?;
+        let there: Files = packs.iter().map(|id| id.to_hex().to_string()).collect();
+        let mut wrong = found.wrong;
+        wrong.retain(|pack, _| there.contains(pack));
+        let tell = |(pack, detail): (&String, &String)| format!("pack {pack}: {detail}");
+        Ok((!wrong.is_empty()).then(|| Findings {
+            errors: wrong.iter().map(tell).collect(),
+            // Where the rest is, nobody knows yet.
+            affected: None,
+            wrong,
+            ..found
+        }))
+    }
+
     fn files(&self) -> Result<Files> {
         let mut files = Files::new();
         for kind in [FileType::Index, FileType::Snapshot] {
@@ -128,6 +165,7 @@ mod tests {
             host: "other".to_owned(),
             pid: 7,
             since: None,
+            age: None,
             id: "ab".repeat(32),
         };
         assert_eq!(

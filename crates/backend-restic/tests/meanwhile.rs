@@ -71,3 +71,31 @@ fn what_never_comes_to_rest_is_tried_later() {
     let error = check(&lab, next).unwrap_err();
     assert!(matches!(error, EngineError::Busy { .. }), "{error}");
 }
+
+/// Nobody changes a pack.
+#[test]
+fn what_is_wrong_is_told_also_where_others_remove_something_each_time() {
+    let lab = lab();
+    let (wrong, snapshots) = (lab.packs().remove(0), lab.path("repo/snapshots"));
+    flip_bit(&wrong, 0.5);
+    let odd: Vec<PathBuf> = (0..500)
+        .map(|number| snapshots.join(format!("{number:064}")))
+        .collect();
+    for path in &odd {
+        fs::write(path, "this is no snapshot").unwrap();
+    }
+    let left = std::sync::Mutex::new(odd);
+    let found = check(&lab, move || removed(left.lock().unwrap().pop().as_slice())).unwrap();
+    let name = wrong.file_name().unwrap().to_str().unwrap();
+    assert!(
+        found.errors.len() == 1 && found.errors[0].contains(name),
+        "{:?}",
+        found.errors
+    );
+    assert_eq!(
+        (found.affected, found.warnings.len()),
+        (None, 1),
+        "{:?}",
+        found.warnings
+    );
+}

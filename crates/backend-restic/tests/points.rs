@@ -16,11 +16,12 @@ use reseed_backend_restic::check::ReadData;
 use reseed_backend_restic::error::EngineError;
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom};
+use reseed_core::digest::TreeDigest;
 use reseed_core::error::{SourceError, SourceKind};
 use reseed_core::event::{Event, Recorder};
-use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
+use reseed_core::exec::{Command, Output, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, RunId};
-use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
 use reseed_core::{Context, OffsiteRepo, RestoreSource};
@@ -163,6 +164,32 @@ fn a_parent_whose_directories_cannot_be_read_is_damage_and_not_absence() {
     assert!(found.len() == 1 && found[0].partial, "{found:?}");
     let error = restore(&lab, app, found[0].clone(), "out").unwrap_err();
     assert_eq!(error.kind(), SourceKind::Corrupt, "{error:?}");
+}
+
+/// One that was adopted empty, beside others of its service that weren't.
+#[test]
+fn what_was_recorded_to_be_nothing_comes_back_as_nothing() {
+    let lab = Lab::new();
+    let tree = lab.path("tree");
+    fs::create_dir(&tree).unwrap();
+    let app = Path::new("/srv/app");
+    backup_as(&lab, &tree, "/srv/app", "nas");
+    let mut point = points(&lab, app).unwrap().remove(0);
+    // Of what nobody recorded to be empty, nothing is lost data.
+    let error = restore(&lab, app, point.clone(), "out").unwrap_err();
+    assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+    let fingerprint = |files| Fingerprint {
+        digest: TreeDigest::from_bytes([7; 32]),
+        files,
+        bytes: 0,
+    };
+    point.fingerprint = Some(fingerprint(1));
+    let error = restore(&lab, app, point.clone(), "out").unwrap_err();
+    assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+    point.fingerprint = Some(fingerprint(0));
+    let restored = restore(&lab, app, point, "out").unwrap();
+    assert_eq!((restored.files, restored.bytes), (0, 0));
+    assert!(walk(&lab.path("out")).is_empty());
 }
 
 /// Not a first start: an interrupted copy, or a check of the file system, may have lost the directory.
@@ -393,21 +420,26 @@ fn inner_errors_of_a_damaged_repository() {
 
 /// Runs restic on the lab's repository from a directory.
 fn restic(lab: &Lab, cwd: &Path, args: &[&str]) {
-    let program = std::env::var_os("RESEED_REAL_RESTIC")
-        .expect("RESEED_REAL_RESTIC must name the restic to test with (or leave out the tests named real_*)");
+    let output = restic_by("RESEED_REAL_RESTIC", lab, cwd, args);
+    assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+}
+
+/// The same by the one that a variable names, however it ends.
+fn restic_by(variable: &str, lab: &Lab, cwd: &Path, args: &[&str]) -> Output {
+    let program = std::env::var_os(variable)
+        .expect("it must name the restic to test with (or leave out the tests named real_*)");
     let command = Command::new(program)
         .args(["--no-cache", "-r"])
         .arg(lab.path("repo"))
         .args(args)
         .cwd(cwd)
         .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new(PASSWORD));
-    let output = run(async {
+    run(async {
         SystemRunner::new()
             .run(&command, &CancellationToken::new())
             .await
             .unwrap()
-    });
-    assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+    })
 }
 
 /// A service's directory with a neighbour, and paths to say it by.
@@ -497,7 +529,7 @@ fn real_restic_backups_without_the_path_are_no_points() {
 }
 
 #[test]
-fn real_restic_passes_a_garbage_lock_as_we_do() {
+fn real_restic_passed_a_garbage_lock_as_we_do_until_0_15() {
     let live = Live::new();
     let stray = live.lab.path("repo/locks").join("0".repeat(64));
     fs::write(&stray, b"garbage").unwrap();
@@ -507,6 +539,13 @@ fn real_restic_passes_a_garbage_lock_as_we_do() {
         &["backup", "--host", "nas", "app"],
     );
     restic(&live.lab, &live.lab.path(""), &["check"]);
+    let (newer, at) = ("RESEED_REAL_RESTIC_NEWER", live.lab.path("live"));
+    let refused = restic_by(newer, &live.lab, &at, &["backup", "--host", "nas", "app"]);
+    let said = refused.stderr.text();
+    assert!(
+        !refused.exit.success() && said.contains("invalid lock file"),
+        "{said}"
+    );
     assert_brings(&live.lab, &live.app, true);
     assert_eq!(fs::read(&stray).unwrap(), b"garbage");
 }

@@ -14,11 +14,12 @@ use common::*;
 use reseed_backend_restic::restic::{Location, RestPlace};
 use reseed_backend_restic::worker::Worker;
 use reseed_backend_restic::{Embedded, PasswordFrom, Restic};
-use reseed_core::error::{OffsiteKind, SourceKind};
+use reseed_core::digest::TreeDigest;
+use reseed_core::error::{OffsiteKind, Retry, SourceKind};
 use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
 use reseed_core::offsite::{BackupOutcome, BackupRequest};
-use reseed_core::point::{RecoveryPoint, Target};
+use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
 use reseed_core::{OffsiteRepo, RestoreSource};
@@ -376,5 +377,94 @@ fn real_a_certificate_that_is_not_trusted_ends_it() {
                 .is_some_and(|hint| hint.contains("SSL_CERT_FILE")),
             "{error}"
         );
+    }
+}
+
+/// Since 0.15 restic ends at one, whatever it was to do.
+#[test]
+fn real_a_garbage_lock_keeps_no_restore_away_and_is_not_called_damage() {
+    for program in programs() {
+        let lab = Lab::initialised();
+        let (tree, restic) = (lab.path("tree"), driver(&lab, &program));
+        make_tree_for_restic(&tree);
+        backup(&restic, &tree, "1", 1);
+        let stray = lab.path("repo/locks").join("0".repeat(64));
+        fs::write(&stray, b"garbage").unwrap();
+        if let Err(error) = block_on(restic.backup(&context("backup"), &request(&tree, "2", 2))) {
+            assert_eq!(
+                (error.kind(), error.should_retry()),
+                (OffsiteKind::Busy, Retry::Later),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("lock 0000000000"), "{error}");
+            assert!(
+                error.what_to_do().unwrap().contains("unlock --remove-all"),
+                "{error:?}"
+            );
+        }
+        let of = target(AS_PATH);
+        let first = points(&restic, &of).pop().unwrap();
+        restore(&restic, &of, &first, &lab.path("out")).unwrap();
+        assert_same(&tree, &lab.path("out"));
+        assert_eq!(fs::read(&stray).unwrap(), b"garbage");
+    }
+}
+
+/// restic before 0.17 would make another repository over it, whose keys don't open what is there.
+#[test]
+fn real_no_repository_is_made_over_one_that_lost_its_configuration() {
+    let lab = Lab::new();
+    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
+        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
+    let address = own_address(3905).unwrap();
+    let command = Command::new(server)
+        .args(["--no-auth", "--path"])
+        .arg(lab.path("served"))
+        .args(["--listen", &address.to_string()]);
+    let _daemon = Daemon::start("rest-server", address, command).unwrap();
+    for (number, program) in programs().iter().enumerate() {
+        let name = format!("app{number}");
+        let place = RestPlace {
+            url: format!("http://{address}/{name}/"),
+            login: None,
+            allow_http: true,
+        };
+        let repo = Restic::new(
+            source_name(),
+            Location::Rest(place),
+            PasswordFrom::Given(lab.password.clone()),
+            lab.path("work"),
+            Arc::new(SystemRunner::new()),
+            Arc::clone(&lab.clock),
+        )
+        .program(program);
+        block_on(repo.init(&context("init"))).unwrap();
+        let config = lab.path("served").join(&name).join("config");
+        fs::remove_file(&config).unwrap();
+        let error = block_on(repo.init(&context("again"))).unwrap_err();
+        assert!(error.to_string().contains("keys are there"), "{error}");
+        assert!(!config.exists());
+        assert_eq!(fs::read_dir(config.with_file_name("keys")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn real_what_was_recorded_to_be_nothing_comes_back_as_nothing() {
+    for program in programs() {
+        let lab = Lab::initialised();
+        let (tree, restic, of) = (lab.path("tree"), driver(&lab, &program), target(AS_PATH));
+        fs::create_dir(&tree).unwrap();
+        backup(&restic, &tree, "1", 1);
+        let mut point = points(&restic, &of).pop().unwrap();
+        let error = restore(&restic, &of, &point, &lab.path("out")).unwrap_err();
+        assert_eq!(error.kind(), SourceKind::NothingRestored, "{error:?}");
+        point.fingerprint = Some(Fingerprint {
+            digest: TreeDigest::from_bytes([7; 32]),
+            files: 0,
+            bytes: 0,
+        });
+        let restored = restore(&restic, &of, &point, &lab.path("out")).unwrap();
+        assert_eq!((restored.files, restored.bytes), (0, 0));
+        assert!(walk(&lab.path("out")).is_empty());
     }
 }

@@ -12,7 +12,8 @@
 //! - **R6 what comes back is the point.** After `Ok` on a fresh staging, the tree's fingerprint is the point's.
 //! - **R7 an interrupted execute goes on.** Called again for the same point on what the interrupted call left, it ends like an
 //!   uninterrupted one; what is wrong in there is replaced, what doesn't belong there is gone.
-//! - **R8 nothing delivered is an error** (`NothingRestored`): a path that matches nothing, a point without entries. An
+//! - **R8 nothing delivered is an error** (`NothingRestored`): a path that matches nothing, a point without entries of which it isn't
+//!   recorded (by its fingerprint: no files, no bytes) that it had none. An
 //!   empty directory that was backed up is an entry.
 //! - **R9 damage is told.** Data that fails the source's own checks is `Corrupt`, and is not retried.
 //! - **R10 the source is only read.** Nothing that a restore does changes or removes a recovery point.

@@ -23,6 +23,7 @@ impl EngineError {
             Self::Locked { .. } => {
                 "wait for the other run to end; if it is dead, `restic unlock` removes its lock"
             }
+            Self::BadLock { .. } => crate::lock::UNREADABLE_LOCK_HINT,
             Self::Busy { .. } => "wait for the other run to end",
             Self::LockLost { .. } => "run again; check the clock and the connection to the repository",
             Self::Unreadable { .. } | Self::Config { .. } => {
@@ -85,7 +86,9 @@ impl EngineError {
             }
             Self::TargetConflict { .. } => "restore into an empty directory",
             Self::Target { .. } => "check permissions and the health of the target file system",
-            Self::Worker { .. } => "run again with a higher memory cap; if it persists use the restic binary",
+            Self::Worker { .. } => {
+                "run again; if it persists, as with more files than the worker's 1 GiB is enough for, write `type = \"restic\"` for the repository: the program reads the same"
+            }
             Self::Panicked { .. } => {
                 "the repository may be damaged: run `restic check --read-data`; other sources are tried"
             }

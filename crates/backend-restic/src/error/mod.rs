@@ -72,6 +72,14 @@ pub enum EngineError {
         /// Who, where and since when.
         holder: LockHolder,
     },
+    /// Among the locks is one that can't be read, and restic works past none such (since 0.15).
+    #[error("lock {id} of the repository cannot be read: {detail}")]
+    BadLock {
+        /// The beginning of its id.
+        id: String,
+        /// restic's own words.
+        detail: String,
+    },
     /// Our own lock could not be kept alive, so writing on would not be safe.
     #[error("the repository lock was lost: {detail}")]
     LockLost {

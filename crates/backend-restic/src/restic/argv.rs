@@ -72,6 +72,10 @@ pub(crate) fn index_ids() -> Vec<OsString> {
     words(&["--no-lock", "list", "index"])
 }
 
+pub(crate) fn packs() -> Vec<OsString> {
+    words(&["--no-lock", "list", "packs"])
+}
+
 /// An index file.
 pub(crate) fn index(id: &str) -> Vec<OsString> {
     words(&["--no-lock", "cat", "index", id])

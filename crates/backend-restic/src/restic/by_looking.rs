@@ -9,6 +9,7 @@ use reseed_core::names::DatasetName;
 use reseed_core::offsite::Usage;
 use rustic_core::Id;
 
+use super::run::Ended;
 use super::{Restic, argv, parse};
 use crate::backup::Cancelled;
 use crate::embedded::blocking;
@@ -31,11 +32,11 @@ impl Restic {
         .await
     }
 
-    /// The datasets with a point that isn't whole, by what a check said; none where that can't be told. Not being able to tell
+    /// The datasets with a point that isn't whole, of these packs of which something is wrong; none where that can't be told. Not being able to tell
     /// must not cost what the check has found.
-    pub(super) async fn affected(&self, cx: &Context, said: &str) -> Option<Vec<DatasetName>> {
+    pub(super) async fn affected(&self, cx: &Context, lost: HashSet<Id>) -> Option<Vec<DatasetName>> {
         let engine = self.location.embedded(Arc::clone(&self.clock))?;
-        let (password, lost) = (self.password.clone(), named(said));
+        let password = self.password.clone();
         let looked = blocking(cx, "looking at the damage", move |cx| {
             let cancelled: Cancelled = Arc::new(move || cx.cancel.is_cancelled());
             let open = engine
@@ -61,6 +62,45 @@ pub(super) async fn ask_by(
     .await
 }
 
+/// What a check named, and whether that is all it found.
+#[derive(Debug)]
+pub(super) struct Named {
+    lost: HashSet<Id>,
+    all: bool,
+}
+
+impl Named {
+    pub(super) fn by(ended: &Ended) -> Self {
+        let heard = &ended.heard;
+        let broken = heard
+            .summary
+            .as_ref()
+            .and_then(|summary| summary.broken_packs.as_ref());
+        let kept = u64::try_from(heard.problems.len()).is_ok_and(|kept| kept == heard.count);
+        let mut lost = named(&ended.all_words());
+        for words in heard
+            .problems
+            .iter()
+            .map(|problem| &problem.why)
+            .chain(broken.into_iter().flatten())
+        {
+            lost.extend(named(words));
+        }
+        let all = (kept && !ended.said_more) || broken.is_some_and(|packs| !packs.is_empty());
+        Self { lost, all }
+    }
+
+    /// There may be more.
+    pub(super) fn and_more(self) -> Self {
+        Self { all: false, ..self }
+    }
+
+    /// What is lost, where it is known that nothing else is.
+    pub(super) fn lost(self) -> Option<HashSet<Id>> {
+        self.all.then_some(self.lost)
+    }
+}
+
 /// Every whole id in the words. Those that are of no pack do no harm.
 fn named(said: &str) -> HashSet<Id> {
     said.split(|c: char| !c.is_ascii_hexdigit())
@@ -72,6 +112,38 @@ fn named(said: &str) -> HashSet<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A check of 0.14 tells in words, one of 0.18 in messages, of which not all are kept.
+    #[test]
+    fn of_what_was_not_kept_nothing_is_known() {
+        let pack = |number: u8| format!("{number:02x}").repeat(32);
+        let wrong = |number: u8| parse::Problem {
+            item: String::new(),
+            why: format!("pack {} contains 1 errors", pack(number)),
+        };
+        let ended = |count: u64, said_more: bool, broken: Option<Vec<String>>| {
+            let mut heard = super::super::run::Heard::default();
+            (heard.count, heard.problems) = (count, vec![wrong(1), wrong(2)]);
+            heard.summary = broken.map(|packs| parse::Summary {
+                broken_packs: Some(packs),
+                ..Default::default()
+            });
+            Ended {
+                exit: reseed_core::exec::Exit::Code(1),
+                heard,
+                words: format!("Pack ID does not match, want {}", pack(3)),
+                said_more,
+                cut_short: false,
+            }
+        };
+        let lost = |ended: &Ended| Named::by(ended).lost().map(|lost| lost.len());
+        assert_eq!(lost(&ended(2, false, None)), Some(3));
+        assert_eq!(lost(&ended(3, false, None)), None);
+        assert_eq!(lost(&ended(2, true, None)), None);
+        // The summary names all.
+        assert_eq!(lost(&ended(9, false, Some(vec![pack(1), pack(7)]))), Some(4));
+        assert_eq!(lost(&ended(9, false, Some(Vec::new()))), None);
+    }
 
     #[test]
     fn whole_ids_are_found_in_either_versions_words() {

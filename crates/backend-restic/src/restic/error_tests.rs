@@ -52,6 +52,58 @@ fn a_host_that_ssh_does_not_reach_is_no_damaged_repository() {
     assert!(matches!(silent, EngineError::Unreachable { .. }), "{silent}");
 }
 
+/// As 0.18 says it for everything that takes a lock.
+#[test]
+fn a_lock_file_that_is_none_is_no_damage() {
+    let said = |why: &str| {
+        let hint = "the `unlock --remove-all` command can be used to remove invalid locks. Make sure that no other restic process is \
+                    accessing the repository when running the command";
+        judged(1, &format!("Fatal: invalid lock file: {why}\n\n{hint}"))
+    };
+    for why in [
+        "LoadRaw(<lock/0123456789>): invalid data returned",
+        "<lock/0123456789> unexpected end of JSON input",
+    ] {
+        let error = said(why);
+        assert!(
+            matches!(&error, EngineError::BadLock { id, .. } if id == "0123456789"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("unlock --remove-all"));
+    }
+    let away = said("Load(<lock/0123456789>, 0, 0): dial tcp: connection refused");
+    assert!(matches!(away, EngineError::Store { .. }), "{away}");
+    let theirs = said("Load(<lock/0123456789>, 0, 0): open x: permission denied");
+    assert!(matches!(theirs, EngineError::Denied { .. }), "{theirs}");
+}
+
+/// restic prints the time in the zone of whoever wrote the lock, and not which that is.
+#[test]
+fn a_locks_age_is_what_restic_says() {
+    for (said, seconds) in [
+        ("302.223716ms", 0),
+        ("1.5s", 1),
+        ("5m59s", 359),
+        ("7h31m2.25s", 27_062),
+    ] {
+        let error = judged(
+            11,
+            &format!(
+                "unable to create lock in backend: repository is already locked exclusively by PID 7 on x by root (UID 0, GID 0)\n\
+                 lock was created at 2026-11-27 06:04:40 ({said} ago)\nstorage ID 26e2dcec"
+            ),
+        );
+        let EngineError::Locked { holder } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(holder.age, Some(seconds), "{said}");
+        assert!(!holder.to_string().contains("2026"), "{holder}");
+    }
+    for text in ["", "soon", "5", "5x", "1h-2m"] {
+        assert_eq!(age(text), None, "{text}");
+    }
+}
+
 /// As restic said it when its ssh was killed in the middle.
 #[test]
 fn what_cannot_be_read_because_ssh_has_died_is_not_damaged() {
@@ -183,7 +235,7 @@ fn the_holder_of_a_lock_is_named() {
             ("other-host", "root")
         );
         assert!(
-            holder.pid > 1 && holder.since.is_some() && holder.id.len() == 8,
+            holder.pid > 1 && holder.age.is_some() && holder.id.len() == 8,
             "{holder}"
         );
     }
@@ -191,7 +243,7 @@ fn the_holder_of_a_lock_is_named() {
     let EngineError::Locked { holder } = judged(11, "new words") else {
         panic!()
     };
-    assert_eq!((holder.pid, holder.since), (0, None));
+    assert_eq!((holder.pid, holder.since, holder.age), (0, None, None));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! restic passes over a snapshot that it can't read, says so on its standard error, and ends well. So whenever it says anything
 //! there, the list is compared with the bare ids, which need no reading: what is missing is a snapshot that is damaged.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use reseed_core::Context;
 use reseed_core::point::Target;
@@ -15,7 +15,7 @@ use super::trees::Trees;
 use super::{Restic, argv, parse};
 use crate::embedded::blocking;
 use crate::error::{EngineError, Result};
-use crate::listing::{Listing, Wanted};
+use crate::listing::{Holdings, Listing, Wanted};
 use crate::place;
 use crate::snapshots::{Snapshot, Snapshots};
 
@@ -68,7 +68,21 @@ impl Restic {
                 target: target.as_ref(),
                 only: only.as_deref(),
             };
+            // restic would be run for each directory, and each time read all that says what is where.
+            let engine = this.location.embedded(Arc::clone(&this.clock));
+            let stop = trees.cx.cancel.clone();
+            let mut holdings = engine.map(|engine| {
+                let engine = engine.stopped_by(Arc::new(move || stop.is_cancelled()));
+                let password = this.password.clone();
+                Holdings::by(engine, move || password.read())
+            });
             wanted.among(all, |snapshot, path| {
+                // What keeps it from looking restic tells in its own words.
+                if let Some(holdings) = &mut holdings
+                    && holdings.can_look()
+                {
+                    return holdings.holds(snapshot, path);
+                }
                 Ok(place::of_path(trees, snapshot.tree_id()?, &snapshot.paths, path)?.is_some())
             })
         })
@@ -131,6 +145,7 @@ impl Restic {
                 restic: &this,
                 cx: &cx,
                 runtime,
+                read: HashMap::new(),
             };
             work(&this, &mut trees)
         })

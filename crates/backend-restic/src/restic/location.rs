@@ -193,6 +193,20 @@ impl SftpPlace {
         if destination.is_empty() || destination.starts_with('-') || !destination.chars().all(plain) {
             return Err(invalid(format!("{destination:?} is no destination for ssh")));
         }
+        // With a port it is written as an address, in which they end the path or stand for something else.
+        if self.port.is_some()
+            && self
+                .path
+                .as_os_str()
+                .as_bytes()
+                .iter()
+                .any(|byte| b"#?%".contains(byte))
+        {
+            let shown = self.path.display();
+            return Err(invalid(format!(
+                "{shown:?} can't be named to restic beside a port: it takes # ? % for more than a name"
+            )));
+        }
         let known_hosts = for_ssh(&self.known_hosts)?;
         let mut words = vec![
             "ssh".to_owned(),
@@ -400,6 +414,15 @@ mod tests {
                 ..sftp()
             };
             assert!(Location::Sftp(place).options().is_err(), "{bad:?}");
+        }
+        for (bad, port) in [("/srv/a#b", 2222), ("/srv/a?b", 2222), ("/srv/a%20b", 2222)] {
+            let place = |port| SftpPlace {
+                path: bad.into(),
+                port,
+                ..sftp()
+            };
+            assert!(Location::Sftp(place(Some(port))).options().is_err(), "{bad:?}");
+            assert!(Location::Sftp(place(None)).options().is_ok(), "{bad:?}");
         }
         for bad in ["relative", "/a'b", "/a\"b", "/a\\b", "/a%h", "/${HOME}", "/a\nb"] {
             let place = SftpPlace {

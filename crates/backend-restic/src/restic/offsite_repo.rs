@@ -13,13 +13,14 @@ use reseed_core::offsite::{
 use reseed_core::point::{RecoveryPoint, Target};
 use reseed_core::{Context, OffsiteRepo};
 
+use super::by_looking::Named;
 use super::parse::{Status, Summary};
 use super::run::Ended;
 use super::stand::Stand;
 use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
-use crate::meanwhile::{Files, TRIES, is_damage, never_at_rest};
+use crate::meanwhile::{Files, TRIES, is_damage, never_at_rest, told_less};
 use crate::offsite_repo::not_measured;
 use crate::points::{tag_of_time, tags_of};
 use crate::top::Top;
@@ -199,28 +200,47 @@ impl Restic {
         Ok((id, summary))
     }
 
-    async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport> {
+    async fn checked(&self, cx: &Context, depth: CheckDepth) -> Result<(CheckReport, Named)> {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
         self.look(cx).await?;
         let version = self.version(cx).await?;
         let command = self.command(version, argv::check(version, depth)?)?;
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let before = self.files(cx).await.ok();
             let ended = self.locking(cx, &command, &|_| ()).await?;
             let report = self.found(version, &ended)?;
-            if report.errors.is_empty()
-                || is_damage(
-                    before.as_ref(),
-                    self.files(cx).await,
-                    self.held_exclusively(cx).await,
-                )?
-            {
-                return Ok(report);
+            let named = Named::by(&ended);
+            if report.errors.is_empty() {
+                return Ok((report, named));
             }
+            let (after, holder) = (self.files(cx).await, self.held_exclusively(cx).await);
+            let doubt = match is_damage(before.as_ref(), after, holder) {
+                Ok(true) => return Ok((report, named)),
+                Ok(false) if tries < TRIES => continue,
+                Ok(false) => never_at_rest(),
+                Err(error @ EngineError::Locked { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            // Nobody changes a pack: one that is still there, and not what it should be, is damage whatever another does.
+            let mut wrong = wrong_packs(&report.errors);
+            if !wrong.is_empty() {
+                let there: Files = self.listed(cx, argv::packs()).await?;
+                wrong.retain(|(pack, _)| there.contains(pack));
+            }
+            if wrong.is_empty() {
+                return Err(doubt);
+            }
+            let report = CheckReport {
+                errors: wrong.into_iter().map(|(_, said)| said).collect(),
+                warnings: [report.warnings, vec![told_less(&doubt)]].concat(),
+                ..report
+            };
+            return Ok((report, named.and_more()));
         }
-        Err(never_at_rest())
     }
 
     async fn files(&self, cx: &Context) -> Result<Files> {
@@ -296,6 +316,28 @@ impl Restic {
         }
         Ok(report)
     }
+}
+
+/// The packs that a check has read and that are not what they should be, with the words. Of one that it could not fetch whole it says so.
+fn wrong_packs(errors: &[String]) -> Vec<(String, String)> {
+    let wrong = errors.iter().filter_map(|said| {
+        // Until 0.16, and since.
+        let id = match said.split_once("Pack ID does not match, want ") {
+            Some((_, rest)) => rest.get(..64)?,
+            None => said.strip_prefix("pack ")?.get(..64)?,
+        };
+        let fetched = !said.contains("download") && error::out_of_reach(said).is_none();
+        let is_wrong = [
+            "ciphertext verification failed",
+            "does not match",
+            "unexpected pack id",
+        ]
+        .iter()
+        .any(|by| said.contains(by));
+        (fetched && is_wrong && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .then(|| (id.to_owned(), said.clone()))
+    });
+    wrong.collect()
 }
 
 #[async_trait]
@@ -385,7 +427,7 @@ impl OffsiteRepo for Restic {
     }
 
     async fn check(&self, cx: &Context, depth: CheckDepth) -> Result<CheckReport, OffsiteError> {
-        let mut report = self.checked(cx, depth).await.map_err(|error| {
+        let (mut report, named) = self.checked(cx, depth).await.map_err(|error| {
             envelope(
                 &error,
                 format!("cannot check repository {}", self.name),
@@ -394,7 +436,10 @@ impl OffsiteRepo for Restic {
         })?;
         report.affected = match report.errors.is_empty() {
             true => Some(Vec::new()),
-            false => self.affected(cx, &report.errors.join("\n")).await,
+            false => match named.lost() {
+                Some(lost) => self.affected(cx, lost).await,
+                None => None,
+            },
         };
         Ok(report)
     }
@@ -403,5 +448,30 @@ impl OffsiteRepo for Restic {
         self.measured(cx)
             .await
             .map_err(|error| not_measured(&error, &self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_that_were_read_and_are_wrong_are_told_from_those_that_are_away() {
+        for said in [
+            include_str!("../../tests/transcripts/check-damaged-stderr-restic-0.14.0.txt"),
+            include_str!("../../tests/transcripts/check-damaged-stderr-restic-0.18.0.txt"),
+        ] {
+            let lines: Vec<String> = said.lines().map(crate::words::plain).collect();
+            assert_eq!(wrong_packs(&lines).len(), 8, "{said}");
+        }
+        let id = "ab".repeat(32);
+        let away = [
+            format!("pack {id}: does not exist"),
+            format!(
+                "pack {id} contains 1 errors: [partially failed to download pack: ciphertext verification failed]"
+            ),
+            "pack abababab: size does not match".to_owned(),
+        ];
+        assert_eq!(wrong_packs(&away), []);
     }
 }

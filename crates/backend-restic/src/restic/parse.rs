@@ -71,6 +71,8 @@ pub(crate) struct Summary {
     pub(crate) data_added_packed: Option<u64>,
     pub(crate) bytes_skipped: Option<u64>,
     pub(crate) num_errors: Option<u64>,
+    /// All packs of which anything is wrong, however many are told of one by one.
+    pub(crate) broken_packs: Option<Vec<String>>,
 }
 
 /// Something that could not be done.

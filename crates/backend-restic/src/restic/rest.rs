@@ -1,17 +1,19 @@
 //! Asks restic's own server whether a repository is there, before restic does: it would ask one that doesn't answer again for a
 //! quarter of an hour, and a restore has other places to turn to.
 //!
-//! Only the head of `config` is asked for, as restic does first (<https://restic.readthedocs.io/en/stable/REST_backend.html>), and by no
+//! Only the head of `config` is asked for, and before a repository is made what else is there, as restic does first (<https://restic.readthedocs.io/en/stable/REST_backend.html>), and by no
 //! proxy, for restic is told of none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, RetryConfig};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::StatusCode;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reseed_core::Context;
 use reseed_core::clock::Clock;
 use zeroize::Zeroizing;
@@ -22,6 +24,11 @@ use super::location::RestPlace;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
 use crate::s3::{CONNECT, choose_cryptography};
+
+/// How it lists names and sizes.
+const LISTED: &str = "application/vnd.x.restic.rest.v2";
+/// It looks through a directory for one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Restic {
     /// Asks the server before restic does.
@@ -63,6 +70,71 @@ pub(super) fn must_have_no_config(engine: &Engine) -> Result<()> {
 }
 
 impl RestPlace {
+    /// That nothing is left of a repository without its configuration: restic before 0.17 makes another one over it.
+    ///
+    /// # Errors
+    /// `Unreadable` where something is; what the server says.
+    pub(super) async fn must_be_vacant(&self, location: String) -> Result<()> {
+        let failed = |error: reqwest::Error| unreached(&location, &error);
+        let client = client(self.login_header(&location)?).map_err(failed)?;
+        let mut there = Vec::new();
+        for kind in ["keys", "snapshots", "index", "data"] {
+            let url = format!("{}/{kind}/", self.url.trim_end_matches('/'));
+            let asked = client.get(url).header(ACCEPT, LISTED).timeout(PATIENCE).send();
+            let mut answer = match asked.await {
+                Ok(answer) => answer,
+                // As in `judged`.
+                Err(error) if is_of_trust(&error) => return Ok(()),
+                Err(error) => return Err(failed(error)),
+            };
+            match answer.status() {
+                StatusCode::NOT_FOUND => continue,
+                status if status.is_success() => {}
+                status => {
+                    return Err(EngineError::Store {
+                        action: format!("list what is at {location}"),
+                        detail: status.to_string(),
+                    });
+                }
+            }
+            // The first bytes tell, and there may be many.
+            let mut begun = Vec::new();
+            while begun.len() < 8 {
+                match answer.chunk().await.map_err(failed)? {
+                    Some(chunk) => begun.extend_from_slice(&chunk),
+                    None => break,
+                }
+            }
+            if !lists_nothing(&begun) {
+                there.push(kind);
+            }
+        }
+        if there.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::Unreadable {
+            what: format!("the configuration of {location}"),
+            detail: format!("it is missing, although {} are there", there.join(", ")),
+        })
+    }
+
+    /// What lets the user in; nothing where there is none.
+    fn login_header(&self, location: &str) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        if let Some((user, password)) = &self.login {
+            let password = password.read()?;
+            let login = Zeroizing::new(format!("{user}:{}", password.expose()));
+            let encoded = Zeroizing::new(BASE64_STANDARD.encode(login.as_bytes()));
+            let value = Zeroizing::new(format!("Basic {}", *encoded));
+            let mut value = HeaderValue::try_from(value.as_str()).map_err(|error| EngineError::Invalid {
+                detail: format!("{location}: {error}"),
+            })?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(headers)
+    }
+
     /// The repository, of which only the configuration can be looked at by this.
     ///
     /// # Errors
@@ -72,16 +144,7 @@ impl RestPlace {
         let invalid = |error: &dyn std::fmt::Display| EngineError::Invalid {
             detail: format!("{location}: {error}"),
         };
-        let mut headers = HeaderMap::new();
-        if let Some((user, password)) = &self.login {
-            let password = password.read()?;
-            let login = Zeroizing::new(format!("{user}:{}", password.expose()));
-            let encoded = Zeroizing::new(BASE64_STANDARD.encode(login.as_bytes()));
-            let value = Zeroizing::new(format!("Basic {}", *encoded));
-            let mut value = HeaderValue::try_from(value.as_str()).map_err(|error| invalid(&error))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
+        let headers = self.login_header(&location)?;
         let once = RetryConfig {
             max_retries: 0,
             ..RetryConfig::default()
@@ -97,6 +160,42 @@ impl RestPlace {
         let prefix = object_store::path::Path::default();
         Ok(Engine::remote(Arc::new(objects), prefix, location, clock))
     }
+}
+
+/// A list of nothing, as the server writes it.
+fn lists_nothing(begun: &[u8]) -> bool {
+    matches!(begun.trim_ascii(), b"" | b"null" | b"[]")
+}
+
+/// Says why the server was not reached.
+fn unreached(location: &str, error: &reqwest::Error) -> EngineError {
+    EngineError::Unreachable {
+        location: location.to_owned(),
+        detail: crate::words::plain(&causes(error)),
+    }
+}
+
+fn causes(error: &reqwest::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    causes.join(": ")
+}
+
+fn is_of_trust(error: &reqwest::Error) -> bool {
+    error.is_connect() && causes(error).contains("certificate")
+}
+
+fn client(headers: HeaderMap) -> reqwest::Result<reqwest::Client> {
+    choose_cryptography();
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT)
+        .default_headers(headers)
+        .build()
 }
 
 /// What such a server said, in place of a bucket. What only restic can judge is left to it.
@@ -119,12 +218,7 @@ struct Direct(HeaderMap);
 
 impl HttpConnector for Direct {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        choose_cryptography();
-        reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .default_headers(self.0.clone())
-            .build()
+        client(self.0.clone())
             .map(HttpClient::new)
             .map_err(|error| object_store::Error::Generic {
                 store: "HTTP",
@@ -136,6 +230,20 @@ impl HttpConnector for Direct {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_nothing_is_told_by_its_beginning() {
+        for (begun, nothing) in [
+            ("[]\n", true),
+            ("null", true),
+            ("", true),
+            ("[{\"name\":", false),
+            ("[\"ab", false),
+            ("<html>", false),
+        ] {
+            assert_eq!(lists_nothing(begun.as_bytes()), nothing, "{begun}");
+        }
+    }
 
     #[test]
     fn what_it_says_is_judged_as_of_no_bucket() {

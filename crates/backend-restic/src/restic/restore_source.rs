@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use reseed_core::error::{Effect, SourceError};
+use reseed_core::event::Event;
 use reseed_core::exec::Exit;
 use reseed_core::names::SourceName;
 use reseed_core::point::{RecoveryPoint, Target};
@@ -20,6 +21,7 @@ use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
 use crate::listing::{Found, of_others};
 use crate::place;
+use crate::points::is_of_nothing;
 use crate::restore::meta;
 use crate::restore::names;
 use crate::restore::plan::Meta;
@@ -125,6 +127,17 @@ impl Restic {
         let mut ended = self.locking(cx, &command, &on_status).await?;
         if !ended.exit.success() && could_not_lock(&ended.all_words()) {
             // From media that can only be read, or with credentials that may only read.
+            if let error @ EngineError::BadLock { .. } = of(ended.exit, &ended.all_words(), "") {
+                // It said so before it had looked at all of them.
+                if let Ok(Some(holder)) = self.held_exclusively(cx).await {
+                    return Err(EngineError::Locked { holder });
+                }
+                cx.emit(Event::Warning {
+                    service: None,
+                    message: format!("{}: passing a lock file that is none: {error}", self.name),
+                    hint: error.hint().map(str::to_owned),
+                });
+            }
             warnings.push("the repository could not be locked; it was read without a lock".to_owned());
             let command = self.command(version, argv::restore(version, &locked(true)))?;
             ended = self.locking(cx, &command, &on_status).await?;
@@ -170,7 +183,8 @@ impl Restic {
                 Err(error) => return Err(EngineError::target("look at", only, &error.into())),
             },
         };
-        if !there {
+        let of_nothing = only.is_none() && is_of_nothing(&request.point);
+        if !there && !of_nothing {
             let what = only.map_or_else(|| "the whole tree".to_owned(), |only| only.display().to_string());
             return Err(EngineError::EmptyResult {
                 what: format!("snapshot {} holds nothing for {what}", request.point.locator),
@@ -215,12 +229,13 @@ fn plain(path: &Path) -> Result<PathBuf> {
 fn could_not_lock(words: &str) -> bool {
     // The latter are the words in which it asks again for being refused, to make one or to remove it.
     let of_a_lock = ["unable to create lock", "Save(<lock/", "Remove(<lock/"];
+    let error = of(Exit::Code(1), words, "");
     let of_a_lock = of_a_lock.iter().any(|by| words.contains(by));
     let refused = matches!(
-        of(Exit::Code(1), words, ""),
+        error,
         EngineError::Denied { .. } | EngineError::ReadOnly { .. } | EngineError::NoSpace { .. }
     );
-    of_a_lock && refused
+    (of_a_lock && refused) || matches!(error, EngineError::BadLock { .. })
 }
 
 #[async_trait]

@@ -117,6 +117,8 @@ pub(crate) struct Ended {
     pub(crate) heard: Heard,
     /// What it said besides.
     pub(crate) words: String,
+    /// It said more than was kept.
+    pub(crate) said_more: bool,
     /// It was ended when its work was done, and before it had tidied up.
     pub(crate) cut_short: bool,
 }
@@ -195,7 +197,13 @@ impl Restic {
         match &self.location {
             Location::Local(path) => crate::local::must_be_vacant(path),
             Location::S3 { .. } => self.ask_the_store(cx, Engine::must_be_vacant).await,
-            Location::Rest(place) => self.ask_the_server(cx, place, rest::must_have_no_config).await,
+            Location::Rest(place) => {
+                self.ask_the_server(cx, place, rest::must_have_no_config).await?;
+                tokio::select! {
+                    () = cx.cancel.cancelled() => Err(EngineError::Cancelled),
+                    vacant = place.must_be_vacant(self.location.to_string()) => vacant,
+                }
+            }
             Location::Sftp(_) => Ok(()),
         }
     }
@@ -237,6 +245,7 @@ impl Restic {
         let ended = Ended {
             exit: output.exit,
             words: output.stderr.text().into_owned(),
+            said_more: output.stderr.whole().is_none(),
             heard: watch.heard(),
             cut_short: false,
         };
@@ -298,6 +307,7 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
+        let began = self.clock.now();
         let ended = self.listen(cx, command, on_status).await;
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
@@ -310,7 +320,7 @@ impl Restic {
         };
         if may_have_left_its_lock {
             // It has been waited for.
-            self.tidy_up().await;
+            self.tidy_up(began).await;
         }
         ended
     }
@@ -349,6 +359,7 @@ impl Restic {
                 exit: output.exit,
                 heard,
                 words: output.stderr.text().into_owned(),
+                said_more: output.stderr.whole().is_none(),
                 cut_short: false,
             }),
             // It had said that it was done before it heard that it should stop.
@@ -363,6 +374,7 @@ impl Restic {
                     },
                     heard,
                     words: stderr,
+                    said_more: false,
                     cut_short: true,
                 })
             }
@@ -371,6 +383,7 @@ impl Restic {
                     exit: Exit::Code(1),
                     heard,
                     words,
+                    said_more: false,
                     cut_short: false,
                 }),
                 None => Err(failed_to_run(&error)),

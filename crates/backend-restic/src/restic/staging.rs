@@ -23,7 +23,7 @@ pub(crate) fn clear(target: &Target, keep: bool, cancelled: &dyn Fn() -> bool) -
             .root()
             .try_clone_to_owned()
             .map_err(|error| EngineError::target("open", Path::new("."), &error))?;
-        return sweep(&root, cancelled, 0);
+        return sweep(target, &root, cancelled, 0);
     }
     hand_on_nothing(target.root()).map_err(fail("take the access control list off"))?;
     remove_all(target, cancelled)
@@ -31,7 +31,7 @@ pub(crate) fn clear(target: &Target, keep: bool, cancelled: &dyn Fn() -> bool) -
 
 /// Whether nothing is there.
 pub(crate) fn is_empty(target: &Target) -> Result<bool> {
-    Ok(names_in(target.root()).map_err(fail("list"))?.is_empty())
+    Ok(target.names().map_err(fail("list"))?.is_empty())
 }
 
 fn fail(action: &str) -> impl Fn(Errno) -> EngineError {
@@ -40,7 +40,7 @@ fn fail(action: &str) -> impl Fn(Errno) -> EngineError {
 }
 
 fn remove_all(target: &Target, cancelled: &dyn Fn() -> bool) -> Result<()> {
-    for name in names_in(target.root()).map_err(fail("list"))? {
+    for name in target.names().map_err(fail("list"))? {
         if cancelled() {
             return Err(EngineError::Cancelled);
         }
@@ -49,7 +49,7 @@ fn remove_all(target: &Target, cancelled: &dyn Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
-fn sweep(dir: &OwnedFd, cancelled: &dyn Fn() -> bool, depth: usize) -> Result<()> {
+fn sweep(target: &Target, dir: &OwnedFd, cancelled: &dyn Fn() -> bool, depth: usize) -> Result<()> {
     if depth > DEEPEST {
         return Err(EngineError::TargetConflict {
             path: ".".into(),
@@ -62,14 +62,18 @@ fn sweep(dir: &OwnedFd, cancelled: &dyn Fn() -> bool, depth: usize) -> Result<()
     // It may have its final permissions already, which may forbid writing; they are set again in the end.
     rustix::fs::fchmod(dir, Mode::from_raw_mode(UNFINISHED_DIR)).map_err(fail("open up"))?;
     hand_on_nothing(dir.as_fd()).map_err(fail("take the access control list off"))?;
-    for name in names_in(dir.as_fd()).map_err(fail("list"))? {
+    let names = match depth {
+        0 => target.names(),
+        _ => names_in(dir.as_fd()),
+    };
+    for name in names.map_err(fail("list"))? {
         let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(fail("look at")(error)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => sweep(&open_dir(dir.as_fd(), &name)?, cancelled, depth + 1)?,
+            FileType::Directory => sweep(target, &open_dir(dir.as_fd(), &name)?, cancelled, depth + 1)?,
             FileType::RegularFile if stat.st_nlink == 1 => {}
             _ => rustix::fs::unlinkat(dir, &name, AtFlags::empty()).map_err(fail("remove"))?,
         }
@@ -119,12 +123,16 @@ pub(crate) fn count(target: &Target) -> Result<(u64, u64)> {
         .try_clone_to_owned()
         .map_err(|error| EngineError::target("open", Path::new("."), &error))?;
     let (mut files, mut bytes) = (0, 0);
-    let mut open = vec![root];
-    while let Some(dir) = open.pop() {
-        for name in names_in(dir.as_fd()).map_err(fail("list"))? {
+    let mut open = vec![(root, Some(target.names().map_err(fail("list"))?))];
+    while let Some((dir, names)) = open.pop() {
+        let names = match names {
+            Some(names) => names,
+            None => names_in(dir.as_fd()).map_err(fail("list"))?,
+        };
+        for name in names {
             let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("look at"))?;
             match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => open.push(open_dir(dir.as_fd(), &name)?),
+                FileType::Directory => open.push((open_dir(dir.as_fd(), &name)?, None)),
                 FileType::RegularFile => {
                     files += 1;
                     bytes += u64::try_from(stat.st_size).unwrap_or(0);

@@ -1,6 +1,7 @@
 //! Looks into the trees of a snapshot through restic, a directory a call. Only for what the record of a snapshot leaves open:
 //! where in it a path is, and what its topmost directory was like.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rustic_core::TreeId;
@@ -20,7 +21,12 @@ pub(crate) struct Trees<'a> {
     pub(crate) restic: &'a Restic,
     pub(crate) cx: &'a Context,
     pub(crate) runtime: Handle,
+    /// What was read: neighbours in time have most directories in common, and the rules ask for one several times.
+    pub(crate) read: HashMap<TreeId, Vec<Entry>>,
 }
+
+/// More is not kept.
+const KEPT: usize = 10_000;
 
 impl Trees<'_> {
     fn tree(&self, id: TreeId) -> Result<Tree> {
@@ -53,9 +59,16 @@ impl Trees<'_> {
 
 impl Levels for Trees<'_> {
     fn level(&mut self, tree: TreeId, _path: &Path) -> Result<Vec<Entry>> {
+        if let Some(known) = self.read.get(&tree) {
+            return Ok(known.clone());
+        }
         let nodes = self.tree(tree)?.nodes.into_iter();
-        Ok(nodes
+        let entries: Vec<Entry> = nodes
             .map(|node| (node.name().into_owned(), node.subtree))
-            .collect())
+            .collect();
+        if self.read.values().map(Vec::len).sum::<usize>() + entries.len() <= KEPT {
+            self.read.insert(tree, entries.clone());
+        }
+        Ok(entries)
     }
 }

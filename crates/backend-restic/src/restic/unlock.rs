@@ -2,13 +2,14 @@
 //!
 //! restic itself does it (`unlock`), for all dead locks at once: those of processes on this host that are gone, and those that nobody
 //! refreshed for half an hour, by the clock of whoever wrote them and by ours. Stores that don't compare clocks (sftp, REST, a
-//! directory that is mounted) let one that is wrong by more live. So where a lock of another host is old it is watched first: who is
-//! alive refreshes it every five minutes, by writing another.
+//! directory that is mounted) let one that is wrong by more live. And of two machines or containers of one name either knows nothing of the other's processes. So
+//! where a lock of another host is old, or an exclusive one of this host's name was refreshed a moment ago by a process that isn't here, it is
+//! watched first: who is alive refreshes it every five minutes, by writing another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use reseed_core::Context;
 use reseed_core::event::Event;
 use reseed_core::exec::Keep;
@@ -17,10 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::run::{TIDY, Watch};
 use super::{Restic, argv, error};
 use crate::error::{EngineError, Result};
-use crate::lock::{LockFile, LockHolder, LockState, STALE_AFTER, hostname, process_alive};
+use crate::lock::{LockFile, LockHolder, LockState, STALE_AFTER, WATCHED, hostname, process_alive};
 
-/// Longer than restic takes to refresh a lock.
-const WATCHED: Duration = Duration::from_mins(6);
 /// More locks than anybody has; they aren't looked at one by one.
 const MOST: usize = 100;
 /// More than a lock, or a list of so many, has.
@@ -31,9 +30,12 @@ impl Restic {
     /// it has the same name is all that is known of a host.
     pub(super) fn is_dead(&self, holder: &LockHolder) -> bool {
         let gone = holder.host == hostname() && holder.pid > 0 && !process_alive(holder.pid);
-        let silent = holder
-            .since
-            .is_some_and(|since| self.clock.now().duration_since(since) > STALE_AFTER);
+        let age = match (holder.age, holder.since) {
+            (Some(seconds), _) => Some(SignedDuration::from_secs(seconds.into())),
+            (None, Some(since)) => Some(self.clock.now().duration_since(since)),
+            (None, None) => None,
+        };
+        let silent = age.is_some_and(|age| age > STALE_AFTER);
         gone || silent
     }
 
@@ -42,32 +44,36 @@ impl Restic {
     /// # Errors
     /// `Cancelled`, and what asking for locks can raise.
     pub(super) async fn only_dead_ones_look_dead(&self, cx: &Context) -> Result<bool> {
-        let first = self.old_elsewhere(&cx.cancel).await?;
+        let first = self.doubtful(&cx.cancel, Timestamp::MIN).await?;
         if first.is_empty() {
             return Ok(true);
         }
         cx.emit(Event::Warning {
             service: None,
             message: format!(
-                "{}: a lock of another host is more than half an hour old; whether its holder is alive, with a clock that is wrong, shows \
-                 within {} minutes",
+                "{}: a lock looks like a dead run's; whether its holder is alive, on another machine of the same name or with a clock that is \
+                 wrong, shows within {} minutes",
                 self.name,
-                WATCHED.as_secs() / 60
+                WATCHED.as_mins()
             ),
             hint: None,
         });
         tokio::select! {
             () = cx.cancel.cancelled() => return Err(EngineError::Cancelled),
-            () = self.clock.sleep(WATCHED) => {}
+            () = self.clock.sleep(WATCHED.unsigned_abs()) => {}
         }
-        Ok(self.old_elsewhere(&cx.cancel).await?.is_subset(&first))
+        Ok(self.doubtful(&cx.cancel, Timestamp::MIN).await?.is_subset(&first))
     }
 
-    /// After a call of ours was ended by force: its lock is dead by restic's rules. Unless it may take another's along. Whether
+    /// After a call of ours, which began then, was ended by force: its lock is dead by restic's rules. Unless it may take another's along. Whether
     /// this works changes nothing.
-    pub(super) async fn tidy_up(&self) {
+    pub(super) async fn tidy_up(&self, began: Timestamp) {
         let never = CancellationToken::new();
-        if self.old_elsewhere(&never).await.is_ok_and(|old| old.is_empty()) {
+        if self
+            .doubtful(&never, began)
+            .await
+            .is_ok_and(|doubtful| doubtful.is_empty())
+        {
             let _ = self.unlock(&never).await;
         }
     }
@@ -77,18 +83,24 @@ impl Restic {
         self.tidying(argv::unlock(), cancel).await.map(drop)
     }
 
-    /// The locks that are dead by nothing but their age.
-    async fn old_elsewhere(&self, cancel: &CancellationToken) -> Result<BTreeSet<String>> {
+    /// The locks that are dead by nothing but their age, or by nothing but this host's name. An exclusive one that was written after `since` is
+    /// ours: while a call of ours has a lock nobody else can have such a one.
+    async fn doubtful(&self, cancel: &CancellationToken, since: Timestamp) -> Result<BTreeSet<String>> {
         let (locks, missed) = self.held(cancel).await?;
         if missed {
             return Err(EngineError::BadOutput {
                 detail: "not all locks can be read".into(),
             });
         }
-        let old = locks
-            .into_iter()
-            .filter(|(_, lock)| self.state(lock) == LockState::Old);
-        Ok(old.map(|(id, _)| id).collect())
+        let doubtful = locks.into_iter().filter(|(_, lock)| match self.state(lock) {
+            LockState::Old => true,
+            LockState::Dead => {
+                let anothers = since == Timestamp::MIN || lock.time < since;
+                lock.may_be_refreshed(self.clock.now()) && anothers
+            }
+            LockState::Live => false,
+        });
+        Ok(doubtful.map(|(id, _)| id).collect())
     }
 
     /// Who has the repository for himself now.

@@ -68,6 +68,9 @@ pub struct RestoreJob {
     /// The target may hold what an interrupted restore left: what fits is kept, the rest is removed. Otherwise the
     /// target must be empty.
     pub resume: bool,
+    /// It is recorded that nothing was backed up, so that nothing is what comes back.
+    #[serde(default)]
+    pub empty: bool,
     /// Threads; 0 for as many as make sense.
     pub workers: usize,
 }
@@ -251,7 +254,7 @@ fn plan_for(open: OpenRepo, job: &RestoreJob, detours: &Detours) -> Result<Plan>
     }
     let nothing =
         plan.dirs.len() == 1 && plan.files.is_empty() && plan.others.is_empty() && plan.links.is_empty();
-    if nothing {
+    if nothing && !job.empty {
         return Err(EngineError::EmptyResult {
             what: format!("snapshot {} holds nothing", snapshot.id),
         });

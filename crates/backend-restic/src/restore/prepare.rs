@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::meta;
 use super::plan::Plan;
-use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, hand_on_nothing, names_in};
+use super::target::{LastDir, Target, UNFINISHED_DIR, entries_in, existing_in, hand_on_nothing};
 use crate::backup::Cancelled;
 use crate::error::{EngineError, Result};
 use crate::threads;
@@ -56,7 +56,8 @@ pub(crate) fn prepare(
     cancelled: &Cancelled,
 ) -> Result<Standing> {
     let mut standing = Standing {
-        fresh: names_in(target.root())
+        fresh: target
+            .names()
             .map_err(|error| fail("list", Path::new("."), error))?
             .is_empty(),
         files: vec![false; plan.files.len()],
@@ -151,7 +152,11 @@ fn remove_strangers(target: &Target, plan: &Plan) -> Result<u64> {
                 .dir(&dir.path)
                 .map_err(|error| fail("open", &dir.path, error))?
         };
-        for (name, told) in entries_in(open.as_fd()).map_err(|error| fail("list", &dir.path, error))? {
+        let entries = match number {
+            0 => target.entries(),
+            _ => entries_in(open.as_fd()),
+        };
+        for (name, told) in entries.map_err(|error| fail("list", &dir.path, error))? {
             let fits = match (wanted[number].get(name.as_os_str()), told) {
                 (None, _) => false,
                 (Some(what), FileType::Unknown) => {

@@ -22,6 +22,16 @@ use crate::staging;
 pub(crate) const UNFINISHED_DIR: u32 = 0o700;
 const UNFINISHED_FILE: u32 = 0o600;
 
+/// `ZFS_SUPER_MAGIC`.
+const ZFS: u64 = 0x2fc1_2fc1;
+/// `ZFSCTL_INO_ROOT`.
+const DOOR: u64 = 0x0000_ffff_ffff_ffff;
+
+/// Whether it is ZFS's own door to a dataset's snapshots, by a name in the root of the dataset, its file system and number.
+fn is_door(name: &OsStr, file_system: u64, number: u64) -> bool {
+    name == ".zfs" && file_system == ZFS && number == DOOR
+}
+
 /// An open target directory.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -61,6 +71,27 @@ impl Target {
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// What stands in the target. `.zfs`, which a dataset with `snapdir=visible` shows and nobody can remove, is nothing that stands there.
+    pub(crate) fn entries(&self) -> rustix::io::Result<Vec<(OsString, FileType)>> {
+        let mut entries = entries_in(self.root())?;
+        entries.retain(|(name, _)| !self.is_door(name));
+        Ok(entries)
+    }
+
+    /// The names of those.
+    pub(crate) fn names(&self) -> rustix::io::Result<Vec<OsString>> {
+        Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn is_door(&self, name: &OsStr) -> bool {
+        if name != ".zfs" {
+            return false;
+        }
+        let system = rustix::fs::fstatfs(&self.root);
+        let stat = rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((system, stat), (Ok(system), Ok(stat)) if is_door(name, system.f_type.cast_unsigned(), stat.st_ino))
     }
 
     /// Takes away the access control lists that the target inherited from the directory that it is in, so that what is made in it
@@ -275,6 +306,19 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn only_the_door_of_zfs_is_nothing_that_stands_there() {
+        let name = OsStr::new(".zfs");
+        assert!(is_door(name, ZFS, DOOR));
+        assert!(
+            !is_door(OsStr::new("zfs"), ZFS, DOOR) && !is_door(name, 0xef53, DOOR) && !is_door(name, ZFS, 34)
+        );
+        // A directory of that name anywhere else is somebody's.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".zfs")).unwrap();
+        assert_eq!(Target::open(dir.path()).unwrap().names().unwrap(), [".zfs"]);
+    }
 
     #[test]
     fn a_symlink_inside_is_never_followed() {

@@ -98,6 +98,7 @@ impl Lab {
             only: None,
             target: self.path(target),
             resume: false,
+            empty: false,
             workers: 0,
         }
     }

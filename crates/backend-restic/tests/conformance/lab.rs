@@ -400,8 +400,10 @@ impl OffsiteLab for OnDisk {
     }
     fn leave_dead_lock(&self) {
         let here = rustix::system::uname().nodename().to_str().unwrap().to_owned();
-        let now = self.clock.now();
-        self.location.edit(|| self.forge().lock(true, &here, NOBODY, now));
+        // Longer ago than the living take to refresh theirs.
+        let then = self.clock.now() - jiff::SignedDuration::from_mins(7);
+        self.location
+            .edit(|| self.forge().lock(true, &here, NOBODY, then));
     }
     fn unlock(&self) {
         let lock = self.their_lock.lock().unwrap().take().unwrap();

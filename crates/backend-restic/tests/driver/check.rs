@@ -163,6 +163,40 @@ fn what_a_prune_may_be_removing_is_no_damage() {
     assert_eq!(check(&others).unwrap().errors.len(), 2);
 }
 
+/// Nobody changes a pack, so that what is wrong with one that is still there is no other's doing.
+#[test]
+fn rot_is_told_also_where_others_remove_something() {
+    let (before, after) = (there(&["aa", "bb"]), there(&["bb", "cc"]));
+    let id = "ab".repeat(32);
+    let words = format!(
+        "{DAMAGED}\nPack ID does not match, want {id}, got {}",
+        "cd".repeat(32)
+    );
+    let wrong = answer(1, "load indexes\n", &words);
+    let first: [&[Answer]; 4] = [&before, std::slice::from_ref(&wrong), &after, &[ids(&[])]];
+    let listed = ids(&["ef", "ab"]);
+    let told = lab("0.14.0", &[&first.concat(), &first.concat(), &[listed]]);
+    let report = check(&told).unwrap();
+    assert!(
+        report.errors.len() == 1 && report.errors[0].contains(&id),
+        "{report:?}"
+    );
+    assert!(
+        report.affected.is_none() && report.warnings.len() == 1,
+        "{report:?}"
+    );
+    let gone = lab("0.14.0", &[&first.concat(), &first.concat(), &[ids(&["ef"])]]);
+    assert_eq!(check(&gone).unwrap_err().kind(), OffsiteKind::Busy);
+    let held: [&[Answer]; 4] = [
+        &after,
+        &[wrong],
+        &after,
+        &[ids(&["bb"]), lock("other-host", 7, true)],
+    ];
+    let told = lab("0.14.0", &[&held.concat(), &[ids(&["ab"])]]);
+    assert_eq!(check(&told).unwrap().errors.len(), 1);
+}
+
 /// The store went away between the check and the look.
 #[test]
 fn what_cannot_be_looked_at_afterwards_says_nothing() {

@@ -90,6 +90,44 @@ fn an_old_lock_of_another_host_is_watched_before_it_is_removed() {
     }
 }
 
+/// Containers have names and process ids of their own, and often the same.
+#[test]
+fn an_exclusive_lock_of_a_namesake_is_watched_before_it_is_removed() {
+    let theirs = || printed(&here(), NOBODY, 1);
+    let locked = || answer(11, "", &locked_by(&here(), NOBODY));
+    let by = |again: Vec<Answer>| {
+        let first = vec![locked(), ids(&["aa"]), theirs()];
+        Lab::by_clock(
+            "0.18.0",
+            &[first, again].concat(),
+            Arc::new(Hasty(SystemClock::new())),
+        )
+    };
+    // It was refreshed.
+    let lab = by(vec![ids(&["bb"]), theirs()]);
+    assert_eq!(lab.backup().unwrap_err().kind(), OffsiteKind::Locked);
+    assert!(!lab.calls().contains(&"unlock".to_owned()), "{:?}", lab.calls());
+    let lab = by(vec![
+        ids(&["aa"]),
+        theirs(),
+        answer(0, "", ""),
+        answer(0, SUMMARY, ""),
+    ]);
+    lab.backup().unwrap();
+    assert!(lab.calls().contains(&"unlock".to_owned()), "{:?}", lab.calls());
+    // After a call of ours that was killed, the one from before it is another's.
+    let killed = Answer {
+        exit: Exit::Signal(9),
+        ..answer(0, "", "")
+    };
+    for (found, calls) in [(theirs(), 3), (printed(&here(), NOBODY, -1), 4)] {
+        let answers = [killed.clone(), ids(&["aa"]), found, answer(0, "", "")];
+        let lab = Lab::new("0.18.0", &answers);
+        lab.backup().unwrap_err();
+        assert_eq!(lab.calls().len(), calls, "{:?}", lab.calls());
+    }
+}
+
 #[test]
 fn what_a_call_of_ours_left_is_not_tidied_up_where_that_may_take_anothers_lock() {
     let killed = Answer {

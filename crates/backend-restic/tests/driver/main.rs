@@ -453,6 +453,28 @@ fn a_list_with_words_beside_it_is_compared_with_what_there_is() {
     );
 }
 
+/// Each is a whole run of the program, which reads all of the index. Where the embedded engine reaches, it isn't asked at all.
+#[test]
+fn no_directory_of_what_others_backed_up_is_asked_for_twice() {
+    let id = |number: u8| format!("{number:02x}").repeat(32);
+    let record = |number: u8| {
+        let (id, tree) = (id(number), id(200));
+        format!(
+            r#"{{"id":"{id}","time":"2026-01-02T03:04:05Z","tree":"{tree}","paths":["/var/lib"],"hostname":"h"}}"#
+        )
+    };
+    let list = format!("[{}]", (1..=60).map(record).collect::<Vec<_>>().join(","));
+    let lab = Lab::new(
+        "0.18.0",
+        &[answer(0, &list, ""), answer(0, r#"{"nodes":[]}"#, "")],
+    );
+    let points = block_on(RestoreSource::points(&lab.restic, &lab.cx, &lab_target())).unwrap();
+    assert_eq!(
+        (points.len(), lab.calls().as_slice()),
+        (0, &["snapshots".to_owned(), "cat".to_owned()][..])
+    );
+}
+
 #[test]
 fn a_snapshot_that_another_says_to_be_partial_is_not_offered_beside_it() {
     let (first, second) = ("ab".repeat(32), "cd".repeat(32));

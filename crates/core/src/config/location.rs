@@ -164,6 +164,12 @@ impl SftpLocation {
             return wrong("names no host that ssh takes", FORM);
         }
         let plain = path.chars().all(|c| !c.is_control());
+        if rest.starts_with("//") && path.contains(['#', '?', '%']) {
+            return wrong(
+                "has a `#`, `?` or `%` in its path, which is another place in an address with `//`",
+                "write it as \"sftp:USER@HOST:/PATH\", with the port in ssh's configuration, or choose another directory",
+            );
+        }
         let parts: PathBuf = PathBuf::from(path).components().collect();
         if !path.starts_with('/')
             || !plain
@@ -324,9 +330,22 @@ mod tests {
         };
         for (text, wanted) in [
             ("me@nas.lan:/srv/restic/", "sftp:me@nas.lan:/srv/restic"),
+            ("nas:/srv/a#b%20?", "sftp:nas:/srv/a#b%20?"),
             ("nas:/srv/a b", "sftp:nas:/srv/a b"),
             ("//me@nas:2222//srv", "sftp://me@nas:2222//srv"),
             ("//nas//srv", "sftp:nas:/srv"),
+            (
+                "//nas:22//srv/a#b",
+                "has a `#`, `?` or `%` in its path, which is another place in an address with `//`",
+            ),
+            (
+                "//nas:22//srv/a?b",
+                "has a `#`, `?` or `%` in its path, which is another place in an address with `//`",
+            ),
+            (
+                "//nas//srv/a%20b",
+                "has a `#`, `?` or `%` in its path, which is another place in an address with `//`",
+            ),
             ("nas", "names no directory"),
             ("//nas", "names no directory"),
             ("nas:srv", "names no absolute directory"),

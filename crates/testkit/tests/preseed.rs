@@ -358,8 +358,10 @@ fn a_part_is_better_than_nothing_and_is_told() {
         let rotten = lab.target().mountpoint.join("rotten");
         lab.world.write(&rotten, b"gone");
         lab.snapshot("good").await;
-        lab.world
-            .break_repo(&source("b2"), RepoFault::Unreadable("/mem/exposed/tank/app/rotten".into()));
+        lab.world.break_repo(
+            &source("b2"),
+            RepoFault::Unreadable("/mem/exposed/tank/app/rotten".into()),
+        );
         let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
         assert_eq!(stored[0].outcome, ops::OpOutcome::Partial, "{stored:?}");
         lab.lose(true);

@@ -123,13 +123,6 @@ fn value<'a>(snapshot: &'a Snapshot, prefix: &str) -> Option<&'a str> {
     snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix))
 }
 
-/// Whether all of the point was recorded to be nothing: a tree without entries is what it holds then, and no sign of loss.
-pub(crate) fn is_of_nothing(point: &RecoveryPoint) -> bool {
-    point
-        .fingerprint
-        .is_some_and(|print| print.files == 0 && print.bytes == 0)
-}
-
 /// Whether reseed recorded which dataset the snapshot is of.
 pub(crate) fn is_recorded(snapshot: &Snapshot) -> bool {
     recorded_dataset(snapshot).is_some()

@@ -13,7 +13,6 @@ use reseed_core::{Context, RestoreSource};
 use crate::embedded::{Embedded, OwnKinds, Planned, envelope, warn_of_locks};
 use crate::error::EngineError;
 use crate::listing::{Found, of_others};
-use crate::points::is_of_nothing;
 use crate::restore::RestoreJob;
 use crate::staging::must_not_hold;
 
@@ -158,7 +157,7 @@ impl RestoreSource for Embedded {
             target,
             // Staging is ours, and an earlier try may have left something whatever `staging` said at its beginning.
             resume: true,
-            empty: request.scope == Scope::Whole && is_of_nothing(&request.point),
+            empty: request.scope == Scope::Whole && request.point.is_of_nothing(),
             workers: 0,
         };
         let password = self.password.read().map_err(|error| fail(&error))?;

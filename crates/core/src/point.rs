@@ -108,6 +108,13 @@ impl RecoveryPoint {
     pub fn is_damaged(&self) -> bool {
         self.partial && self.taken_at == Timestamp::UNIX_EPOCH
     }
+
+    /// It is recorded that there was nothing: a tree without entries is what it holds then, and no sign of loss. An operator had
+    /// adopted that, or no snapshot would have been taken.
+    pub fn is_of_nothing(&self) -> bool {
+        self.fingerprint
+            .is_some_and(|found| found.files == 0 && found.bytes == 0)
+    }
 }
 
 /// Who brought a target into the state it is in.

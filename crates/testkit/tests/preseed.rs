@@ -373,6 +373,30 @@ fn a_part_is_better_than_nothing_and_is_told() {
     });
 }
 
+/// One of a service's datasets is empty, and meant to be.
+#[test]
+fn what_was_adopted_as_empty_comes_back_with_the_others_and_stays() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let more = World::target("tank/more");
+        lab.world.make(&more);
+        lab.service.targets.push(more.clone());
+        lab.write("all of it");
+        let adopted = ops::adopt(&lab.engine, &context("adopt"), &lab.service).await;
+        assert!(adopted.error.is_none(), "{adopted:?}");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.lose(true);
+        lab.world.destroy(&more.dataset, true);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+        assert_eq!(lab.text().as_deref(), Some(&b"all of it"[..]));
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::DataPresent, "{report:?}");
+        lab.snapshot("next").await;
+    });
+}
+
 /// What is there is what a start without data left, whatever else is new.
 #[test]
 fn a_dataset_more_makes_no_unseeded_service_seeded() {

@@ -21,7 +21,6 @@ use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
 use crate::listing::{Found, of_others};
 use crate::place;
-use crate::points::is_of_nothing;
 use crate::restore::meta;
 use crate::restore::names;
 use crate::restore::plan::Meta;
@@ -183,7 +182,7 @@ impl Restic {
                 Err(error) => return Err(EngineError::target("look at", only, &error.into())),
             },
         };
-        let of_nothing = only.is_none() && is_of_nothing(&request.point);
+        let of_nothing = only.is_none() && request.point.is_of_nothing();
         if !there && !of_nothing {
             let what = only.map_or_else(|| "the whole tree".to_owned(), |only| only.display().to_string());
             return Err(EngineError::EmptyResult {

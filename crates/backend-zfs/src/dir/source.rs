@@ -287,7 +287,8 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
         (Err(fault), Ok(_)) => return Err(failed(fault)),
     };
     let told = |kind, what: String| SourceError::new(kind, what).effect(Effect::StagingOnly);
-    if outcome.entries == 0 {
+    let is_whole = plan.request.scope == Scope::Whole;
+    if outcome.entries == 0 && !(is_whole && point.is_of_nothing()) {
         return Err(told(
             SourceKind::NothingRestored,
             match &plan.request.scope {

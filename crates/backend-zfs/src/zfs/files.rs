@@ -115,7 +115,8 @@ impl SnapshotFiles {
         if let Err(error) = unmounted {
             copied.warnings.push(error.to_string());
         }
-        if copied.entries == 0 {
+        let is_whole = request.scope == Scope::Whole;
+        if copied.entries == 0 && !(is_whole && point.is_of_nothing()) {
             let what = match &request.scope {
                 Scope::Whole => format!("recovery point {} of {} is empty", point.id, point.dataset),
                 Scope::Path(path) => format!(

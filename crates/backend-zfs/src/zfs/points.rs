@@ -167,12 +167,13 @@ pub(crate) async fn census(
         files: found.files,
         bytes: found.bytes,
     });
+    let of_nothing = point.is_of_nothing();
     work::mount::<SourceKind>(source, place.clone(), true).await?;
     let at = place.clone();
     let (id, dataset) = (point.id.clone(), point.dataset.clone());
     let found = work::blocking("can't count what was restored", move || {
         let failed = |error| SourceError::io(format!("can't look into {at:?}"), &error);
-        if mounts::look(&at, None).map_err(failed)? != Standing::PopulatedDir {
+        if !of_nothing && mounts::look(&at, None).map_err(failed)? != Standing::PopulatedDir {
             let what = format!("recovery point {id} of {dataset} is empty");
             return Err(SourceError::new(SourceKind::NothingRestored, what));
         }

@@ -355,7 +355,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Emptiness that was adopted once stays so, or the next run would take it for data that is missing.
     pub(super) fn restored_marker(&self, point: &RecoveryPoint) -> Marker {
+        if point.is_of_nothing() && !point.unseeded {
+            return self.marker(MarkerState::Adopted);
+        }
         self.marker(MarkerState::Restored {
             source: point.source.clone(),
             point: point.id.clone(),

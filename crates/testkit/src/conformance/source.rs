@@ -307,15 +307,18 @@ pub async fn r08_nothing_delivered_is_an_error(lab: &impl SourceLab) {
     let Some(point) = all.into_iter().find(|point| point.id == id) else {
         return;
     };
-    let error = match source.plan(&cx, &whole(&point, &nothing)).await {
-        Err(error) => error,
+    let delivered = match source.plan(&cx, &whole(&point, &nothing)).await {
+        Err(error) => Err(error),
         Ok(plan) => {
             let staging = lab.stage(&point).await;
-            let result = source.execute(&cx, &plan, &staging).await;
-            result.expect_err("a point without entries")
+            source.execute(&cx, &plan, &staging).await
         }
     };
-    failed::<(), _>(Err(error), &[SourceKind::NothingRestored]);
+    if point.is_of_nothing() {
+        assert_eq!(delivered.expect("it is recorded that there was nothing").files, 0);
+    } else {
+        failed(delivered, &[SourceKind::NothingRestored]);
+    }
 }
 
 /// R8: one file, one directory, an empty directory.

@@ -212,6 +212,11 @@ impl Seen<'_> {
             let marked = live.marker.as_ref().map(|marker| &marker.state);
             let named = matches!(marked, Some(MarkerState::Restored { source: marked, point, .. })
                 if marked == source && *point == restored.point);
+            // Emptiness that was adopted stays so.
+            let of_nothing = restored
+                .fingerprint
+                .is_some_and(|found| found.files == 0 && found.bytes == 0);
+            let named = named || (of_nothing && matches!(marked, Some(MarkerState::Adopted)));
             // One that could not be written is told, and is the next run's to write.
             let told =
                 |warning: &String| warning.contains(dataset.as_str()) && warning.contains("is back and live");

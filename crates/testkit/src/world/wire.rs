@@ -14,7 +14,9 @@ use super::tree::{NodeKind, Tree};
 pub(super) fn wanted(tree: &Tree, request: &RestoreRequest) -> Result<Tree, SourceError> {
     let nothing = |what: String| Err(SourceError::new(SourceKind::NothingRestored, what));
     match &request.scope {
-        Scope::Whole if tree.is_empty() => nothing(format!("{} has no entries", request.point.id)),
+        Scope::Whole if tree.is_empty() && !request.point.is_of_nothing() => {
+            nothing(format!("{} has no entries", request.point.id))
+        }
         Scope::Whole => Ok(tree.clone()),
         Scope::Path(path) => {
             let plain = path.components().all(|part| matches!(part, Component::Normal(_)));

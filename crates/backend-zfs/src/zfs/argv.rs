@@ -23,6 +23,9 @@ pub(crate) const STAGE: &str = "reseed:stage";
 pub(crate) const ORIGIN: &str = "reseed:origin";
 /// Local user property of a replica: the quotas and reservations that its dataset had ([`space`](super::space)).
 pub(crate) const SETTINGS: &str = "reseed:settings";
+/// Local user property of a replica: the guid of the newest snapshot that was on its way when last something was sent
+/// ([`brake`](super::replicate)).
+pub(crate) const SENT: &str = "reseed:sent";
 /// On a snapshot: when it was taken by the caller's clock.
 pub(crate) const TAKEN: &str = "reseed:taken";
 /// On a snapshot: `on` when the service was unseeded then.

@@ -112,11 +112,12 @@ impl NativeReplicator {
             return Ok(arrival);
         };
         let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
-        let settings = space::write(&here.space);
+        let (settings, sent) = (space::write(&here.space), last.guid.to_string());
         let mut own = vec![
             ("canmount", "noauto"),
             ("readonly", "on"),
             (argv::SETTINGS, settings.as_str()),
+            (argv::SENT, sent.as_str()),
         ];
         own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
         for (property, none) in space::none(&here.space) {

@@ -27,6 +27,14 @@ pub(crate) struct Aside {
     legacy: bool,
 }
 
+impl Aside {
+    /// Whether it was mounted at the target's place, over whatever lies there.
+    pub(crate) fn hid(&self, target: &Target) -> bool {
+        let place = inspect::real(&target.mountpoint);
+        self.mounted.as_ref().is_some_and(|mount| mount.point == place)
+    }
+}
+
 /// What was set aside for this target and has this guid. Not being able to tell is an error.
 pub(crate) async fn find(
     tool: &Tool,

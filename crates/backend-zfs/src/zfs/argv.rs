@@ -170,6 +170,11 @@ pub(crate) fn rename(from: &DatasetName, to: &DatasetName) -> Args {
     args(["rename", "-u", from.as_str(), to.as_str()])
 }
 
+/// Renames a volume: that is never mounted, and `zfs` refuses `-u` of it ("operation not applicable to datasets of this type").
+pub(crate) fn rename_volume(from: &DatasetName, to: &DatasetName) -> Args {
+    args(["rename", from.as_str(), to.as_str()])
+}
+
 /// Mounts a filesystem where its properties say.
 pub(crate) fn mount(dataset: &DatasetName) -> Args {
     args(["mount", dataset.as_str()])

@@ -1,4 +1,4 @@
-//! What is set aside on a replica when it is not the replica that was written to: names that come again, rollbacks.
+//! What is set aside on a replica when it is not the replica that was written to: names that come again, rollbacks; and a volume.
 
 use reseed_core::Replicator as _;
 use reseed_core::error::ReplicateKind;
@@ -8,6 +8,7 @@ use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
+use crate::chain::wait_until;
 use crate::lab::sure;
 use crate::replica_lab::Replica;
 
@@ -112,5 +113,39 @@ fn an_operators_rollbacks_are_not_stopped() {
         sure(["zfs", "create", target.dataset.as_str()]);
         taken(&lab, &target, "anew");
         assert_eq!(sent(&lab, &target).await, 1);
+    });
+}
+
+#[test]
+fn a_volume_that_was_rolled_back_is_set_aside_too() {
+    block_on(async {
+        let lab = Replica::new();
+        let target = lab.pool.target("disk");
+        let dataset = target.dataset.as_str();
+        let devices = || sure(["sh", "-c", "ls /dev | grep '^zd[0-9]*$' || true"]);
+        let before = devices();
+        sure(["zfs", "create", "-V", "16M", dataset]);
+        let mut device = String::new();
+        wait_until(60, "the volume's device", || {
+            let now = devices();
+            let new = now.lines().find(|one| !before.contains(one));
+            device = new.unwrap_or_default().to_owned();
+            !device.is_empty()
+        })
+        .await;
+        let written = |name: &str| {
+            let to = format!("of=/dev/{device}");
+            sure(["dd", "if=/dev/urandom", &to, "bs=1M", "count=2", "conv=fsync"]);
+            sure(["zfs", "snapshot", &format!("{dataset}@{name}")]);
+        };
+        written("one");
+        written("two");
+        assert_eq!(sent(&lab, &target).await, 0);
+        sure(["zfs", "rollback", "-r", &format!("{dataset}@one")]);
+        written("three");
+        assert_eq!(sent(&lab, &target).await, 1);
+        let replica = lab.replica_of(&target);
+        let guid = |snapshot: String| sure(["zfs", "get", "-Hp", "-o", "value", "guid", &snapshot]);
+        assert_eq!(guid(format!("{replica}@three")), guid(format!("{dataset}@three")));
     });
 }

@@ -109,6 +109,7 @@ fn vectors_are_as_expected() {
         ),
         (promote(&b), "promote tank/c"),
         (rename(&a, &b), "rename -u tank/a b tank/c"),
+        (rename_volume(&a, &b), "rename tank/a b tank/c"),
         (mount(&b), "mount tank/c"),
         (unmount(&b), "unmount tank/c"),
         (

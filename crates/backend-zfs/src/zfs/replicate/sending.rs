@@ -78,8 +78,12 @@ impl NativeReplicator {
             ReplicateError::new(ReplicateKind::InvalidInput, "not a dataset's name").said(error)
         })?;
         let what = format!("can't set {replica} aside as {to}");
+        let rename = match now.volume {
+            true => argv::rename_volume(replica, &to),
+            false => argv::rename(replica, &to),
+        };
         self.there
-            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::Unknown)
+            .change::<ReplicateKind>(cx, rename, what, Effect::Unknown)
             .await
             .map(drop)
     }

@@ -163,7 +163,7 @@ pub(crate) async fn back(
     error: StoreError,
 ) -> StoreError {
     let (name, dataset) = (&aside.name, &target.dataset);
-    let by_hand = format!("`zfs rename -u '{name}' '{dataset}'` and `zfs mount '{dataset}'` bring it back");
+    let by_hand = format!("{} bring it back", by_hand(dataset, name, &aside.canmount));
     match renamed_back(tool, cx, target, aside).await {
         Back::There => {}
         Back::Aside(why) => {
@@ -187,6 +187,13 @@ pub(crate) async fn back(
             and_hint(error, &told).effect(Effect::Partial)
         }
     }
+}
+
+/// The commands that bring back what was set aside, which has been told not to mount by itself.
+pub(crate) fn by_hand(dataset: &DatasetName, aside: &DatasetName, canmount: &str) -> String {
+    format!(
+        "`zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount={canmount} '{dataset}'` and `zfs mount '{dataset}'`"
+    )
 }
 
 /// Where what was set aside is after it was to be renamed back.

@@ -33,6 +33,9 @@ pub(crate) const UNSEEDED: &str = "reseed:unseeded";
 /// On a snapshot: its tree's fingerprint, bound to its guid.
 pub(crate) const DIGEST: &str = "reseed:digest";
 
+/// How the tags of what is held while it is sent begin; the replica's name follows.
+pub(crate) const SENDING: &str = "reseed-send.";
+
 /// Arguments after the program.
 pub(crate) type Args = Vec<OsString>;
 

@@ -189,6 +189,25 @@ pub(crate) async fn back(
     }
 }
 
+/// Lets go of what replications held of what is set aside. Nothing is sent of it any more, and as long as something is held, whoever wants to
+/// remove it can't. What can't be let go is of no matter to a restore: `zfs` tells of it then.
+pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
+    let Ok(found) = list::snapshots::<StoreKind>(tool, cx, std::slice::from_ref(aside)).await else {
+        return;
+    };
+    let Ok(held) = list::holds::<StoreKind>(tool, cx, &found).await else {
+        return;
+    };
+    for one in &found {
+        let tags = held.get(&format!("{aside}@{}", one.name)).into_iter().flatten();
+        for tag in tags.filter(|tag| tag.as_str().starts_with(argv::SENDING)) {
+            let args = argv::release(tag, [(aside, &one.name)]);
+            let what = format!("can't let go of {aside}@{}", one.name);
+            let _ = tool.change::<StoreKind>(cx, args, what, Effect::None).await;
+        }
+    }
+}
+
 /// The commands that bring back what was set aside, which has been told not to mount by itself.
 pub(crate) fn by_hand(dataset: &DatasetName, aside: &DatasetName, canmount: &str) -> String {
     format!(

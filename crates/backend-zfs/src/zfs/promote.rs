@@ -194,6 +194,9 @@ pub(crate) async fn promote(
     )
     .await
     .map_err(|error| behind(in_part(error)))?;
+    if let Some(aside) = &set_aside {
+        aside::let_go(tool, cx, aside).await;
+    }
     Ok(Settled {
         set_aside: set_aside.map(|name| name.to_string()),
         guid: Some(facts.guid),

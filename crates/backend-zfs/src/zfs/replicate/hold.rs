@@ -45,7 +45,7 @@ pub(super) struct Held(pub(super) BTreeMap<HoldTag, BTreeSet<Named>>);
 
 /// The tag of what is being sent to a replica.
 pub(super) fn tag(replica: &SourceName) -> Option<HoldTag> {
-    HoldTag::new(format!("reseed-send.{replica}")).ok()
+    HoldTag::new(format!("{}{replica}", argv::SENDING)).ok()
 }
 
 /// The tag of a replication's base, from before there were bookmarks for that.

@@ -23,12 +23,18 @@ pub(crate) const STAGE: &str = "reseed:stage";
 pub(crate) const ORIGIN: &str = "reseed:origin";
 /// Local user property of a replica: the quotas and reservations that its dataset had ([`space`](super::space)).
 pub(crate) const SETTINGS: &str = "reseed:settings";
+/// Local user property of a replica: the guid of the newest snapshot that was on its way when last something was sent
+/// ([`brake`](super::replicate)).
+pub(crate) const SENT: &str = "reseed:sent";
 /// On a snapshot: when it was taken by the caller's clock.
 pub(crate) const TAKEN: &str = "reseed:taken";
 /// On a snapshot: `on` when the service was unseeded then.
 pub(crate) const UNSEEDED: &str = "reseed:unseeded";
 /// On a snapshot: its tree's fingerprint, bound to its guid.
 pub(crate) const DIGEST: &str = "reseed:digest";
+
+/// How the tags of what is held while it is sent begin; the replica's name follows.
+pub(crate) const SENDING: &str = "reseed-send.";
 
 /// Arguments after the program.
 pub(crate) type Args = Vec<OsString>;
@@ -165,6 +171,11 @@ pub(crate) fn promote(dataset: &DatasetName) -> Args {
 /// Renames a filesystem without mounting anything anew.
 pub(crate) fn rename(from: &DatasetName, to: &DatasetName) -> Args {
     args(["rename", "-u", from.as_str(), to.as_str()])
+}
+
+/// Renames a volume: that is never mounted, and `zfs` refuses `-u` of it ("operation not applicable to datasets of this type").
+pub(crate) fn rename_volume(from: &DatasetName, to: &DatasetName) -> Args {
+    args(["rename", from.as_str(), to.as_str()])
 }
 
 /// Mounts a filesystem where its properties say.

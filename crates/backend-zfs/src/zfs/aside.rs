@@ -27,6 +27,14 @@ pub(crate) struct Aside {
     legacy: bool,
 }
 
+impl Aside {
+    /// Whether it was mounted at the target's place, over whatever lies there.
+    pub(crate) fn hid(&self, target: &Target) -> bool {
+        let place = inspect::real(&target.mountpoint);
+        self.mounted.as_ref().is_some_and(|mount| mount.point == place)
+    }
+}
+
 /// What was set aside for this target and has this guid. Not being able to tell is an error.
 pub(crate) async fn find(
     tool: &Tool,
@@ -155,7 +163,7 @@ pub(crate) async fn back(
     error: StoreError,
 ) -> StoreError {
     let (name, dataset) = (&aside.name, &target.dataset);
-    let by_hand = format!("`zfs rename -u '{name}' '{dataset}'` and `zfs mount '{dataset}'` bring it back");
+    let by_hand = format!("{} bring it back", by_hand(dataset, name, &aside.canmount));
     match renamed_back(tool, cx, target, aside).await {
         Back::There => {}
         Back::Aside(why) => {
@@ -179,6 +187,32 @@ pub(crate) async fn back(
             and_hint(error, &told).effect(Effect::Partial)
         }
     }
+}
+
+/// Lets go of what replications held of what is set aside. Nothing is sent of it any more, and as long as something is held, whoever wants to
+/// remove it can't. What can't be let go is of no matter to a restore: `zfs` tells of it then.
+pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
+    let Ok(found) = list::snapshots::<StoreKind>(tool, cx, std::slice::from_ref(aside)).await else {
+        return;
+    };
+    let Ok(held) = list::holds::<StoreKind>(tool, cx, &found).await else {
+        return;
+    };
+    for one in &found {
+        let tags = held.get(&format!("{aside}@{}", one.name)).into_iter().flatten();
+        for tag in tags.filter(|tag| tag.as_str().starts_with(argv::SENDING)) {
+            let args = argv::release(tag, [(aside, &one.name)]);
+            let what = format!("can't let go of {aside}@{}", one.name);
+            let _ = tool.change::<StoreKind>(cx, args, what, Effect::None).await;
+        }
+    }
+}
+
+/// The commands that bring back what was set aside, which has been told not to mount by itself.
+pub(crate) fn by_hand(dataset: &DatasetName, aside: &DatasetName, canmount: &str) -> String {
+    format!(
+        "`zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount={canmount} '{dataset}'` and `zfs mount '{dataset}'`"
+    )
 }
 
 /// Where what was set aside is after it was to be renamed back.

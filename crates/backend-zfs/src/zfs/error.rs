@@ -98,6 +98,7 @@ pub(super) const WORDS: &[(&str, Fault)] = &[
     ("Permission denied", Fault::Permission),
     ("Operation not permitted", Fault::Permission),
     ("dataset already exists", Fault::Exists),
+    ("bookmark exists", Fault::Exists),
     ("destination already exists", Fault::Exists),
     ("destination '", Fault::Exists),
     ("already exists", Fault::Exists),
@@ -308,6 +309,10 @@ mod tests {
             ),
             (
                 "cannot rename 'tank/svc/a': dataset already exists\n",
+                Fault::Exists,
+            ),
+            (
+                "cannot create bookmark 'tank/svc/a#one': bookmark exists\n",
                 Fault::Exists,
             ),
             ("Timeout, server 10.77.0.2 not responding.\n", Fault::Unreachable),

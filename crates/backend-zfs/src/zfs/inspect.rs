@@ -174,9 +174,9 @@ async fn stub(target: &Target) -> Result<Option<OsString>, StoreError> {
 /// The words for a target whose data an interrupted promotion has left aside.
 pub(crate) fn is_aside(dataset: &DatasetName, aside: &DatasetName) -> String {
     format!(
-        "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or \
-         `zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount=on '{dataset}'` and `zfs mount '{dataset}'` bring it back \
-         (if something empty is called {dataset} now, rename that first)"
+        "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or {} bring it back \
+         (if something empty is called {dataset} now, rename that first)",
+        aside::by_hand(dataset, aside, "on")
     )
 }
 

@@ -113,10 +113,16 @@ impl RestoreSource for LocalSource {
                     // Something that can't be set on a clone must not keep the data away.
                     not_cancelled::<SourceKind>(cx).map_err(staging_only)?;
                     clone(&ours).await?;
-                    warnings.push(format!(
-                        "what is set on {} itself, such as recordsize or quota, is not set on what comes back: {error}",
-                        origin.dataset
-                    ));
+                    let unset = settings::each::<SourceKind>(tool, cx, &name, &own.set).await;
+                    match unset.map_err(staging_only)? {
+                        // It was refused only of all together.
+                        unset if unset.is_empty() => {}
+                        unset => warnings.push(format!(
+                            "what is set on {} itself is not set on what comes back, {}: {error}",
+                            origin.dataset,
+                            unset.join(", ")
+                        )),
+                    }
                 }
                 0
             }

@@ -24,6 +24,7 @@
 
 pub(crate) mod argv;
 mod aside;
+mod clear;
 pub mod delegation;
 mod engine;
 mod error;

@@ -35,7 +35,7 @@ use super::settle::{forbids, known, stale, standing, write_marker};
 use super::snapshots::calm;
 use super::staging::{ours, staging_place};
 use super::tool::Tool;
-use super::{argv, inspect, list, names, work};
+use super::{argv, clear, inspect, list, names, work};
 use super::{fresh, mounts, owner};
 
 /// Says that a target carries this very marker already: the same request, settled before.
@@ -129,6 +129,7 @@ pub(crate) async fn promote(
     let args = argv::set(&name, &[(argv::STAGE, &text), ("canmount", "noauto")]);
     tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
         .await?;
+    let mut hidden = false;
     let set_aside = match aside {
         Some(live) => {
             let (look, earlier) = match stub {
@@ -141,7 +142,9 @@ pub(crate) async fn promote(
                 ),
             };
             let aside = aside::set_aside(tool, cx, target, &live, look).await?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
+            hidden = aside.hid(target);
+            let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
+            if let Err(error) = done {
                 return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
             }
             if stub {
@@ -160,7 +163,8 @@ pub(crate) async fn promote(
             let earlier = earlier_aside(tool, cx, target, replace, &record)
                 .await
                 .map_err(staging_only)?;
-            if let Err(error) = into_place(tool, cx, target, &name, staged.guid, replace).await {
+            let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
+            if let Err(error) = done {
                 let error = error.effect(Effect::StagingOnly);
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
@@ -180,9 +184,19 @@ pub(crate) async fn promote(
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(behind)? else {
         return Err(behind(stale(format!("{} went away", target.dataset))).effect(Effect::Unknown));
     };
-    complete(tool, cx, target, &facts, (&record, declared.owner), marker)
-        .await
-        .map_err(behind)?;
+    rest(
+        tool,
+        cx,
+        target,
+        &facts,
+        (&record, declared.owner, hidden),
+        marker,
+    )
+    .await
+    .map_err(|error| behind(in_part(error)))?;
+    if let Some(aside) = &set_aside {
+        aside::let_go(tool, cx, aside).await;
+    }
     Ok(Settled {
         set_aside: set_aside.map(|name| name.to_string()),
         guid: Some(facts.guid),
@@ -190,16 +204,19 @@ pub(crate) async fn promote(
     })
 }
 
-/// The third step. What is at its place then is looked up when the rename says that it failed.
+/// The third step. What is at its place then is looked up when the rename says that it failed. What lies there and was `hidden` by what has
+/// just been unmounted is as hidden by what is mounted next, and that is told.
 async fn into_place(
     tool: &Tool,
     cx: &Context,
     target: &Target,
     name: &DatasetName,
     guid: Guid,
-    replace: Replace,
+    (replace, hidden): (Replace, &mut bool),
 ) -> Result<(), StoreError> {
-    clear_place(tool, cx, target, replace).await?;
+    if clear::clear_place(tool, cx, target, replace, hidden).await? {
+        clear::tell(cx, target);
+    }
     let what = format!("can't rename {name} to {}", target.dataset);
     let renamed = tool
         .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
@@ -372,43 +389,6 @@ async fn earlier_aside(
     }
 }
 
-/// Makes sure that mounting the target hides nothing. What an earlier run has set aside and left mounted there is
-/// unmounted: when it is empty, or exactly what may be replaced.
-pub(crate) async fn clear_place(
-    tool: &Tool,
-    cx: &Context,
-    target: &Target,
-    replace: Replace,
-) -> Result<(), StoreError> {
-    let place = target.mountpoint.clone();
-    let mount = work::blocking("can't read what is mounted", move || {
-        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
-        Ok(mounts::at(&all, &inspect::real(&place)).cloned())
-    })
-    .await?;
-    if let Some(mount) = mount {
-        let source = mount.source.to_string_lossy().into_owned();
-        if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
-            let aside = DatasetName::new(source)
-                .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
-            let there = known(tool, cx, &aside).await?.map(|facts| facts.guid);
-            let replace = match replace {
-                Replace::SetAside { guid } if there == Some(guid) => replace,
-                _ => Replace::OnlyEmpty,
-            };
-            aside::emptied(tool, cx, &aside, replace).await?;
-        }
-    }
-    let (target, place) = (target.clone(), target.mountpoint.clone());
-    let occupied = work::blocking("can't look at the target's place", move || {
-        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
-        let real = inspect::real(&place);
-        Ok(inspect::occupied(&target, &real, &all).map(|condition| forbids(&target, &condition)))
-    })
-    .await?;
-    occupied.map_or(Ok(()), Err)
-}
-
 /// What comes after the rename: properties, mount, clone and origin turned round, marker, record. Its errors are of something
 /// that has been done in part.
 pub(crate) async fn complete(
@@ -419,11 +399,15 @@ pub(crate) async fn complete(
     (record, owner): (&StageRecord, Option<&Ownership>),
     marker: &Marker,
 ) -> Result<(), StoreError> {
-    let done = rest(tool, cx, target, facts, (record, owner), marker).await;
-    done.map_err(|error| match error.may_have() {
+    let done = rest(tool, cx, target, facts, (record, owner, false), marker).await;
+    done.map_err(in_part)
+}
+
+fn in_part(error: StoreError) -> StoreError {
+    match error.may_have() {
         Effect::Unknown => error,
         _ => error.effect(Effect::Partial),
-    })
+    }
 }
 
 /// Makes the target nobody's clone. What was set aside may itself be a clone of what was set aside before it: after one `zfs promote` the
@@ -451,7 +435,7 @@ async fn rest(
     cx: &Context,
     target: &Target,
     facts: &Facts,
-    (record, owner): (&StageRecord, Option<&Ownership>),
+    (record, owner, mut hidden): (&StageRecord, Option<&Ownership>, bool),
     marker: &Marker,
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
@@ -462,7 +446,7 @@ async fn rest(
     {
         let over = record.over;
         let replace = over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid });
-        clear_place(tool, cx, target, replace).await?;
+        clear::clear_place(tool, cx, target, replace, &mut hidden).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);

@@ -350,13 +350,20 @@ async fn never_anew(
 }
 
 /// What arrived is encrypted, and only an operator has its key: no other source's copy would open without it either, and
-/// a start without data would be wrong.
-pub(crate) fn locked(name: &DatasetName) -> SourceError {
+/// a start without data would be wrong. What is `restored` under another name stays its own encryption root, and asks for its key at each start.
+pub(crate) fn locked(name: &DatasetName, restored: Option<&DatasetName>) -> SourceError {
     let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
+    let after = restored.map_or(String::new(), |dataset| {
+        format!(
+            ". It asks for its key at each start then: once it is restored, `zfs change-key -i {dataset}` lets it have the key of the dataset \
+             above it, if it had that, and `zfs set keylocation=file:///PATH {dataset}` its own from a file"
+        )
+    });
     SourceError::new(SourceKind::Target, what)
         .effect(Effect::StagingOnly)
         .hint(format!(
-            "load it with `zfs load-key {name}`, then run it again; what has arrived is kept"
+            "load it with `zfs load-key {name}`, or `zfs load-key -L file:///PATH {name}` where the key is in a file, then run it again; what \
+             has arrived is kept{after}"
         ))
 }
 
@@ -436,7 +443,7 @@ impl RestoreSource for ReplicaSource {
                     .await
                     .unwrap_or(false) =>
             {
-                return Err(locked(&name).said(error));
+                return Err(locked(&name, Some(&target.dataset)).said(error));
             }
             census => census.map_err(staging_only)?,
         };

@@ -5,13 +5,13 @@
 //! made). Reservations come afterwards ([`space`]): for a while both have them, which a pool may have no room for.
 
 use reseed_core::Context;
-use reseed_core::error::Error;
+use reseed_core::error::{Effect, Error};
 use reseed_core::names::DatasetName;
 
 use super::error::FromFault;
 use super::parse::BadOutput;
 use super::space::{self, Wanted};
-use super::tool::Tool;
+use super::tool::{Tool, not_cancelled};
 use super::{argv, rows};
 
 /// Never carried over.
@@ -63,6 +63,10 @@ fn chosen(text: &str, dataset: &DatasetName) -> Result<Own, BadOutput> {
         let known = space::PROPERTIES
             .into_iter()
             .find(|known| *known == fact.property);
+        // None of it is what a new dataset has, and a 0 no clone can be made with ("use 'none' to disable quota/refquota").
+        if known.is_some() && value == "0" {
+            continue;
+        }
         if let Some(known) = known.filter(|known| known.contains("reservation")) {
             own.reserved.insert(known, value.to_owned());
         // What isn't UTF-8 can't be written as it was.
@@ -76,6 +80,29 @@ fn chosen(text: &str, dataset: &DatasetName) -> Result<Own, BadOutput> {
     Ok(own)
 }
 
+/// Gives a dataset these, each by itself. Answers with the names of those that couldn't be had.
+pub(crate) async fn each<K: FromFault>(
+    tool: &Tool,
+    cx: &Context,
+    dataset: &DatasetName,
+    set: &[(String, String)],
+) -> Result<Vec<String>, Error<K>> {
+    let mut unset = Vec::new();
+    for (property, value) in set {
+        let what = format!("can't set {property} of {dataset}");
+        let args = argv::set(dataset, &[(property, value)]);
+        if tool
+            .change::<K>(cx, args, what, Effect::StagingOnly)
+            .await
+            .is_err()
+        {
+            not_cancelled::<K>(cx)?;
+            unset.push(property.clone());
+        }
+    }
+    Ok(unset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::argv::tests::ds;
@@ -84,6 +111,7 @@ mod tests {
     #[test]
     fn what_is_reseeds_own_and_what_a_clone_cannot_have_stays_behind() {
         let text = "tank/a\trecordsize\t16384\tlocal\ntank/a\tmountpoint\t/a\tlocal\ntank/a\treservation\t5\tlocal\n\
+                    tank/a\tquota\t0\tlocal\ntank/a\trefquota\t0\tlocal\n\
                     tank/a\tkeylocation\tprompt\tlocal\ntank/a\tx:y\ta b\treceived\n";
         let found = chosen(text, &ds("tank/a")).unwrap();
         let expected = [("recordsize", "16384"), ("x:y", "a b")];

@@ -22,7 +22,7 @@ use super::record::{self, StageRecord};
 use super::snapshots::calm;
 use super::staging::{self, ours, staging_place};
 use super::tool::Tool;
-use super::{argv, inspect, list, names, owner, promote, work};
+use super::{argv, clear, inspect, list, names, owner, promote, work};
 
 /// Does what is asked for.
 pub(crate) async fn settle(
@@ -398,7 +398,7 @@ async fn create_empty(
     target: &Target,
     declared: &Declared,
 ) -> Result<(), StoreError> {
-    promote::clear_place(tool, cx, target, Replace::OnlyEmpty).await?;
+    clear::clear_place(tool, cx, target, Replace::OnlyEmpty, &mut false).await?;
     staging::make_parents(tool, cx, &target.dataset).await?;
     let mountpoint = promote::mountpoint_text(target)?;
     // Inherited where that is the right place, so that a later change above still counts.

@@ -274,3 +274,32 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
         assert!(files.keys().any(|path| path.ends_with("four")));
     });
 }
+
+/// What had its key from above comes back as an encryption root of its own, and the error says how that ends.
+#[test]
+fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("vault/a");
+        let vault = format!("{}/svc/vault", lab.pool.pool);
+        let key = lab.pool.encrypted(&vault);
+        sure(["zfs", "create", target.dataset.as_str()]);
+        lab.sent(&target, "open", &lab.replicator("open")).await;
+        sure(["zfs", "destroy", "-r", target.dataset.as_str()]);
+        let restore = Restore::of(&lab, &target, "open").await;
+        let locked = restore.run().await.unwrap_err();
+        let hint = locked.what_to_do().unwrap_or_default();
+        let staged = restore.staging.locator.as_str();
+        let load = format!("`zfs load-key -L file:///PATH {staged}`");
+        let change = format!("`zfs change-key -i {}`", target.dataset);
+        assert!(hint.contains(&load) && hint.contains(&change), "{hint}");
+        // As the words say.
+        let location = format!("file://{}", key.display());
+        sure(["zfs", "load-key", "-L", &location, staged]);
+        restore.run().await.unwrap();
+        assert_eq!(get("encryptionroot", staged), staged);
+        assert_eq!(get("keylocation", staged), "prompt");
+        sure(["zfs", "change-key", "-i", staged]);
+        assert_eq!(get("encryptionroot", staged), vault);
+    });
+}

@@ -132,6 +132,9 @@ fn judge(pool: &Pool, target: &Target, before: &Before, error: &StoreError, whic
         .trim();
     assert!(aside.contains("/.reseed-aside:"), "{which}");
     assert!(done && told.contains(aside), "{aside}: {which}");
+    // It was told not to mount by itself.
+    let by_hand = told.contains("bring it back");
+    assert!(!by_hand || told.contains("zfs set canmount=on"), "{which}");
     assert_same(&before.tree, &read(pool, aside), &which);
 }
 

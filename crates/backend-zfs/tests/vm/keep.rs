@@ -317,6 +317,40 @@ fn what_is_half_received_of_what_was_rolled_back_is_thrown_away() {
     });
 }
 
+/// Nothing is sent any more of what a rollback has set aside; held, it could not be removed.
+#[test]
+fn what_a_rollback_sets_aside_is_not_held_any_more() {
+    block_on(async {
+        let mut lab = Lab::new();
+        for name in ["one", "two", "three"] {
+            lab.change(name).await;
+        }
+        lab.cut(vec![600_000]).await;
+        let (dataset, chain) = (lab.target.dataset.as_str(), &lab.chain);
+        let userrefs = |of: &str, name: &str| get("userrefs", &format!("{of}@{name}"));
+        let three = format!("{dataset}@three");
+        sure(["zfs", "hold", "reseed-send.second", &three]);
+        sure(["zfs", "hold", "by-hand", &three]);
+        let mut service = chain.service(&[&lab.target]);
+        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store))];
+        let (engine, cx) = (&chain.engine, context("rollback"));
+        let preview = ops::rollback_plan(engine, &cx, &service, "two").await.unwrap();
+        let report = ops::rollback(engine, &cx, &service, &preview).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
+        let aside = report.datasets[0].set_aside.clone().unwrap();
+        assert_eq!(userrefs(&aside, "three"), "1", "somebody's own stays");
+        sure(["zfs", "release", "by-hand", &format!("{aside}@three")]);
+        sure(["zfs", "destroy", "-r", &aside]);
+        // What the live dataset has taken over is the replication's to let go.
+        assert_eq!(names(dataset), ["one", "two"]);
+        lab.change("four").await;
+        lab.send().await;
+        for name in ["one", "two", "four"] {
+            assert_eq!(userrefs(lab.target.dataset.as_str(), name), "0", "{name}");
+        }
+    });
+}
+
 #[test]
 fn what_is_nested_is_sent_from_the_outside_in() {
     block_on(async {

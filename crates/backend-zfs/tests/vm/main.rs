@@ -24,6 +24,10 @@ mod source_lab;
 mod ssh_lab;
 #[path = "asides.rs"]
 mod vm_asides;
+#[path = "beneath.rs"]
+mod vm_beneath;
+#[path = "brake.rs"]
+mod vm_brake;
 #[path = "cost.rs"]
 mod vm_cost;
 #[path = "crash.rs"]

@@ -40,8 +40,10 @@ impl Warnings {
 
 impl EventSink for Warnings {
     fn emit(&self, _: &RunId, event: Event) {
-        if let Event::Warning { message, .. } = event {
-            self.0.lock().unwrap().push(message);
+        if let Event::Warning { message, hint, .. } = event {
+            let mut told = self.0.lock().unwrap();
+            told.push(message);
+            told.extend(hint);
         }
     }
 }

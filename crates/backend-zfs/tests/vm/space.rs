@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use reseed_backend_zfs::zfs::LocalSource;
 use reseed_core::exec::SystemRunner;
+use reseed_core::ops;
+use reseed_core::point::Target;
 use reseed_core::preseed::Outcome;
 use reseed_core::service::Service;
-use reseed_testkit::conformance::block_on;
+use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::Chain;
@@ -125,5 +127,73 @@ fn quotas_and_reservations_come_back_from_a_local_snapshot() {
         assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
         chain.is_back(&target, &expected, &report);
         has(dataset, SET.map(|(_, value)| value));
+    });
+}
+
+/// Back to its own snapshot, and what is set on it then.
+async fn back(chain: &Chain, target: &Target) -> Vec<String> {
+    let mut service = chain.service(&[target]);
+    service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store))];
+    let cx = context("rollback");
+    let preview = ops::rollback_plan(&chain.engine, &cx, &service, "one")
+        .await
+        .unwrap();
+    let report = ops::rollback(&chain.engine, &cx, &service, &preview)
+        .await
+        .unwrap();
+    assert_eq!(report.outcome, Outcome::Restored, "{}", report.summary());
+    report.warnings
+}
+
+/// `zfs set quota=none` leaves a 0 of its own, which no clone can be made with.
+#[test]
+fn a_quota_that_was_taken_away_again_costs_no_other_setting() {
+    block_on(async {
+        let chain = Chain::new("512M");
+        let target = chain.pool.target("a");
+        let dataset = target.dataset.as_str();
+        chain.made(&target, 1000).await;
+        for set in [
+            "recordsize=16K",
+            "quota=none",
+            "refquota=none",
+            "reservation=none",
+            "refreservation=none",
+            "filesystem_limit=none",
+        ] {
+            sure(["zfs", "set", set, dataset]);
+        }
+        assert_eq!(back(&chain, &target).await, Vec::<String>::new());
+        assert_eq!(value("recordsize", dataset), "16384");
+        has(dataset, ["0"; 4]);
+    });
+}
+
+#[test]
+fn what_cannot_be_set_on_what_comes_back_costs_only_itself() {
+    block_on(async {
+        let chain = Chain::new("512M");
+        let target = chain.pool.target("a");
+        let dataset = target.dataset.as_str();
+        chain.made(&target, 20_000_000).await;
+        // Less than the snapshot holds.
+        chain.pool.files.remove(&target.mountpoint.join("noise"));
+        sure(["zpool", "sync", &chain.pool.pool]);
+        for set in [
+            "recordsize=16K",
+            "refquota=10M",
+            "acltype=posix",
+            "reseed-test:x=a b",
+        ] {
+            sure(["zfs", "set", set, dataset]);
+        }
+        let warnings = back(&chain, &target).await;
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("refquota"),
+            "{warnings:?}"
+        );
+        assert_eq!(value("recordsize", dataset), "16384");
+        assert_eq!(value("acltype", dataset), "posix");
+        assert_eq!(value("reseed-test:x", dataset), "a b");
     });
 }

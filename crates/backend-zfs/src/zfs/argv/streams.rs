@@ -2,7 +2,7 @@
 
 use reseed_core::names::{DatasetName, SnapshotName};
 
-use super::{Args, MARKER, ORIGIN, SETTINGS, STAGE, args, assign, full};
+use super::{Args, MARKER, ORIGIN, SENT, SETTINGS, STAGE, args, assign, full};
 
 /// Dataset properties that a received stream must not bring: where it would mount, whether it can be written, what
 /// would fill or starve the receiving pool, what would be exported, and our own records.
@@ -26,6 +26,7 @@ pub(crate) const NEVER_RECEIVED_ENCRYPTING: &[&str] = &[
     STAGE,
     ORIGIN,
     SETTINGS,
+    SENT,
 ];
 
 /// What of it a volume can't have: to be told to set it, `zfs` refuses the stream, and of what is kept out it warns.

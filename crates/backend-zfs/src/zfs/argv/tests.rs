@@ -109,6 +109,7 @@ fn vectors_are_as_expected() {
         ),
         (promote(&b), "promote tank/c"),
         (rename(&a, &b), "rename -u tank/a b tank/c"),
+        (rename_volume(&a, &b), "rename tank/a b tank/c"),
         (mount(&b), "mount tank/c"),
         (unmount(&b), "unmount tank/c"),
         (
@@ -139,13 +140,13 @@ fn vectors_are_as_expected() {
             receive(&b, &[("canmount", "noauto"), ("readonly", "on")], NEVER_RECEIVED),
             "receive -s -u -x mountpoint -x sharenfs -x sharesmb -x quota -x refquota -x reservation \
              -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
-             -x reseed:settings -o canmount=noauto -o readonly=on tank/c",
+             -x reseed:settings -x reseed:sent -o canmount=noauto -o readonly=on tank/c",
         ),
         (
             receive(&b, &[], NEVER_RECEIVED_ENCRYPTING),
             "receive -s -u -x encryption -x mountpoint -x canmount -x readonly -x sharenfs -x sharesmb -x quota -x refquota \
              -x reservation -x refreservation -x org.openzfs.systemd:ignore -x reseed:marker -x reseed:stage -x reseed:origin \
-             -x reseed:settings tank/c",
+             -x reseed:settings -x reseed:sent tank/c",
         ),
         (receive_rest(&b), "receive -s -u tank/c"),
         (receive_abort(&b), "receive -A tank/c"),

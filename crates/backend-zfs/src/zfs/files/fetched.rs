@@ -178,7 +178,7 @@ impl Fetched {
             Err(error) => {
                 let locked = transfer::is_locked::<SourceKind>(&store.tool, cx, &self.dataset).await;
                 if locked.unwrap_or(false) {
-                    return Err(replica::locked(&self.dataset).said(error));
+                    return Err(replica::locked(&self.dataset, None).said(error));
                 }
                 let effect = match error.may_have() {
                     Effect::Unknown => Effect::Unknown,

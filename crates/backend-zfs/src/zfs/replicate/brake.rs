@@ -1,20 +1,20 @@
-//! A brake on setting aside: where a replica can't be continued time and again, something there takes away what arrives, or writes to it, and
-//! another baseline only fills the pool.
+//! A brake on setting aside: where a replica can't be continued time and again, something there takes away what arrives, or writes to it, or
+//! a name comes again and again with another snapshot, and another baseline only fills the pool.
 //!
 //! Twice in [`WITHIN`] is let through. Then it takes an operator, who finds out why, and removes or renames what was set aside: only what still
-//! lies there counts.
+//! lies there counts. A rollback or a restore of the service is not stopped: then it is the store that has gone back.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reseed_core::Context;
 use reseed_core::error::{ReplicateError, ReplicateKind};
-use reseed_core::names::DatasetName;
+use reseed_core::names::{DatasetName, Guid};
 use reseed_core::replicate::ReplicationStep;
 
 use super::super::lineage::Lineage;
-use super::super::parse::What;
-use super::super::{list, names};
+use super::super::parse::{What, text};
+use super::super::{argv, list, names};
 use super::NativeReplicator;
 
 /// How often it happens by itself.
@@ -33,11 +33,11 @@ impl NativeReplicator {
         let (Some(divergence), Some(newest)) = (&step.set_aside, here.snapshots.last()) else {
             return Ok(None);
         };
+        let replica = self.replica(&step.target.dataset)?;
         // After a rollback or a restore of the service it is not the replica that has changed.
-        if there.written == 0 {
+        if there.written == 0 && self.has_gone_back(cx, &replica, here).await? {
             return Ok(None);
         }
-        let replica = self.replica(&step.target.dataset)?;
         let mut kept = list::asides::<ReplicateKind>(&self.there, cx, &replica).await?;
         kept.retain(|name| names::is_diverged(&replica, name));
         if kept.len() < MOST {
@@ -61,12 +61,41 @@ impl NativeReplicator {
             WITHIN.as_secs() / (24 * 3600)
         );
         Ok(Some(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
-            "find out what writes to {replica}, or takes its newest snapshot away (sanoid does where a type is 0); then remove what was set \
-             aside, or give it another name, as in `zfs rename -u {} '{replica}-was'`. It is: {}",
+            "find out what writes to {replica}, takes its newest snapshot away (sanoid does where a type is 0), or takes snapshots of the \
+             same name anew, here or there; then remove what was set aside, or give it another name, as in `zfs rename {}{} '{replica}-was'`. \
+             It is: {}",
+            if there.volume { "" } else { "-u " },
             names[0],
             names.join(", ")
         ))))
     }
+
+    /// Whether the store has gone back to before what was last sent.
+    async fn has_gone_back(
+        &self,
+        cx: &Context,
+        replica: &DatasetName,
+        here: &Lineage,
+    ) -> Result<bool, ReplicateError> {
+        let what = format!("can't tell what was last sent to {replica}");
+        let args = argv::get_local(replica, argv::SENT);
+        let read = |stdout: &[u8]| Ok(text(stdout)?.trim_end().parse().ok());
+        let sent = self.there.read(cx, args, &what, read).await?;
+        Ok(is_gone(sent, here))
+    }
+}
+
+/// Whether nothing is left in the store of what was last sent. A rollback and a restore take its bookmark along with the snapshot; whoever
+/// only removes the snapshot leaves the bookmark.
+fn is_gone(sent: Option<Guid>, here: &Lineage) -> bool {
+    // What an earlier version sent to says nothing.
+    sent.is_none_or(|sent| {
+        !here
+            .snapshots
+            .iter()
+            .chain(&here.bookmarks)
+            .any(|mark| mark.guid == sent)
+    })
 }
 
 /// Whether of these lineages, by when each was begun, more than [`MOST`] have followed another lately.
@@ -80,6 +109,9 @@ fn too_often(mut begun: Vec<Timestamp>, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reseed_core::names::SnapshotName;
+
+    use super::super::super::lineage::Mark;
     use super::*;
 
     #[test]
@@ -92,5 +124,27 @@ mod tests {
         assert!(!often(&[1, 50, 99]), "once lately");
         assert!(!often(&[1, 2, 3, 4]), "long ago");
         assert!(!often(&[]));
+    }
+
+    #[test]
+    fn what_was_last_sent_is_gone_with_its_snapshot_and_its_bookmark() {
+        let name = SnapshotName::new("s").unwrap();
+        let mark = |guid| Mark {
+            name: name.clone(),
+            guid: Guid(guid),
+            createtxg: guid,
+            written: 0,
+            taken_at: Timestamp::UNIX_EPOCH,
+            own: super::super::super::transfer::Own::default(),
+            userrefs: 0,
+        };
+        let here = Lineage {
+            snapshots: vec![mark(1), mark(4)],
+            bookmarks: vec![mark(1), mark(2)],
+            ..Lineage::default()
+        };
+        let gone = [1, 2, 3, 4].map(|sent| is_gone(Some(Guid(sent)), &here));
+        assert_eq!(gone, [false, false, true, false]);
+        assert!(is_gone(None, &here));
     }
 }

@@ -33,6 +33,9 @@ use super::super::{argv, list};
 /// From how many bytes on a single snapshot is worth two processes, so that an interruption doesn't begin it anew.
 const WORTH: u64 = 256 << 20;
 
+/// Snapshots that one command holds or lets go. Each is a transaction group by itself, and a command has its time.
+const AT_ONCE: usize = 100;
+
 /// A snapshot by its name.
 pub(super) type Named = (DatasetName, SnapshotName);
 
@@ -42,7 +45,7 @@ pub(super) struct Held(pub(super) BTreeMap<HoldTag, BTreeSet<Named>>);
 
 /// The tag of what is being sent to a replica.
 pub(super) fn tag(replica: &SourceName) -> Option<HoldTag> {
-    HoldTag::new(format!("reseed-send.{replica}")).ok()
+    HoldTag::new(format!("{}{replica}", argv::SENDING)).ok()
 }
 
 /// The tag of a replication's base, from before there were bookmarks for that.
@@ -193,7 +196,7 @@ pub(super) async fn hold(
         may_be.remove(*one);
     }
     let mut all = true;
-    for part in missing.chunks(tool.names_at_once()) {
+    for part in missing.chunks(AT_ONCE) {
         let args = argv::hold(tag, part.iter().map(|(dataset, name)| (dataset, name)));
         let what = "what is being sent can't be held";
         let done = tool.change::<ReplicateKind>(cx, args, what, Effect::None).await;
@@ -220,7 +223,7 @@ pub(super) async fn hold(
 pub(super) async fn release(tool: &Tool, cx: &Context, held: &Held) {
     for (tag, names) in &held.0 {
         let names: Vec<&Named> = names.iter().collect();
-        for part in names.chunks(tool.names_at_once()) {
+        for part in names.chunks(AT_ONCE) {
             let args = argv::release(tag, part.iter().map(|(dataset, name)| (dataset, name)));
             let what = "what was held while it was sent can't be let go";
             let done = tool.change::<ReplicateKind>(cx, args, what, Effect::None).await;
@@ -253,11 +256,57 @@ fn warn(cx: &Context, error: &ReplicateError, hint: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use reseed_core::exec::{Command, ExecError, Exit, Output, PipeOutput, Runner, Streaming};
+    use reseed_core::names::RunId;
     use reseed_core::point::Target;
+    use tokio_util::sync::CancellationToken;
 
     use super::super::super::argv::tests::{ds, snap};
     use super::super::super::lineage::Mark;
+    use super::super::super::location::Location;
     use super::*;
+
+    /// Every command works, and how many names it has is kept.
+    #[derive(Debug, Default)]
+    struct Names(Mutex<Vec<usize>>);
+
+    #[async_trait]
+    impl Runner for Names {
+        async fn run(&self, command: &Command, _: &CancellationToken) -> Result<Output, ExecError> {
+            self.0.lock().unwrap().push(command.arguments().len() - 2);
+            Ok(Output::fake(command, Exit::Code(0), "", ""))
+        }
+        async fn pipe(&self, _: &[Command], _: &CancellationToken) -> Result<PipeOutput, ExecError> {
+            unreachable!("nothing is sent")
+        }
+        async fn stream(&self, _: &Command, _: &CancellationToken) -> Result<Streaming, ExecError> {
+            unreachable!("nothing is streamed")
+        }
+    }
+
+    #[test]
+    fn no_command_holds_or_lets_go_of_so_many_that_its_time_is_up() {
+        let names = Arc::new(Names::default());
+        let tool = Tool::new(names.clone(), Location::Local);
+        let cx = Context::silent(RunId::new("r-1").unwrap());
+        let nas = tag(&SourceName::new("nas").unwrap()).unwrap();
+        let all = named(&(1..=250).collect::<Vec<u64>>());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (sure, may_be) = hold(&tool, &cx, &nas, &all, &Held::default()).await;
+            assert!(sure && may_be == all);
+            let mut held = Held::default();
+            held.add(&nas, all);
+            release(&tool, &cx, &held).await;
+        });
+        assert_eq!(*names.0.lock().unwrap(), [100, 100, 50, 100, 100, 50]);
+    }
 
     fn mark(guid: u64) -> Mark {
         Mark {

@@ -78,8 +78,12 @@ impl NativeReplicator {
             ReplicateError::new(ReplicateKind::InvalidInput, "not a dataset's name").said(error)
         })?;
         let what = format!("can't set {replica} aside as {to}");
+        let rename = match now.volume {
+            true => argv::rename_volume(replica, &to),
+            false => argv::rename(replica, &to),
+        };
         self.there
-            .change::<ReplicateKind>(cx, argv::rename(replica, &to), what, Effect::Unknown)
+            .change::<ReplicateKind>(cx, rename, what, Effect::Unknown)
             .await
             .map(drop)
     }
@@ -112,11 +116,12 @@ impl NativeReplicator {
             return Ok(arrival);
         };
         let origin = self.host.as_deref().map(|host| origin::write(host, dataset));
-        let settings = space::write(&here.space);
+        let (settings, sent) = (space::write(&here.space), last.guid.to_string());
         let mut own = vec![
             ("canmount", "noauto"),
             ("readonly", "on"),
             (argv::SETTINGS, settings.as_str()),
+            (argv::SENT, sent.as_str()),
         ];
         own.extend(origin.as_deref().map(|origin| (argv::ORIGIN, origin)));
         for (property, none) in space::none(&here.space) {

@@ -364,12 +364,19 @@ fn a_part_is_better_than_nothing_and_is_told() {
         );
         let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
         assert_eq!(stored[0].outcome, ops::OpOutcome::Partial, "{stored:?}");
-        lab.lose(true);
+        lab.lose(false);
         let report = lab.preseed().await;
         assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
         assert_eq!(lab.text().as_deref(), Some(&b"most of it"[..]));
         let told = |words: &str| report.warnings.iter().any(|warning| warning.contains(words));
         assert!(told("lacks something") && told("not complete"), "{report:?}");
+        // Where another source has all of it, that comes back, whichever is first.
+        let whole = MemSource::new(&lab.world, source("local"), SourcePlace::Local, Delivery::Native);
+        lab.service.sources.push(whole.shared());
+        lab.lose(false);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+        assert_eq!(report.source, Some(source("local")), "{report:?}");
     });
 }
 

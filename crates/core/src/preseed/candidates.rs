@@ -121,8 +121,8 @@ impl<'a> Copies<'a> {
 
 /// All candidates in the order in which they are tried: every source's best, then older ones.
 ///
-/// States of an unseeded service come after every other one, whichever source has them: they are what a start without
-/// data left behind. A leftover's state goes first when it loses nothing against what would be first.
+/// Partial states come after every whole one, and those of an unseeded service after every other one, whichever source has them: they are what a
+/// start without data left behind. A leftover's state goes first when it loses nothing against what would be first.
 pub(crate) fn order(
     per_source: Vec<Vec<Candidate>>,
     prefer: Prefer,
@@ -143,7 +143,7 @@ pub(crate) fn order(
         }
     }
     let mut ordered: Vec<Candidate> = rounds.into_iter().flatten().collect();
-    ordered.sort_by_key(|c| c.rank() >= 2);
+    ordered.sort_by_key(Candidate::rank);
     // Of its own source nothing may be newer, whatever the dates say.
     if let Some(leftover) = leftover
         && let Some(place) = ordered.iter().position(|c| c.same_state(leftover))

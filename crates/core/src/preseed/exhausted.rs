@@ -84,11 +84,12 @@ impl Walk<'_> {
             let kinds = [SourceKind::Locked.name(), Common::Busy.name()];
             error.is_some_and(|error| kinds.contains(&error.kind.as_str()))
         };
-        // What a source said last counts.
+        // What a source said last of a state counts.
         let last = |(nth, attempt): &(usize, &Attempt)| {
-            !self.attempts[nth + 1..]
-                .iter()
-                .any(|later| later.source == attempt.source)
+            !self.attempts[nth + 1..].iter().any(|later| {
+                later.source == attempt.source
+                    && (attempt.points.is_empty() || later.points == attempt.points)
+            })
         };
         let mut last_words = self.attempts.iter().enumerate().filter(last);
         if let Some((_, busy)) = last_words.find(|(_, attempt)| busy(attempt)) {

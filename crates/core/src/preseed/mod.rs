@@ -185,7 +185,7 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
                 )));
             }
             // Only a dataset that was added may be new, and the others still be what a start without data left behind.
-            Outcome::FirstStart if is_unseeded(engine, &report.service) => {}
+            Outcome::FirstStart if report.in_part && is_unseeded(engine, &report.service) => {}
             Outcome::FirstStart => entries.push(Entry::Service(service(None, None))),
             _ => {}
         }
@@ -197,7 +197,8 @@ pub(crate) fn record(engine: &Engine, reports: &[ServiceReport], kind: RunKind) 
 
 fn is_unseeded(engine: &Engine, service: &ServiceName) -> bool {
     let known = engine.journal.service(service);
-    known.is_ok_and(|known| known.is_some_and(|known| known.unseeded.is_some()))
+    // Who can't tell doesn't say no.
+    known.map_or(true, |known| known.is_some_and(|known| known.unseeded.is_some()))
 }
 
 /// Says what a preseed of these services would do, and changes nothing.

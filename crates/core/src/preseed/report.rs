@@ -31,6 +31,9 @@ pub struct ServiceReport {
     pub started_at: Timestamp,
     /// How long it took.
     pub seconds: f64,
+    /// Only some of the service's datasets were missing.
+    #[serde(skip)]
+    pub(crate) in_part: bool,
 }
 
 impl ServiceReport {

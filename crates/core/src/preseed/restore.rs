@@ -108,6 +108,7 @@ impl Walk<'_> {
         let mut source_ends = self.engine.clock.monotonic()
             + self.share(self.service.policy.source_budget, Some(source.name()));
         let mut brought = false;
+        let mut slow = None;
         let mut delays = self.delays();
         for number in 1.. {
             self.cx.emit(Event::AttemptStarted {
@@ -164,6 +165,7 @@ impl Walk<'_> {
                 // Another source would have to begin anew, and what is here would have to go for it.
                 if is_up && brought && !self.left().is_zero() {
                     source_ends = self.engine.clock.monotonic() + self.left();
+                    slow = Some(failure.error.clone());
                     continue;
                 }
                 self.unfinished.get_or_insert(Unfinished {
@@ -174,14 +176,29 @@ impl Walk<'_> {
                 return Tried::Failed;
             }
             if failure.target {
-                self.target_failure.get_or_insert(failure.error);
+                self.target_failure.get_or_insert(failure.error.clone());
             }
-            let Some(delay) = delay else { return Tried::Failed };
+            let Some(delay) = delay else {
+                self.was_slow(candidate, slow, &failure.error);
+                return Tried::Failed;
+            };
             if self.pause(delay).await.is_err() {
                 return Tried::Stop(Outcome::Interrupted);
             }
         }
         Tried::Failed
+    }
+
+    /// Where a source was slow before it failed otherwise, nothing is started without its data: not for that, unless what it has is damaged.
+    fn was_slow(&mut self, candidate: &Candidate, slow: Option<ErrorReport>, failed: &ErrorReport) {
+        let is_damaged = failed.kind == SourceKind::Corrupt.name();
+        if let Some(error) = slow.filter(|_| !is_damaged) {
+            self.unfinished.get_or_insert(Unfinished {
+                source: candidate.source,
+                error,
+                brought: None,
+            });
+        }
     }
 
     /// Whether something of a candidate is staged: the next run, or the next try, goes on with it.
@@ -193,14 +210,17 @@ impl Walk<'_> {
         let ends = self.engine.clock.monotonic() + GRACE;
         for (slot, point) in slots.iter_mut().zip(&candidate.points) {
             let is_of_it = |staged: &Staged| staged.source == point.source && staged.point == point.id;
+            let is_left = |left: &Leftover| left.source == point.source && left.point.id == point.id;
+            if slot.leftover.as_ref().is_some_and(is_left) {
+                return true;
+            }
             if !slot.staged.as_ref().is_some_and(is_of_it) {
                 continue;
             }
-            // Asked again for the same point, it says what is there.
+            // Asked again for the same point, it says what is there; what can't be told isn't nothing.
             match self.stage(slot, point, delivery, ends).await {
                 Ok(staging) if staging.state == StageState::Fresh => {}
-                Ok(_) => return true,
-                Err(_) => {}
+                _ => return true,
             }
         }
         false

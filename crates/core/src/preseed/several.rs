@@ -21,6 +21,7 @@ impl Walk<'_> {
     /// Datasets of one service belong to one moment, so a missing one is restored beside one that is there only to finish
     /// an earlier run, which had verified all of them before it promoted the first.
     pub(super) async fn restore_some(&mut self, inspections: &[Inspection], missing: &[usize]) -> Outcome {
+        self.in_part = true;
         let mut slots = slots(inspections, missing);
         if let Some((source, taken_at)) = goes_on(inspections, missing) {
             return self.finish_group(&mut slots, taken_at, &source).await;
@@ -116,6 +117,13 @@ pub(super) fn goes_on(inspections: &[Inspection], missing: &[usize]) -> Option<(
     let populated = inspections.iter().filter(|i| i.condition == Condition::Populated);
     let (source, taken_at) = populated.filter_map(anchor).next()?;
     let leftover = missing.iter().find_map(|nth| inspections[*nth].staged())?;
+    // A later restore of all of it, which had promoted nothing.
+    if inspections
+        .iter()
+        .any(|i| i.condition == Condition::Populated && i.staged().is_some())
+    {
+        return None;
+    }
     // Another source may have had to deliver the rest of that moment.
     (leftover.point.taken_at == taken_at).then_some((source, taken_at))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Walk<'a> {
     pub(super) target_failure: Option<ErrorReport>,
     /// The first source that was not done in time.
     pub(super) unfinished: Option<Unfinished>,
+    /// Only some of the datasets were missing.
+    pub(super) in_part: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -52,6 +54,7 @@ impl<'a> Walk<'a> {
             done: None,
             target_failure: None,
             unfinished: None,
+            in_part: false,
         }
     }
 
@@ -177,7 +180,7 @@ impl<'a> Walk<'a> {
             }
             let groups = self.groups(&probes, &targets);
             if let Some(best) = groups[index].first()
-                && !best.is_unseeded()
+                && best.rank() == 0
             {
                 let bests = groups.iter().flat_map(|group| group.first());
                 if let Some(message) = passed_over(self.service, best, bests) {
@@ -489,6 +492,7 @@ impl<'a> Walk<'a> {
             warnings: self.warnings,
             started_at: self.started_at,
             seconds,
+            in_part: self.in_part,
         };
         self.cx.emit(Event::ServiceFinished {
             service: report.service.clone(),

@@ -229,11 +229,11 @@ async fn what_is_not_in_a_state_is_not_looked_for_in_the_same_state_elsewhere() 
     assert_eq!(asked_for_one_path(8).await, 2);
 }
 
-/// Who delivers nothing of a whole state is broken, and who has a part of it says nothing of the rest.
+/// Who delivers nothing of a whole state is broken. Who has all of a state is asked before who has a part of it, and speaks for both.
 #[tokio::test]
 async fn what_a_source_lacks_is_looked_for_in_the_same_state_elsewhere() {
     assert_eq!(asked_for(Scope::Whole, false, 7).await, 2);
-    assert_eq!(asked_for(Scope::Path("unread".into()), true, 7).await, 2);
+    assert_eq!(asked_for(Scope::Path("unread".into()), true, 7).await, 1);
 }
 
 /// A preseed of one service whose only source delivers, and whose promotion fails with this effect; what stands there then.

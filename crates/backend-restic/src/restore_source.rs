@@ -157,7 +157,7 @@ impl RestoreSource for Embedded {
             target,
             // Staging is ours, and an earlier try may have left something whatever `staging` said at its beginning.
             resume: true,
-            empty: request.scope == Scope::Whole && request.point.is_of_nothing(),
+            empty: request.may_be_empty(),
             workers: 0,
         };
         let password = self.password.read().map_err(|error| fail(&error))?;

@@ -102,6 +102,13 @@ pub struct RestoreRequest {
     pub scope: Scope,
 }
 
+impl RestoreRequest {
+    /// Whether nothing may be what comes back (R8): all of a state is asked for of which it is recorded that there was nothing.
+    pub fn may_be_empty(&self) -> bool {
+        self.scope == Scope::Whole && self.point.is_of_nothing()
+    }
+}
+
 /// How much of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -23,7 +23,7 @@ use reseed_core::retention::sanoid::{Kind, Policy as Rules};
 use reseed_core::service::{Policy, Prefer};
 use reseed_core::store::Delivery;
 use reseed_core::verify::Validator;
-use reseed_core::{Context, Engine, OffsiteRepo as _, Replicator as _, Service, Verifier};
+use reseed_core::{Context, Engine, OffsiteRepo as _, Replicator as _, RestoreSource, Service, Verifier};
 use reseed_testkit::conformance::context;
 use reseed_testkit::files::Files as _;
 use reseed_testkit::world::{
@@ -146,6 +146,19 @@ impl Lab {
         let cx = context("send");
         let plan = self.replica.plan(&cx, &self.service.targets).await.unwrap();
         self.replica.execute(&cx, &plan).await.unwrap();
+    }
+
+    /// A repository that the service is backed up to; as a source of it.
+    async fn repository(&mut self) -> Arc<dyn RestoreSource> {
+        let repo = MemOffsite::new(&self.world, source("b2"), "secret");
+        repo.init(&context("init")).await.unwrap();
+        self.service.offsite = vec![repo.clone().shared()];
+        Arc::new(repo)
+    }
+
+    async fn back_up(&self) {
+        let stored = ops::backup(&self.engine, &context("backup"), &self.service).await;
+        assert!(stored.iter().all(|report| report.error.is_none()), "{stored:?}");
     }
 
     async fn preseed(&self) -> ServiceReport {
@@ -303,17 +316,14 @@ fn what_could_not_be_looked_at_in_time_is_kept_and_nothing_older_tried() {
 fn what_a_slow_source_has_brought_does_not_go_for_another_one() {
     unhindered(async {
         let mut lab = Lab::new();
-        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
-        repo.init(&context("init")).await.unwrap();
-        lab.service.offsite = vec![repo.clone().shared()];
-        lab.service.sources.push(Arc::new(repo));
+        let b2 = lab.repository().await;
+        lab.service.sources.push(b2);
         lab.service.policy.source_budget = Duration::from_secs(60);
         lab.service.policy.budget = Duration::from_secs(600);
         lab.write("all of it");
         lab.snapshot("good").await;
         lab.send().await;
-        let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
-        assert!(stored.iter().all(|report| report.error.is_none()), "{stored:?}");
+        lab.back_up().await;
         lab.lose(true);
         lab.look.takes.store(FOR_EVER, Ordering::SeqCst);
         let report = lab.preseed().await;
@@ -350,10 +360,7 @@ fn what_was_brought_is_looked_at_as_long_as_there_is_time() {
 fn a_part_is_better_than_nothing_and_is_told() {
     unhindered(async {
         let mut lab = Lab::new();
-        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
-        repo.init(&context("init")).await.unwrap();
-        lab.service.offsite = vec![repo.clone().shared()];
-        lab.service.sources = vec![Arc::new(repo)];
+        lab.service.sources = vec![lab.repository().await];
         lab.write("most of it");
         let rotten = lab.target().mountpoint.join("rotten");
         lab.world.write(&rotten, b"gone");
@@ -531,14 +538,10 @@ fn the_hour_that_a_clock_change_repeats_has_snapshots_too() {
 fn a_source_that_is_in_use_is_waited_for_and_nothing_started_without_it() {
     unhindered(async {
         let mut lab = Lab::new();
-        let repo = MemOffsite::new(&lab.world, source("b2"), "secret");
-        repo.init(&context("init")).await.unwrap();
-        lab.service.offsite = vec![repo.clone().shared()];
-        lab.service.sources = vec![Arc::new(repo)];
+        lab.service.sources = vec![lab.repository().await];
         lab.write("all of it");
         lab.snapshot("good").await;
-        let stored = ops::backup(&lab.engine, &context("backup"), &lab.service).await;
-        assert!(stored.iter().all(|report| report.error.is_none()), "{stored:?}");
+        lab.back_up().await;
         lab.lose(true);
         lab.world.break_repo(&source("b2"), RepoFault::Locked(true));
         let report = lab.preseed().await;

@@ -182,8 +182,7 @@ impl Restic {
                 Err(error) => return Err(EngineError::target("look at", only, &error.into())),
             },
         };
-        let of_nothing = only.is_none() && request.point.is_of_nothing();
-        if !there && !of_nothing {
+        if !there && !request.may_be_empty() {
             let what = only.map_or_else(|| "the whole tree".to_owned(), |only| only.display().to_string());
             return Err(EngineError::EmptyResult {
                 what: format!("snapshot {} holds nothing for {what}", request.point.locator),

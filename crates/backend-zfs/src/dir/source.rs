@@ -287,8 +287,7 @@ fn execute(job: &Job, root: &Path, plan: &RestorePlan, staging: &Staging) -> Res
         (Err(fault), Ok(_)) => return Err(failed(fault)),
     };
     let told = |kind, what: String| SourceError::new(kind, what).effect(Effect::StagingOnly);
-    let is_whole = plan.request.scope == Scope::Whole;
-    if outcome.entries == 0 && !(is_whole && point.is_of_nothing()) {
+    if outcome.entries == 0 && !plan.request.may_be_empty() {
         return Err(told(
             SourceKind::NothingRestored,
             match &plan.request.scope {

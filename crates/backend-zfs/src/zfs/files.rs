@@ -115,8 +115,7 @@ impl SnapshotFiles {
         if let Err(error) = unmounted {
             copied.warnings.push(error.to_string());
         }
-        let is_whole = request.scope == Scope::Whole;
-        if copied.entries == 0 && !(is_whole && point.is_of_nothing()) {
+        if copied.entries == 0 && !request.may_be_empty() {
             let what = match &request.scope {
                 Scope::Whole => format!("recovery point {} of {} is empty", point.id, point.dataset),
                 Scope::Path(path) => format!(

@@ -179,14 +179,11 @@ fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> boo
         let runs = engine.journal.history(&query);
         runs.is_ok_and(|runs| {
             // What found it sound by a clock that was ahead would have the last word until then.
-            let is_word = |outcome: &RunOutcome, at| at <= now || !outcome.is_success();
-            let of_it = runs
+            let is_word = |outcome: RunOutcome, at| at <= now || !outcome.is_success();
+            let last = runs
                 .iter()
-                .filter(|run| run.key.peer.as_ref() == Some(repo.name()));
-            let mut words = of_it.filter_map(|run| run.outcome.map(|outcome| (outcome, run.started_at)));
-            let last = words
-                .find(|(outcome, at)| is_word(outcome, *at))
-                .map(|(outcome, _)| outcome);
+                .filter(|run| run.key.peer.as_ref() == Some(repo.name()))
+                .find_map(|run| run.outcome.filter(|outcome| is_word(*outcome, run.started_at)));
             last.is_none_or(RunOutcome::is_success)
         })
     };

@@ -16,8 +16,8 @@ use crate::journal::RunKind;
 use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::preseed::{
-    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, of_no_state, order, passed_over,
-    probe_all,
+    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, may_lack, of_no_state, order,
+    passed_over, probe_all,
 };
 use crate::preseed::{record, record_begin};
 use crate::service::{Prefer, Service};
@@ -383,7 +383,7 @@ async fn one_to(
         let digest_matches = recorded.map(|recorded| Some(recorded) == fingerprint);
         // Of a partial point something is missing, and that is told with it.
         let mut warnings = restored.warnings;
-        if digest_matches == Some(false) && point.partial && source.caps().verifies {
+        if digest_matches == Some(false) && may_lack(point, source) {
             warnings.push("what could not be read when it was taken is recorded, and not there".to_owned());
         } else if digest_matches == Some(false) {
             let what = format!(
@@ -490,9 +490,9 @@ pub(super) async fn choose(
             .iter()
             .position(|s| Arc::ptr_eq(s, source))
             .unwrap_or(0);
+        holds |= probe.holds_points();
         match probe.answer {
             Ok(points) => {
-                holds |= points.iter().any(|point| !point.is_damaged());
                 let groups = group(index, &targets, &points);
                 states += groups.iter().filter(|c| !c.is_damaged()).count();
                 found.extend(groups.into_iter().filter(|c| fits(c, &options.at)));

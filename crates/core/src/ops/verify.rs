@@ -55,11 +55,12 @@ pub async fn verify(
                 for one in &restored {
                     doing.bytes(one.bytes);
                     doing.done(format!("{} of {}: {} files, {} bytes in {:.1} s", one.dataset, one.taken_at, one.files, one.bytes, one.seconds));
-                    if one.digest_matches == Some(false) {
-                        unproven.get_or_insert(OpError::new(OpKind::Failed, format!("point {} of {} lacks what could not be read when it was taken", one.point, one.dataset)).report());
-                    } else if one.digest_matches.is_none() {
-                        unproven.get_or_insert(OpError::new(OpKind::Failed, format!("no tree digest was recorded with point {} of {}: it came back, and nothing can be compared", one.point, one.dataset)).report());
-                    }
+                    let what = match one.digest_matches {
+                        Some(true) => continue,
+                        Some(false) => format!("point {} of {} lacks what could not be read when it was taken", one.point, one.dataset),
+                        None => format!("no tree digest was recorded with point {} of {}: it came back, and nothing can be compared", one.point, one.dataset),
+                    };
+                    unproven.get_or_insert(OpError::new(OpKind::Failed, what).report());
                 }
                 match unproven {
                     None => doing.end(OpOutcome::Ok),

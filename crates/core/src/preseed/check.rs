@@ -15,6 +15,12 @@ use crate::source::{RestoreSource, Restored};
 use crate::store::Settle;
 use crate::verify::Validator;
 
+/// Whether what comes back may be less than what is recorded: what could not be read when it was stored is recorded, and not there. All else
+/// the source vouches for.
+pub(crate) fn may_lack(point: &RecoveryPoint, source: &dyn RestoreSource) -> bool {
+    point.partial && source.caps().verifies
+}
+
 impl Walk<'_> {
     /// What was fetched is looked at for as long as there is time at all, whatever the source's share of it was.
     pub(super) async fn verify(
@@ -82,8 +88,7 @@ impl Walk<'_> {
                     self.verified
                         .insert(format!("tree digest {} of {} files", found.digest, found.files));
                 }
-                // What could not be read when it was taken is recorded, and not there. All else the source vouches for.
-                Some(recorded) if point.partial && source.caps().verifies => {
+                Some(recorded) if may_lack(point, source) => {
                     let what = format!(
                         "point {} lacks something: {} files and {} bytes came, recorded were {} files and {} bytes",
                         point.id, found.files, found.bytes, recorded.files, recorded.bytes

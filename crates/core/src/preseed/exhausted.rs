@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Common, Kind as _, SourceKind, StoreError, StoreKind};
 use crate::journal::{Entry, ServiceRecord};
 use crate::names::{HoldTag, SourceName};
-use crate::point::{MarkerState, RecoveryPoint, Target};
+use crate::point::{MarkerState, Target};
 use crate::service::{Service, WhenExhausted};
 use crate::store::{HoldChange, Inspection, Settle};
 
@@ -65,11 +65,8 @@ impl Walk<'_> {
             };
         }
         let why = self.reasons();
-        let is_whole = |point: &RecoveryPoint| !point.is_damaged();
-        let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if points.iter().any(is_whole));
         let groups = self.groups(probes, targets);
-        let is_a_state = |candidate: &Candidate| !candidate.is_damaged();
-        if probes.iter().any(holds_points) && !groups.iter().flatten().any(is_a_state) {
+        if probes.iter().any(Probe::holds_points) && groups.iter().flatten().all(Candidate::is_damaged) {
             // A dataset that was added to the service has no past that the others could share.
             let advice = match probes.iter().all(|probe| probe.answer.is_ok()) {
                 true => of_no_state(self.service),

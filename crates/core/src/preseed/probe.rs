@@ -23,6 +23,13 @@ pub(crate) struct Probe {
     pub(super) tries: u32,
 }
 
+impl Probe {
+    /// Whether the source holds anything that can be read.
+    pub(crate) fn holds_points(&self) -> bool {
+        self.answer.iter().flatten().any(|point| !point.is_damaged())
+    }
+}
+
 /// Asks every source of a service at once, each inside its own time budget.
 pub(crate) async fn probe_all(
     engine: &Engine,

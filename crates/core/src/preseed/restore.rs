@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{DatasetReport, Outcome, Stage};
+use super::slow::{Unfinished, is_slow};
 use super::{Candidate, Walk};
 use crate::context::Context;
-use crate::engine::GRACE;
 use crate::error::{
     Common, Effect, ErrorReport, Kind, Retry, SourceError, SourceKind, StoreError, StoreKind,
 };
@@ -15,9 +15,7 @@ use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::{Condition, Inspection};
-use crate::store::{
-    Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, StageState, Staging,
-};
+use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
 
 /// A promotion is a rename and what belongs to it; it gets this much time even when the budget is used up.
 const PROMOTE_AT_LEAST: Duration = Duration::from_secs(30);
@@ -38,17 +36,7 @@ pub(crate) struct Slot {
 pub(crate) struct Staged {
     pub(super) staging: Staging,
     pub(super) source: SourceName,
-    point: PointId,
-}
-
-/// A source that was not done when its time was up.
-#[derive(Debug)]
-pub(super) struct Unfinished {
-    pub(super) source: usize,
-    /// What was said of it.
-    pub(super) error: ErrorReport,
-    /// How far it was, where something of it is staged, which the next run goes on with.
-    pub(super) brought: Option<Stage>,
+    pub(super) point: PointId,
 }
 
 /// What came of a candidate.
@@ -107,7 +95,6 @@ impl Walk<'_> {
         let ids: Vec<PointId> = candidate.points.iter().map(|p| p.id.clone()).collect();
         let mut source_ends = self.engine.clock.monotonic()
             + self.share(self.service.policy.source_budget, Some(source.name()));
-        let mut brought = false;
         let mut slow = None;
         let mut delays = self.delays();
         for number in 1.. {
@@ -153,25 +140,20 @@ impl Walk<'_> {
                 // What is verified is staged and stays so; the next run promotes it. Another source can't do better.
                 return Tried::Stop(Outcome::Failed { error: failure.error });
             }
-            // A fetch may be slow by the source's own measure. That of making room and of looking is that the time is up.
-            let in_time = failure.stage != Stage::Fetch && !self.until(source_ends).is_zero();
-            let is_slow = matches!(failure.stage, Stage::Stage | Stage::Fetch | Stage::Verify);
-            if is_slow && !in_time && failure.error.kind == Common::TimedOut.name() {
-                // By the source's own measure it may be slow long before that.
-                let is_up = self.until(source_ends).is_zero();
-                if is_up && !brought {
-                    brought = self.has_brought(candidate, slots, failure.stage).await;
-                }
+            let is_up = self.until(source_ends).is_zero();
+            if is_slow(&failure, is_up) {
+                let brought =
+                    is_up && (slow.is_some() || self.has_brought(candidate, slots, failure.stage).await);
                 // Another source would have to begin anew, and what is here would have to go for it.
-                if is_up && brought && !self.left().is_zero() {
+                if brought && !self.left().is_zero() {
                     source_ends = self.engine.clock.monotonic() + self.left();
-                    slow = Some(failure.error.clone());
+                    slow = Some(failure.error);
                     continue;
                 }
                 self.unfinished.get_or_insert(Unfinished {
                     source: candidate.source,
-                    error: failure.error.clone(),
-                    brought: (is_up && brought).then_some(failure.stage),
+                    error: failure.error,
+                    brought: brought.then_some(failure.stage),
                 });
                 return Tried::Failed;
             }
@@ -187,43 +169,6 @@ impl Walk<'_> {
             }
         }
         Tried::Failed
-    }
-
-    /// Where a source was slow before it failed otherwise, nothing is started without its data: not for that, unless what it has is damaged.
-    fn was_slow(&mut self, candidate: &Candidate, slow: Option<ErrorReport>, failed: &ErrorReport) {
-        let is_damaged = failed.kind == SourceKind::Corrupt.name();
-        if let Some(error) = slow.filter(|_| !is_damaged) {
-            self.unfinished.get_or_insert(Unfinished {
-                source: candidate.source,
-                error,
-                brought: None,
-            });
-        }
-    }
-
-    /// Whether something of a candidate is staged: the next run, or the next try, goes on with it.
-    async fn has_brought(&mut self, candidate: &Candidate, slots: &mut [Slot], stage: Stage) -> bool {
-        if stage == Stage::Verify {
-            return true;
-        }
-        let delivery = self.service.sources[candidate.source].caps().delivery;
-        let ends = self.engine.clock.monotonic() + GRACE;
-        for (slot, point) in slots.iter_mut().zip(&candidate.points) {
-            let is_of_it = |staged: &Staged| staged.source == point.source && staged.point == point.id;
-            let is_left = |left: &Leftover| left.source == point.source && left.point.id == point.id;
-            if slot.leftover.as_ref().is_some_and(is_left) {
-                return true;
-            }
-            if !slot.staged.as_ref().is_some_and(is_of_it) {
-                continue;
-            }
-            // Asked again for the same point, it says what is there; what can't be told isn't nothing.
-            match self.stage(slot, point, delivery, ends).await {
-                Ok(staging) if staging.state == StageState::Fresh => {}
-                _ => return true,
-            }
-        }
-        false
     }
 
     async fn attempt(
@@ -377,7 +322,7 @@ impl Walk<'_> {
     }
 
     /// Opens the slot's staging for a point. What is staged there for another point goes first.
-    async fn stage(
+    pub(super) async fn stage(
         &mut self,
         slot: &mut Slot,
         point: &RecoveryPoint,

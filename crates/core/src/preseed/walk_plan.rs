@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::ErrorReport;
 use crate::names::{PointId, ServiceName, SourceName};
-use crate::point::{RecoveryPoint, Target};
+use crate::point::Target;
 use crate::service::{Service, WhenExhausted};
 use crate::store::Inspection;
 
@@ -103,12 +103,10 @@ pub(crate) async fn plan_one(
             names.push(name.clone());
         }
     }
-    let is_whole = |point: &RecoveryPoint| !point.is_damaged();
-    let holds_points = |probe: &Probe| matches!(&probe.answer, Ok(points) if points.iter().any(is_whole));
     let restore = || match (names.is_empty(), probes.iter().all(|p| p.answer.is_ok())) {
         (false, _) => ("restore", None),
         (true, true) if nothing_of(&probes, &targets) => ("first-start", None),
-        (true, _) if probes.iter().any(holds_points) => {
+        (true, _) if probes.iter().any(Probe::holds_points) => {
             let what = "the sources hold recovery points, and no state that all datasets were in together";
             let all = probes.iter().all(|probe| probe.answer.is_ok());
             let advice = all.then(|| format!(". {}", of_no_state(service)));

@@ -14,7 +14,7 @@ use super::tree::{NodeKind, Tree};
 pub(super) fn wanted(tree: &Tree, request: &RestoreRequest) -> Result<Tree, SourceError> {
     let nothing = |what: String| Err(SourceError::new(SourceKind::NothingRestored, what));
     match &request.scope {
-        Scope::Whole if tree.is_empty() && !request.point.is_of_nothing() => {
+        Scope::Whole if tree.is_empty() && !request.may_be_empty() => {
             nothing(format!("{} has no entries", request.point.id))
         }
         Scope::Whole => Ok(tree.clone()),

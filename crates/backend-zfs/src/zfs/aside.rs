@@ -4,9 +4,11 @@
 //! the error says under which name the data is now, and with which commands it comes back. What happened is never taken from
 //! a command's exit but looked up: one that failed may have done its work.
 
+use std::collections::BTreeMap;
+
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
-use reseed_core::names::{DatasetName, Guid, RunId};
+use reseed_core::names::{DatasetName, Guid, HoldTag, RunId};
 use reseed_core::point::Target;
 use reseed_core::store::Replace;
 
@@ -198,11 +200,17 @@ pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
     let Ok(held) = list::holds::<StoreKind>(tool, cx, &found).await else {
         return;
     };
+    let mut of: BTreeMap<&HoldTag, Vec<_>> = BTreeMap::new();
     for one in &found {
         let tags = held.get(&format!("{aside}@{}", one.name)).into_iter().flatten();
         for tag in tags.filter(|tag| tag.as_str().starts_with(argv::SENDING)) {
-            let args = argv::release(tag, [(aside, &one.name)]);
-            let what = format!("can't let go of {aside}@{}", one.name);
+            of.entry(tag).or_default().push((aside, &one.name));
+        }
+    }
+    for (tag, names) in of {
+        for part in names.chunks(argv::HELD_AT_ONCE) {
+            let args = argv::release(tag, part.iter().copied());
+            let what = format!("can't let go of snapshots of {aside}");
             let _ = tool.change::<StoreKind>(cx, args, what, Effect::None).await;
         }
     }

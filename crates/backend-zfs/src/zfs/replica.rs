@@ -336,7 +336,7 @@ async fn never_anew(
     let (key_of, status) = tool
         .read::<SourceKind, _>(cx, argv::get_key(above), &what, transfer::parse_key)
         .await?;
-    if matches!(key_of.as_str(), "-" | "none" | "") {
+    if !transfer::is_root(&key_of) {
         return Ok(argv::NEVER_RECEIVED);
     }
     if status != "available" {

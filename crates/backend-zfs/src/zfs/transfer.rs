@@ -200,6 +200,11 @@ pub(crate) fn parse_key(stdout: &[u8]) -> Result<(String, String), BadOutput> {
     }
 }
 
+/// Whether a value of `encryptionroot` names a dataset.
+pub(crate) fn is_root(value: &str) -> bool {
+    !matches!(value, "-" | "none" | "")
+}
+
 /// Whether a dataset is encrypted and its key isn't loaded, so that nobody can look into it.
 pub(crate) async fn is_locked<K: FromFault>(
     tool: &Tool,

@@ -4,8 +4,7 @@ use reseed_backend_zfs::zfs::{Location, Mapping, ReplicaSource};
 use reseed_core::error::{Effect, ReplicateKind};
 use reseed_core::names::DatasetName;
 use reseed_core::point::{RecoveryPoint, Target};
-use reseed_core::source::{RestoreRequest, Scope};
-use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
+use reseed_core::store::Settle;
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context};
@@ -13,7 +12,7 @@ use reseed_testkit::files::Files as _;
 
 use crate::lab::{name, run, sure};
 use crate::replica_lab::Replica;
-use crate::source_lab::snapshot;
+use crate::source_lab::{snapshot, whole};
 
 fn get(property: &str, of: &str) -> String {
     sure(["zfs", "get", "-Hp", "-o", "value", property, of])
@@ -43,18 +42,7 @@ async fn staged(lab: &Replica, target: &Target, point: &RecoveryPoint, key: Opti
     let (cx, store) = (context("restore"), &lab.pool.store);
     let root = DatasetName::new(format!("{}/svc", lab.back.pool)).unwrap();
     let source = ReplicaSource::new(name("second"), store, Location::Local, Mapping::below(root));
-    let request = RestoreRequest {
-        target: target.clone(),
-        point: point.clone(),
-        scope: Scope::Whole,
-    };
-    let stage = StageRequest {
-        target: target.clone(),
-        purpose: StagePurpose::Restore {
-            point: point.clone(),
-            delivery: Delivery::Native,
-        },
-    };
+    let (request, stage) = whole(target, point);
     let plan = source.plan(&cx, &request).await.unwrap();
     let staging = store.stage(&cx, &stage).await.unwrap();
     if let Some(key) = key {
@@ -136,20 +124,7 @@ fn only_the_lineage_that_was_to_be_is_set_aside_and_a_second_one_too() {
         let mut kept = Vec::new();
         for round in 0..2 {
             // Written to, with the same newest snapshot each time.
-            sure(["zfs", "set", "readonly=off", replica.as_str()]);
-            let at = lab.back.root.join("look");
-            std::fs::create_dir_all(&at).unwrap();
-            sure([
-                "mount",
-                "-t",
-                "zfs",
-                "-o",
-                "zfsutil",
-                replica.as_str(),
-                at.to_str().unwrap(),
-            ]);
-            lab.back.files.write(&at.join("stray"), &[9; 200_000]);
-            sure(["umount", at.to_str().unwrap()]);
+            lab.write_there(&target);
             sure(["zpool", "sync", &lab.back.pool]);
             let targets = std::slice::from_ref(&target);
             let plan = lab.replicator.plan(&cx, targets).await.unwrap();
@@ -305,15 +280,7 @@ fn a_replica_that_moved_on_or_back_is_seen_though_nothing_new_is_here() {
         assert_eq!((again.steps, again.left_out), (vec![], vec![]));
         // Written to, and a snapshot of its own taken of that; the newest one is gone; a snapshot of its own without data.
         let replicas: Vec<_> = all.iter().map(|target| lab.replica_of(target)).collect();
-        let at = lab.back.root.join("look");
-        std::fs::create_dir_all(&at).unwrap();
-        let at = at.to_str().unwrap();
-        sure(["zfs", "set", "readonly=off", replicas[0].as_str()]);
-        sure(["mount", "-t", "zfs", "-o", "zfsutil", replicas[0].as_str(), at]);
-        lab.back
-            .files
-            .write(&std::path::Path::new(at).join("stray"), &[9; 200_000]);
-        sure(["umount", at]);
+        lab.write_there(&all[0]);
         sure([
             "zfs",
             "snapshot",

@@ -8,8 +8,7 @@ use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_core::point::{Snapshot, Target};
 use reseed_core::preseed::{Outcome, preseed};
 use reseed_core::retention::{self, Inventory, Point};
-use reseed_core::source::{RestoreRequest, Scope};
-use reseed_core::store::{Delivery, Settle, StagePurpose, StageRequest};
+use reseed_core::store::Settle;
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
@@ -17,6 +16,7 @@ use reseed_testkit::files::Files as _;
 use crate::bench_measure::{Goal, counted, in_turn, reached, started, timed};
 use crate::chain::{Chain, noise};
 use crate::lab::{Counting, run, sure};
+use crate::source_lab::whole;
 use crate::vm_survive_many::many;
 
 #[test]
@@ -47,18 +47,7 @@ fn vm_alone_bench_zfs_replica_restore() {
         let source: &ReplicaSource = &chain.source(0);
         let (store, clock) = (&chain.pool.store, SystemClock::new());
         let points = source.points(&cx, &target).await.unwrap();
-        let request = RestoreRequest {
-            target: target.clone(),
-            point: points[0].clone(),
-            scope: Scope::Whole,
-        };
-        let stage = StageRequest {
-            target: target.clone(),
-            purpose: StagePurpose::Restore {
-                point: points[0].clone(),
-                delivery: Delivery::Native,
-            },
-        };
+        let (request, stage) = whole(&target, &points[0]);
         let (ours, theirs) = in_turn(
             5,
             async || {

@@ -8,7 +8,7 @@ use reseed_testkit::conformance::replicate::ReplicaLab as _;
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::chain::wait_until;
+use crate::chain::volume;
 use crate::lab::sure;
 use crate::replica_lab::Replica;
 
@@ -70,25 +70,11 @@ fn what_the_replicas_own_snapshots_hold_does_not_fill_it_either() {
         let lab = Replica::new();
         let target = lab.target("a");
         let replica = lab.replica_of(&target);
-        let replica = replica.as_str();
-        let at = lab.back.root.join("look");
-        std::fs::create_dir_all(&at).unwrap();
         for night in 0..4 {
             taken(&lab, &target, &format!("night{night}"));
             if night < 3 {
                 assert_eq!(sent(&lab, &target).await, usize::from(night > 0));
-                sure(["zfs", "set", "readonly=off", replica]);
-                sure([
-                    "mount",
-                    "-t",
-                    "zfs",
-                    "-o",
-                    "zfsutil",
-                    replica,
-                    at.to_str().unwrap(),
-                ]);
-                lab.back.files.write(&at.join("stray"), &[9; 200_000]);
-                sure(["umount", at.to_str().unwrap()]);
+                lab.write_there(&target);
                 sure(["zfs", "snapshot", &format!("{replica}@own")]);
             }
         }
@@ -122,17 +108,7 @@ fn a_volume_that_was_rolled_back_is_set_aside_too() {
         let lab = Replica::new();
         let target = lab.pool.target("disk");
         let dataset = target.dataset.as_str();
-        let devices = || sure(["sh", "-c", "ls /dev | grep '^zd[0-9]*$' || true"]);
-        let before = devices();
-        sure(["zfs", "create", "-V", "16M", dataset]);
-        let mut device = String::new();
-        wait_until(60, "the volume's device", || {
-            let now = devices();
-            let new = now.lines().find(|one| !before.contains(one));
-            device = new.unwrap_or_default().to_owned();
-            !device.is_empty()
-        })
-        .await;
+        let device = volume(dataset).await;
         let written = |name: &str| {
             let to = format!("of=/dev/{device}");
             sure(["dd", "if=/dev/urandom", &to, "bs=1M", "count=2", "conv=fsync"]);

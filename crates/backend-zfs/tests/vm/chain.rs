@@ -51,6 +51,22 @@ pub(crate) async fn wait_until(seconds: u64, what: &str, mut ready: impl FnMut()
     }
 }
 
+/// Makes a volume; its device's name in `/dev`.
+pub(crate) async fn volume(dataset: &str) -> String {
+    let devices = || sure(["sh", "-c", "ls /dev | grep '^zd[0-9]*$' || true"]);
+    let before = devices();
+    sure(["zfs", "create", "-V", "16M", dataset]);
+    let mut device = String::new();
+    wait_until(60, "the volume's device", || {
+        let now = devices();
+        let new = now.lines().find(|one| !before.contains(one));
+        device = new.unwrap_or_default().to_owned();
+        !device.is_empty()
+    })
+    .await;
+    device
+}
+
 type Hook = Box<dyn FnOnce() + Send>;
 
 /// Does something once before the first command that begins with certain words; may cut every stream after so many bytes.

@@ -7,15 +7,15 @@ use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore, 
 use reseed_core::error::{Effect, ReplicateKind, SourceError, SourceKind};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
-use reseed_core::source::{RestorePlan, RestoreRequest, Restored, Scope};
-use reseed_core::store::{Delivery, StagePurpose, StageRequest, Staging};
+use reseed_core::source::{RestorePlan, Restored};
+use reseed_core::store::Staging;
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::{Meddler, noise};
 use crate::lab::{Pool, name, run, sure};
-use crate::source_lab::snapshot;
+use crate::source_lab::{snapshot, whole};
 
 /// A store, and a second pool with an encrypted place and one that isn't.
 struct Lab {
@@ -79,18 +79,7 @@ impl Restore {
         let below = Mapping::below(DatasetName::new(lab.root(root)).unwrap());
         let source = ReplicaSource::new(name("second"), store, Location::Local, below);
         let point = source.points(&cx, target).await.unwrap().remove(0);
-        let request = RestoreRequest {
-            target: target.clone(),
-            point: point.clone(),
-            scope: Scope::Whole,
-        };
-        let stage = StageRequest {
-            target: target.clone(),
-            purpose: StagePurpose::Restore {
-                point,
-                delivery: Delivery::Native,
-            },
-        };
+        let (request, stage) = whole(target, &point);
         let plan = source.plan(&cx, &request).await.unwrap();
         let staging = store.stage(&cx, &stage).await.unwrap();
         Self {

@@ -58,6 +58,18 @@ impl Replica {
             .map(|line| DatasetName::new(line).unwrap())
             .collect()
     }
+
+    /// Somebody writes to the replica itself.
+    pub(crate) fn write_there(&self, target: &Target) {
+        let replica = self.replica_of(target);
+        let at = self.back.root.join("look");
+        std::fs::create_dir_all(&at).unwrap();
+        sure(["zfs", "set", "readonly=off", replica.as_str()]);
+        let (dataset, place) = (replica.as_str(), at.to_str().unwrap());
+        sure(["mount", "-t", "zfs", "-o", "zfsutil", dataset, place]);
+        self.back.files.write(&at.join("stray"), &[9; 200_000]);
+        sure(["umount", place]);
+    }
 }
 
 #[async_trait]

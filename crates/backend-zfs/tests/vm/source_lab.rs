@@ -9,6 +9,7 @@ use reseed_backend_zfs::zfs::{LocalSource, Location, Mapping, ReplicaSource};
 use reseed_core::exec::{Command, Runner, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SnapshotName};
 use reseed_core::point::{RecoveryPoint, Snapshot, Target};
+use reseed_core::source::{RestoreRequest, Scope};
 use reseed_core::store::{CreateSnapshots, Delivery, Settle, StagePurpose, StageRequest, Staging};
 use reseed_core::{RestoreSource, SnapshotStore};
 use reseed_testkit::conformance::source::SourceLab;
@@ -17,6 +18,21 @@ use reseed_testkit::files::{Files, Listing};
 use tokio_util::sync::CancellationToken;
 
 use crate::lab::{Pool, name, run, sure};
+
+/// Asks for all of a point, and for the place where it is received.
+pub(crate) fn whole(target: &Target, point: &RecoveryPoint) -> (RestoreRequest, StageRequest) {
+    let (target, point) = (target.clone(), point.clone());
+    let stage = StageRequest {
+        target: target.clone(),
+        purpose: StagePurpose::Restore {
+            point: point.clone(),
+            delivery: Delivery::Native,
+        },
+    };
+    let scope = Scope::Whole;
+    let request = RestoreRequest { target, point, scope };
+    (request, stage)
+}
 
 /// Replaces what is in a mounted dataset by a copy of a tree.
 pub(crate) fn fill(pool: &Pool, target: &Target, tree: &Path) {
@@ -207,15 +223,7 @@ impl SourceLab for Source {
     }
     async fn stage(&self, point: &RecoveryPoint) -> Staging {
         *self.last.lock().unwrap() = Some(point.clone());
-        let leaf = point.dataset.leaf().to_owned();
-        let purpose = StagePurpose::Restore {
-            point: point.clone(),
-            delivery: Delivery::Native,
-        };
-        let request = StageRequest {
-            target: self.pool.target(&leaf),
-            purpose,
-        };
+        let (_, request) = whole(&self.pool.target(point.dataset.leaf()), point);
         self.pool.store.stage(&context("stage"), &request).await.unwrap()
     }
     async fn staged(&self, staging: &Staging) -> Listing {

@@ -15,7 +15,7 @@ use reseed_core::{RestoreSource, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::chain::{Meddler, engine, noise, wait_until};
+use crate::chain::{Meddler, engine, noise, volume};
 use crate::lab::{name, run, sure};
 use crate::source_lab::snapshot;
 use crate::ssh_lab::Pair;
@@ -289,20 +289,7 @@ fn a_volume_is_fetched_and_kept_up_to_date() {
         let pull = Pull::new();
         let dataset = pull.target.dataset.as_str();
         sure(["zfs", "destroy", dataset]);
-        let devices = || sure(["sh", "-c", "ls /dev | grep '^zd[0-9]*$' || true"]);
-        let before = devices();
-        sure(["zfs", "create", "-V", "16M", dataset]);
-        let mut device = String::new();
-        wait_until(60, "the volume's device", || {
-            let now = devices();
-            device = now
-                .lines()
-                .find(|one| !before.contains(one))
-                .unwrap_or_default()
-                .to_owned();
-            !device.is_empty()
-        })
-        .await;
+        let device = volume(dataset).await;
         for (at, (leaf, sent)) in [("one", 1), ("two", 2), ("three", 0)].into_iter().enumerate() {
             if sent > 0 {
                 let line = format!("dd if=/dev/urandom of=/dev/{device} bs=1M count=1 seek={at} conv=fsync");

@@ -33,9 +33,6 @@ use super::super::{argv, list};
 /// From how many bytes on a single snapshot is worth two processes, so that an interruption doesn't begin it anew.
 const WORTH: u64 = 256 << 20;
 
-/// Snapshots that one command holds or lets go. Each is a transaction group by itself, and a command has its time.
-const AT_ONCE: usize = 100;
-
 /// A snapshot by its name.
 pub(super) type Named = (DatasetName, SnapshotName);
 
@@ -196,7 +193,7 @@ pub(super) async fn hold(
         may_be.remove(*one);
     }
     let mut all = true;
-    for part in missing.chunks(AT_ONCE) {
+    for part in missing.chunks(argv::HELD_AT_ONCE) {
         let args = argv::hold(tag, part.iter().map(|(dataset, name)| (dataset, name)));
         let what = "what is being sent can't be held";
         let done = tool.change::<ReplicateKind>(cx, args, what, Effect::None).await;
@@ -223,7 +220,7 @@ pub(super) async fn hold(
 pub(super) async fn release(tool: &Tool, cx: &Context, held: &Held) {
     for (tag, names) in &held.0 {
         let names: Vec<&Named> = names.iter().collect();
-        for part in names.chunks(AT_ONCE) {
+        for part in names.chunks(argv::HELD_AT_ONCE) {
             let args = argv::release(tag, part.iter().map(|(dataset, name)| (dataset, name)));
             let what = "what was held while it was sent can't be let go";
             let done = tool.change::<ReplicateKind>(cx, args, what, Effect::None).await;

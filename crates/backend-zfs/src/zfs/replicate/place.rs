@@ -8,7 +8,7 @@ use reseed_core::error::{ReplicateError, ReplicateKind};
 use reseed_core::names::DatasetName;
 
 use super::super::parse::text;
-use super::super::{argv, names};
+use super::super::{argv, names, transfer};
 use super::NativeReplicator;
 
 impl NativeReplicator {
@@ -35,7 +35,7 @@ impl NativeReplicator {
             return Ok(false);
         };
         let key_of = self.value(cx, argv::get_encryption_root(&parent)).await?;
-        if matches!(key_of.as_str(), "-" | "none" | "") {
+        if !transfer::is_root(&key_of) {
             return Ok(false);
         }
         let key_of = DatasetName::new(key_of)

@@ -155,7 +155,8 @@ impl Wanted<'_> {
         };
         listing.found = self.of_host(&mut holds, &ours)?;
         if listing.found.is_empty() {
-            for snapshot in self.whole_first(&theirs) {
+            for (_, place) in self.whole_first(&theirs) {
+                let snapshot = &theirs[place];
                 if !listing.others.contains(&snapshot.host) && self.found(&mut holds, snapshot)?.is_some() {
                     listing.others.insert(snapshot.host.clone());
                 }
@@ -185,9 +186,8 @@ impl Wanted<'_> {
     ) -> Result<Vec<Found>> {
         let (mut found, mut own_is_there) = (BTreeMap::new(), false);
         let mut enough: HashMap<(&str, &[String]), usize> = HashMap::new();
-        let places: HashMap<&str, usize> = (0..).zip(ours).map(|(at, one)| (one.id.as_str(), at)).collect();
-        for snapshot in self.whole_first(ours) {
-            let perhaps = claim(snapshot, self.target) == Claim::Perhaps;
+        for (perhaps, place) in self.whole_first(ours) {
+            let snapshot = &ours[place];
             let so_far = enough.entry((&snapshot.host, &snapshot.paths)).or_default();
             if perhaps && (own_is_there || *so_far >= ENOUGH) {
                 continue;
@@ -198,18 +198,16 @@ impl Wanted<'_> {
             let sound = !one.point.partial;
             *so_far += usize::from(perhaps && sound);
             own_is_there |= sound && !one.point.unseeded && is_recorded(snapshot);
-            found.insert(places.get(snapshot.id.as_str()).copied(), one);
+            found.insert(place, one);
         }
         Ok(found.into_values().collect())
     }
 
-    /// First those that need no looking into; newest first among either.
-    fn whole_first<'b>(&self, snapshots: &'b [Snapshot]) -> Vec<&'b Snapshot> {
-        let mut all: Vec<&Snapshot> = snapshots.iter().collect();
-        all.sort_by_key(|snapshot| {
-            let perhaps = claim(snapshot, self.target) == Claim::Perhaps;
-            (perhaps, std::cmp::Reverse(snapshot.time))
-        });
+    /// Their places, and whether they have to be looked into: first those that needn't be; newest first among either.
+    fn whole_first(&self, snapshots: &[Snapshot]) -> Vec<(bool, usize)> {
+        let perhaps = |snapshot| claim(snapshot, self.target) == Claim::Perhaps;
+        let mut all: Vec<(bool, usize)> = snapshots.iter().map(perhaps).zip(0..).collect();
+        all.sort_by_key(|&(perhaps, place)| (perhaps, std::cmp::Reverse(snapshots[place].time)));
         all
     }
 

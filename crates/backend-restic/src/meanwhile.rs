@@ -21,7 +21,7 @@ use crate::secret::Password;
 pub(crate) type Files = BTreeSet<String>;
 
 /// So often a repository is checked that is changed each time.
-pub(crate) const TRIES: u32 = 2;
+const TRIES: u32 = 2;
 
 /// Whether findings tell of damage. If not, look again.
 ///
@@ -47,8 +47,32 @@ pub(crate) fn is_damage(
     }
 }
 
+/// What becomes of findings.
+pub(crate) enum Judged {
+    /// They tell of damage.
+    Damage,
+    /// It is to be looked again.
+    Again,
+    /// They may be what another removes, for this reason.
+    Doubtful(EngineError),
+}
+
+/// Judges what the try of this number has found, by [`is_damage`].
+///
+/// # Errors
+/// What keeps from judging.
+pub(crate) fn judged(tries: u32, is_damage: Result<bool>) -> Result<Judged> {
+    match is_damage {
+        Ok(true) => Ok(Judged::Damage),
+        Ok(false) if tries < TRIES => Ok(Judged::Again),
+        Ok(false) => Ok(Judged::Doubtful(never_at_rest())),
+        Err(error @ EngineError::Locked { .. }) => Ok(Judged::Doubtful(error)),
+        Err(error) => Err(error),
+    }
+}
+
 /// It was changed each time.
-pub(crate) fn never_at_rest() -> EngineError {
+fn never_at_rest() -> EngineError {
     EngineError::Busy {
         detail: "files were removed from the repository while it was checked, so that what was missing says nothing".to_owned(),
     }
@@ -69,12 +93,11 @@ impl Engine {
             if found.errors.is_empty() {
                 return Ok(found);
             }
-            let doubt = match is_damage(before.as_ref(), open.files(), open.held_exclusively()) {
-                Ok(true) => return Ok(found),
-                Ok(false) if tries < TRIES => continue,
-                Ok(false) => never_at_rest(),
-                Err(error @ EngineError::Locked { .. }) => error,
-                Err(error) => return Err(error),
+            let is_damage = is_damage(before.as_ref(), open.files(), open.held_exclusively());
+            let doubt = match judged(tries, is_damage)? {
+                Judged::Damage => return Ok(found),
+                Judged::Again => continue,
+                Judged::Doubtful(doubt) => doubt,
             };
             let mut wrong = open.only_wrong(found)?.ok_or_else(|| doubt.clone())?;
             wrong.warnings.push(told_less(&doubt));

@@ -5,8 +5,9 @@
 
 mod common;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,15 +43,42 @@ fn source_name() -> SourceName {
 }
 
 fn driver(lab: &Lab, program: &OsString) -> Restic {
+    driver_at(lab, Location::Local(lab.path("repo")), program)
+}
+
+fn driver_at(lab: &Lab, location: Location, program: &OsString) -> Restic {
     Restic::new(
         source_name(),
-        Location::Local(lab.path("repo")),
+        location,
         PasswordFrom::Given(lab.password.clone()),
         lab.path("work"),
         Arc::new(SystemRunner::new()),
         Arc::clone(&lab.clock),
     )
     .program(program)
+}
+
+/// A repository on restic's own server, without a login.
+fn served_at(url: String) -> Location {
+    let allow_http = url.starts_with("http:");
+    Location::Rest(RestPlace {
+        url,
+        login: None,
+        allow_http,
+    })
+}
+
+/// That server, for what is in `served`.
+fn serve(lab: &Lab, port: u16, more: &[&OsStr]) -> (Daemon, SocketAddr) {
+    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
+        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
+    let address = own_address(port).unwrap();
+    let command = Command::new(server)
+        .args(["--no-auth", "--path"])
+        .arg(lab.path("served"))
+        .args(["--listen", &address.to_string()])
+        .args(more);
+    (Daemon::start("rest-server", address, command).unwrap(), address)
 }
 
 fn embedded(lab: &Lab) -> Embedded {
@@ -340,34 +368,19 @@ fn real_what_comes_back_later_inherits_nothing_either() {
 #[test]
 fn real_a_certificate_that_is_not_trusted_ends_it() {
     let lab = Lab::new();
-    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
-        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
-    let address = own_address(3904).unwrap();
     let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let command = Command::new(server)
-        .args(["--no-auth", "--tls", "--tls-cert"])
-        .arg(tls.join("cert.pem"))
-        .arg("--tls-key")
-        .arg(tls.join("key.pem"))
-        .arg("--path")
-        .arg(lab.path("served"))
-        .args(["--listen", &address.to_string()]);
-    let _daemon = Daemon::start("rest-server", address, command).unwrap();
+    let (certificate, key) = (tls.join("cert.pem"), tls.join("key.pem"));
+    let flags = ["--tls", "--tls-cert", "--tls-key"].map(OsStr::new);
+    let more = [
+        flags[0],
+        flags[1],
+        certificate.as_os_str(),
+        flags[2],
+        key.as_os_str(),
+    ];
+    let (_daemon, address) = serve(&lab, 3904, &more);
     for program in programs() {
-        let place = RestPlace {
-            url: format!("https://{address}/app"),
-            login: None,
-            allow_http: false,
-        };
-        let repo = Restic::new(
-            source_name(),
-            Location::Rest(place),
-            PasswordFrom::Given(lab.password.clone()),
-            lab.path("work"),
-            Arc::new(SystemRunner::new()),
-            Arc::clone(&lab.clock),
-        )
-        .program(&program);
+        let repo = driver_at(&lab, served_at(format!("https://{address}/app")), &program);
         let error = block_on(repo.open(&context("untrusted"))).unwrap_err();
         assert_eq!(error.kind(), OffsiteKind::InvalidInput, "{error}");
         assert!(error.to_string().contains("is not trusted here"), "{error}");
@@ -414,30 +427,10 @@ fn real_a_garbage_lock_keeps_no_restore_away_and_is_not_called_damage() {
 #[test]
 fn real_no_repository_is_made_over_one_that_lost_its_configuration() {
     let lab = Lab::new();
-    let server = std::env::var_os("RESEED_REAL_REST_SERVER")
-        .expect("RESEED_REAL_REST_SERVER must name the server to test with");
-    let address = own_address(3905).unwrap();
-    let command = Command::new(server)
-        .args(["--no-auth", "--path"])
-        .arg(lab.path("served"))
-        .args(["--listen", &address.to_string()]);
-    let _daemon = Daemon::start("rest-server", address, command).unwrap();
+    let (_daemon, address) = serve(&lab, 3905, &[]);
     for (number, program) in programs().iter().enumerate() {
         let name = format!("app{number}");
-        let place = RestPlace {
-            url: format!("http://{address}/{name}/"),
-            login: None,
-            allow_http: true,
-        };
-        let repo = Restic::new(
-            source_name(),
-            Location::Rest(place),
-            PasswordFrom::Given(lab.password.clone()),
-            lab.path("work"),
-            Arc::new(SystemRunner::new()),
-            Arc::clone(&lab.clock),
-        )
-        .program(program);
+        let repo = driver_at(&lab, served_at(format!("http://{address}/{name}/")), program);
         block_on(repo.init(&context("init"))).unwrap();
         let config = lab.path("served").join(&name).join("config");
         fs::remove_file(&config).unwrap();

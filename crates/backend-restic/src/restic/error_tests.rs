@@ -1,6 +1,7 @@
 //! What real versions said when they failed (see `tests/transcripts`), and what is made of it.
 
 use super::*;
+use crate::restic::lock_words::age;
 
 macro_rules! said {
     ($name:literal) => {

@@ -27,6 +27,7 @@ mod by_looking;
 mod error;
 mod listing;
 mod location;
+mod lock_words;
 mod offsite_repo;
 mod parse;
 mod partial;

@@ -20,7 +20,7 @@ use super::stand::Stand;
 use super::{Restic, Version, argv, error, parse};
 use crate::embedded::envelope;
 use crate::error::{EngineError, Result};
-use crate::meanwhile::{Files, TRIES, is_damage, never_at_rest, told_less};
+use crate::meanwhile::{Files, Judged, is_damage, judged, told_less};
 use crate::offsite_repo::not_measured;
 use crate::points::{tag_of_time, tags_of};
 use crate::top::Top;
@@ -218,12 +218,10 @@ impl Restic {
                 return Ok((report, named));
             }
             let (after, holder) = (self.files(cx).await, self.held_exclusively(cx).await);
-            let doubt = match is_damage(before.as_ref(), after, holder) {
-                Ok(true) => return Ok((report, named)),
-                Ok(false) if tries < TRIES => continue,
-                Ok(false) => never_at_rest(),
-                Err(error @ EngineError::Locked { .. }) => error,
-                Err(error) => return Err(error),
+            let doubt = match judged(tries, is_damage(before.as_ref(), after, holder))? {
+                Judged::Damage => return Ok((report, named)),
+                Judged::Again => continue,
+                Judged::Doubtful(doubt) => doubt,
             };
             // Nobody changes a pack: one that is still there, and not what it should be, is damage whatever another does.
             let mut wrong = wrong_packs(&report.errors);

@@ -24,6 +24,7 @@ use super::location::RestPlace;
 use crate::error::{EngineError, Result};
 use crate::repo::Engine;
 use crate::s3::{CONNECT, choose_cryptography};
+use crate::store::chain;
 
 /// How it lists names and sizes.
 const LISTED: &str = "application/vnd.x.restic.rest.v2";
@@ -176,13 +177,7 @@ fn unreached(location: &str, error: &reqwest::Error) -> EngineError {
 }
 
 fn causes(error: &reqwest::Error) -> String {
-    let mut causes = vec![error.to_string()];
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    causes.join(": ")
+    chain(error, ": ")
 }
 
 fn is_of_trust(error: &reqwest::Error) -> bool {

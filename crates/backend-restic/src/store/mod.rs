@@ -29,7 +29,7 @@ pub(crate) use backend::{Backend, Gate};
 use bridge::Bridge;
 pub(crate) use net::{Net, Patience};
 use net::{fetch, within};
-pub(crate) use said::{sort, told};
+pub(crate) use said::{chain, sort, told};
 
 use crate::backup::Cancelled;
 use crate::cipher::{digest, hex};

@@ -68,11 +68,12 @@ fn cause(error: &(dyn Error + 'static)) -> String {
     crate::words::plain(&inner.to_string())
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
+/// What an error and its causes say, with this between them.
+pub(crate) fn chain(error: &(dyn Error + 'static), between: &str) -> String {
     let mut text = error.to_string();
     let mut current = error.source();
     while let Some(error) = current {
-        text.push('\n');
+        text.push_str(between);
         text.push_str(&error.to_string());
         current = error.source();
     }
@@ -88,7 +89,7 @@ pub(crate) fn told(status: u16, body: &str) -> (String, String) {
 
 /// The kind of an error of a remote store. `location` is the repository's, `path` the object's.
 pub(crate) fn sort(action: &str, path: &str, location: &str, error: &StoreError) -> EngineError {
-    let text = chain(error);
+    let text = chain(error, "\n");
     let said = Said::of(&text);
     let location = || location.to_owned();
     if let Some(code) = &said.code

@@ -1,6 +1,6 @@
 //! Off-site repositories by the restic program, as configured. Named `real_*`: they need restic in two versions.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,6 +11,15 @@ use reseed_core::exec::Command;
 use reseed_testkit::s3::Daemon;
 
 use crate::lab::{Lab, Ran, run_with, run_with_path};
+
+/// Both versions of restic that real tests run with.
+pub(crate) fn programs() -> [OsString; 2] {
+    ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"].map(|variable| {
+        std::env::var_os(variable).unwrap_or_else(|| {
+            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
+        })
+    })
+}
 
 /// Runs with this restic first in the path.
 pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
@@ -48,10 +57,7 @@ fn preseed(lab: &Lab) {
 
 #[test]
 fn real_restic_as_configured_backs_up_and_heals_and_the_embedded_engine_takes_over() {
-    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
-        let program = std::env::var_os(variable).unwrap_or_else(|| {
-            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
-        });
+    for program in programs() {
         let lab = Lab::with("chain = [\"offsite\"]\nwhen_exhausted = \"hold\"");
         fs::create_dir(lab.path("bin")).unwrap();
         symlink(program, lab.path("bin/restic")).unwrap();
@@ -87,10 +93,7 @@ fn real_restic_works_over_https_where_the_authority_is_named() {
     let trusted = [("SSL_CERT_FILE", certificate.as_os_str())];
     let server = std::env::var_os("RESEED_REAL_REST_SERVER")
         .expect("RESEED_REAL_REST_SERVER must name the server to test with");
-    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
-        let program = std::env::var_os(variable).unwrap_or_else(|| {
-            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
-        });
+    for program in programs() {
         let lab = Lab::with("chain = [\"offsite\"]\nwhen_exhausted = \"hold\"");
         // The certificate is for this name, and so for this address.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

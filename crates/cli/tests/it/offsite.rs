@@ -88,10 +88,7 @@ fn without_rules_nothing_is_removed() {
 
 #[test]
 fn real_restic_ages_out_what_keep_does_not_want() {
-    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
-        let program = std::env::var_os(variable).unwrap_or_else(|| {
-            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
-        });
+    for program in engines::programs() {
         let (server, lab) = unprotected("restic");
         fs::create_dir(lab.path("bin")).unwrap();
         symlink(program, lab.path("bin/restic")).unwrap();

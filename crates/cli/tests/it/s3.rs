@@ -118,10 +118,7 @@ fn a_bucket_that_cannot_be_asked_is_no_first_start() {
 
 #[test]
 fn real_restic_brings_back_what_it_backed_up_to_a_bucket() {
-    for variable in ["RESEED_REAL_RESTIC", "RESEED_REAL_RESTIC_NEWER"] {
-        let program = std::env::var_os(variable).unwrap_or_else(|| {
-            panic!("{variable} must name the restic to test with (or leave out the tests named real_*)")
-        });
+    for program in engines::programs() {
         let (server, lab) = unprotected("restic");
         fs::create_dir(lab.path("bin")).unwrap();
         std::os::unix::fs::symlink(program, lab.path("bin/restic")).unwrap();

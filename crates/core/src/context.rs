@@ -38,6 +38,12 @@ impl Context {
         &self.events
     }
 
+    /// The same run and token with other ears.
+    #[must_use]
+    pub(crate) fn heard_by(&self, events: Arc<dyn EventSink>) -> Self {
+        Self::new(self.run.clone(), events, self.cancel.clone())
+    }
+
     /// The same run with a token that is cancelled with this one, and can be cancelled alone.
     #[must_use]
     pub fn child(&self) -> Self {

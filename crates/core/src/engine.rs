@@ -55,13 +55,33 @@ impl Engine {
                 format!("{what} was not begun: no time is left for it"),
             ));
         }
+        let is_up = async {
+            self.clock.sleep(limit).await;
+            format!("{what} took longer than {} s", limit.as_secs())
+        };
+        self.unless(cx, what, is_up, call).await
+    }
+
+    /// The same with an end that is told, in words, by a future.
+    pub(crate) async fn unless<T, K, F, Fut>(
+        &self,
+        cx: &Context,
+        what: &str,
+        is_up: impl Future<Output = String>,
+        call: F,
+    ) -> Result<T, Error<K>>
+    where
+        K: Kind,
+        F: FnOnce(Context) -> Fut,
+        Fut: Future<Output = Result<T, Error<K>>>,
+    {
         let inner = cx.child();
         let mut running = pin!(call(inner.clone()));
         let (common, words) = tokio::select! {
             biased;
             done = &mut running => return done,
             () = cx.cancel.cancelled() => (Common::Cancelled, format!("{what} was cancelled")),
-            () = self.clock.sleep(limit) => (Common::TimedOut, format!("{what} took longer than {} s", limit.as_secs())),
+            words = is_up => (Common::TimedOut, words),
         };
         inner.cancel.cancel();
         tokio::select! {

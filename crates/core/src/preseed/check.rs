@@ -55,6 +55,7 @@ impl Walk<'_> {
                     stage: Stage::Verify,
                     error: report,
                     target,
+                    stood_still: false,
                 })
             }
         }

@@ -29,23 +29,8 @@ impl Walk<'_> {
         if let Some(error) = self.target_failure.take() {
             return Outcome::Failed { error };
         }
-        if let Some(slow) = self.unfinished.take() {
-            // Slow is neither unreachable nor corrupt.
-            let name = self.service.sources[slow.source].name();
-            let kept = match slow.brought {
-                None => "the next run asks it again",
-                Some(Stage::Verify) => {
-                    "it has brought all of it, which there was no time to look at: with a longer `budget` there is"
-                }
-                Some(_) => "what it brought is kept, and the next run goes on",
-            };
-            let why = format!(
-                "{name} was not done when its time was up ({}); {kept}. `reseed restore {}` takes the time that it takes. {}",
-                slow.error,
-                self.service.name,
-                self.reasons()
-            );
-            return Outcome::Held { why };
+        if let Some(held) = self.held_for_slow() {
+            return held;
         }
         let nothing_exists = probes
             .iter()

@@ -19,6 +19,7 @@ mod check;
 mod decide;
 mod earlier;
 mod exhausted;
+mod moves;
 mod probe;
 mod report;
 mod restore;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::{DatasetReport, Outcome, Stage};
-use super::slow::{Unfinished, is_slow};
+use super::moves::Pace;
+use super::report::{Attempt, DatasetReport, Outcome, Stage};
+use super::slow::is_slow;
 use super::{Candidate, Walk};
 use crate::context::Context;
 use crate::error::{
     Common, Effect, ErrorReport, Kind, Retry, SourceError, SourceKind, StoreError, StoreKind,
 };
-use crate::event::Event;
+use crate::event::{Event, EventSink};
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
@@ -57,6 +58,8 @@ pub(super) struct Failure {
     pub(super) error: ErrorReport,
     /// The target's fault, not the source's.
     pub(super) target: bool,
+    /// Its time was up, and it had brought nothing more for long.
+    pub(super) stood_still: bool,
 }
 
 impl Failure {
@@ -68,6 +71,7 @@ impl Failure {
             stage,
             error: error.report(),
             target,
+            stood_still: false,
         }
     }
 
@@ -77,6 +81,7 @@ impl Failure {
             stage,
             error: error.report(),
             target: !source,
+            stood_still: false,
         }
     }
 }
@@ -97,7 +102,9 @@ impl Walk<'_> {
             + self.share(self.service.policy.source_budget, Some(source.name()));
         let mut slow = None;
         let mut delays = self.delays();
-        for number in 1.. {
+        let before = |attempt: &&Attempt| attempt.source == *source.name() && attempt.points == ids;
+        let before = u32::try_from(self.attempts.iter().filter(before).count()).unwrap_or(0);
+        for number in before + 1.. {
             self.cx.emit(Event::AttemptStarted {
                 service: self.service.name.clone(),
                 source: source.name().clone(),
@@ -105,7 +112,9 @@ impl Walk<'_> {
                 attempt: number,
             });
             let began = self.engine.clock.monotonic();
-            let result = self.attempt(candidate, source.as_ref(), slots, source_ends).await;
+            let result = self
+                .attempt(candidate, source.as_ref(), slots, &mut source_ends)
+                .await;
             let seconds = (self.engine.clock.monotonic() - began).as_secs_f64();
             let failure = match result {
                 Ok(()) => {
@@ -142,19 +151,19 @@ impl Walk<'_> {
             }
             let is_up = self.until(source_ends).is_zero();
             if is_slow(&failure, is_up) {
-                let brought =
-                    is_up && (slow.is_some() || self.has_brought(candidate, slots, failure.stage).await);
+                if failure.stood_still {
+                    self.stuck.get_or_insert_with(|| candidate.clone());
+                }
+                let brought = is_up
+                    && !failure.stood_still
+                    && (slow.is_some() || self.has_brought(candidate, slots, failure.stage).await);
                 // Another source would have to begin anew, and what is here would have to go for it.
                 if brought && !self.left().is_zero() {
                     source_ends = self.engine.clock.monotonic() + self.left();
                     slow = Some(failure.error);
                     continue;
                 }
-                self.unfinished.get_or_insert(Unfinished {
-                    source: candidate.source,
-                    error: failure.error,
-                    brought: brought.then_some(failure.stage),
-                });
+                self.is_unfinished(candidate, failure.error, brought.then_some(failure.stage));
                 return Tried::Failed;
             }
             if failure.target {
@@ -176,7 +185,7 @@ impl Walk<'_> {
         candidate: &Candidate,
         source: &dyn RestoreSource,
         slots: &mut [Slot],
-        ends: Duration,
+        ends: &mut Duration,
     ) -> Result<(), Failure> {
         let mut verified = Vec::with_capacity(slots.len());
         for (slot, point) in slots.iter_mut().zip(&candidate.points) {
@@ -236,6 +245,7 @@ impl Walk<'_> {
                 stage: Stage::Promote,
                 error: error.report(),
                 target: true,
+                stood_still: false,
             })?;
         for (slot, found) in slots.iter().zip(&looked) {
             let as_planned = match (slot.replace, &found.condition) {
@@ -255,6 +265,7 @@ impl Walk<'_> {
                     stage: Stage::Promote,
                     error: error.report(),
                     target: true,
+                    stood_still: false,
                 });
             }
         }
@@ -271,7 +282,7 @@ impl Walk<'_> {
         slot: &mut Slot,
         point: &RecoveryPoint,
         source: &dyn RestoreSource,
-        ends: Duration,
+        ends: &mut Duration,
     ) -> Result<Restored, Failure> {
         let request = RestoreRequest {
             target: slot.target.clone(),
@@ -281,7 +292,7 @@ impl Walk<'_> {
         let what = format!("planning the restore from {}", source.name());
         let plan = self
             .engine
-            .within(self.cx, self.until(ends), &what, |cx| async move {
+            .within(self.cx, self.until(*ends), &what, |cx| async move {
                 source.plan(&cx, &request).await
             })
             .await
@@ -289,20 +300,30 @@ impl Walk<'_> {
 
         let delivery = source.caps().delivery;
         let staging = self
-            .stage(slot, point, delivery, ends)
+            .stage(slot, point, delivery, *ends)
             .await
             .map_err(|error| Failure::store(Stage::Stage, &error))?;
-        let what = format!("restoring {} from {}", slot.target.dataset, source.name());
         let into = &staging;
-        let restored = self
+        let (what, moves) = self.transfer(slot, source, *ends);
+        let heard = self.cx.heard_by(Arc::clone(&moves) as Arc<dyn EventSink>);
+        let is_up = self.is_up(&what, *ends, &moves);
+        let fetched = self
             .engine
-            .within(self.cx, self.until(ends), &what, |cx| async move {
+            .unless(&heard, &what, is_up, |cx| async move {
                 source.execute(&cx, &plan, into).await
             })
-            .await
-            .map_err(|error| Failure::source(Stage::Fetch, &error))?;
+            .await;
+        let is_timed_out = |error: &SourceError| error.kind() == SourceKind::TimedOut;
+        if self.until(*ends).is_zero() && !fetched.as_ref().is_err_and(is_timed_out) {
+            // It was let go on, and so is what comes after it.
+            *ends = self.engine.clock.monotonic() + self.left();
+        }
+        let restored = fetched.map_err(|error| Failure {
+            stood_still: is_timed_out(&error) && matches!(moves.pace(), Pace::Still(_)),
+            ..Failure::source(Stage::Fetch, &error)
+        })?;
         if delivery == Delivery::Native {
-            self.stage(slot, point, delivery, ends)
+            self.stage(slot, point, delivery, *ends)
                 .await
                 .map_err(|error| Failure::store(Stage::Stage, &error))?;
         }
@@ -416,6 +437,7 @@ impl Walk<'_> {
                 stage: Stage::Promote,
                 error: error.report(),
                 target: true,
+                stood_still: false,
             })?;
         slot.staged = None;
         self.step(

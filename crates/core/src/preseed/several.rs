@@ -74,6 +74,11 @@ impl Walk<'_> {
         let limit = self.share(self.service.policy.probe_budget, None);
         let mut probes = probe_all(self.engine, self.cx, self.service, &targets, limit).await;
         let mut tried = BTreeSet::new();
+        // Who staged the rest has the less to bring.
+        let source = slots
+            .iter()
+            .find_map(|slot| slot.leftover.as_ref())
+            .map_or(source, |left| &left.source);
         let first = self.service.sources.iter().position(|s| s.name() == source);
         let mut partial: Vec<Candidate> = Vec::new();
         let mut indices: Vec<usize> = (0..probes.len()).collect();
@@ -102,6 +107,12 @@ impl Walk<'_> {
             if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                 return outcome;
             }
+        }
+        if let Some(outcome) = self.ask_stuck_again(slots).await {
+            return outcome;
+        }
+        if let Some(held) = self.held_for_slow() {
+            return held;
         }
         Outcome::Held {
             why: format!(

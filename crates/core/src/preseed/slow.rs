@@ -1,11 +1,17 @@
 //! A source that is not done when its share of the time is up.
 //!
-//! Slow is neither unreachable nor corrupt. Where it has brought something it goes on, for another source would have to begin anew, and what is
-//! here would have to go for that one.
+//! Slow is neither unreachable nor corrupt. As long as it brings more it is let go on, for another source would have to begin anew, and what
+//! is here would have to go for that one. One that stands still makes room for the others, and is asked once more behind them. Of a source that tells nothing
+//! of its progress one can't know: where something of it is staged, it has the rest of the time.
 
-use super::report::Stage;
-use super::restore::{Failure, Slot, Staged};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::moves::{Moves, Pace};
+use super::report::{Outcome, Stage};
+use super::restore::{Failure, Slot, Staged, Tried};
 use super::{Candidate, Walk};
+use crate::RestoreSource;
 use crate::engine::GRACE;
 use crate::error::{Common, ErrorReport, Kind as _, SourceKind};
 use crate::store::{Leftover, StageState};
@@ -41,12 +47,92 @@ impl Walk<'_> {
     ) {
         let is_damaged = failed.kind == SourceKind::Corrupt.name();
         if let Some(error) = slow.filter(|_| !is_damaged) {
-            self.unfinished.get_or_insert(Unfinished {
+            self.is_unfinished(candidate, error, None);
+        }
+    }
+
+    /// The first one counts, or the one that has brought something.
+    pub(super) fn is_unfinished(
+        &mut self,
+        candidate: &Candidate,
+        error: ErrorReport,
+        brought: Option<Stage>,
+    ) {
+        if self.unfinished.is_none() || brought.is_some() {
+            self.unfinished = Some(Unfinished {
                 source: candidate.source,
                 error,
-                brought: None,
+                brought,
             });
         }
+    }
+
+    /// What the transfer of a slot's data is called, and who hears how far it is.
+    pub(super) fn transfer(
+        &self,
+        slot: &Slot,
+        source: &dyn RestoreSource,
+        ends: Duration,
+    ) -> (String, Arc<Moves>) {
+        let what = format!("restoring {} from {}", slot.target.dataset, source.name());
+        let (events, clock) = (Arc::clone(self.cx.events()), Arc::clone(&self.engine.clock));
+        (what, Arc::new(Moves::new(events, clock, self.until(ends))))
+    }
+
+    /// Ends when a transfer has had its share of the time and doesn't move, or there is no time left at all.
+    pub(super) async fn is_up(&self, what: &str, ends: Duration, moves: &Moves) -> String {
+        let clock = &self.engine.clock;
+        let began = clock.monotonic();
+        clock.sleep(self.until(ends)).await;
+        loop {
+            let left = self.left();
+            match moves.pace() {
+                Pace::Moves { still_in } if !left.is_zero() => clock.sleep(still_in.min(left)).await,
+                Pace::Still(time) => {
+                    return format!(
+                        "{what} stood still for {} s, and its share of the time was up",
+                        time.as_secs()
+                    );
+                }
+                _ => {
+                    let took = clock.monotonic() - began;
+                    return format!("{what} took longer than {} s", took.as_secs());
+                }
+            }
+        }
+    }
+
+    /// Nobody else has it: who stood still gets another share of the time.
+    pub(super) async fn ask_stuck_again(&mut self, slots: &mut [Slot]) -> Option<Outcome> {
+        let candidate = self.stuck.take()?;
+        if self.cx.cancel.is_cancelled() || self.target_failure.is_some() || self.left().is_zero() {
+            return None;
+        }
+        match self.restore(&candidate, slots).await {
+            Tried::Restored => Some(Outcome::Restored),
+            Tried::Failed => None,
+            Tried::Stop(outcome) => Some(outcome),
+        }
+    }
+
+    /// The end of a chain of which a source was not done in time.
+    pub(super) fn held_for_slow(&mut self) -> Option<Outcome> {
+        let slow = self.unfinished.take()?;
+        let name = self.service.sources[slow.source].name();
+        let kept = match slow.brought {
+            None => "the next run asks it again",
+            Some(Stage::Verify) => {
+                "it has brought all of it, which there was no time to look at: with a longer `budget` there is"
+            }
+            Some(_) => "what it brought is kept, and the next run goes on",
+        };
+        let why = format!(
+            "{name} was not done when its time was up ({}); {kept}. `reseed restore {}` takes the time that it takes. {}",
+            slow.error,
+            self.service.name,
+            self.reasons()
+        );
+        Some(Outcome::Held { why })
     }
 
     /// Whether something of a candidate is staged: the next run, or the next try, goes on with it.

@@ -37,6 +37,8 @@ pub(crate) struct Walk<'a> {
     pub(super) target_failure: Option<ErrorReport>,
     /// The first source that was not done in time.
     pub(super) unfinished: Option<Unfinished>,
+    /// What the first source that stood still is to deliver.
+    pub(super) stuck: Option<Candidate>,
     /// Only some of the datasets were missing.
     pub(super) in_part: bool,
 }
@@ -55,6 +57,7 @@ impl<'a> Walk<'a> {
             done: None,
             target_failure: None,
             unfinished: None,
+            stuck: None,
             in_part: false,
         }
     }
@@ -214,16 +217,15 @@ impl<'a> Walk<'a> {
                     let ids = candidate.points.iter().map(|point| point.id.clone()).collect();
                     self.record(name, ids, 1, Stage::Plan, Some(error.clone()), 0.0);
                 }
-                self.unfinished.get_or_insert(Unfinished {
-                    source: candidate.source,
-                    error,
-                    brought: None,
-                });
+                self.is_unfinished(&candidate, error, None);
                 continue;
             }
             if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
                 return outcome;
             }
+        }
+        if let Some(outcome) = self.ask_stuck_again(slots).await {
+            return outcome;
         }
         self.exhausted(&probes, &targets).await
     }

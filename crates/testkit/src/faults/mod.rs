@@ -16,7 +16,9 @@ mod wal;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use reseed_core::Context;
@@ -115,6 +117,11 @@ impl<T: ?Sized> Faulty<T> {
                 }
                 call.await
             }
+            Some(Fault::HangIn(at, time)) => {
+                let pause = |point| (point == at.max(1)).then_some(time);
+                self.paced(cx, call, pause).await
+            }
+            Some(Fault::Slow(each)) => self.paced(cx, call, |_| Some(Some(each))).await,
             Some(Fault::Stuck) => std::future::pending().await,
             Some(Fault::Cut(at)) => {
                 self.cut(inner_cx, op, common(Common::Unreachable), at, call)
@@ -141,6 +148,30 @@ impl<T: ?Sized> Faulty<T> {
                 hook();
                 result
             }
+        }
+    }
+
+    /// A call that is held up at its await points, counted from 1.
+    async fn paced<F: Future>(
+        &self,
+        cx: &Context,
+        call: F,
+        pause: impl Fn(usize) -> Option<Option<Duration>>,
+    ) -> F::Output {
+        let (mut call, mut point) = (pin!(call), 0);
+        loop {
+            let polled = std::future::poll_fn(|task| {
+                point += 1;
+                match (call.as_mut().poll(task), pause(point)) {
+                    (Poll::Ready(done), _) => Poll::Ready(Ok(done)),
+                    (Poll::Pending, Some(time)) => Poll::Ready(Err(time)),
+                    (Poll::Pending, None) => Poll::Pending,
+                }
+            });
+            match polled.await {
+                Ok(done) => return done,
+                Err(time) => self.hang(cx, time).await,
+            };
         }
     }
 

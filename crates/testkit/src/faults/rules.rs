@@ -99,6 +99,10 @@ pub enum Fault {
     Locked,
     /// It hangs for a time, or until it is cancelled.
     Hang(Option<Duration>),
+    /// It hangs at this await point of the call, for a time or until it is cancelled, and goes on then.
+    HangIn(usize, Option<Duration>),
+    /// It takes this long at each of its await points.
+    Slow(Duration),
     /// It never answers and doesn't listen to cancelling either, like a process in state D.
     Stuck,
     /// The transfer is cut: restored files at that byte, anything else at that await point.
@@ -125,6 +129,8 @@ impl fmt::Debug for Fault {
             Self::Denied => f.write_str("Denied"),
             Self::Locked => f.write_str("Locked"),
             Self::Hang(time) => write!(f, "Hang({time:?})"),
+            Self::HangIn(at, time) => write!(f, "HangIn({at}, {time:?})"),
+            Self::Slow(each) => write!(f, "Slow({each:?})"),
             Self::Stuck => f.write_str("Stuck"),
             Self::Cut(at) => write!(f, "Cut({at})"),
             Self::NoSpace(at) => write!(f, "NoSpace({at})"),

@@ -297,7 +297,7 @@ fn fault(rng: &Rng, op: Op, restores: bool) -> Fault {
         Common::NotFound,
         Common::StalePlan,
     ]);
-    match rng.below(13) {
+    match rng.below(15) {
         0..3 => Fault::FailBefore(kind),
         3 => Fault::FailAfter(kind),
         4 => Fault::Denied,
@@ -310,6 +310,11 @@ fn fault(rng: &Rng, op: Op, restores: bool) -> Fault {
         // An old answer about markers would make any guard fail, so only those who check again are told one.
         10 if op != Op::StoreInspect || restores => Fault::Stale,
         11 => Fault::Stuck,
+        12 => Fault::HangIn(
+            rng.below(8),
+            rng.chance(50).then(|| Duration::from_secs(draw % 5000)),
+        ),
+        13 => Fault::Slow(Duration::from_secs(draw % 600)),
         _ => Fault::Crash(rng.below(8)),
     }
 }

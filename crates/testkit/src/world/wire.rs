@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, SourceError, SourceKind};
+use reseed_core::event::Event;
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{Delivery, StageState, Staging};
 
@@ -71,6 +72,12 @@ impl World {
                 bytes
             })?;
             restored.reused += bytes - wrote;
+            cx.emit(Event::Progress {
+                dataset: staging.target.dataset.clone(),
+                bytes: restored.bytes,
+                total: Some(tree.size()),
+                files: restored.files,
+            });
             self.step(cx, Effect::StagingOnly).await?;
         }
         let surplus = |staged: &Tree| -> Vec<PathBuf> {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod slow;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -281,77 +283,6 @@ fn what_came_back_for_good_is_no_longer_unseeded_whoever_was_cut_off() {
         lab.journal.write(vec![Entry::Service(later)]);
         assert_eq!(lab.preseed().await.outcome, Outcome::DataPresent);
         assert!(lab.is_unseeded());
-    });
-}
-
-/// Nothing is wrong with what was fetched, and nobody has looked at it yet.
-#[test]
-fn what_could_not_be_looked_at_in_time_is_kept_and_nothing_older_tried() {
-    unhindered(async {
-        for states in 1..=3 {
-            let mut lab = Lab::new();
-            lab.service.policy.source_budget = Duration::from_secs(60);
-            lab.service.policy.budget = Duration::from_secs(600);
-            for state in 0..states {
-                lab.write(&format!("state {state}"));
-                lab.snapshot(&format!("s{state}")).await;
-            }
-            lab.send().await;
-            lab.lose(true);
-            lab.look.takes.store(FOR_EVER, Ordering::SeqCst);
-            let report = lab.preseed().await;
-            assert!(matches!(report.outcome, Outcome::Held { .. }), "{report:?}");
-            lab.look.takes.store(0, Ordering::SeqCst);
-            assert!(lab.world.staged(&lab.target().dataset).is_some());
-            let report = lab.preseed().await;
-            assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
-            let newest = format!("state {}", states - 1);
-            assert_eq!(lab.text().as_deref(), Some(newest.as_bytes()));
-        }
-    });
-}
-
-/// Another one would have to begin anew, and be as slow.
-#[test]
-fn what_a_slow_source_has_brought_does_not_go_for_another_one() {
-    unhindered(async {
-        let mut lab = Lab::new();
-        let b2 = lab.repository().await;
-        lab.service.sources.push(b2);
-        lab.service.policy.source_budget = Duration::from_secs(60);
-        lab.service.policy.budget = Duration::from_secs(600);
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
-        lab.back_up().await;
-        lab.lose(true);
-        lab.look.takes.store(FOR_EVER, Ordering::SeqCst);
-        let report = lab.preseed().await;
-        let Outcome::Held { why } = &report.outcome else {
-            panic!("{report:?}")
-        };
-        assert!(why.contains("brought all of it"), "{why}");
-        lab.look.takes.store(0, Ordering::SeqCst);
-        let report = lab.preseed().await;
-        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
-        assert_eq!(report.source, Some(source("nas")), "{report:?}");
-    });
-}
-
-/// A source's share is for what it delivers.
-#[test]
-fn what_was_brought_is_looked_at_as_long_as_there_is_time() {
-    unhindered(async {
-        let mut lab = Lab::new();
-        lab.service.policy.source_budget = Duration::from_secs(60);
-        lab.service.policy.budget = Duration::from_secs(600);
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
-        lab.lose(true);
-        lab.look.takes.store(200, Ordering::SeqCst);
-        let report = lab.preseed().await;
-        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
     });
 }
 

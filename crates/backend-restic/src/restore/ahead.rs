@@ -3,12 +3,13 @@
 //! Only for stores at the other end of a network, where each tree by itself costs a round trip. Whatever can't be read this way
 //! is read again by itself, and it is that which says why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustic_core::{Id, TreeId};
 
+use super::parsed::Parsed;
 use super::reads::{Job, jobs};
 use crate::pack::{Location, read_range};
 use crate::store::Store;
@@ -34,28 +35,27 @@ impl Ahead {
         Some(sealed)
     }
 
-    /// Reads these, in this order of importance, where the first is not there yet.
+    /// Reads what comes next, where the first is not there yet.
     pub(super) fn read(
         &mut self,
         store: &Store,
-        next: impl Iterator<Item = TreeId>,
+        parsed: &Parsed,
+        open: impl Iterator<Item = TreeId>,
         place: impl Fn(&TreeId) -> Option<(Id, Location)>,
     ) {
-        let mut next = next.peekable();
-        let is_there = |id: &TreeId| self.trees.contains_key(id);
+        let mut next = parsed.upcoming(open).peekable();
+        let is_there = |id: &TreeId| self.trees.contains_key(id) || parsed.holds(id);
         if store.is_local() || self.held > HELD || next.peek().is_none_or(is_there) {
             return;
         }
-        let (mut wanted, mut bytes) = (Vec::new(), 0_u64);
-        for id in next.take(TREES) {
+        let (mut wanted, mut bytes, mut known) = (Vec::new(), 0_u64, HashSet::new());
+        for id in next.filter(|id| !is_there(id) && known.insert(*id)).take(TREES) {
             let Some((pack, at)) = place(&id) else { continue };
             bytes = bytes.saturating_add(at.length.into());
             if bytes > BYTES {
                 break;
             }
-            if !is_there(&id) {
-                wanted.push((pack, at, id));
-            }
+            wanted.push((pack, at, id));
         }
         if wanted.len() > 1 {
             self.fetch(store, wanted);

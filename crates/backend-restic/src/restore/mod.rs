@@ -230,17 +230,16 @@ fn plan_for(open: OpenRepo, job: &RestoreJob, detours: &Detours) -> Result<Plan>
         .repo
         .to_indexed()
         .map_err(|error| crate::repo::prefer(&backend, &error, "read the index"))?;
-    let planner = || Planner::new(&open.store, &index, &open.cipher, detours);
-    let mut levels = planner()?;
+    let mut planner = Planner::new(&open.store, &index, &open.cipher, detours)?;
     let top = job.path.is_none().then(|| Top::of_tags(&snapshot.tags)).flatten();
     let root = match (&job.path, snapshot.paths.as_slice()) {
         _ if top.is_some() => top.as_ref().map(Top::place).unwrap_or_default(),
         (Some(wanted), recorded) => {
-            place::of_path(&mut levels, tree, recorded, wanted)?.ok_or_else(|| EngineError::EmptyResult {
+            place::of_path(&mut planner, tree, recorded, wanted)?.ok_or_else(|| EngineError::EmptyResult {
                 what: format!("snapshot {} does not hold {}", snapshot.id, wanted.display()),
             })?
         }
-        (None, [only]) => place::of_single(&mut levels, tree, only)?,
+        (None, [only]) => place::of_single(&mut planner, tree, only)?,
         (None, _) => PathBuf::new(),
     };
     let selection = Selection {
@@ -248,7 +247,7 @@ fn plan_for(open: OpenRepo, job: &RestoreJob, detours: &Detours) -> Result<Plan>
         root: &root,
         only: job.only.as_deref(),
     };
-    let mut plan = planner()?.build(&selection)?;
+    let mut plan = planner.build(&selection)?;
     if let (Some(top), Some(first)) = (top, plan.dirs.first_mut()) {
         first.meta = Some(top.meta);
     }

@@ -31,34 +31,53 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
+    pub(super) fn holds(&self, id: &TreeId) -> bool {
+        self.trees.contains_key(id)
+    }
+
+    /// Keeps a tree that is asked for again, where there is room.
+    pub(super) fn keep(&mut self, id: TreeId, tree: Tree, bytes: u64) {
+        if self.held + bytes <= HELD / 8 && !self.holds(&id) {
+            self.held += bytes;
+            self.trees.insert(id, (tree, bytes));
+        }
+    }
+
+    /// What a walk comes to that has these trees open, the nearest first: each, and behind it what is known to be in it.
+    pub(super) fn upcoming(&self, open: impl Iterator<Item = TreeId>) -> impl Iterator<Item = TreeId> {
+        let in_it = |id: &TreeId| self.trees.get(id).into_iter().flat_map(|(tree, _)| &tree.nodes);
+        open.flat_map(move |id| std::iter::once(id).chain(in_it(&id).filter_map(|node| node.subtree)))
+    }
+
     pub(super) fn take(&mut self, id: &TreeId) -> Option<Tree> {
         let (tree, bytes) = self.trees.remove(id)?;
         self.held = self.held.saturating_sub(bytes);
         Some(tree)
     }
 
-    /// Parses these, in this order of importance, where the first is not there yet.
+    /// Parses what comes next, where the first is not there yet.
     pub(super) fn read(
         &mut self,
         store: &Store,
         cipher: &Cipher,
         ahead: &mut Ahead,
-        next: impl Iterator<Item = TreeId>,
+        open: impl Iterator<Item = TreeId>,
         place: impl Fn(&TreeId) -> Option<(Id, Location)>,
     ) {
-        let mut next = next.peekable();
-        if self.held > HELD || next.peek().is_none_or(|id| self.trees.contains_key(id)) {
+        let mut next = self.upcoming(open).peekable();
+        if self.held > HELD || next.peek().is_none_or(|id| self.holds(id)) {
             return;
         }
+        let next: Vec<TreeId> = next.filter(|id| !self.holds(id)).take(TREES).collect();
         let (mut wanted, mut bytes) = (Vec::new(), 0_u64);
-        for id in next.take(TREES) {
+        for id in next {
             let Some((pack, at)) = place(&id) else { continue };
             bytes = bytes.saturating_add(at.plain_len().unwrap_or(u32::MAX).into());
             if bytes > BYTES {
                 break;
             }
             let known = |(other, ..): &(TreeId, Id, Location)| *other == id;
-            if !self.trees.contains_key(&id) && !wanted.iter().any(known) {
+            if !wanted.iter().any(known) {
                 wanted.push((id, pack, at));
             }
         }

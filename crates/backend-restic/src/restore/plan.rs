@@ -257,7 +257,7 @@ impl<'a> Planner<'a> {
             let upcoming = || std::iter::once(tree).chain(open.iter().rev().map(|(_, tree)| *tree));
             let (index, detours) = (self.index, self.detours);
             let place = |id: &TreeId| detours.place(index, id);
-            self.ahead.read(self.store, upcoming(), place);
+            self.ahead.read(self.store, &self.parsed, upcoming(), place);
             self.parsed
                 .read(self.store, self.cipher, &mut self.ahead, upcoming(), place);
             let path = self.plan.dirs[dir as usize].path.clone();
@@ -438,11 +438,16 @@ impl<'a> Planner<'a> {
 
 impl Levels for Planner<'_> {
     fn level(&mut self, tree: TreeId, path: &Path) -> Result<Vec<Entry>> {
-        let nodes = self.tree(tree, path)?.nodes;
-        Ok(nodes
-            .into_iter()
+        let read = self.tree(tree, path)?;
+        let entries = read.nodes.iter();
+        let entries = entries
             .map(|node| (node.name().into_owned(), node.subtree))
-            .collect())
+            .collect();
+        // Whoever goes down the same way reads them again.
+        let (_, at) = self.locate(&tree, path)?;
+        self.parsed
+            .keep(tree, read, at.plain_len().unwrap_or(u32::MAX).into());
+        Ok(entries)
     }
 }
 

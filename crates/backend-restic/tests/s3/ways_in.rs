@@ -1,5 +1,6 @@
 //! A repository that can't be had: an error of its own kind that says what to do, never taken for "there is none".
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::Target;
 use reseed_core::{OffsiteRepo, RestoreSource};
 use reseed_testkit::conformance::{block_on, context};
-use reseed_testkit::s3::{S3Fault, S3Rule};
+use reseed_testkit::s3::{S3Fault, S3Op, S3Rule};
 
 use crate::common::*;
 use crate::lab::*;
@@ -242,4 +243,27 @@ fn waits_do_not_multiply() {
     it.lab.engine.open(&it.lab.password).unwrap_err();
     // One, for the first is a listing, which has words.
     assert_eq!(it.faults().take_requests().len(), 1);
+}
+
+/// Directories are asked for by the level, and not one after the other, nor one twice.
+#[test]
+fn a_tree_of_many_directories_is_planned_in_few_requests() {
+    let it = S3Lab::bare().with_repository();
+    let tree = it.lab.path("many");
+    for outer in 0..12 {
+        for inner in 0..12 {
+            let dir = tree.join(format!("{outer}/{inner}"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("file"), format!("{outer} {inner}")).unwrap();
+        }
+    }
+    let snapshot = it.lab.backup(&tree).snapshot;
+    it.faults().take_requests();
+    let job = it.lab.restore_job(&snapshot, "out");
+    it.lab.restore(&job).unwrap();
+    let asked = it.faults().take_requests();
+    let is_of_a_pack = |(op, key): &&(S3Op, String)| *op == S3Op::Get && key.starts_with("data/");
+    let reads = asked.iter().filter(is_of_a_pack).count();
+    // The root, the way to it, each of two levels, and the content.
+    assert!(reads <= 12, "{reads} reads of packs: {asked:?}");
 }

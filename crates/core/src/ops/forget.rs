@@ -4,6 +4,7 @@
 //! rules know neither, which is why they must not do this (docs/operations/offsite.md).
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,7 +19,8 @@ use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteError, OpError, OpKind, StoreError};
 use crate::journal::{JournalError, Query, RunKind};
 use crate::names::{DatasetName, PointId, ServiceName, SourceName};
-use crate::point::RecoveryPoint;
+use crate::point::{RecoveryPoint, Target};
+use crate::preseed::{Candidate, group};
 use crate::retention::{self, Inventory, Kept, Point, Policy, Removed};
 use crate::service::Service;
 
@@ -127,6 +129,7 @@ pub async fn forget_plan(
         let guarded = guarded(engine, cx, service, &points).await.or(untold);
         let record = engine.journal.service(&service.name).ok().flatten();
         let good = record.and_then(|record| record.last_good).map(|good| good.point);
+        let together = together(service, &points, &doubts, engine.clock.now());
         let mut datasets = Vec::new();
         for target in &service.targets {
             let mine = mine(&target.dataset);
@@ -135,7 +138,7 @@ pub async fn forget_plan(
             }
             let (copies, spare) = states(&mine);
             let inventory = Inventory {
-                points: inventory(&copies, &doubts, good.as_ref(), engine.clock.now()),
+                points: inventory(&copies, &doubts, good.as_ref(), &together, engine.clock.now()),
                 unseeded: guarded.is_some(),
                 ..Inventory::default()
             };
@@ -228,19 +231,58 @@ fn with_copies(mut plan: retention::Plan, spare: &[&RecoveryPoint]) -> retention
     plan
 }
 
+/// The points of the newest states that a service of several datasets comes back to: it is restored by states that all of them were in
+/// together, and rules are about each dataset alone. The newest that there is, the newest whole one, and the newest that is known to be.
+fn together(
+    service: &Service,
+    points: &[RecoveryPoint],
+    doubts: &Doubts,
+    now: Timestamp,
+) -> HashSet<(DatasetName, PointId)> {
+    if service.targets.len() < 2 {
+        return HashSet::new();
+    }
+    let targets: Vec<&Target> = service.targets.iter().collect();
+    let mut points: Vec<RecoveryPoint> = points
+        .iter()
+        .filter(|point| !point.is_damaged())
+        .cloned()
+        .collect();
+    points.sort_by_key(|point| Reverse((point.taken_at <= now, point.taken_at)));
+    let states = group(0, &targets, &points);
+    let newest = |is_it: &dyn Fn(&RecoveryPoint) -> bool| {
+        let all = |state: &&Candidate| state.points.iter().all(is_it);
+        states
+            .iter()
+            .find(all)
+            .into_iter()
+            .flat_map(|state| &state.points)
+    };
+    let known = |point: &RecoveryPoint| is_whole(point) && !doubts.has(&point.id);
+    newest(&|_| true)
+        .chain(newest(&is_whole))
+        .chain(newest(&known))
+        .map(|point| (point.dataset.clone(), point.id.clone()))
+        .collect()
+}
+
+fn is_whole(point: &RecoveryPoint) -> bool {
+    !point.unseeded && !point.partial && point.fingerprint.is_some()
+}
+
 fn inventory(
     points: &[&RecoveryPoint],
     doubts: &Doubts,
     known_good: Option<&PointId>,
+    together: &HashSet<(DatasetName, PointId)>,
     now: Timestamp,
 ) -> Vec<Point> {
     // The newest whole state of a seeded service stays, whatever its age: it is what a lost service is restored from. Where that only
     // looks whole, the newest that is known to be stays, too.
-    let whole = |point: &RecoveryPoint| !point.unseeded && !point.partial && point.fingerprint.is_some();
     let newest = |known: bool| {
         let good = points
             .iter()
-            .filter(|point| whole(point) && !(known && doubts.has(&point.id)));
+            .filter(|point| is_whole(point) && !(known && doubts.has(&point.id)));
         // One that is dated in the future, by a clock that was wrong then, is not the newest.
         good.max_by_key(|point| (point.taken_at <= now, point.taken_at))
             .map(|point| &point.id)
@@ -249,7 +291,8 @@ fn inventory(
     // By their state: one that was stored twice is there by either.
     let is_good = |point: &RecoveryPoint| {
         let id = Some(&point.id);
-        (whole(point) && good.contains(&id)) || id == known_good
+        let is_of_a_state = together.contains(&(point.dataset.clone(), point.id.clone()));
+        (is_whole(point) && good.contains(&id)) || id == known_good || is_of_a_state
     };
     let point = |point: &&RecoveryPoint| Point {
         last_good: is_good(point),

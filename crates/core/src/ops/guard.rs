@@ -63,15 +63,27 @@ pub fn guard(
         }
         // What an operator adopted is the measure from then on; before that, the largest state there is.
         let adopted = adopted.filter(|at| *at <= now);
-        let since =
-            |s: &&Snapshot| s.dataset == *dataset && !s.unseeded && adopted.is_none_or(|at| s.taken_at >= at);
-        let mut measured = snapshots
-            .iter()
-            .rev()
-            .filter(since)
-            .filter_map(Measured::snapshot);
-        if let Some(newest) = measured.next() {
-            not_shrunk(service, dataset, &newest, measured)?;
+        let since = |s: &&Snapshot| {
+            // What is dated in the future can't have been seen by whoever adopted what there was.
+            let counts = adopted.is_none_or(|at| s.taken_at >= at && s.taken_at <= now);
+            s.dataset == *dataset && !s.unseeded && counts
+        };
+        let mine: Vec<&Snapshot> = snapshots.iter().filter(since).collect();
+        let is_measured = |s: &&&Snapshot| Measured::snapshot(s).is_some();
+        // By the store's order, and by their dates: where that order is by date, one that a wrong clock has put into the future comes last.
+        let last = mine.iter().rev().find(is_measured);
+        let by_date = mine.iter().filter(is_measured);
+        let by_date = by_date.max_by_key(|s| (s.taken_at <= now, s.taken_at));
+        for newest in [last, by_date].into_iter().flatten() {
+            let others = mine.iter().rev().filter(|s| s.guid != newest.guid);
+            if let Some(newest) = Measured::snapshot(newest) {
+                not_shrunk(
+                    service,
+                    dataset,
+                    &newest,
+                    others.filter_map(|s| Measured::snapshot(s)),
+                )?;
+            }
         }
     }
     // An independent record of the same thing: the marker may have gone with a directory that was made anew.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::guard::guard;
@@ -60,7 +61,7 @@ pub async fn prune_plan(
         let is_mine = |s: &&Snapshot| s.dataset == target.dataset && !s.is_damaged();
         let mine: Vec<&Snapshot> = snapshots.iter().filter(is_mine).collect();
         let inventory = Inventory {
-            points: points(&mine),
+            points: points(&mine, now),
             ..Inventory::default()
         };
         let decided = retention::plan(inventory, policy, now);
@@ -76,16 +77,15 @@ pub async fn prune_plan(
     Ok(plan)
 }
 
-fn points(snapshots: &[&Snapshot]) -> Vec<Point> {
-    // The newest measured state of a seeded service stays, whatever its kind and age.
-    let last_good = snapshots
-        .iter()
-        .rev()
-        .find(|s| !s.unseeded && s.fingerprint.is_some())
-        .map(|s| s.guid);
+fn points(snapshots: &[&Snapshot], now: Timestamp) -> Vec<Point> {
+    // The newest measured state of a seeded service stays, whatever its kind and age: by the store's order, and by its date.
+    let good = |s: &&&Snapshot| !s.unseeded && s.fingerprint.is_some();
+    let by_date = snapshots.iter().filter(good);
+    let by_date = by_date.max_by_key(|s| (s.taken_at <= now, s.taken_at));
+    let last_good = [snapshots.iter().rev().find(good), by_date].map(|s| s.map(|s| s.guid));
     let point = |snapshot: &&Snapshot| Point {
         holds: snapshot.holds.iter().map(|h| h.to_string()).collect(),
-        last_good: Some(snapshot.guid) == last_good,
+        last_good: last_good.contains(&Some(snapshot.guid)),
         ..Point::new(
             snapshot.name.as_str(),
             snapshot.guid.to_string(),

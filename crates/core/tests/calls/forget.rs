@@ -1,5 +1,6 @@
 //! What ageing out off-site points names to be removed, and what it never names.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -118,7 +119,7 @@ fn thirty_days() -> Rules {
             ..Within::default()
         },
         keep_last: Count::Newest(1),
-        group_by: std::collections::BTreeSet::new(),
+        group_by: BTreeSet::new(),
         ..Keep::default()
     })
 }
@@ -510,7 +511,7 @@ async fn of_two_copies_of_a_state_never_only_the_partial_one_stays() {
         // One a month: of the states 40 and 41 days back one at least goes, of the others none.
         let monthly = Rules::Restic(Keep {
             keep_monthly: Count::Newest(12),
-            group_by: std::collections::BTreeSet::new(),
+            group_by: BTreeSet::new(),
             ..Keep::default()
         });
         let repo = repo(points);
@@ -562,4 +563,79 @@ async fn nothing_is_pruned_where_all_that_was_stored_is_gone() {
     let why = done.unwrap().unpruned.unwrap();
     assert!(why.to_string().contains("a was backed up to it"), "{why}");
     assert_eq!(calls(&repo), ["prune", "prune"], "it was pruned");
+}
+
+/// A dataset of two could not be stored since: rules about each alone would keep four halves, and nothing that comes back.
+#[tokio::test]
+async fn the_last_state_that_all_datasets_were_in_together_stays() {
+    let mut service = service("a", sound());
+    service.targets.push(Target {
+        dataset: DatasetName::new("tank/wal").unwrap(),
+        mountpoint: "/srv/wal".into(),
+    });
+    let now = SystemClock::new().now();
+    let at = |dataset: &str, days: i64, partial: bool| RecoveryPoint {
+        taken_at: now - jiff::SignedDuration::from_hours(24 * days),
+        partial,
+        ..point(dataset, days)
+    };
+    let of_data = [1, 10, 20, 40, 50].map(|days| at("tank/a", days, false));
+    for (of_wal, gone) in [
+        // Stored once.
+        (vec![at("tank/wal", 40, false)], vec!["tank-a-50"]),
+        // One of its files can't be read any more.
+        (
+            vec![at("tank/wal", 1, true), at("tank/wal", 40, false)],
+            vec!["tank-a-50"],
+        ),
+        // All of it is there: then age decides.
+        (
+            vec![at("tank/wal", 1, false), at("tank/wal", 40, false)],
+            vec!["tank-a-40", "tank-a-50", "tank-wal-40"],
+        ),
+    ] {
+        let repo = repo([&of_data[..], &of_wal].concat());
+        let services = [service.clone()];
+        let plan = ops::forget_plan(&engine(), &cx(), &repo, &services, &thirty_days()).await;
+        assert_eq!(plan.unwrap().services[0].remove(), gone);
+    }
+}
+
+/// In a directory store it comes last, and would be the measure.
+#[tokio::test]
+async fn a_snapshot_that_is_dated_in_the_future_does_not_hide_that_the_data_shrank() {
+    let taken = |days: i64, bytes: u64| Snapshot {
+        dataset: DatasetName::new("tank/a").unwrap(),
+        name: format!("s{days}").parse().unwrap(),
+        guid: days.unsigned_abs().to_string().parse().unwrap(),
+        taken_at: days_ago(days),
+        fingerprint: Some(print(bytes)),
+        bytes: None,
+        holds: Vec::new(),
+        unseeded: false,
+    };
+    let planned = async |listed: Vec<Snapshot>| {
+        let mut store = MockStore::new();
+        store.expect_inspect().returning(|_, targets| {
+            Ok(targets
+                .iter()
+                .map(|t| inspection(t, Condition::Populated, None))
+                .collect())
+        });
+        store.expect_list().returning(move |_, _| Ok(listed.clone()));
+        ops::prune_plan(&engine(), &cx(), &service("a", store), &thirty_days()).await
+    };
+    let old = [taken(50, 100_000), taken(40, 100_000)];
+    let mut listed = [&old[..], &[taken(1, 1000)]].concat();
+    assert_eq!(planned(listed.clone()).await.unwrap_err().kind(), OpKind::Guarded);
+    listed.push(taken(-400, 100_000));
+    assert_eq!(planned(listed).await.unwrap_err().kind(), OpKind::Guarded);
+    // And what stays for being the last good one is what a service is restored from.
+    let listed = [&old[..], &[taken(-400, 100_000)]].concat();
+    let plan = planned(listed).await.unwrap();
+    let kept = plan.datasets[0].1.keep.iter();
+    let good = kept
+        .filter(|one| one.point.last_good)
+        .map(|one| one.point.name.as_str());
+    assert_eq!(good.collect::<BTreeSet<_>>(), BTreeSet::from(["s-400", "s40"]));
 }

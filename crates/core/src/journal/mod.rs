@@ -23,6 +23,8 @@ mod tests;
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 pub use memory::MemoryJournal;
 pub use record::{
     Attempt, Entry, LastGood, PointRecord, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
@@ -59,6 +61,12 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// When the journal can't be read.
     fn service(&self, service: &ServiceName) -> Result<Option<ServiceRecord>, JournalError>;
 
+    /// When it was last begun anew, because what there was before was damaged: it says nothing of what was before. That is forgotten once what was
+    /// set aside is removed.
+    fn begun_anew(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// What went wrong since this was asked last. To be shown at the end of a run.
     fn take_warnings(&self) -> Vec<Warning>;
 }
@@ -93,6 +101,18 @@ pub enum JournalError {
     /// Another process holds it.
     #[error("the journal is locked by another process")]
     Locked,
+    /// It is no journal, or not any more.
+    #[error("the journal is damaged: {why}")]
+    Damaged {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It was, and has been begun anew since.
+    #[error("the journal was damaged, and begun anew at {at}")]
+    BegunAnew {
+        /// When.
+        at: Timestamp,
+    },
     /// The operating system says no.
     #[error("the journal can't be read: {why}")]
     Unreadable {
@@ -107,6 +127,10 @@ impl JournalError {
         match self {
             Self::Newer { .. } => "use the newer reseed, or give this one another state directory",
             Self::Locked => "find the process with `fuser` on the journal and wait for it",
+            Self::Damaged { .. } => "the next run that writes it begins a new one, and keeps this beside it",
+            Self::BegunAnew { .. } => {
+                "`sqlite3 journal.sqlite.broken-TIME .recover`, in the state directory, may show what was before; remove that once it is of no use"
+            }
             Self::Unreadable { .. } => "check the state directory's owner, mode and free space",
         }
     }

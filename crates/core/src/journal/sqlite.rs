@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -39,6 +42,9 @@ const LONGEST_LOG: u64 = 2 * 1024 * 1024;
 /// A power cut may cost the last rows, never the file; a run does not wait for the disk.
 const NO_WAITING: &str = "PRAGMA synchronous = NORMAL";
 
+/// When a broken file was set aside, in its name.
+const SET_ASIDE: &str = "%Y%m%dT%H%M%SZ";
+
 /// No reseed has had this many versions of the journal: what claims a newer one is damaged.
 const LATEST_PLAUSIBLE: i64 = 10_000;
 
@@ -59,6 +65,8 @@ struct State {
     pending: Vec<Entry>,
     /// The same, to be read.
     overlay: Tables,
+    /// Something was written by this process, or was to be. One that only reads changes nothing, and a dry run least of all.
+    writes: bool,
     /// The file was locked last time: don't wait for it again and again.
     was_locked: bool,
     warnings: Vec<Warning>,
@@ -155,6 +163,7 @@ impl SqliteJournal {
                     state.was_locked = false;
                     return Ok(value);
                 }
+                Err(trouble @ Trouble::Broken(_)) if !state.writes => return Err(trouble),
                 Err(Trouble::Broken(why)) if !set_aside => {
                     set_aside = true;
                     state.open = None;
@@ -180,7 +189,7 @@ impl SqliteJournal {
                 "it is broken ({why}) and could not be set aside: {error}"
             ))
         };
-        let time = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let time = self.clock.now().strftime(SET_ASIDE).to_string();
         let aside = (1..)
             .map(|n: u32| {
                 suffixed(
@@ -310,19 +319,28 @@ impl SqliteJournal {
         {
             return Ok(None);
         }
-        self.on_file(state, work)
-            .map(Some)
-            .map_err(|trouble| match trouble {
-                Trouble::Locked => JournalError::Locked,
-                Trouble::Newer(found) => JournalError::Newer {
-                    found,
-                    known: newest(),
-                },
-                Trouble::Broken(why)
-                | Trouble::Unwritable(why)
-                | Trouble::Later(why)
-                | Trouble::NoMemory(why) => JournalError::Unreadable { why },
-            })
+        let done = self.on_file(state, work);
+        if let Err(Trouble::Broken(why)) = &done {
+            let error = JournalError::Damaged { why: why.clone() };
+            let warning = Warning {
+                message: format!("{}: {error}", self.path.display()),
+                hint: error.hint().to_owned(),
+            };
+            if !state.warnings.contains(&warning) {
+                state.warnings.push(warning);
+            }
+        }
+        done.map(Some).map_err(|trouble| match trouble {
+            Trouble::Locked => JournalError::Locked,
+            Trouble::Newer(found) => JournalError::Newer {
+                found,
+                known: newest(),
+            },
+            Trouble::Broken(why) => JournalError::Damaged { why },
+            Trouble::Unwritable(why) | Trouble::Later(why) | Trouble::NoMemory(why) => {
+                JournalError::Unreadable { why }
+            }
+        })
     }
 }
 
@@ -330,6 +348,7 @@ impl Journal for SqliteJournal {
     fn write(&self, entries: Vec<Entry>) {
         let mut state = self.state();
         let known = state.pending.len();
+        state.writes = true;
         state.pending.extend(entries);
         self.flush(&mut state);
         let kept: Vec<Entry> = state.pending.iter().skip(known).cloned().collect();
@@ -424,6 +443,18 @@ impl Journal for SqliteJournal {
                 .read(&mut state, |conn| schema::service(conn, service))?
                 .flatten()),
         }
+    }
+
+    fn begun_anew(&self) -> Option<Timestamp> {
+        let name = self.path.file_name()?.to_str()?;
+        let beside = fs::read_dir(self.path.parent()?).ok()?;
+        let time = |entry: io::Result<fs::DirEntry>| {
+            let found = entry.ok()?.file_name();
+            let time = found.to_str()?.strip_prefix(name)?.strip_prefix(".broken-")?;
+            let time = DateTime::strptime(SET_ASIDE, time.get(..16)?).ok()?;
+            TimeZone::UTC.to_timestamp(time).ok()
+        };
+        beside.filter_map(time).max()
     }
 
     fn take_warnings(&self) -> Vec<Warning> {

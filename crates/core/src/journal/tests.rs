@@ -698,6 +698,35 @@ mod trouble {
         );
     }
 
+    /// A dry run least of all. Nobody takes it for a journal of nothing.
+    #[test]
+    fn who_only_reads_a_broken_one_leaves_it_alone() {
+        let lab = Lab::new();
+        let garbage = "garbage that is long enough to be noticed";
+        std::fs::write(lab.path(), garbage).unwrap();
+        let journal = lab.journal();
+        for _ in 0..2 {
+            let error = journal.history(&Query::default()).unwrap_err();
+            assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+        }
+        let service = "a".parse().unwrap();
+        assert!(journal.service(&service).is_err());
+        assert_eq!(journal.take_warnings().len(), 1);
+        drop(journal);
+        assert_eq!(std::fs::read_to_string(lab.path()).unwrap(), garbage);
+        assert_eq!(lab.journal().begun_anew(), None);
+        let journal = lab.journal();
+        journal.write(vec![one("a")]);
+        assert_eq!(all(&journal).len(), 1);
+        assert_eq!(lab.asides().len(), 1);
+        let since = clock().now() - lab.journal().begun_anew().unwrap();
+        assert!(since.get_seconds().abs() < 600, "{since}");
+        for aside in lab.asides() {
+            std::fs::remove_file(aside).unwrap();
+        }
+        assert_eq!(lab.journal().begun_anew(), None);
+    }
+
     #[test]
     fn two_broken_ones_in_a_second_do_not_meet() {
         #[derive(Debug)]

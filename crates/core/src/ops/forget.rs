@@ -113,7 +113,25 @@ pub async fn forget_plan(
         {
             continue;
         }
-        let (doubts, untold) = match Doubts::about(engine, &service.name, pruner.name()) {
+        let known = Doubts::about(engine, &service.name, pruner.name()).and_then(|doubts| {
+            let since = engine.journal.begun_anew();
+            // One that it knows to be whole was stored since: what is before that matters no more.
+            let is_known = |point: &RecoveryPoint| {
+                let is_of_it = service
+                    .targets
+                    .iter()
+                    .any(|target| target.dataset == point.dataset);
+                is_of_it
+                    && is_whole(point)
+                    && !doubts.has(&point.id)
+                    && since.is_none_or(|at| point.taken_at >= at)
+            };
+            match since.filter(|_| !points.iter().any(is_known)) {
+                Some(at) => Err(JournalError::BegunAnew { at }),
+                None => Ok(doubts),
+            }
+        });
+        let (doubts, untold) = match known {
             Ok(doubts) => (doubts, None),
             Err(error) => {
                 let untold = Guarded {
@@ -403,7 +421,11 @@ fn has_stored(engine: &Engine, service: &ServiceName, repository: &SourceName) -
         ..Query::last_success(service.clone(), RunKind::Backup)
     };
     let runs = engine.journal.history(&query)?;
-    Ok(runs.iter().any(|run| run.key.peer.as_ref() == Some(repository)))
+    let has = runs.iter().any(|run| run.key.peer.as_ref() == Some(repository));
+    match engine.journal.begun_anew() {
+        Some(at) if !has => Err(JournalError::BegunAnew { at }),
+        _ => Ok(has),
+    }
 }
 
 async fn forget_of(

@@ -9,7 +9,7 @@ use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteError, OffsiteKind, OpError, OpKind, StoreError, StoreKind};
 use reseed_core::journal::{
-    Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord,
+    Attempt, Entry, LastGood, Query, Run, RunKey, RunKind, RunOutcome, ServiceRecord, SqliteJournal,
 };
 use reseed_core::names::{DatasetName, PointId, RunId, ServiceName, SourceName};
 use reseed_core::ops::{self, Guarded, OpOutcome};
@@ -638,4 +638,57 @@ async fn a_snapshot_that_is_dated_in_the_future_does_not_hide_that_the_data_shra
         .filter(|one| one.point.last_good)
         .map(|one| one.point.name.as_str());
     assert_eq!(good.collect::<BTreeSet<_>>(), BTreeSet::from(["s-400", "s40"]));
+}
+
+/// It says nothing of what was before, which is not that all of it was whole.
+#[tokio::test]
+async fn a_journal_that_was_begun_anew_does_not_know_what_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    std::fs::write(&path, "garbage that is long enough to be noticed").unwrap();
+    let mut engine = engine();
+    engine.journal = Arc::new(SqliteJournal::new(&path, Arc::new(SystemClock::new())));
+    let planned = async |points: Vec<RecoveryPoint>| {
+        let services = [service("a", sound())];
+        let plan = ops::forget_plan(&engine, &cx(), &repo(points), &services, &thirty_days()).await;
+        let plan = plan.unwrap().services.remove(0);
+        (
+            plan.guarded.as_ref().map(|guarded| guarded.why.clone()),
+            plan.remove(),
+        )
+    };
+    let (why, gone) = planned(ages("tank/a")).await;
+    assert!(
+        why.is_some_and(|why| why.contains("damaged")) && gone.is_empty(),
+        "{gone:?}"
+    );
+    let key = RunKey {
+        run: RunId::new("next").unwrap(),
+        service: ServiceName::new("a").unwrap(),
+        kind: RunKind::Snapshot,
+        peer: None,
+    };
+    let run = Run::begun(key, days_ago(0));
+    engine.journal.write(vec![Entry::Run(Box::new(run))]);
+    let (why, gone) = planned(ages("tank/a")).await;
+    assert!(
+        why.is_some_and(|why| why.contains("begun anew")) && gone.is_empty(),
+        "{gone:?}"
+    );
+    let gone = ops::forget(
+        &engine,
+        &cx(),
+        &repo(Vec::new()),
+        &[service("a", sound())],
+        &thirty_days(),
+    )
+    .await;
+    assert!(gone.unwrap().unpruned.is_some());
+    // One was stored since.
+    let stored = RecoveryPoint {
+        taken_at: SystemClock::new().now() + jiff::SignedDuration::from_secs(2),
+        ..point("tank/a", 0)
+    };
+    let (why, gone) = planned([ages("tank/a"), vec![stored]].concat()).await;
+    assert_eq!((why, gone.len()), (None, 2));
 }

@@ -67,7 +67,8 @@ fn log() {
         .try_init();
 }
 
-/// Cancels the run at the first SIGINT or SIGTERM. It then ends by itself: children are reaped, locks released, staging stays
+/// Cancels the run at the first SIGINT or SIGTERM, or at SIGHUP: a connection that drops must not leave behind what it began, unsupervised and
+/// without its lock. It then ends by itself: children are reaped, locks released, staging stays
 /// resumable. A third signal ends a run that hangs at once.
 async fn on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -75,11 +76,24 @@ async fn on_signal(cancel: CancellationToken) {
     else {
         return;
     };
+    // Under `nohup` it is to go on.
+    let mut hangup = if ignores_hangup() {
+        None
+    } else {
+        signal(SignalKind::hangup()).ok()
+    };
     let mut asked = 0;
     loop {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            _ = hung_up => {}
         }
         asked += 1;
         cancel.cancel();
@@ -89,6 +103,14 @@ async fn on_signal(cancel: CancellationToken) {
             _ => std::process::exit(i32::from(Exit::Interrupted.code())),
         }
     }
+}
+
+/// Whether whoever started this had SIGHUP ignored (proc(5), `SigIgn`: a mask, the first signal in its lowest bit).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 /// One line to standard error. That it can't be written is no reason to stop.

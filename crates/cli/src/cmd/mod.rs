@@ -21,6 +21,7 @@ mod rollback;
 mod sanoid;
 mod snapshot;
 mod status;
+mod unit;
 mod verify;
 mod verify_offsite;
 
@@ -86,7 +87,27 @@ pub(crate) async fn run(cli: &Cli, ui: Ui, cancel: CancellationToken) -> Answer 
     for warning in session.engine.journal.take_warnings() {
         crate::complain(&format!("warning: {}; {}", warning.message, warning.hint));
     }
-    answer.unwrap_or_else(|error| Answer::of_error(&ui, &error))
+    let mut answer = answer.unwrap_or_else(|error| Answer::of_error(&ui, &error));
+    // What was looked at by half is no forecast, and what failed for being ended has not failed.
+    if session.cx.cancel.is_cancelled() && (answer.exit != Exit::Ok || only_looks(&cli.command)) {
+        answer.exit = Exit::Interrupted;
+    }
+    answer
+}
+
+/// Whether a command changes nothing.
+fn only_looks(command: &Cmd) -> bool {
+    match command {
+        Cmd::Status(_) | Cmd::Plan | Cmd::Doctor(_) => true,
+        Cmd::Snapshot(args) => args.how.dry_run,
+        Cmd::Replicate(args) => args.change.how.dry_run,
+        Cmd::Backup(args) => args.how.dry_run,
+        Cmd::Preseed(args) => args.dry_run,
+        Cmd::Restore(args) => args.how.dry_run,
+        Cmd::Rollback(args) => args.how.dry_run,
+        Cmd::Prune(args) => args.how.dry_run,
+        _ => false,
+    }
 }
 
 /// What a dry run says of several services.

@@ -10,6 +10,7 @@ use reseed_core::ops::{self, At, RestoreOptions};
 use reseed_core::source::Scope;
 use serde_json::json;
 
+use super::unit::Unit;
 use crate::args::RestoreArgs;
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -81,8 +82,15 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
         .lock(&service.name, ("restore", claim), args.how.wait)
         .await?;
     let Some(to) = to else {
+        if args.set_aside {
+            Unit::of(session, &args.service).await?.must_not_run()?;
+        }
         let report = ops::restore(&session.engine, &session.cx, &service, &options).await?;
-        return Ok(Answer::of_preseeds(&session.ui, &[report]));
+        let mut answer = Answer::of_preseeds(&session.ui, std::slice::from_ref(&report));
+        if report.lacks_something() {
+            answer.exit = answer.exit.max(Exit::Partial);
+        }
+        return Ok(answer);
     };
     let restored = ops::restore_to(
         &session.engine,

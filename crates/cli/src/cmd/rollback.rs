@@ -7,6 +7,7 @@ use reseed_core::lock::Claim;
 use reseed_core::ops::{self, RollbackPreview};
 use serde_json::{Value, json};
 
+use super::unit::Unit;
 use crate::args::RollbackArgs;
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -42,6 +43,8 @@ pub(crate) async fn run(args: &RollbackArgs, session: &Session) -> Result<Answer
     let _lock = session
         .lock(&service.name, ("rollback", Claim::Alone), args.how.wait)
         .await?;
+    // It may have been started while somebody was asked, or waited.
+    Unit::of(session, &args.service).await?.must_not_run()?;
     let report = ops::rollback(&session.engine, &session.cx, &service, &preview).await?;
     let mut answer = Answer::of_preseeds(&session.ui, std::slice::from_ref(&report));
     if let Value::Object(all) = &mut answer.json {
@@ -96,61 +99,6 @@ fn shown(preview: &RollbackPreview) -> String {
     text
 }
 
-/// The unit that uses the data, and what is known of it.
-#[derive(Debug)]
-struct Unit {
-    service: String,
-    name: Option<String>,
-    state: Option<String>,
-}
-
-impl Unit {
-    async fn of(session: &Session, service: &str) -> Result<Self, OpError> {
-        let name = session.config.service(service)?.unit.clone();
-        let state = match &name {
-            Some(name) => session.unit_state(name).await,
-            None => None,
-        };
-        Ok(Self {
-            service: service.to_owned(),
-            name,
-            state,
-        })
-    }
-
-    /// Whether it is known to run, or to be about to.
-    fn runs(&self) -> bool {
-        let runs = ["active", "reloading", "activating", "deactivating", "refreshing"];
-        self.state.as_deref().is_some_and(|state| runs.contains(&state))
-    }
-
-    fn shown(&self) -> String {
-        match (&self.name, &self.state) {
-            (Some(name), Some(state)) if self.runs() => {
-                format!("{name} is {state}; it must be stopped first\n")
-            }
-            (Some(name), Some(state)) => format!("{name} is {state}\n"),
-            (Some(name), None) => {
-                format!("warning: {name} must be stopped; whether it is can't be told here\n")
-            }
-            (None, _) => format!(
-                "warning: {} must be stopped; no unit is configured for it, so nobody looks\n",
-                self.service
-            ),
-        }
-    }
-
-    fn refusal(&self) -> OpError {
-        let name = self.name.as_deref().unwrap_or(&self.service);
-        let what = format!("{name} runs, and would lose what it writes");
-        OpError::new(OpKind::Blocked, what).hint(format!("`systemctl stop {name}`, then run it again"))
-    }
-
-    fn json(&self) -> Value {
-        json!({ "name": self.name, "state": self.state })
-    }
-}
-
 /// Whether it is to be done.
 async fn agreed(args: &RollbackArgs, session: &Session, preview: &RollbackPreview) -> Result<(), OpError> {
     if args.yes {
@@ -178,42 +126,5 @@ async fn agreed(args: &RollbackArgs, session: &Session, preview: &RollbackPrevie
             OpKind::Failed,
             "you did not agree, and nothing was changed",
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn unit(name: Option<&str>, state: Option<&str>) -> Unit {
-        Unit {
-            service: "app".to_owned(),
-            name: name.map(str::to_owned),
-            state: state.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn a_unit_that_runs_is_refused_and_one_that_nobody_knows_is_warned_of() {
-        for state in ["active", "activating", "deactivating", "reloading"] {
-            assert!(unit(Some("app.service"), Some(state)).runs(), "{state}");
-        }
-        for state in ["inactive", "failed"] {
-            let unit = unit(Some("app.service"), Some(state));
-            assert!(!unit.runs());
-            assert_eq!(unit.shown(), format!("app.service is {state}\n"));
-        }
-        let unknown = unit(Some("app.service"), None);
-        assert!(
-            !unknown.runs()
-                && unknown
-                    .shown()
-                    .starts_with("warning: app.service must be stopped")
-        );
-        assert!(
-            unit(None, None)
-                .shown()
-                .starts_with("warning: app must be stopped")
-        );
     }
 }

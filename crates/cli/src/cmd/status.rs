@@ -61,7 +61,13 @@ struct Silent {
 pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, OpError> {
     let services = session.services_or_all(&args.services)?;
     let services: Vec<_> = services.iter().collect();
-    let plans = preseed::plan(&session.engine, &session.cx, &services).await;
+    let mut plans = preseed::plan(&session.engine, &session.cx, &services).await;
+    if args.services.is_empty() {
+        // Of all services that is too much to look at.
+        let sources = plans.iter_mut().flat_map(|plan| &mut plan.sources);
+        sources.for_each(|source| source.all.clear());
+    }
+    let plans = plans;
     let now = session.engine.clock.now();
     let mut table = Table::new(&[
         "service",
@@ -111,6 +117,13 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             notes.push_str(&complaint(
                 &format!("{}: {source} can't be asked", plan.service),
                 error,
+            ));
+        }
+        notes.push_str(&listed(plan));
+        for source in empty_beside_others(plan) {
+            notes.push_str(&format!(
+                "{}: {source} holds no state of it that could come back, and other sources do\n  hint: `reseed history {}` shows when it was last sent or backed up there\n",
+                plan.service, plan.service
             ));
         }
         for source in &plan.sources {
@@ -194,7 +207,13 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     }
     // Not knowing is not fine, nor is a service that could not come back, or that started without its data.
     let wanting = |plan: &ServicePlan| {
-        plan.sources.iter().any(|s| s.error.is_some()) || plan.order.is_empty() || is_unseeded(plan)
+        let is_well = ["data-present", "first-start"].contains(&plan.action.as_str());
+        let answers = plan.sources.iter().all(|s| s.error.is_none());
+        !is_well
+            || !answers
+            || plan.order.is_empty()
+            || is_unseeded(plan)
+            || empty_beside_others(plan).next().is_some()
     };
     let exit = if plans.iter().any(|p| p.action == "blocked") {
         Exit::Blocked
@@ -339,6 +358,35 @@ fn state(session: &Session, plan: &ServicePlan) -> String {
         }
         _ => session.ui.paint(Mood::Warn, "empty"),
     }
+}
+
+/// Sources that answered and hold nothing of a service that others have.
+fn empty_beside_others(plan: &ServicePlan) -> impl Iterator<Item = &SourceName> {
+    let is_empty = |source: &&PlannedSource| source.error.is_none() && source.states == 0;
+    let some = plan.sources.iter().any(|source| source.states > 0);
+    let sources = plan.sources.iter().filter(is_empty).map(|source| &source.source);
+    sources.filter(move |_| some)
+}
+
+/// Every state that there is, as `--at` takes it.
+fn listed(plan: &ServicePlan) -> String {
+    let mut text = String::new();
+    for source in plan.sources.iter().filter(|source| !source.all.is_empty()) {
+        text.push_str(&format!("{}: in {}\n", plan.service, source.source));
+        for state in &source.all {
+            let name = state
+                .snapshot
+                .as_ref()
+                .map_or(state.point.as_str(), |name| name.as_str());
+            let less = match (state.partial, state.unseeded) {
+                (_, true) => "  taken while unseeded",
+                (true, _) => "  not complete",
+                _ => "",
+            };
+            text.push_str(&format!("  {}  {}{less}\n", state.taken_at, printable(name)));
+        }
+    }
+    text
 }
 
 fn source(session: &Session, source: &PlannedSource) -> String {

@@ -25,12 +25,6 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
     let (mut text, mut exit) = (String::new(), Exit::Ok);
     let (mut plans, mut checks) = (Vec::new(), Vec::new());
     for repo in &repos {
-        let depth = depth(args, session, repo.name())?;
-        if args.dry_run {
-            text.push_str(&format!("{}: would read {}\n", repo.name(), in_words(depth)));
-            plans.push(json!({ "repository": repo.name(), "depth": depth }));
-            continue;
-        }
         let backed_up: Vec<&Service> = services
             .iter()
             .filter(|service| {
@@ -40,6 +34,12 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
                     .any(|offsite| offsite.name() == repo.name())
             })
             .collect();
+        let depth = depth(args, session, repo.name(), &backed_up)?;
+        if args.dry_run {
+            text.push_str(&format!("{}: would read {}\n", repo.name(), in_words(depth)));
+            plans.push(json!({ "repository": repo.name(), "depth": depth }));
+            continue;
+        }
         let check = ops::check_repo(&session.engine, &session.cx, repo.as_ref(), &backed_up, depth).await;
         text.push_str(&told(session, &check));
         if !check.is_sound() {
@@ -60,9 +60,14 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
     })
 }
 
-fn depth(args: &VerifyOffsiteArgs, session: &Session, repo: &SourceName) -> Result<CheckDepth, OpError> {
+fn depth(
+    args: &VerifyOffsiteArgs,
+    session: &Session,
+    repo: &SourceName,
+    services: &[&Service],
+) -> Result<CheckDepth, OpError> {
     match args.depth.as_str() {
-        "rotating" => Ok(ops::next_part(&session.engine, repo, args.parts)),
+        "rotating" => Ok(ops::next_part(&session.engine, repo, args.parts, services)),
         text => text.parse().map_err(|error| {
             OpError::new(OpKind::InvalidInput, format!("{error}"))
                 .hint("it is `structure`, `rotating`, `everything`, or a part such as `3/30`")

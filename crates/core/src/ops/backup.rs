@@ -74,7 +74,10 @@ pub async fn backup_plan(engine: &Engine, cx: &Context, service: &Service) -> Ve
     for repo in &service.offsite {
         let (snapshots, error) = match &newest {
             Err(error) => (Vec::new(), Some(error.report())),
-            Ok((None, _)) => (vec!["a new snapshot of every dataset".to_owned()], None),
+            Ok((None, _)) => match super::snapshot_plan(engine, cx, service).await {
+                Ok(_) => (vec!["a new snapshot of every dataset".to_owned()], None),
+                Err(error) => (Vec::new(), Some(error.report())),
+            },
             Ok((Some(state), _)) => match stored(engine, cx, service, repo.as_ref()).await {
                 Ok(stored) => (
                     state

@@ -42,8 +42,8 @@ impl RepoCheck {
 }
 
 /// The part of a repository that is next, so that after `of` checks all of it was read. A check that didn't get to the end counts for
-/// nothing. Where the history can't be read it is the part of the day.
-pub fn next_part(engine: &Engine, repository: &SourceName, of: u32) -> CheckDepth {
+/// nothing. Where the history can't be read, or has no word of it because no service backs up to it, it is the part of the day.
+pub fn next_part(engine: &Engine, repository: &SourceName, of: u32, services: &[&Service]) -> CheckDepth {
     let of = of.max(1);
     let query = Query {
         kind: Some(RunKind::Check),
@@ -64,15 +64,17 @@ pub fn next_part(engine: &Engine, repository: &SourceName, of: u32) -> CheckDept
         }
     };
     let before = match engine.journal.history(&query) {
+        // A check is written down with the services that it is about.
+        _ if services.is_empty() => None,
         // One of a clock that was ahead would be the last one for as long.
-        Ok(runs) => runs.iter().filter(|run| run.started_at <= now).find_map(part),
-        Err(_) => {
-            let days = now.as_second().div_euclid(24 * 3600);
-            let today = days.rem_euclid(i64::from(of));
-            Some((u32::try_from(today).unwrap_or(0), of))
-        }
+        Ok(runs) => Some(runs.iter().filter(|run| run.started_at <= now).find_map(part)),
+        Err(_) => None,
     };
-    let n = match before {
+    let of_the_day = || {
+        let days = now.as_second().div_euclid(24 * 3600);
+        (u32::try_from(days.rem_euclid(i64::from(of))).unwrap_or(0), of)
+    };
+    let n = match before.unwrap_or_else(|| Some(of_the_day())) {
         Some((n, parts)) if parts == of => n % of + 1,
         // Parts of another size say nothing about these.
         _ => 1,

@@ -551,6 +551,10 @@ pub(super) async fn choose(
     }
     match (found.is_empty(), failed) {
         (false, _) => Ok(found),
+        _ if cx.cancel.is_cancelled() => Err(OpError::new(
+            OpKind::Cancelled,
+            "the run was ended while the sources were asked",
+        )),
         (true, None) if holds && states == 0 => {
             let what = format!(
                 "the sources hold recovery points of {}, and no state that all of its datasets were in together",

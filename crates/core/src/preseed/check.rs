@@ -90,6 +90,7 @@ impl Walk<'_> {
                         .insert(format!("tree digest {} of {} files", found.digest, found.files));
                 }
                 Some(recorded) if may_lack(point, source) => {
+                    matches = Some(false);
                     let what = format!(
                         "point {} lacks something: {} files and {} bytes came, recorded were {} files and {} bytes",
                         point.id, found.files, found.bytes, recorded.files, recorded.bytes

@@ -30,6 +30,8 @@ mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::event::Event;
@@ -208,15 +210,19 @@ fn is_unseeded(engine: &Engine, service: &ServiceName) -> bool {
 /// Says what a preseed of these services would do, and changes nothing.
 pub async fn plan(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<ServicePlan> {
     let inspections = inspect_all(engine, cx, services).await;
-    let mut plans = Vec::with_capacity(services.len());
-    for (service, inspections) in services.iter().zip(inspections) {
-        plans.push(walk_plan::plan_one(engine, cx, service, inspections).await);
-    }
-    plans
+    let planned = services
+        .iter()
+        .zip(inspections)
+        .map(|(service, inspections)| walk_plan::plan_one(engine, cx, service, inspections));
+    // A source that doesn't answer is waited for by each service, and not by one after the other.
+    stream::iter(planned).buffered(PLANNED_AT_ONCE).collect().await
 }
 
+/// So many services ask their sources at the same time.
+const PLANNED_AT_ONCE: usize = 16;
+
 pub(crate) mod walk_plan;
-pub use walk_plan::{PlannedSource, ServicePlan};
+pub use walk_plan::{PlannedSource, PlannedState, ServicePlan};
 
 /// How long one inspection of all targets of a store may take. A pool that hangs must not hang the boot.
 const INSPECT_BUDGET: Duration = Duration::from_secs(60);

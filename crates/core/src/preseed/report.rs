@@ -37,6 +37,14 @@ pub struct ServiceReport {
 }
 
 impl ServiceReport {
+    /// Whether what came back is known to be less than what was recorded, which is told and accepted of a state that could not be stored
+    /// whole.
+    pub fn lacks_something(&self) -> bool {
+        self.datasets
+            .iter()
+            .any(|dataset| dataset.digest_matches == Some(false))
+    }
+
     /// How it went, in one sentence.
     pub fn summary(&self) -> String {
         let name = &self.service;
@@ -48,14 +56,13 @@ impl ServiceReport {
                 let taken_at = taken_at.map(|t| t.to_string()).unwrap_or_default();
                 let bytes: u64 = self.datasets.iter().map(|d| d.bytes).sum();
                 let files: u64 = self.datasets.iter().map(|d| d.files).sum();
-                let checked = match self
-                    .datasets
-                    .iter()
-                    .map(|d| d.digest_matches)
-                    .collect::<Option<Vec<_>>>()
-                {
-                    Some(all) if all.iter().all(|m| *m) => "tree digest matches",
-                    _ => "no tree digest to compare with",
+                let checked: Vec<Option<bool>> = self.datasets.iter().map(|d| d.digest_matches).collect();
+                let checked = if self.lacks_something() {
+                    "not all of what was recorded"
+                } else if checked.contains(&None) {
+                    "no tree digest to compare with"
+                } else {
+                    "tree digest matches"
                 };
                 format!(
                     "{name}: restored from {source}, state of {taken_at}: {files} files, {bytes} bytes in {:.1} s, {checked}",

@@ -10,7 +10,7 @@ use super::{Candidate, Decision, decide, group, of_no_state, order, probe_all, s
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::ErrorReport;
-use crate::names::{PointId, ServiceName, SourceName};
+use crate::names::{PointId, ServiceName, SnapshotName, SourceName};
 use crate::point::Target;
 use crate::service::{Service, WhenExhausted};
 use crate::store::Inspection;
@@ -55,9 +55,41 @@ pub struct PlannedSource {
     pub digest: bool,
     /// States of all datasets that it holds.
     pub states: usize,
+    /// The same, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub all: Vec<PlannedState>,
     /// Why it didn't answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
+}
+
+/// A state that a source could restore: what `--at` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedState {
+    /// When it was taken.
+    pub taken_at: Timestamp,
+    /// The id of its first dataset's point.
+    pub point: PointId,
+    /// The snapshot that it is of, where the source keeps its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotName>,
+    /// It was taken with unreadable files.
+    pub partial: bool,
+    /// It was taken after a start without data.
+    pub unseeded: bool,
+}
+
+impl PlannedState {
+    fn of(candidate: &Candidate) -> Self {
+        let first = candidate.points.first();
+        Self {
+            taken_at: candidate.taken_at(),
+            point: candidate.points[0].id.clone(),
+            snapshot: first.and_then(|point| point.snapshot.clone()),
+            partial: candidate.points.iter().any(|point| point.partial),
+            unseeded: candidate.is_unseeded(),
+        }
+    }
 }
 
 /// Plans for one service. Asks every source, also when data is there: that is the forecast.
@@ -81,17 +113,17 @@ pub(crate) async fn plan_one(
         let candidates: Vec<Candidate> = candidates.into_iter().filter(|c| !c.is_damaged()).collect();
         damaged |= candidates.len() < all;
         let best = candidates.first();
+        let mut known = BTreeSet::new();
+        let once = candidates.iter().filter(|one| known.insert(one.state()));
+        let states: Vec<PlannedState> = once.map(PlannedState::of).collect();
         sources.push(PlannedSource {
             source: service.sources[index].name().clone(),
             point: best.map(|c| c.points[0].id.clone()),
             taken_at: best.map(Candidate::taken_at),
             bytes: best.and_then(|c| c.points.iter().map(|p| p.bytes).sum::<Option<u64>>()),
             digest: best.is_some_and(|c| c.points.iter().all(|p| p.fingerprint.is_some())),
-            states: candidates
-                .iter()
-                .map(Candidate::state)
-                .collect::<BTreeSet<_>>()
-                .len(),
+            states: states.len(),
+            all: states,
             error,
         });
         groups.push(candidates);

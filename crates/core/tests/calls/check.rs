@@ -1,9 +1,12 @@
 //! Which part of a repository a rotation reads, and what damage is told to which service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use reseed_core::clock::Clock;
 use reseed_core::error::{OffsiteError, OffsiteKind};
 use reseed_core::journal::{Entry, Query, RunKind};
 use reseed_core::names::{DatasetName, RunId, ServiceName, SourceName};
@@ -98,15 +101,19 @@ impl Lab {
         }
     }
 
+    fn all(&self) -> Vec<&Service> {
+        self.services.iter().collect()
+    }
+
     fn next(&self, of: u32) -> CheckDepth {
-        ops::next_part(&self.engine, &name("b2"), of)
+        ops::next_part(&self.engine, &name("b2"), of, &self.all())
     }
 
     /// Checks what is next out of three parts of a repository.
     async fn check(&mut self, repo: &str, answer: Result<CheckReport, OffsiteError>) -> RepoCheck {
         self.runs += 1;
         let cx = Context::silent(RunId::new(format!("run{}", self.runs)).unwrap());
-        let depth = ops::next_part(&self.engine, &name(repo), 3);
+        let depth = ops::next_part(&self.engine, &name(repo), 3, &self.all());
         let repo = Repo {
             name: name(repo),
             wanted: depth,
@@ -201,4 +208,35 @@ fn depths_are_read_as_they_are_written() {
     for bad in ["", "all", "0/3", "4/3", "1/", "/3", "-1/3", "1/3/5", "1 / 3"] {
         assert!(bad.parse::<CheckDepth>().is_err(), "{bad:?}");
     }
+}
+
+/// It has no row in the journal, and would have its first part read for ever.
+#[tokio::test]
+async fn a_repository_of_no_service_is_read_part_by_part_too() {
+    let days = Arc::new(Days(AtomicI64::new(20_000)));
+    let engine = engine(days.clone(), MockLook::new());
+    let mut parts = std::collections::BTreeSet::new();
+    for _ in 0..7 {
+        let CheckDepth::Part { n, of: 7 } = ops::next_part(&engine, &name("b2"), 7, &[]) else {
+            panic!()
+        };
+        parts.insert(n);
+        days.0.fetch_add(1, Ordering::SeqCst);
+    }
+    assert_eq!(parts, (1..=7).collect());
+}
+
+/// A clock that is put forward by hand.
+#[derive(Debug)]
+struct Days(AtomicI64);
+
+#[async_trait]
+impl Clock for Days {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(self.0.load(Ordering::SeqCst) * 24 * 3600).unwrap()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+    async fn sleep(&self, _: Duration) {}
 }

@@ -198,11 +198,18 @@ fn json_is_one_document_and_nothing_else() {
 }
 
 #[test]
+fn a_signal_ends_the_run_cleanly() {
+    // A connection that drops is one.
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        ends_cleanly_at(signal);
+    }
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "a test of signals starts the program and sends one"
 )]
-fn a_signal_ends_the_run_cleanly() {
+fn ends_cleanly_at(signal: rustix::process::Signal) {
     let lab = Lab::protected("");
     fs::write(lab.live().join("big"), vec![9; 300 << 20]).unwrap();
     lab.run(&["snapshot", "app", "--kind", "hourly"]).expect(0);
@@ -222,7 +229,7 @@ fn a_signal_ends_the_run_cleanly() {
     )
     .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let _ = rustix::process::kill_process(pid, signal);
     let output = child.wait_with_output().unwrap();
     // It may have been done already; if not, it says so, and the next run goes on.
     assert!(matches!(output.status.code(), Some(0 | 130)), "{output:?}");
@@ -447,4 +454,40 @@ fn a_snapshot_with_a_damaged_record_is_neither_passed_over_nor_pruned() {
     assert!(!ran.out.contains("1970"), "{ran:#?}");
     lab.run(&["prune", "app"]).expect(0);
     assert!(records.last().unwrap().exists());
+}
+
+/// A timer that alerts on it must hear of it; and somebody who wants another state must find what there is.
+#[test]
+fn status_is_no_success_where_something_is_missing_and_lists_what_there_is() {
+    let lab = Lab::protected("");
+    let named = lab.run(&["status", "app"]).expect(0);
+    let all = lab.run(&["--json", "status"]).expect(0).json();
+    let sources = all["services"][0]["sources"].as_array().unwrap();
+    assert!(
+        sources.iter().all(|source| source.get("all").is_none()),
+        "{all:#}"
+    );
+    let json = lab.run(&["--json", "status", "app"]).expect(0).json();
+    for source in json["services"][0]["sources"].as_array().unwrap() {
+        for state in source["all"].as_array().unwrap() {
+            let taken = state["taken_at"].as_str().unwrap();
+            assert!(named.out.contains(taken), "{taken}: {named:#?}");
+            let point = state["point"].as_str().unwrap();
+            let dry = lab
+                .run(&["restore", "app", "--to", "beside", "--at", point, "-n"])
+                .expect(0);
+            assert!(dry.out.contains(taken), "{dry:#?}");
+        }
+    }
+    // A repository that holds nothing of it, beside others that do.
+    fs::rename(lab.path("offsite"), lab.path("offsite.full")).unwrap();
+    lab.run(&["init", "--anew", "offsite"]).expect(0);
+    let ran = lab.run(&["status"]).expect(3);
+    assert!(ran.out.contains("offsite holds no state of it"), "{ran:#?}");
+    fs::remove_dir_all(lab.path("offsite")).unwrap();
+    fs::rename(lab.path("offsite.full"), lab.path("offsite")).unwrap();
+    lab.run(&["status"]).expect(0);
+    lab.lose_data();
+    let ran = lab.run(&["status"]).expect(3);
+    assert!(ran.out.contains("missing"), "{ran:#?}");
 }

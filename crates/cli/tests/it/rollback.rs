@@ -145,6 +145,33 @@ fn a_unit_that_runs_is_named_and_nothing_is_done() {
     assert_eq!(fs::read_to_string(lab.live().join("file")).unwrap(), "second");
     let unknown = run("unknown", 4, &["-n"]).expect(0);
     assert!(unknown.out.contains("can't be told"), "{unknown:#?}");
+    // It is started while somebody is asked, or another run waited for.
+    let script = "#!/bin/sh\n[ -e asked ] && echo active && exit 0\ntouch asked\necho inactive\nexit 3\n";
+    fs::write(bin.join("systemctl"), script).unwrap();
+    let started = [
+        "--config",
+        config.to_str().unwrap(),
+        "rollback",
+        "app",
+        &first,
+        "--yes",
+    ];
+    let ran = crate::lab::run_with_path(&lab.root, &started, &path).expect(4);
+    assert!(
+        ran.err.contains("app.service is inactive") && ran.out.contains("app.service runs"),
+        "{ran:#?}"
+    );
+    // So it is where a restore takes its data away from under it.
+    let restore = [
+        "--config",
+        config.to_str().unwrap(),
+        "restore",
+        "app",
+        "--set-aside",
+    ];
+    let ran = crate::lab::run_with_path(&lab.root, &restore, &path).expect(4);
+    assert!(ran.out.contains("app.service runs"), "{ran:#?}");
+    assert_eq!(fs::read_to_string(lab.live().join("file")).unwrap(), "second");
     let ran = run("inactive", 3, &["--yes"]).expect(0);
     assert!(ran.err.contains("app.service is inactive"), "{ran:#?}");
     lab.assert_whole();

@@ -76,6 +76,7 @@ impl RestoreSource for Embedded {
             delivery: Delivery::Files,
             partial: true,
             verifies: true,
+            ordered: false,
         }
     }
 

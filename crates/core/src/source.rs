@@ -4,7 +4,7 @@
 //! - **R1 no points means none exist.** `points` answers `Ok` only when the source was really asked and its answer was
 //!   complete; an empty list is its word that it holds nothing for this target.
 //! - **R2 points are sorted, newest first**, and each carries this source's name. Where a source knows in which order they were made, that
-//!   decides, and not their dates: a clock may have been wrong.
+//!   decides, and not their dates: a clock may have been wrong. Where one doesn't ([`SourceCaps::ordered`]), they are sorted by date.
 //! - **R3 plan writes nothing**, and says what `execute` will do; the plan can be serialised and executed by another process.
 //! - **R4 execute checks again.** When the point is gone or replaced since, `StalePlan` or `NoSuchPoint`, and staging is as it was.
 //! - **R5 only staging is written.** `execute` writes below [`Staging::path`] (or makes the staging dataset) and nowhere else. It never
@@ -75,6 +75,8 @@ pub struct SourceCaps {
     pub partial: bool,
     /// Checks what it delivers by itself (restic's hashes, ZFS's checksums).
     pub verifies: bool,
+    /// Knows in which order its points were made, whatever their dates say (R2).
+    pub ordered: bool,
 }
 
 /// What kind of place recovery points come from. The default chain goes in this order.

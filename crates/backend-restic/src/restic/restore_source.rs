@@ -248,6 +248,7 @@ impl RestoreSource for Restic {
             delivery: Delivery::Files,
             partial: true,
             verifies: true,
+            ordered: false,
         }
     }
 

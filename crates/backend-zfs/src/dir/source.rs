@@ -341,6 +341,7 @@ impl RestoreSource for DirSource {
             delivery: Delivery::Files,
             partial: true,
             verifies: false,
+            ordered: false,
         }
     }
 

@@ -151,6 +151,7 @@ impl RestoreSource for SnapshotFiles {
             delivery: Delivery::Files,
             partial: true,
             verifies: true,
+            ordered: true,
         }
     }
 

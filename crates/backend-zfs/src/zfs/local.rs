@@ -52,6 +52,7 @@ impl RestoreSource for LocalSource {
             delivery: Delivery::Native,
             partial: false,
             verifies: false,
+            ordered: true,
         }
     }
 

@@ -379,6 +379,7 @@ impl RestoreSource for ReplicaSource {
             delivery: Delivery::Native,
             partial: false,
             verifies: true,
+            ordered: true,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
 
 use super::group;
 use super::report::Stage;
@@ -10,6 +11,8 @@ use super::walk::Walk;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{ErrorReport, Retry, SourceError, SourceKind};
+use crate::event::Event;
+use crate::names::SourceName;
 use crate::point::{RecoveryPoint, Target};
 use crate::service::Service;
 
@@ -60,6 +63,10 @@ async fn probe_one(
             for target in targets {
                 points.extend(source.points(&cx, target).await?);
             }
+            if !source.caps().ordered {
+                let ahead = demote(&mut points, engine.clock.now());
+                tell(&cx, service, source.name(), ahead);
+            }
             Ok(points)
         })
         .await
@@ -69,6 +76,35 @@ async fn probe_one(
         seconds: (engine.clock.monotonic() - began).as_secs_f64(),
         tries,
     }
+}
+
+/// Dated so far ahead a state is of a clock that was wrong, then or now. A clock that has the wrong zone is off by less.
+const FAR_AHEAD: SignedDuration = SignedDuration::from_hours(24);
+
+/// Of a source that knows of no order but that of dates: what is dated far ahead would pass for the newest until then, and goes behind all else. Where the clock is
+/// wrong now, and far behind, that is so of all of them, and changes nothing. Answers the latest.
+fn demote(points: &mut [RecoveryPoint], now: Timestamp) -> Option<Timestamp> {
+    let last = now.saturating_add(FAR_AHEAD).unwrap_or(now);
+    points.sort_by_key(|point| point.taken_at > last);
+    let ahead = points.iter().rev().take_while(|point| point.taken_at > last);
+    let ahead: Vec<Timestamp> = ahead.map(|point| point.taken_at).collect();
+    (ahead.len() < points.len())
+        .then(|| ahead.into_iter().max())
+        .flatten()
+}
+
+fn tell(cx: &Context, service: &Service, source: &SourceName, ahead: Option<Timestamp>) {
+    let Some(ahead) = ahead else { return };
+    cx.emit(Event::Warning {
+        service: Some(service.name.clone()),
+        message: format!(
+            "{source} has a state that is dated {ahead}, which is yet to come, by a clock that was wrong, then or now: it counts for older than the others"
+        ),
+        hint: Some(format!(
+            "`reseed status {}` lists them, and `reseed restore --at` gets at it",
+            service.name
+        )),
+    });
 }
 
 impl Walk<'_> {
@@ -146,6 +182,44 @@ impl Walk<'_> {
                 probe.tries + 1,
             )
             .await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dated_far_ahead_goes_last_unless_all_of_it_is() {
+        let point = |hours: i64| RecoveryPoint {
+            id: format!("p{hours}").parse().unwrap(),
+            dataset: "tank/a".parse().unwrap(),
+            source: "b2".parse().unwrap(),
+            locator: String::new(),
+            snapshot: None,
+            taken_at: Timestamp::from_second(hours * 3600).unwrap(),
+            fingerprint: None,
+            bytes: None,
+            unseeded: false,
+            partial: false,
+        };
+        let now = Timestamp::from_second(100 * 3600).unwrap();
+        for (dates, wanted, ahead) in [
+            (vec![9000, 99, 98], vec![99, 98, 9000], Some(9000)),
+            // A zone that is wrong is no year.
+            (vec![114, 99, 98], vec![114, 99, 98], None),
+            // Our own clock is the one that is wrong.
+            (vec![9000, 8999], vec![9000, 8999], None),
+            (vec![], vec![], None),
+        ] {
+            let mut points: Vec<RecoveryPoint> = dates.into_iter().map(point).collect();
+            let told = demote(&mut points, now).map(|at| at.as_second() / 3600);
+            let found: Vec<i64> = points
+                .iter()
+                .map(|point| point.taken_at.as_second() / 3600)
+                .collect();
+            assert_eq!((found, told), (wanted, ahead));
         }
     }
 }

@@ -168,6 +168,7 @@ async fn asked_for(scope: Scope, partial: bool, other: u64) -> usize {
             delivery: Delivery::Files,
             partial: true,
             verifies: true,
+            ordered: false,
         });
         source.expect_points().returning(move |_, _| {
             Ok(vec![RecoveryPoint {
@@ -313,6 +314,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
         delivery: Delivery::Files,
         partial: false,
         verifies: true,
+        ordered: false,
     });
     source
         .expect_points()

@@ -460,6 +460,7 @@ impl RestoreSource for MemOffsite {
             delivery: Delivery::Files,
             partial: true,
             verifies: true,
+            ordered: false,
         }
     }
 

@@ -127,6 +127,7 @@ impl RestoreSource for MemSource {
             delivery: self.delivery,
             partial: self.delivery == Delivery::Files,
             verifies: true,
+            ordered: false,
         }
     }
 

@@ -343,7 +343,7 @@ async fn never_anew(
         let what =
             format!("{above} is encrypted, and so would be what is restored below it: its key is not loaded");
         return Err(SourceError::new(SourceKind::Target, what).hint(format!(
-            "load it with `zfs load-key {key_of}`, then run it again; nothing has been received"
+            "load it with `zfs load-key '{key_of}'`, then run it again; nothing has been received"
         )));
     }
     Ok(argv::NEVER_RECEIVED_ENCRYPTING)
@@ -355,14 +355,14 @@ pub(crate) fn locked(name: &DatasetName, restored: Option<&DatasetName>) -> Sour
     let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
     let after = restored.map_or(String::new(), |dataset| {
         format!(
-            ". It asks for its key at each start then: once it is restored, `zfs change-key -i {dataset}` lets it have the key of the dataset \
-             above it, if it had that, and `zfs set keylocation=file:///PATH {dataset}` its own from a file"
+            ". It asks for its key at each start then: once it is restored, `zfs change-key -i '{dataset}'` lets it have the key of the dataset \
+             above it, if it had that, and `zfs set keylocation=file:///PATH '{dataset}'` its own from a file"
         )
     });
     SourceError::new(SourceKind::Target, what)
         .effect(Effect::StagingOnly)
         .hint(format!(
-            "load it with `zfs load-key {name}`, or `zfs load-key -L file:///PATH {name}` where the key is in a file, then run it again; what \
+            "load it with `zfs load-key '{name}'`, or `zfs load-key -L file:///PATH '{name}'` where the key is in a file, then run it again; what \
              has arrived is kept{after}"
         ))
 }

@@ -199,7 +199,7 @@ async fn keeps_no_space(tool: &Tool, cx: &Context, kept: &DatasetName) {
         cx.emit(Event::Warning {
             service: None,
             message: error.to_string(),
-            hint: Some(format!("`zfs set reservation=none refreservation=none {kept}`")),
+            hint: Some(format!("`zfs set reservation=none refreservation=none '{kept}'`")),
         });
     }
 }
@@ -439,7 +439,7 @@ async fn create_empty(
                 format!("{dataset} was made and is not mounted at {place:?}"),
             )
             .effect(Effect::Partial)
-            .hint(format!("look at `zfs get mountpoint,canmount {dataset}`"))),
+            .hint(format!("look at `zfs get mountpoint,canmount '{dataset}'`"))),
         }
     })
     .await

@@ -232,13 +232,13 @@ fn without_the_key_of_its_place_nothing_is_received_in_clear_text() {
 fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_not() {
     block_on(async {
         let lab = Lab::new();
-        let target = lab.pool.target("vault/a");
-        let vault = format!("{}/svc/vault", lab.pool.pool);
+        let target = lab.pool.target("the vault/a");
+        let vault = format!("{}/svc/the vault", lab.pool.pool);
         sure(["zfs", "create", &vault]);
         sure(["zfs", "create", "-o", "recordsize=16K", target.dataset.as_str()]);
         lab.sent(&target, "open", &lab.replicator("open")).await;
         sure(["zfs", "destroy", "-r", &vault]);
-        let key = lab.pool.encrypted(&vault);
+        lab.encrypted(&vault);
         sure(["zfs", "unmount", &vault]);
         sure(["zfs", "unload-key", &vault]);
 
@@ -251,11 +251,10 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
             "{locked}"
         );
         let hint = locked.what_to_do().unwrap_or_default();
-        assert!(hint.contains(&format!("zfs load-key {vault}")), "{hint}");
+        assert!(hint.contains(&format!("zfs load-key '{vault}'")), "{hint}");
         assert!(!run(["zfs", "list", staged]).exit.success());
 
-        let location = format!("file://{}", key.display());
-        sure(["zfs", "load-key", "-L", &location, &vault]);
+        sure(["sh", "-c", hint.split('`').nth(1).unwrap()]);
         restore.run().await.unwrap();
         assert_eq!(get("encryptionroot", staged), vault);
         assert_eq!(get("recordsize", staged), "16384");
@@ -269,7 +268,7 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
 fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
     block_on(async {
         let lab = Lab::new();
-        let target = lab.pool.target("vault/a");
+        let target = lab.pool.target("vault/the app");
         let vault = format!("{}/svc/vault", lab.pool.pool);
         let key = lab.pool.encrypted(&vault);
         sure(["zfs", "create", target.dataset.as_str()]);
@@ -279,12 +278,14 @@ fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
         let locked = restore.run().await.unwrap_err();
         let hint = locked.what_to_do().unwrap_or_default();
         let staged = restore.staging.locator.as_str();
-        let load = format!("`zfs load-key -L file:///PATH {staged}`");
-        let change = format!("`zfs change-key -i {}`", target.dataset);
-        assert!(hint.contains(&load) && hint.contains(&change), "{hint}");
+        let load = format!("zfs load-key -L file:///PATH '{staged}'");
+        let change = format!("`zfs change-key -i '{}'`", target.dataset);
+        assert!(
+            hint.contains(&format!("`{load}`")) && hint.contains(&change),
+            "{hint}"
+        );
         // As the words say.
-        let location = format!("file://{}", key.display());
-        sure(["zfs", "load-key", "-L", &location, staged]);
+        sure(["sh", "-c", &load.replace("/PATH", key.to_str().unwrap())]);
         restore.run().await.unwrap();
         assert_eq!(get("encryptionroot", staged), staged);
         assert_eq!(get("keylocation", staged), "prompt");

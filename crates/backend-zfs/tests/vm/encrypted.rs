@@ -8,9 +8,9 @@ use reseed_core::error::{Effect, ReplicateKind, SourceError, SourceKind};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 use reseed_core::source::{RestorePlan, Restored};
-use reseed_core::store::Staging;
+use reseed_core::store::{Replace, Settle, Staging};
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
-use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::conformance::{block_on, context, marker};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::{Meddler, noise};
@@ -260,6 +260,38 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
         assert_eq!(get("recordsize", staged), "16384");
         let files = lab.pool.read(staged);
         assert!(files.keys().any(|path| path.ends_with("four")));
+
+        // It is replicated again: what is there is in clear text, and what is sent now isn't.
+        let cx = context("again");
+        let promote = Settle::Promote {
+            staging: restore.staging.clone(),
+            replace: Replace::OnlyEmpty,
+            marker: marker(&cx, &restore.plan.request.point),
+        };
+        lab.pool.store.settle(&cx, &promote).await.unwrap();
+        let (replicator, targets) = (lab.replicator("open"), std::slice::from_ref(&target));
+        let replica = format!("{}/{}", lab.root("open"), target.dataset);
+        let as_before = replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((as_before.steps, as_before.left_out), (vec![], vec![]));
+        let mut kept = None;
+        for (minutes, name) in [(5, "five"), (6, "six")] {
+            lab.pool.files.write(&target.mountpoint.join(name), b"in it");
+            snapshot(&lab.pool, &target, name, minutes, true).await;
+            let plan = replicator.plan(&cx, targets).await.unwrap();
+            let aside = plan.steps[0].set_aside.clone();
+            assert_eq!(aside.is_some(), minutes == 5, "{plan:?}");
+            if let Some(aside) = aside {
+                assert!(aside.why.contains("clear text"), "{}", aside.why);
+                assert!(plan.steps[0].bytes > Some(0) && plan.steps[0].base.is_none());
+                kept = Some(aside.renamed_to);
+            }
+            let report = replicator.execute(&cx, &plan).await.unwrap();
+            assert_eq!(report.failed, []);
+            sure(["zfs", "list", &format!("{replica}@{name}")]);
+            assert_ne!(get("encryption", &replica), "off");
+        }
+        // None is lost.
+        sure(["zfs", "list", &format!("{}@four-open", kept.unwrap())]);
     });
 }
 

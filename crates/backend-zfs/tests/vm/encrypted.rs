@@ -295,6 +295,42 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
     });
 }
 
+/// What was sent in the clear, and had a key of its own, has it again; where nobody can give it that, nothing arrives.
+#[test]
+fn what_had_a_key_of_its_own_and_was_sent_in_the_clear_comes_back_encrypted() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("secret");
+        let dataset = target.dataset.as_str();
+        lab.encrypted(dataset);
+        let location = get("keylocation", dataset);
+        let replica = lab
+            .sent(&target, "open", &lab.replicator("open").raw(false))
+            .await;
+        assert_eq!(get("encryption", &replica), "off");
+        sure(["zfs", "set", "keylocation=prompt", dataset]);
+        let restore = Restore::of(&lab, &target, "open").await;
+        let staged = restore.staging.locator.as_str();
+        let refused = restore.run().await.unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.may_have()),
+            (SourceKind::Target, Effect::None),
+            "{refused}"
+        );
+        assert!(
+            refused.what_to_do().unwrap_or_default().contains("keylocation"),
+            "{refused}"
+        );
+        assert!(!run(["zfs", "list", staged]).exit.success());
+
+        sure(["zfs", "set", &format!("keylocation={location}"), dataset]);
+        restore.run().await.unwrap();
+        assert_eq!(get("encryptionroot", staged), staged);
+        assert_eq!(get("keylocation", staged), location);
+        assert!(lab.pool.read(staged).keys().any(|path| path.ends_with("four")));
+    });
+}
+
 /// What had its key from above comes back as an encryption root of its own, and the error says how that ends.
 #[test]
 fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {

@@ -191,7 +191,7 @@ pub(crate) async fn back(
     }
 }
 
-/// Lets go of what replications held of what is set aside. Nothing is sent of it any more, and as long as something is held, whoever wants to
+/// Lets go of what replications held of what is set aside, while they sent it or as the base of the next. Nothing is sent of it any more, and as long as something is held, whoever wants to
 /// remove it can't. What can't be let go is of no matter to a restore: `zfs` tells of it then.
 pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
     let Ok(found) = list::snapshots::<StoreKind>(tool, cx, std::slice::from_ref(aside)).await else {
@@ -203,7 +203,12 @@ pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
     let mut of: BTreeMap<&HoldTag, Vec<_>> = BTreeMap::new();
     for one in &found {
         let tags = held.get(&format!("{aside}@{}", one.name)).into_iter().flatten();
-        for tag in tags.filter(|tag| tag.as_str().starts_with(argv::SENDING)) {
+        let ours = |tag: &&HoldTag| {
+            [argv::SENDING, argv::BASE]
+                .iter()
+                .any(|begin| tag.as_str().starts_with(begin))
+        };
+        for tag in tags.filter(ours) {
             of.entry(tag).or_default().push((aside, &one.name));
         }
     }

@@ -190,13 +190,10 @@ pub(crate) async fn promote(
         target,
         &facts,
         (&record, declared.owner, hidden),
-        marker,
+        (set_aside.as_ref(), marker),
     )
     .await
     .map_err(|error| behind(in_part(error)))?;
-    if let Some(aside) = &set_aside {
-        aside::let_go(tool, cx, aside).await;
-    }
     Ok(Settled {
         set_aside: set_aside.map(|name| name.to_string()),
         guid: Some(facts.guid),
@@ -399,8 +396,17 @@ pub(crate) async fn complete(
     (record, owner): (&StageRecord, Option<&Ownership>),
     marker: &Marker,
 ) -> Result<(), StoreError> {
-    let done = rest(tool, cx, target, facts, (record, owner, false), marker).await;
-    done.map_err(in_part)
+    // It is only let go of what is held there: not to find it is of no matter.
+    let aside = earlier_aside(tool, cx, target, replaced(record), record).await;
+    let aside = aside.ok().flatten();
+    let (how, end) = ((record, owner, false), (aside.as_ref(), marker));
+    rest(tool, cx, target, facts, how, end).await.map_err(in_part)
+}
+
+/// What was to be replaced, as a request says it.
+fn replaced(record: &StageRecord) -> Replace {
+    let over = record.over;
+    over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid })
 }
 
 fn in_part(error: StoreError) -> StoreError {
@@ -436,7 +442,7 @@ async fn rest(
     target: &Target,
     facts: &Facts,
     (record, owner, mut hidden): (&StageRecord, Option<&Ownership>, bool),
-    marker: &Marker,
+    (aside, marker): (Option<&DatasetName>, &Marker),
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
     let mut later = record.later.clone();
@@ -471,3 +477,7 @@ async fn rest(
     tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
     Ok(())
 }
+    // As long as it can be finished, or nobody would come back for it.
+    if let Some(aside) = aside {
+        aside::let_go(tool, cx, aside).await;
+    }

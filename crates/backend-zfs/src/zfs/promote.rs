@@ -61,6 +61,8 @@ pub(crate) fn mountpoint_text(target: &Target) -> Result<&str, StoreError> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AsDeclared<'a> {
     pub(crate) canmount: Option<&'a str>,
+    /// It is mounted by others than `zfs` (`mountpoint=legacy`), out of `/etc/fstab` say.
+    pub(crate) legacy: bool,
     pub(crate) owner: Option<&'a Ownership>,
 }
 
@@ -103,7 +105,8 @@ pub(crate) async fn promote(
     let stub = matches!((&live, replace), (Some(live), Replace::SetAside { guid }) if live.guid != guid);
     if let Some(live) = live.as_ref().filter(|_| !stub) {
         let own = |value: &Value, text| value.origin == Origin::Local && value.text == text;
-        record.mountpoint = own(&live.mountpoint, "legacy").then(|| live.mountpoint.text.clone());
+        // Also where that is inherited: what mounts it by `/etc/fstab` finds it with no other.
+        record.mountpoint = aside::is_legacy(live).then(|| live.mountpoint.text.clone());
         if own(&live.canmount, "noauto") {
             record.later.insert("canmount".to_owned(), "noauto".to_owned());
         }
@@ -114,6 +117,9 @@ pub(crate) async fn promote(
         Some(_) => record.later.remove("canmount"),
         None => None,
     };
+    if live.is_none() && record.over.is_none() && declared.legacy {
+        record.mountpoint = Some("legacy".to_owned());
+    }
     let text = record.write()?;
     super::tool::not_cancelled::<StoreKind>(cx)?;
     if stub && mount_of(&target.dataset).await?.is_none() {
@@ -202,7 +208,7 @@ pub(crate) async fn promote(
 }
 
 /// The third step. What is at its place then is looked up when the rename says that it failed. What lies there and was `hidden` by what has
-/// just been unmounted is as hidden by what is mounted next, and that is told.
+/// just been unmounted is as hidden by what is mounted next, and that is told: whether anything is.
 async fn into_place(
     tool: &Tool,
     cx: &Context,
@@ -382,7 +388,10 @@ async fn earlier_aside(
 ) -> Result<Option<DatasetName>, StoreError> {
     match replace {
         Replace::OnlyEmpty => aside::of_runs(tool, cx, target, [&record.run, &cx.run]).await,
-        Replace::SetAside { guid } => aside::find(tool, cx, target, guid).await,
+        Replace::SetAside { guid } => {
+            let found = aside::find(tool, cx, target, guid).await?;
+            Ok(found.map(|kept| kept.name))
+        }
     }
 }
 
@@ -446,13 +455,8 @@ async fn rest(
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
     let mut later = record.later.clone();
-    if mount_of(&target.dataset)
-        .await?
-        .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
-    {
-        let over = record.over;
-        let replace = over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid });
-        clear::clear_place(tool, cx, target, replace, &mut hidden).await?;
+    if !aside::is_mounted_at(&target.dataset, &target.mountpoint).await? {
+        clear::clear_place(tool, cx, target, replaced(record), &mut hidden).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);

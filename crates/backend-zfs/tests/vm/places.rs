@@ -66,3 +66,50 @@ fn live_data_that_is_mounted_in_a_second_place_is_not_set_aside() {
         assert!(target.mountpoint.join("dir/one").exists() && !target.mountpoint.join("dir/two").exists());
     });
 }
+
+/// Nothing hid it, so it is somebody's who sees it there.
+#[test]
+fn what_has_come_to_the_place_of_what_was_absent_is_not_hidden() {
+    block_on(async {
+        let pool = Pool::new();
+        let target = pool.target("a");
+        let cx = context("comes");
+        let from = point(&target, "p1");
+        let purpose = StagePurpose::Restore {
+            point: from.clone(),
+            delivery: Delivery::Files,
+        };
+        let request = StageRequest {
+            target: target.clone(),
+            purpose,
+        };
+        let staging = pool.store.stage(&cx, &request).await.unwrap();
+        pool.files.write(&staging.path.join("file"), b"restored");
+        let promote = Settle::Promote {
+            staging,
+            replace: Replace::OnlyEmpty,
+            marker: marker(&cx, &from),
+        };
+        // A service was started once it had been looked at.
+        let file = target.mountpoint.join("theirs");
+        let theirs = file.clone();
+        let runner = Arc::new(Meddler::before(&["set"], move || {
+            std::fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+            std::fs::write(&theirs, b"theirs").unwrap();
+        }));
+        let store = NativeStore::new(name("local"), runner.clone(), pool.store.places());
+        let refused = store.settle(&cx, &promote).await.unwrap_err();
+        assert!(runner.has_meddled());
+        assert_eq!(refused.kind(), StoreKind::Occupied, "{refused}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"theirs");
+        assert!(!is_mounted(&target.mountpoint));
+        assert!(!run(["zfs", "list", target.dataset.as_str()]).exit.success());
+        // It is moved away, as the error says.
+        std::fs::remove_file(&file).unwrap();
+        store.settle(&cx, &promote).await.unwrap();
+        assert_eq!(
+            std::fs::read(target.mountpoint.join("file")).unwrap(),
+            b"restored"
+        );
+    });
+}

@@ -135,7 +135,7 @@ pub(crate) async fn promote(
     let args = argv::set(&name, &[(argv::STAGE, &text), ("canmount", "noauto")]);
     tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
         .await?;
-    let mut hidden = false;
+    let (mut hidden, mut beneath) = (false, false);
     let set_aside = match aside {
         Some(live) => {
             let (look, earlier) = match stub {
@@ -150,8 +150,9 @@ pub(crate) async fn promote(
             let aside = aside::set_aside(tool, cx, target, &live, look).await?;
             hidden = aside.hid(target);
             let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
-            if let Err(error) = done {
-                return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
+            match done {
+                Ok(lies) => beneath = lies,
+                Err(error) => return Err(not_in_place(tool, cx, target, &aside, &staged, error).await),
             }
             if stub {
                 cx.emit(Event::Warning {
@@ -170,8 +171,14 @@ pub(crate) async fn promote(
                 .await
                 .map_err(staging_only)?;
             let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
-            if let Err(error) = done {
-                let error = error.effect(Effect::StagingOnly);
+            let refused = match done {
+                Ok(lies) => {
+                    beneath = lies;
+                    None
+                }
+                Err(error) => Some(error.effect(Effect::StagingOnly)),
+            };
+            if let Some(error) = refused {
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
                     Some(kept) => {
@@ -186,7 +193,7 @@ pub(crate) async fn promote(
             earlier
         }
     };
-    let behind = |error| stands(target, set_aside.as_ref(), error);
+    let behind = |error| stands(target, set_aside.as_ref(), beneath, error);
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(behind)? else {
         return Err(behind(stale(format!("{} went away", target.dataset))).effect(Effect::Unknown));
     };
@@ -216,17 +223,20 @@ async fn into_place(
     name: &DatasetName,
     guid: Guid,
     (replace, hidden): (Replace, &mut bool),
-) -> Result<(), StoreError> {
-    if clear::clear_place(tool, cx, target, replace, hidden).await? {
+) -> Result<bool, StoreError> {
+    let beneath = clear::clear_place(tool, cx, target, replace, hidden).await?;
+    if beneath {
         clear::tell(cx, target);
     }
     let what = format!("can't rename {name} to {}", target.dataset);
     let renamed = tool
         .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
         .await;
-    let Err(error) = renamed else { return Ok(()) };
+    let Err(error) = renamed else {
+        return Ok(beneath);
+    };
     match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
-        Ok(Said::Facts(found)) if found.guid == guid => Ok(()),
+        Ok(Said::Facts(found)) if found.guid == guid => Ok(beneath),
         _ if error.kind() == StoreKind::AlreadyExists => Err(stale(format!(
             "something has come to stand at {}",
             target.dataset
@@ -245,20 +255,26 @@ async fn not_in_place(
     error: StoreError,
 ) -> StoreError {
     match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
-        Ok(Said::Facts(found)) if found.guid == staged.guid => stands(target, Some(&aside.name), error),
+        Ok(Said::Facts(found)) if found.guid == staged.guid => {
+            stands(target, Some(&aside.name), false, error)
+        }
         _ => aside::back(tool, cx, target, aside, error).await,
     }
 }
 
-/// An error after the third step.
-fn stands(target: &Target, aside: Option<&DatasetName>, error: StoreError) -> StoreError {
+/// An error after the third step. What lies beneath is to be seen from then on, and may be somebody's: the next run hides nothing of it.
+fn stands(target: &Target, aside: Option<&DatasetName>, beneath: bool, error: StoreError) -> StoreError {
     let effect = match error.may_have() {
         Effect::Unknown => Effect::Unknown,
         _ => Effect::Partial,
     };
     let kept = aside.map_or(String::new(), |aside| format!(", what stood there is {aside}"));
+    let away = match beneath {
+        true => format!(", once what lies at {:?} is moved away", target.mountpoint),
+        false => String::new(),
+    };
     let told = format!(
-        "what was restored is {} now{kept}; the same command again finishes it",
+        "what was restored is {} now{kept}; the same command again finishes it{away}",
         target.dataset
     );
     aside::and_hint(error, &told).effect(effect)
@@ -475,13 +491,13 @@ async fn rest(
     // Before what makes it read-only.
     owner::declared(tool.runner(), cx, &target.dataset, owner).await;
     fresh::apply(tool, cx, &target.dataset, &later).await?;
+    // As long as it can be finished, or nobody would come back for it.
+    if let Some(aside) = aside {
+        aside::let_go(tool, cx, aside).await;
+    }
     write_marker(tool, cx, target, facts.guid, marker).await?;
     let what = format!("can't take the staging record off {}", target.dataset);
     let args = argv::inherit(&target.dataset, argv::STAGE);
     tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
     Ok(())
 }
-    // As long as it can be finished, or nobody would come back for it.
-    if let Some(aside) = aside {
-        aside::let_go(tool, cx, aside).await;
-    }

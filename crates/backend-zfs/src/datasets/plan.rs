@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::actual::{Actual, Dataset, DatasetKind};
 use super::owner::{DirFacts, DirWanted};
+use crate::zfs::aside::{self, Kept};
 use crate::zfs::record::StageRecord;
-use crate::zfs::{argv, inspect, names};
+use crate::zfs::{argv, names};
 
 /// Properties by dataset.
 pub type Wanted = BTreeMap<DatasetName, BTreeMap<String, String>>;
@@ -303,13 +304,13 @@ fn left_aside(name: &str, actual: &Actual) -> Option<String> {
         .filter(|value| value.source == "local")?;
     let record = StageRecord::read(&stage.value).filter(|record| record.dataset == dataset)?;
     let over = record.over?.to_string();
-    let (aside, _) = actual
+    let (aside, kept) = actual
         .iter()
         .find(|(other, there)| names::is_aside(&dataset, other) && there.get("guid") == Some(&over))?;
-    Some(inspect::is_aside(
-        &dataset,
-        &DatasetName::new(aside.as_str()).ok()?,
-    ))
+    let legacy = kept.get("mountpoint").is_some_and(|value| value == "legacy");
+    let name = DatasetName::new(aside.as_str()).ok()?;
+    // Nobody says here where that would be mounted.
+    Some(aside::told(&dataset, None, &Kept { name, legacy }))
 }
 
 enum Difference {

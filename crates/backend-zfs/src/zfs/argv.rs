@@ -36,6 +36,9 @@ pub(crate) const DIGEST: &str = "reseed:digest";
 /// How the tags of what is held while it is sent begin; the replica's name follows.
 pub(crate) const SENDING: &str = "reseed-send.";
 
+/// How the tags of what is held as the base of the next replication begin; the replica's name follows.
+pub(crate) const BASE: &str = "reseed-base.";
+
 /// Snapshots that one command holds or lets go. Each is a transaction group by itself, and a command has its time.
 pub(crate) const HELD_AT_ONCE: usize = 100;
 

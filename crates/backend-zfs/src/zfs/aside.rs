@@ -5,6 +5,7 @@
 //! a command's exit but looked up: one that failed may have done its work.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use reseed_core::Context;
 use reseed_core::error::{Effect, StoreError, StoreKind};
@@ -29,6 +30,14 @@ pub(crate) struct Aside {
     legacy: bool,
 }
 
+/// What an earlier run has set aside.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) name: DatasetName,
+    /// `zfs mount` doesn't mount it.
+    pub(crate) legacy: bool,
+}
+
 impl Aside {
     /// Whether it was mounted at the target's place, over whatever lies there.
     pub(crate) fn hid(&self, target: &Target) -> bool {
@@ -43,13 +52,16 @@ pub(crate) async fn find(
     cx: &Context,
     target: &Target,
     guid: Guid,
-) -> Result<Option<DatasetName>, StoreError> {
+) -> Result<Option<Kept>, StoreError> {
     let kept = list::asides::<StoreKind>(tool, cx, &target.dataset).await?;
     let said = list::facts::<StoreKind>(tool, cx, &kept).await?;
     let mut unclear = None;
     for (name, said) in kept.into_iter().zip(said) {
         match said {
-            Said::Facts(facts) if facts.guid == guid => return Ok(Some(name)),
+            Said::Facts(facts) if facts.guid == guid => {
+                let legacy = is_legacy(&facts);
+                return Ok(Some(Kept { name, legacy }));
+            }
             Said::Facts(_) | Said::NotThere => {}
             Said::Unclear(why) => unclear = Some((name, why)),
         }
@@ -101,8 +113,8 @@ pub(crate) async fn set_aside(
         name: free_name(tool, cx, target).await.map_err(staging_only)?,
         guid: live.guid,
         canmount: live.canmount.text.clone(),
-        mounted: mount_of(&target.dataset).await.map_err(staging_only)?,
-        legacy: live.mountpoint.text == "legacy",
+        mounted: only_mount(target, &target.dataset).await.map_err(staging_only)?,
+        legacy: is_legacy(live),
     };
     let what = format!("can't set {} aside as {}", target.dataset, aside.name);
     let rename = argv::rename(&target.dataset, &aside.name);
@@ -112,7 +124,9 @@ pub(crate) async fn set_aside(
         .map(drop);
     if result.is_ok() {
         result = match known(tool, cx, &aside.name).await {
-            Ok(Some(found)) if found.guid == live.guid => emptied(tool, cx, &aside.name, replace).await,
+            Ok(Some(found)) if found.guid == live.guid => {
+                emptied(tool, cx, target, (&aside.name, aside.legacy), replace).await
+            }
             Ok(_) => Err(stale(format!("{} was replaced meanwhile", target.dataset))),
             Err(error) => Err(error),
         };
@@ -127,10 +141,11 @@ pub(crate) async fn set_aside(
 pub(crate) async fn emptied(
     tool: &Tool,
     cx: &Context,
-    aside: &DatasetName,
+    target: &Target,
+    (aside, legacy): (&DatasetName, bool),
     replace: Replace,
 ) -> Result<(), StoreError> {
-    let mounted = mount_of(aside).await?;
+    let mounted = only_mount(target, aside).await?;
     if let Some(mount) = &mounted {
         if replace == Replace::OnlyEmpty {
             let (path, device) = (mount.point.clone(), mount.device);
@@ -145,9 +160,22 @@ pub(crate) async fn emptied(
         }
         let what = format!("can't unmount {:?}", mount.point);
         work::patiently(|| {
-            tool.change::<StoreKind>(cx, argv::unmount(aside), what.clone(), Effect::StagingOnly)
+            let what = what.clone();
+            async move {
+                match legacy {
+                    true => unmounted(aside, &mount.point, what).await,
+                    false => tool
+                        .change::<StoreKind>(cx, argv::unmount(aside), what, Effect::StagingOnly)
+                        .await
+                        .map(drop),
+                }
+            }
         })
         .await?;
+        // Somebody may have mounted it elsewhere since.
+        if let Some(left) = only_mount(target, aside).await? {
+            return Err(also_mounted(target, &left.point));
+        }
     }
     let what = format!("can't keep {aside} from being mounted");
     let args = argv::set(aside, &[("canmount", "noauto")]);
@@ -165,7 +193,15 @@ pub(crate) async fn back(
     error: StoreError,
 ) -> StoreError {
     let (name, dataset) = (&aside.name, &target.dataset);
-    let by_hand = format!("{} bring it back", by_hand(dataset, name, &aside.canmount));
+    let place = aside
+        .mounted
+        .as_ref()
+        .map_or(&target.mountpoint, |mount| &mount.point);
+    let mounting = mounting(dataset, Some(place), aside.legacy);
+    let by_hand = format!(
+        "{} bring it back",
+        by_hand(dataset, name, &aside.canmount, &mounting)
+    );
     match renamed_back(tool, cx, target, aside).await {
         Back::There => {}
         Back::Aside(why) => {
@@ -183,7 +219,7 @@ pub(crate) async fn back(
         Ok(()) => error.effect(Effect::StagingOnly),
         Err(why) => {
             let told = format!(
-                "{dataset} is as it was, only not mounted ({why}): `zfs set canmount={} '{dataset}'` and `zfs mount '{dataset}'`",
+                "{dataset} is as it was, only not mounted ({why}): `zfs set canmount={} '{dataset}'` and {mounting}",
                 aside.canmount
             );
             and_hint(error, &told).effect(Effect::Partial)
@@ -191,7 +227,7 @@ pub(crate) async fn back(
     }
 }
 
-/// Lets go of what replications held of what is set aside. Nothing is sent of it any more, and as long as something is held, whoever wants to
+/// Lets go of what replications held of what is set aside, while they sent it or as the base of the next. Nothing is sent of it any more, and as long as something is held, whoever wants to
 /// remove it can't. What can't be let go is of no matter to a restore: `zfs` tells of it then.
 pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
     let Ok(found) = list::snapshots::<StoreKind>(tool, cx, std::slice::from_ref(aside)).await else {
@@ -203,7 +239,12 @@ pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
     let mut of: BTreeMap<&HoldTag, Vec<_>> = BTreeMap::new();
     for one in &found {
         let tags = held.get(&format!("{aside}@{}", one.name)).into_iter().flatten();
-        for tag in tags.filter(|tag| tag.as_str().starts_with(argv::SENDING)) {
+        let ours = |tag: &&HoldTag| {
+            [argv::SENDING, argv::BASE]
+                .iter()
+                .any(|begin| tag.as_str().starts_with(begin))
+        };
+        for tag in tags.filter(ours) {
             of.entry(tag).or_default().push((aside, &one.name));
         }
     }
@@ -217,10 +258,41 @@ pub(crate) async fn let_go(tool: &Tool, cx: &Context, aside: &DatasetName) {
 }
 
 /// The commands that bring back what was set aside, which has been told not to mount by itself.
-pub(crate) fn by_hand(dataset: &DatasetName, aside: &DatasetName, canmount: &str) -> String {
+fn by_hand(dataset: &DatasetName, aside: &DatasetName, canmount: &str, mounting: &str) -> String {
+    format!("`zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount={canmount} '{dataset}'` and {mounting}")
+}
+
+/// The command that mounts it.
+fn mounting(dataset: &DatasetName, place: Option<&Path>, legacy: bool) -> String {
+    match (legacy, place) {
+        (false, _) => format!("`zfs mount '{dataset}'`"),
+        (true, Some(place)) => format!("`mount -t zfs '{dataset}' '{}'`", place.display()),
+        (true, None) => format!("`mount -t zfs '{dataset}' PLACE`"),
+    }
+}
+
+/// The words for a target whose data an interrupted promotion has left aside.
+pub(crate) fn told(dataset: &DatasetName, place: Option<&Path>, kept: &Kept) -> String {
+    let aside = &kept.name;
+    let mounting = mounting(dataset, place, kept.legacy);
     format!(
-        "`zfs rename -u '{aside}' '{dataset}'`, `zfs set canmount={canmount} '{dataset}'` and `zfs mount '{dataset}'`"
+        "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or {} bring it back \
+         (if something empty is called {dataset} now, rename that first)",
+        by_hand(dataset, aside, "on", &mounting)
     )
+}
+
+/// Whether a dataset is mounted by `mount`, out of `/etc/fstab` say: `zfs` mounts and unmounts none of that kind.
+pub(crate) fn is_legacy(facts: &Facts) -> bool {
+    facts.mountpoint.text == "legacy"
+}
+
+async fn unmounted(dataset: &DatasetName, place: &Path, what: String) -> Result<(), StoreError> {
+    let (dataset, place) = (dataset.clone(), place.to_owned());
+    work::blocking("can't unmount", move || {
+        mounts::unmount_legacy(dataset.as_str(), &place).map_err(|error| StoreError::io(what, &error))
+    })
+    .await
 }
 
 /// Where what was set aside is after it was to be renamed back.
@@ -275,7 +347,7 @@ async fn mounted_again(tool: &Tool, cx: &Context, target: &Target, aside: &Aside
         tool.change::<StoreKind>(cx, args, what, Effect::Partial).await?;
     }
     match &aside.mounted {
-        Some(mount) if mount_of(&target.dataset).await?.is_none() => {
+        Some(mount) if !is_mounted_at(&target.dataset, &mount.point).await? => {
             mount_at(tool, cx, &target.dataset, &mount.point, aside.legacy).await
         }
         _ => Ok(()),
@@ -287,7 +359,7 @@ pub(crate) async fn mount_at(
     tool: &Tool,
     cx: &Context,
     dataset: &DatasetName,
-    place: &std::path::Path,
+    place: &Path,
     legacy: bool,
 ) -> Result<(), StoreError> {
     if !legacy {
@@ -295,11 +367,13 @@ pub(crate) async fn mount_at(
         let mounted = tool
             .change::<StoreKind>(cx, argv::mount(dataset), what, Effect::Partial)
             .await;
+        if is_mounted_at(dataset, place).await? {
+            return Ok(());
+        }
         let there = mount_of(dataset).await?;
-        return match (mounted, there) {
-            (_, Some(mount)) if mount.point == inspect::real(place) => Ok(()),
-            (Err(error), _) => Err(error),
-            (Ok(_), there) => Err(StoreError::new(
+        return match mounted {
+            Err(error) => Err(error),
+            Ok(_) => Err(StoreError::new(
                 StoreKind::Io,
                 format!(
                     "{dataset} was mounted at {:?}, not at {place:?}",
@@ -329,6 +403,50 @@ pub(crate) async fn mount_of(dataset: &DatasetName) -> Result<Option<Mount>, Sto
         Ok(mounts::of(&all, dataset.as_str()).cloned())
     })
     .await
+}
+
+/// Whether all of a dataset is mounted there.
+pub(crate) async fn is_mounted_at(dataset: &DatasetName, place: &Path) -> Result<bool, StoreError> {
+    let (dataset, place) = (dataset.clone(), place.to_owned());
+    work::blocking("can't read what is mounted", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        let place = inspect::real(&place);
+        let mut whole = all.iter().filter(|mount| mount.is_dataset(dataset.as_str()));
+        Ok(whole.any(|mount| mount.point == place))
+    })
+    .await
+}
+
+/// Where a dataset that is to go aside, or is, is mounted. A second place where it is seen, or a directory of it, is an error: only one of them
+/// is unmounted, and whoever uses the other would go on with what is set aside.
+async fn only_mount(target: &Target, dataset: &DatasetName) -> Result<Option<Mount>, StoreError> {
+    let (target, dataset) = (target.clone(), dataset.clone());
+    work::blocking("can't read what is mounted", move || {
+        let all = mounts::now().map_err(|error| StoreError::io("can't read what is mounted", &error))?;
+        let place = inspect::real(&target.mountpoint);
+        let mut found: Vec<&Mount> = mounts::all_of(&all, dataset.as_str()).collect();
+        let at_place = found
+            .iter()
+            .rposition(|mount| mount.whole && mount.point == place);
+        let mounted = at_place.or_else(|| found.iter().rposition(|mount| mount.whole));
+        let mounted = mounted.map(|at| found.remove(at).clone());
+        match found.first() {
+            Some(other) => Err(also_mounted(&target, &other.point)),
+            None => Ok(mounted),
+        }
+    })
+    .await
+}
+
+fn also_mounted(target: &Target, place: &Path) -> StoreError {
+    let what = format!(
+        "{}, or a directory of it, is also mounted at {place:?}, where what is set aside would go on being seen",
+        target.dataset
+    );
+    StoreError::new(StoreKind::Busy, what).hint(format!(
+        "unmount that first, and mount it again afterwards: `umount '{}'`",
+        place.display()
+    ))
 }
 
 /// An error with something more to know, before what it said already.

@@ -36,12 +36,13 @@ pub(crate) async fn clear_place(
         if mount.fstype == "zfs" && names::is_aside(&target.dataset, &source) {
             let aside = DatasetName::new(source)
                 .map_err(|error| StoreError::new(StoreKind::Io, "an odd name is mounted").said(error))?;
-            let there = known(tool, cx, &aside).await?.map(|facts| facts.guid);
-            let replace = match replace {
-                Replace::SetAside { guid } if there == Some(guid) => replace,
+            let there = known(tool, cx, &aside).await?;
+            let replace = match (replace, &there) {
+                (Replace::SetAside { guid }, Some(there)) if there.guid == guid => replace,
                 _ => Replace::OnlyEmpty,
             };
-            aside::emptied(tool, cx, &aside, replace).await?;
+            let legacy = there.as_ref().is_some_and(aside::is_legacy);
+            aside::emptied(tool, cx, target, (&aside, legacy), replace).await?;
             *hidden = true;
         }
     }

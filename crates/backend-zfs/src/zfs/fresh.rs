@@ -77,6 +77,24 @@ impl Fresh {
         all.insert(property, value.to_owned());
     }
 
+    /// Why nothing can be made of it, if so.
+    pub(crate) fn refused(&self) -> Option<StoreError> {
+        let why = self.locked.as_ref()?;
+        Some(StoreError::new(StoreKind::Unsupported, why.clone()).hint(
+            "give its key a keylocation that is a file (`zfs change-key`, or declare encryption, keyformat and keylocation), or make the \
+             dataset above it encrypted; then run it again",
+        ))
+    }
+
+    /// The encryption and the key that it is made with, if it has its own.
+    pub(crate) fn key(&self) -> Vec<(&str, &str)> {
+        if self.made.get("encryption").is_none_or(|value| value == "off") {
+            return Vec::new();
+        }
+        let value = |of_key| Some((of_key, self.made.get(of_key)?.as_str()));
+        OF_KEY.into_iter().filter_map(value).collect()
+    }
+
     /// Makes a dataset of it, and with what only the caller knows of.
     ///
     /// # Errors
@@ -89,11 +107,8 @@ impl Fresh {
         ours: &[(&str, &str)],
         effect: Effect,
     ) -> Result<(), StoreError> {
-        if let Some(why) = &self.locked {
-            return Err(StoreError::new(StoreKind::Unsupported, why.clone()).hint(
-                "give its key a keylocation that is a file (`zfs change-key`, or declare encryption, keyformat and keylocation), or make the \
-                 dataset above it encrypted; then run it again",
-            ));
+        if let Some(refused) = self.refused() {
+            return Err(refused);
         }
         let made = self
             .made
@@ -304,6 +319,8 @@ mod tests {
             ("keylocation", "file:///k"),
         ];
         assert_eq!(pairs(&own.made), expected);
+        assert_eq!(own.key(), expected[1..]);
+        assert_eq!(plain.key(), []);
         for by_hand in ["prompt", "-", "file:///a\nb"] {
             let found = made(&answer("aes-256-gcm", "tank/a", "passphrase", by_hand));
             assert!(

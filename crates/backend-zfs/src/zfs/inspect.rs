@@ -15,12 +15,13 @@ use reseed_core::names::{DatasetName, Guid};
 use reseed_core::point::{MarkerState, Target};
 use reseed_core::store::{Condition, Inspection, Leftover};
 
+use super::aside::{self, Kept};
 use super::mounts::{self, Mount, Standing};
 use super::parse::{Facts, Said};
 use super::pools::{self, Pool};
 use super::record::{self, StageRecord};
 use super::tool::Tool;
-use super::{aside, list, names, work};
+use super::{list, names, work};
 
 /// Judges every target.
 pub(crate) async fn inspect(
@@ -82,8 +83,8 @@ async fn pools_of(
     all
 }
 
-/// What stood at a target when a promotion was cut off, and what it is called now; or why that can't be told.
-type CutOff = Result<(Guid, DatasetName), String>;
+/// What stood at a target when a promotion was cut off, and what it is now; or why that can't be told.
+type CutOff = Result<(Guid, Kept), String>;
 
 /// The targets of which nothing stands there but what was set aside for what is staged, which doesn't stand there yet.
 async fn cut_off(
@@ -111,8 +112,8 @@ async fn cut_off(
         };
         match left_aside(tool, cx, target, live, over).await {
             Ok(None) => {}
-            Ok(Some(name)) => {
-                all.insert(target.dataset.clone(), Ok((over, name)));
+            Ok(Some(kept)) => {
+                all.insert(target.dataset.clone(), Ok((over, kept)));
             }
             Err(error) => {
                 let why = format!("whether its data is set aside can't be told: {error}");
@@ -131,7 +132,7 @@ pub(crate) async fn left_aside(
     target: &Target,
     live: Option<&Facts>,
     over: Guid,
-) -> Result<Option<DatasetName>, StoreError> {
+) -> Result<Option<Kept>, StoreError> {
     let Some(live) = live else {
         return aside::find(tool, cx, target, over).await;
     };
@@ -143,9 +144,9 @@ pub(crate) async fn left_aside(
         return Ok(None);
     };
     let found = aside::find(tool, cx, target, over).await?;
-    let is_it = |aside: &DatasetName| {
+    let is_it = |aside: &Kept| {
         at_place.is_empty()
-            || [&target.dataset, aside]
+            || [&target.dataset, &aside.name]
                 .iter()
                 .any(|one| one.as_str() == at_place)
     };
@@ -169,15 +170,6 @@ async fn stub(target: &Target) -> Result<Option<OsString>, StoreError> {
         Ok(stub.then(|| top.map(|top| top.source.clone()).unwrap_or_default()))
     })
     .await
-}
-
-/// The words for a target whose data an interrupted promotion has left aside.
-pub(crate) fn is_aside(dataset: &DatasetName, aside: &DatasetName) -> String {
-    format!(
-        "what stood here is {aside} now, set aside by a run that was cut off; the same restore again finishes that, or {} bring it back \
-         (if something empty is called {dataset} now, rename that first)",
-        aside::by_hand(dataset, aside, "on")
-    )
 }
 
 fn one(
@@ -212,7 +204,7 @@ fn one(
                             leftover.over = Some(*guid);
                         }
                         Condition::Unmounted {
-                            why: is_aside(&target.dataset, aside),
+                            why: aside::told(&target.dataset, Some(&target.mountpoint), aside),
                         }
                     }
                     (Some(Err(why)), _) => Condition::Unknown { why: why.clone() },

@@ -4,6 +4,7 @@
 //! - Newer snapshots of the replica's own are no conflict as long as nothing was written with them (TRAPS).
 //! - Where there is no base, or the replica was written to, or a name that is to be sent is another snapshot's there, the
 //!   replica's lineage is set aside by renaming and everything is sent anew beside it.
+//! - So it is where the replica is in clear text and what is sent is encrypted: the dataset came back below an encrypted one, say.
 
 use std::collections::HashSet;
 
@@ -160,8 +161,8 @@ pub(crate) fn newest(here: &Lineage, there: &Lineage) -> Option<Timestamp> {
         .or_else(|| there.snapshots.iter().map(|copy| copy.taken_at).max())
 }
 
-/// Why a replica's lineage can't be continued, if so.
-fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<String> {
+/// Why a replica's lineage can't be continued, if so. What is encrypted is sent so, if it is sent `raw`.
+fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>, raw: bool) -> Option<String> {
     there.dataset?;
     let Some(base) = base else {
         // Nothing but a stream that began to arrive: it is gone on with, or thrown away.
@@ -177,6 +178,10 @@ fn diverged(here: &Lineage, there: &Lineage, base: Option<&Base>) -> Option<Stri
             here.snapshots.len()
         ));
     };
+    // The kernel refuses each increment. As long as there is none, it is as good as any other.
+    if raw && here.encrypted && !there.encrypted && after(here, Some(base)).next().is_some() {
+        return Some("it is in clear text, and what is sent is encrypted".to_owned());
+    }
     // Also where a stream is half received: its bytes are kept apart and are none of these, and it could not be completed.
     if there.written > 0 {
         return Some(format!(
@@ -229,9 +234,10 @@ pub(crate) fn step(
     replica: &DatasetName,
     here: &Lineage,
     there: &Lineage,
+    raw: bool,
 ) -> Result<Option<ReplicationStep>, reseed_core::error::StoreError> {
     let found = base(here, there);
-    let why = diverged(here, there, found.as_ref());
+    let why = diverged(here, there, found.as_ref(), raw);
     let found = found.filter(|_| why.is_none());
     let send: Vec<&Mark> = after(here, found.as_ref()).collect();
     if send.is_empty() {

@@ -95,6 +95,13 @@ impl RestoreSource for LocalSource {
         let mut warnings = Vec::from_iter(busy);
         let staging_only = |error: SourceError| error.effect(Effect::StagingOnly);
         let own = settings::own::<SourceKind>(tool, cx, &origin.dataset).await?;
+        let lacks = |(unset, why): (Vec<String>, SourceError)| {
+            format!(
+                "what is set on {} itself is not set on what comes back, {}: {why}",
+                origin.dataset,
+                unset.join(", ")
+            )
+        };
         let reused = match list::fact::<SourceKind>(tool, cx, &name).await? {
             Said::NotThere => {
                 let record = points::begun(cx, plan)?;
@@ -110,20 +117,12 @@ impl RestoreSource for LocalSource {
                     tool.change::<SourceKind>(cx, args, what, Effect::StagingOnly)
                         .await
                 };
-                if let Err(error) = clone(&all).await {
-                    // Something that can't be set on a clone must not keep the data away.
+                if clone(&all).await.is_err() {
+                    // Something that can't be set on a clone must not keep the data away. It may be refused only of all together.
                     not_cancelled::<SourceKind>(cx).map_err(staging_only)?;
                     clone(&ours).await?;
-                    let unset = settings::each::<SourceKind>(tool, cx, &name, &own.set).await;
-                    match unset.map_err(staging_only)? {
-                        // It was refused only of all together.
-                        unset if unset.is_empty() => {}
-                        unset => warnings.push(format!(
-                            "what is set on {} itself is not set on what comes back, {}: {error}",
-                            origin.dataset,
-                            unset.join(", ")
-                        )),
-                    }
+                    let unset = settings::each(tool, cx, &name, &own.set).await;
+                    warnings.extend(unset.map_err(staging_only)?.map(lacks));
                 }
                 0
             }
@@ -131,6 +130,13 @@ impl RestoreSource for LocalSource {
                 if facts.clone_of.as_deref() == Some(full.as_str())
                     && StageRecord::of(&facts).is_some_and(|record| record.is_for(point)) =>
             {
+                // Whoever made it may have been ended while it was given them one by one.
+                let has = settings::own::<SourceKind>(tool, cx, &name).await;
+                let mut missing = own.set.clone();
+                let has = has.map_err(staging_only)?;
+                missing.retain(|one| !has.set.contains(one));
+                let unset = settings::each(tool, cx, &name, &missing).await;
+                warnings.extend(unset.map_err(staging_only)?.map(lacks));
                 census.bytes
             }
             other => {

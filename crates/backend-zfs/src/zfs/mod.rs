@@ -23,7 +23,7 @@
 //! - Staging and opening a snapshot mount something, which on Linux only root may, in the system's mount namespace.
 
 pub(crate) mod argv;
-mod aside;
+pub(crate) mod aside;
 mod clear;
 pub mod delegation;
 mod engine;
@@ -31,7 +31,7 @@ mod error;
 mod files;
 mod fresh;
 pub mod health;
-pub(crate) mod inspect;
+mod inspect;
 mod limit;
 mod lineage;
 mod list;

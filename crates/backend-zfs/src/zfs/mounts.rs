@@ -31,7 +31,12 @@ pub(crate) struct Mount {
 impl Mount {
     /// Whether this is where all of a dataset is. One of its directories that is mounted elsewhere says nothing of the others.
     pub(crate) fn is_dataset(&self, name: &str) -> bool {
-        self.whole && self.fstype == "zfs" && self.source.as_bytes() == name.as_bytes()
+        self.whole && self.is_of(name)
+    }
+
+    /// Whether this is a dataset, or one of its directories.
+    fn is_of(&self, name: &str) -> bool {
+        self.fstype == "zfs" && self.source.as_bytes() == name.as_bytes()
     }
 }
 
@@ -94,6 +99,11 @@ pub(crate) fn of<'a>(mounts: &'a [Mount], dataset: &str) -> Option<&'a Mount> {
     mounts.iter().rev().find(|mount| mount.is_dataset(dataset))
 }
 
+/// Where a dataset or one of its directories is mounted, all of it.
+pub(crate) fn all_of<'a>(mounts: &'a [Mount], dataset: &str) -> impl Iterator<Item = &'a Mount> {
+    mounts.iter().filter(move |mount| mount.is_of(dataset))
+}
+
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -129,6 +139,16 @@ pub(crate) fn look(path: &Path, device: Option<u64>) -> io::Result<Standing> {
         return Ok(Standing::PopulatedDir);
     }
     Ok(Standing::EmptyDir)
+}
+
+/// Unmounts a dataset that `zfs` doesn't mount, and so doesn't unmount either (`mountpoint=legacy`): nothing else, and not while somebody
+/// uses it.
+pub(crate) fn unmount_legacy(dataset: &str, place: &Path) -> io::Result<()> {
+    if !at(&now()?, place).is_some_and(|there| there.is_dataset(dataset)) {
+        return Err(io::Error::other("something else is mounted there"));
+    }
+    rustix::mount::unmount(place, UnmountFlags::NOFOLLOW)?;
+    Ok(())
 }
 
 /// Mounts a dataset or snapshot in a place of ours, which is made. Already mounted there is no error.
@@ -188,6 +208,7 @@ mod tests {
         assert_eq!(at(&all, Path::new("/tmp/m")).unwrap().fstype, "tmpfs");
         assert_eq!(of(&all, "tank/svc/a@one").unwrap().point, Path::new("/tmp/m"));
         assert_eq!(of(&all, "tank/svc"), None);
+        assert_eq!(all_of(&all, "tank/svc/b c").count(), 2);
         assert!(parse(b"garbage\n\n1 2 x:y / / - - -\n").is_empty());
     }
 

@@ -61,6 +61,8 @@ pub(crate) fn mountpoint_text(target: &Target) -> Result<&str, StoreError> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AsDeclared<'a> {
     pub(crate) canmount: Option<&'a str>,
+    /// It is mounted by others than `zfs` (`mountpoint=legacy`), out of `/etc/fstab` say.
+    pub(crate) legacy: bool,
     pub(crate) owner: Option<&'a Ownership>,
 }
 
@@ -103,7 +105,8 @@ pub(crate) async fn promote(
     let stub = matches!((&live, replace), (Some(live), Replace::SetAside { guid }) if live.guid != guid);
     if let Some(live) = live.as_ref().filter(|_| !stub) {
         let own = |value: &Value, text| value.origin == Origin::Local && value.text == text;
-        record.mountpoint = own(&live.mountpoint, "legacy").then(|| live.mountpoint.text.clone());
+        // Also where that is inherited: what mounts it by `/etc/fstab` finds it with no other.
+        record.mountpoint = aside::is_legacy(live).then(|| live.mountpoint.text.clone());
         if own(&live.canmount, "noauto") {
             record.later.insert("canmount".to_owned(), "noauto".to_owned());
         }
@@ -114,6 +117,9 @@ pub(crate) async fn promote(
         Some(_) => record.later.remove("canmount"),
         None => None,
     };
+    if live.is_none() && record.over.is_none() && declared.legacy {
+        record.mountpoint = Some("legacy".to_owned());
+    }
     let text = record.write()?;
     super::tool::not_cancelled::<StoreKind>(cx)?;
     if stub && mount_of(&target.dataset).await?.is_none() {
@@ -129,7 +135,7 @@ pub(crate) async fn promote(
     let args = argv::set(&name, &[(argv::STAGE, &text), ("canmount", "noauto")]);
     tool.change::<StoreKind>(cx, args, what, Effect::StagingOnly)
         .await?;
-    let mut hidden = false;
+    let (mut hidden, mut beneath) = (false, false);
     let set_aside = match aside {
         Some(live) => {
             let (look, earlier) = match stub {
@@ -144,8 +150,9 @@ pub(crate) async fn promote(
             let aside = aside::set_aside(tool, cx, target, &live, look).await?;
             hidden = aside.hid(target);
             let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
-            if let Err(error) = done {
-                return Err(not_in_place(tool, cx, target, &aside, &staged, error).await);
+            match done {
+                Ok(lies) => beneath = lies,
+                Err(error) => return Err(not_in_place(tool, cx, target, &aside, &staged, error).await),
             }
             if stub {
                 cx.emit(Event::Warning {
@@ -164,8 +171,14 @@ pub(crate) async fn promote(
                 .await
                 .map_err(staging_only)?;
             let done = into_place(tool, cx, target, &name, staged.guid, (replace, &mut hidden)).await;
-            if let Err(error) = done {
-                let error = error.effect(Effect::StagingOnly);
+            let refused = match done {
+                Ok(lies) => {
+                    beneath = lies;
+                    None
+                }
+                Err(error) => Some(error.effect(Effect::StagingOnly)),
+            };
+            if let Some(error) = refused {
                 return Err(match earlier.filter(|_| replace != Replace::OnlyEmpty) {
                     None => error,
                     Some(kept) => {
@@ -180,7 +193,7 @@ pub(crate) async fn promote(
             earlier
         }
     };
-    let behind = |error| stands(target, set_aside.as_ref(), error);
+    let behind = |error| stands(target, set_aside.as_ref(), beneath, error);
     let Some(facts) = known(tool, cx, &target.dataset).await.map_err(behind)? else {
         return Err(behind(stale(format!("{} went away", target.dataset))).effect(Effect::Unknown));
     };
@@ -190,13 +203,10 @@ pub(crate) async fn promote(
         target,
         &facts,
         (&record, declared.owner, hidden),
-        marker,
+        (set_aside.as_ref(), marker),
     )
     .await
     .map_err(|error| behind(in_part(error)))?;
-    if let Some(aside) = &set_aside {
-        aside::let_go(tool, cx, aside).await;
-    }
     Ok(Settled {
         set_aside: set_aside.map(|name| name.to_string()),
         guid: Some(facts.guid),
@@ -205,7 +215,7 @@ pub(crate) async fn promote(
 }
 
 /// The third step. What is at its place then is looked up when the rename says that it failed. What lies there and was `hidden` by what has
-/// just been unmounted is as hidden by what is mounted next, and that is told.
+/// just been unmounted is as hidden by what is mounted next, and that is told: whether anything is.
 async fn into_place(
     tool: &Tool,
     cx: &Context,
@@ -213,17 +223,20 @@ async fn into_place(
     name: &DatasetName,
     guid: Guid,
     (replace, hidden): (Replace, &mut bool),
-) -> Result<(), StoreError> {
-    if clear::clear_place(tool, cx, target, replace, hidden).await? {
+) -> Result<bool, StoreError> {
+    let beneath = clear::clear_place(tool, cx, target, replace, hidden).await?;
+    if beneath {
         clear::tell(cx, target);
     }
     let what = format!("can't rename {name} to {}", target.dataset);
     let renamed = tool
         .change::<StoreKind>(cx, argv::rename(name, &target.dataset), what, Effect::Partial)
         .await;
-    let Err(error) = renamed else { return Ok(()) };
+    let Err(error) = renamed else {
+        return Ok(beneath);
+    };
     match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
-        Ok(Said::Facts(found)) if found.guid == guid => Ok(()),
+        Ok(Said::Facts(found)) if found.guid == guid => Ok(beneath),
         _ if error.kind() == StoreKind::AlreadyExists => Err(stale(format!(
             "something has come to stand at {}",
             target.dataset
@@ -242,20 +255,26 @@ async fn not_in_place(
     error: StoreError,
 ) -> StoreError {
     match list::fact::<StoreKind>(tool, cx, &target.dataset).await {
-        Ok(Said::Facts(found)) if found.guid == staged.guid => stands(target, Some(&aside.name), error),
+        Ok(Said::Facts(found)) if found.guid == staged.guid => {
+            stands(target, Some(&aside.name), false, error)
+        }
         _ => aside::back(tool, cx, target, aside, error).await,
     }
 }
 
-/// An error after the third step.
-fn stands(target: &Target, aside: Option<&DatasetName>, error: StoreError) -> StoreError {
+/// An error after the third step. What lies beneath is to be seen from then on, and may be somebody's: the next run hides nothing of it.
+fn stands(target: &Target, aside: Option<&DatasetName>, beneath: bool, error: StoreError) -> StoreError {
     let effect = match error.may_have() {
         Effect::Unknown => Effect::Unknown,
         _ => Effect::Partial,
     };
     let kept = aside.map_or(String::new(), |aside| format!(", what stood there is {aside}"));
+    let away = match beneath {
+        true => format!(", once what lies at {:?} is moved away", target.mountpoint),
+        false => String::new(),
+    };
     let told = format!(
-        "what was restored is {} now{kept}; the same command again finishes it",
+        "what was restored is {} now{kept}; the same command again finishes it{away}",
         target.dataset
     );
     aside::and_hint(error, &told).effect(effect)
@@ -385,7 +404,10 @@ async fn earlier_aside(
 ) -> Result<Option<DatasetName>, StoreError> {
     match replace {
         Replace::OnlyEmpty => aside::of_runs(tool, cx, target, [&record.run, &cx.run]).await,
-        Replace::SetAside { guid } => aside::find(tool, cx, target, guid).await,
+        Replace::SetAside { guid } => {
+            let found = aside::find(tool, cx, target, guid).await?;
+            Ok(found.map(|kept| kept.name))
+        }
     }
 }
 
@@ -399,8 +421,17 @@ pub(crate) async fn complete(
     (record, owner): (&StageRecord, Option<&Ownership>),
     marker: &Marker,
 ) -> Result<(), StoreError> {
-    let done = rest(tool, cx, target, facts, (record, owner, false), marker).await;
-    done.map_err(in_part)
+    // It is only let go of what is held there: not to find it is of no matter.
+    let aside = earlier_aside(tool, cx, target, replaced(record), record).await;
+    let aside = aside.ok().flatten();
+    let (how, end) = ((record, owner, false), (aside.as_ref(), marker));
+    rest(tool, cx, target, facts, how, end).await.map_err(in_part)
+}
+
+/// What was to be replaced, as a request says it.
+fn replaced(record: &StageRecord) -> Replace {
+    let over = record.over;
+    over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid })
 }
 
 fn in_part(error: StoreError) -> StoreError {
@@ -436,17 +467,12 @@ async fn rest(
     target: &Target,
     facts: &Facts,
     (record, owner, mut hidden): (&StageRecord, Option<&Ownership>, bool),
-    marker: &Marker,
+    (aside, marker): (Option<&DatasetName>, &Marker),
 ) -> Result<(), StoreError> {
     let wanted = record.mountpoint.as_deref().unwrap_or(mountpoint_text(target)?);
     let mut later = record.later.clone();
-    if mount_of(&target.dataset)
-        .await?
-        .is_none_or(|mount| mount.point != inspect::real(&target.mountpoint))
-    {
-        let over = record.over;
-        let replace = over.map_or(Replace::OnlyEmpty, |guid| Replace::SetAside { guid });
-        clear::clear_place(tool, cx, target, replace, &mut hidden).await?;
+    if !aside::is_mounted_at(&target.dataset, &target.mountpoint).await? {
+        clear::clear_place(tool, cx, target, replaced(record), &mut hidden).await?;
         if facts.mountpoint.text != wanted {
             // While it is `noauto`: setting a mountpoint would mount it.
             let what = format!("can't set the mountpoint of {}", target.dataset);
@@ -465,6 +491,10 @@ async fn rest(
     // Before what makes it read-only.
     owner::declared(tool.runner(), cx, &target.dataset, owner).await;
     fresh::apply(tool, cx, &target.dataset, &later).await?;
+    // As long as it can be finished, or nobody would come back for it.
+    if let Some(aside) = aside {
+        aside::let_go(tool, cx, aside).await;
+    }
     write_marker(tool, cx, target, facts.guid, marker).await?;
     let what = format!("can't take the staging record off {}", target.dataset);
     let args = argv::inherit(&target.dataset, argv::STAGE);

@@ -17,6 +17,7 @@ use reseed_core::source::{RestorePlan, RestoreRequest, Restored, SourceCaps, Sou
 use reseed_core::store::{Delivery, Staging};
 use reseed_core::{Context, RestoreSource};
 
+use super::fresh::{self, Fresh};
 use super::location::Location;
 use super::mapping::Mapping;
 use super::origin::{self, Whose};
@@ -198,13 +199,20 @@ impl ReplicaSource {
         }
         let form = argv::Form::of(back.encrypted, true);
         let never = never_anew(here, cx, (&above, &said), form).await?;
+        // It would land in clear text.
+        let fresh = match form == argv::Form::Plain && never == argv::NEVER_RECEIVED {
+            true => self.key(cx, target, name).await?,
+            false => Fresh::default(),
+        };
         staging::make_missing(here, cx, name, &above, &said)
             .await
             .map_err(|error| error.convert(SourceKind::Target))?;
         let record = points::begun(cx, plan)?;
         let original = &fetched.original;
         let send = argv::send_full(&original.dataset, &original.name, form);
-        let receive = argv::receive(name, &[("canmount", "noauto"), (argv::STAGE, &record)], never);
+        let mut own = vec![("canmount", "noauto"), (argv::STAGE, record.as_str())];
+        own.extend(fresh.key());
+        let receive = argv::receive(name, &own, never);
         let stream = followed(plan, &original.dataset, name);
         let what = format!("can't bring {}@{} into {name}", original.dataset, original.name);
         error::piped(
@@ -213,6 +221,25 @@ impl ReplicaSource {
             Effect::StagingOnly,
         )?;
         Ok(fetched)
+    }
+
+    /// With which key of its own what isn't encrypted is received, if the dataset that it stands in for has one, or is declared to: it may have
+    /// been sent in the clear, and must not come to stand so.
+    async fn key(&self, cx: &Context, target: &Target, name: &DatasetName) -> Result<Fresh, SourceError> {
+        let declared = self.store.declared_of(&target.dataset);
+        let fresh = fresh::fresh(&self.store.tool, cx, target, declared)
+            .await
+            .map_err(|error| error.convert(SourceKind::Target))?;
+        // What only files are copied out of goes away again.
+        let stays = names::staging(&target.dataset).is_ok_and(|staged| staged == *name);
+        match fresh.refused().filter(|_| stays) {
+            // No other source's copy could be put there either.
+            Some(refused) => {
+                let refused: SourceError = refused.convert(SourceKind::Target);
+                Err(refused.with_kind(SourceKind::Target))
+            }
+            None => Ok(fresh),
+        }
     }
 
     /// What an earlier attempt left: done, gone on with, or thrown away (none).
@@ -343,7 +370,7 @@ async fn never_anew(
         let what =
             format!("{above} is encrypted, and so would be what is restored below it: its key is not loaded");
         return Err(SourceError::new(SourceKind::Target, what).hint(format!(
-            "load it with `zfs load-key {key_of}`, then run it again; nothing has been received"
+            "load it with `zfs load-key '{key_of}'`, then run it again; nothing has been received"
         )));
     }
     Ok(argv::NEVER_RECEIVED_ENCRYPTING)
@@ -355,14 +382,14 @@ pub(crate) fn locked(name: &DatasetName, restored: Option<&DatasetName>) -> Sour
     let what = format!("{name} has arrived and can't be opened: its encryption key is not loaded");
     let after = restored.map_or(String::new(), |dataset| {
         format!(
-            ". It asks for its key at each start then: once it is restored, `zfs change-key -i {dataset}` lets it have the key of the dataset \
-             above it, if it had that, and `zfs set keylocation=file:///PATH {dataset}` its own from a file"
+            ". It asks for its key at each start then: once it is restored, `zfs change-key -i '{dataset}'` lets it have the key of the dataset \
+             above it, if it had that, and `zfs set keylocation=file:///PATH '{dataset}'` its own from a file"
         )
     });
     SourceError::new(SourceKind::Target, what)
         .effect(Effect::StagingOnly)
         .hint(format!(
-            "load it with `zfs load-key {name}`, or `zfs load-key -L file:///PATH {name}` where the key is in a file, then run it again; what \
+            "load it with `zfs load-key '{name}'`, or `zfs load-key -L file:///PATH '{name}'` where the key is in a file, then run it again; what \
              has arrived is kept{after}"
         ))
 }

@@ -80,25 +80,23 @@ fn chosen(text: &str, dataset: &DatasetName) -> Result<Own, BadOutput> {
     Ok(own)
 }
 
-/// Gives a dataset these, each by itself. Answers with the names of those that couldn't be had.
+/// Gives a dataset these, each by itself. Answers with the names of those that couldn't be had, and why the first of them couldn't.
 pub(crate) async fn each<K: FromFault>(
     tool: &Tool,
     cx: &Context,
     dataset: &DatasetName,
     set: &[(String, String)],
-) -> Result<Vec<String>, Error<K>> {
-    let mut unset = Vec::new();
+) -> Result<Option<(Vec<String>, Error<K>)>, Error<K>> {
+    let mut unset: Option<(Vec<String>, Error<K>)> = None;
     for (property, value) in set {
         let what = format!("can't set {property} of {dataset}");
         let args = argv::set(dataset, &[(property, value)]);
-        if tool
-            .change::<K>(cx, args, what, Effect::StagingOnly)
-            .await
-            .is_err()
-        {
-            not_cancelled::<K>(cx)?;
-            unset.push(property.clone());
-        }
+        let Err(refused) = tool.change::<K>(cx, args, what, Effect::StagingOnly).await else {
+            continue;
+        };
+        not_cancelled::<K>(cx)?;
+        let (names, _) = unset.get_or_insert((Vec::new(), refused));
+        names.push(property.clone());
     }
     Ok(unset)
 }

@@ -22,7 +22,7 @@ use super::record::{self, StageRecord};
 use super::snapshots::calm;
 use super::staging::{self, ours, staging_place};
 use super::tool::Tool;
-use super::{argv, clear, inspect, list, names, owner, promote, work};
+use super::{argv, aside, clear, inspect, list, names, owner, promote, work};
 
 /// Does what is asked for.
 pub(crate) async fn settle(
@@ -44,9 +44,10 @@ pub(crate) async fn settle(
             marker,
         } => {
             same_place(places, staging)?;
-            let canmount = of(&staging.target).get("canmount").map(String::as_str);
+            let declared = of(&staging.target);
             let as_declared = promote::AsDeclared {
-                canmount,
+                canmount: declared.get("canmount").map(String::as_str),
+                legacy: is_legacy(declared),
                 owner: owner(&staging.target),
             };
             promote::promote(tool, cx, places, &staging.target, (*replace, as_declared), marker).await
@@ -199,7 +200,7 @@ async fn keeps_no_space(tool: &Tool, cx: &Context, kept: &DatasetName) {
         cx.emit(Event::Warning {
             service: None,
             message: error.to_string(),
-            hint: Some(format!("`zfs set reservation=none refreservation=none {kept}`")),
+            hint: Some(format!("`zfs set reservation=none refreservation=none '{kept}'`")),
         });
     }
 }
@@ -294,7 +295,7 @@ async fn nothing_aside(
     let what = format!(
         "what is staged for {} stays: {}",
         target.dataset,
-        inspect::is_aside(&target.dataset, &aside)
+        aside::told(&target.dataset, Some(&target.mountpoint), &aside)
     );
     Err(StoreError::new(StoreKind::StageConflict, what).hint(format!(
         "`reseed restore SERVICE --from {} --at {} --set-aside` goes on with it; or bring the data back by hand",
@@ -391,6 +392,11 @@ async fn created_empty(
         .map_err(partial)
 }
 
+/// Whether something else than `zfs` is declared to mount it.
+fn is_legacy(declared: &Declared) -> bool {
+    declared.get("mountpoint").is_some_and(|value| value == "legacy")
+}
+
 /// Makes the target's dataset, mounted at its place in the same step.
 async fn create_empty(
     tool: &Tool,
@@ -413,15 +419,22 @@ async fn create_empty(
             target.dataset.leaf()
         ) == mountpoint
     });
-    let properties: &[(&str, &str)] = match inherited {
-        true => &[],
-        false => &[("mountpoint", mountpoint)],
+    let legacy = is_legacy(declared);
+    let properties: &[(&str, &str)] = match (legacy, inherited) {
+        (true, _) => &[("mountpoint", "legacy")],
+        (false, true) => &[],
+        (false, false) => &[("mountpoint", mountpoint)],
     };
     let fresh = fresh::fresh(tool, cx, target, declared).await?;
     let calm = calm(cx);
     fresh
         .make(tool, &calm, &target.dataset, properties, Effect::Partial)
         .await?;
+    if legacy {
+        aside::mount_at(tool, &calm, &target.dataset, &target.mountpoint, true)
+            .await
+            .map_err(|error| error.effect(Effect::Partial))?;
+    }
     let mut later = fresh.later;
     if declared.get("canmount").is_some_and(|value| value == "noauto") {
         later.insert("canmount".to_owned(), "noauto".to_owned());
@@ -439,7 +452,7 @@ async fn create_empty(
                 format!("{dataset} was made and is not mounted at {place:?}"),
             )
             .effect(Effect::Partial)
-            .hint(format!("look at `zfs get mountpoint,canmount {dataset}`"))),
+            .hint(format!("look at `zfs get mountpoint,canmount '{dataset}'`"))),
         }
     })
     .await

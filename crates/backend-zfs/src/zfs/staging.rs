@@ -167,7 +167,7 @@ pub(crate) fn ours(name: &DatasetName, target: &Target, facts: &Facts) -> Result
                 target.dataset
             ))
             .hint(format!(
-                "look at what is in it, and rename it: `zfs rename {name} …`"
+                "look at what is in it, and rename it: `zfs rename '{name}' …`"
             ))
         })
 }

@@ -66,9 +66,14 @@ impl NativeStore {
         self
     }
 
+    /// What is declared of a dataset, all of it.
+    pub(crate) fn declared_of(&self, dataset: &DatasetName) -> &Declared {
+        fresh::declared_of(&self.declared, dataset)
+    }
+
     /// The quotas and reservations that a dataset comes back with: what is declared of it, or else what it had.
     pub(crate) fn declared_space(&self, dataset: &DatasetName, mut had: Wanted) -> Wanted {
-        let declared = fresh::declared_of(&self.declared, dataset);
+        let declared = self.declared_of(dataset);
         for property in space::PROPERTIES {
             if let Some(value) = declared.get(property) {
                 had.insert(property, value.clone());

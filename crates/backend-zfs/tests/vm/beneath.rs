@@ -7,13 +7,15 @@ use reseed_backend_zfs::zfs::LocalSource;
 use reseed_core::ops;
 use reseed_core::point::Target;
 use reseed_core::preseed::Outcome;
+use reseed_core::store::Condition;
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Meddler};
 use crate::lab::{run, sure};
 use crate::source_lab::snapshot;
 use crate::vm_odd::Warnings;
+use crate::vm_places::rolled_back;
 
 /// A dataset with two snapshots, beneath whose mount something lies.
 async fn lab(chain: &Chain, name: &str) -> Target {
@@ -71,6 +73,37 @@ fn what_lies_beneath_the_mount_of_live_data_does_not_hinder_a_rollback() {
             told.contains("below the mount of") && told.contains("mount --bind"),
             "{told}"
         );
+    });
+}
+
+/// From then on it is seen there, and whoever is started may write there.
+#[test]
+fn what_lies_beneath_hinders_the_next_run_and_the_first_one_says_so() {
+    block_on(async {
+        let chain = Chain::new("256M");
+        let target = lab(&chain, "a").await;
+        let dataset = target.dataset.to_string();
+        let runner = Arc::new(Meddler::before(&["mount"], move || {
+            sure(["zfs", "set", "canmount=off", &dataset]);
+        }));
+        let mut service = chain.service_with(&[&target], runner.clone());
+        service.sources = vec![Arc::new(LocalSource::new(&chain.pool.store))];
+        let failed = rolled_back(&chain, &service, "fails").await.unwrap_err();
+        assert!(runner.has_meddled());
+        assert!(
+            failed.contains("once what lies at") && failed.contains("is moved away"),
+            "{failed}"
+        );
+        let stray = target.mountpoint.join("stray");
+        chain.preseed("hindered", &service).await;
+        let found = chain.look(&target).await;
+        assert!(matches!(found.condition, Condition::Occupied { .. }), "{found:?}");
+        assert_eq!(std::fs::read(&stray).unwrap(), b"written before the mount");
+        std::fs::remove_file(&stray).unwrap();
+        chain.preseed("finishes", &service).await;
+        let found = chain.look(&target).await;
+        assert_eq!((found.condition, found.leftover), (Condition::Populated, None));
+        assert!(target.mountpoint.join("one").exists() && !target.mountpoint.join("two").exists());
     });
 }
 

@@ -168,12 +168,17 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
         let pool = Pool::new();
         let cx = context("crash");
         let mut aside_seen = 0;
-        for round in 0..40_i64 {
+        for round in 0..60_i64 {
             let (steps, after) = (round / 2, round % 2 == 1);
             let target = pool.target(&format!("l{round}"));
             let dataset = target.dataset.as_str();
             sure(["zfs", "create", dataset]);
             pool.files.write(&target.mountpoint.join("live"), b"live");
+            let snapshot = format!("{dataset}@held");
+            sure(["zfs", "snapshot", &snapshot]);
+            for tag in ["reseed-send.second", "reseed-base.second"] {
+                sure(["zfs", "hold", tag, &snapshot]);
+            }
             let guid = sure(["zfs", "get", "-Hpo", "value", "guid", dataset]);
             let guid: Guid = guid.trim().parse().unwrap();
             let restored = point(&target, "p1");
@@ -314,6 +319,22 @@ fn live_data_that_a_dead_promotion_left_aside_is_not_absent() {
                 "{which}"
             );
             assert_same(&expected, &pool.files.list(&target.mountpoint), &which);
+            // Nothing is sent of it any more.
+            let held = sure([
+                "zfs",
+                "list",
+                "-Hrt",
+                "snapshot",
+                "-o",
+                "name,userrefs",
+                &pool.pool,
+            ]);
+            let mut held = held.lines().filter(|line| line.contains(&format!(":l{round}:")));
+            let line = held.next().unwrap();
+            assert!(
+                line.ends_with("@held\t0") && held.next().is_none(),
+                "{which}: {line}"
+            );
             if ended.is_ok() {
                 assert!(aside_seen > 4, "no crash came between the renames");
                 return;

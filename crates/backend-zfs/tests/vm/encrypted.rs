@@ -8,9 +8,9 @@ use reseed_core::error::{Effect, ReplicateKind, SourceError, SourceKind};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
 use reseed_core::source::{RestorePlan, Restored};
-use reseed_core::store::Staging;
+use reseed_core::store::{Replace, Settle, Staging};
 use reseed_core::{Replicator as _, RestoreSource as _, SnapshotStore as _};
-use reseed_testkit::conformance::{block_on, context};
+use reseed_testkit::conformance::{block_on, context, marker};
 use reseed_testkit::files::Files as _;
 
 use crate::chain::{Meddler, noise};
@@ -232,13 +232,13 @@ fn without_the_key_of_its_place_nothing_is_received_in_clear_text() {
 fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_not() {
     block_on(async {
         let lab = Lab::new();
-        let target = lab.pool.target("vault/a");
-        let vault = format!("{}/svc/vault", lab.pool.pool);
+        let target = lab.pool.target("the vault/a");
+        let vault = format!("{}/svc/the vault", lab.pool.pool);
         sure(["zfs", "create", &vault]);
         sure(["zfs", "create", "-o", "recordsize=16K", target.dataset.as_str()]);
         lab.sent(&target, "open", &lab.replicator("open")).await;
         sure(["zfs", "destroy", "-r", &vault]);
-        let key = lab.pool.encrypted(&vault);
+        lab.encrypted(&vault);
         sure(["zfs", "unmount", &vault]);
         sure(["zfs", "unload-key", &vault]);
 
@@ -251,16 +251,83 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
             "{locked}"
         );
         let hint = locked.what_to_do().unwrap_or_default();
-        assert!(hint.contains(&format!("zfs load-key {vault}")), "{hint}");
+        assert!(hint.contains(&format!("zfs load-key '{vault}'")), "{hint}");
         assert!(!run(["zfs", "list", staged]).exit.success());
 
-        let location = format!("file://{}", key.display());
-        sure(["zfs", "load-key", "-L", &location, &vault]);
+        sure(["sh", "-c", hint.split('`').nth(1).unwrap()]);
         restore.run().await.unwrap();
         assert_eq!(get("encryptionroot", staged), vault);
         assert_eq!(get("recordsize", staged), "16384");
         let files = lab.pool.read(staged);
         assert!(files.keys().any(|path| path.ends_with("four")));
+
+        // It is replicated again: what is there is in clear text, and what is sent now isn't.
+        let cx = context("again");
+        let promote = Settle::Promote {
+            staging: restore.staging.clone(),
+            replace: Replace::OnlyEmpty,
+            marker: marker(&cx, &restore.plan.request.point),
+        };
+        lab.pool.store.settle(&cx, &promote).await.unwrap();
+        let (replicator, targets) = (lab.replicator("open"), std::slice::from_ref(&target));
+        let replica = format!("{}/{}", lab.root("open"), target.dataset);
+        let as_before = replicator.plan(&cx, targets).await.unwrap();
+        assert_eq!((as_before.steps, as_before.left_out), (vec![], vec![]));
+        let mut kept = None;
+        for (minutes, name) in [(5, "five"), (6, "six")] {
+            lab.pool.files.write(&target.mountpoint.join(name), b"in it");
+            snapshot(&lab.pool, &target, name, minutes, true).await;
+            let plan = replicator.plan(&cx, targets).await.unwrap();
+            let aside = plan.steps[0].set_aside.clone();
+            assert_eq!(aside.is_some(), minutes == 5, "{plan:?}");
+            if let Some(aside) = aside {
+                assert!(aside.why.contains("clear text"), "{}", aside.why);
+                assert!(plan.steps[0].bytes > Some(0) && plan.steps[0].base.is_none());
+                kept = Some(aside.renamed_to);
+            }
+            let report = replicator.execute(&cx, &plan).await.unwrap();
+            assert_eq!(report.failed, []);
+            sure(["zfs", "list", &format!("{replica}@{name}")]);
+            assert_ne!(get("encryption", &replica), "off");
+        }
+        // None is lost.
+        sure(["zfs", "list", &format!("{}@four-open", kept.unwrap())]);
+    });
+}
+
+/// What was sent in the clear, and had a key of its own, has it again; where nobody can give it that, nothing arrives.
+#[test]
+fn what_had_a_key_of_its_own_and_was_sent_in_the_clear_comes_back_encrypted() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("secret");
+        let dataset = target.dataset.as_str();
+        lab.encrypted(dataset);
+        let location = get("keylocation", dataset);
+        let replica = lab
+            .sent(&target, "open", &lab.replicator("open").raw(false))
+            .await;
+        assert_eq!(get("encryption", &replica), "off");
+        sure(["zfs", "set", "keylocation=prompt", dataset]);
+        let restore = Restore::of(&lab, &target, "open").await;
+        let staged = restore.staging.locator.as_str();
+        let refused = restore.run().await.unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.may_have()),
+            (SourceKind::Target, Effect::None),
+            "{refused}"
+        );
+        assert!(
+            refused.what_to_do().unwrap_or_default().contains("keylocation"),
+            "{refused}"
+        );
+        assert!(!run(["zfs", "list", staged]).exit.success());
+
+        sure(["zfs", "set", &format!("keylocation={location}"), dataset]);
+        restore.run().await.unwrap();
+        assert_eq!(get("encryptionroot", staged), staged);
+        assert_eq!(get("keylocation", staged), location);
+        assert!(lab.pool.read(staged).keys().any(|path| path.ends_with("four")));
     });
 }
 
@@ -269,7 +336,7 @@ fn what_comes_back_below_an_encrypted_parent_is_encrypted_though_its_replica_is_
 fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
     block_on(async {
         let lab = Lab::new();
-        let target = lab.pool.target("vault/a");
+        let target = lab.pool.target("vault/the app");
         let vault = format!("{}/svc/vault", lab.pool.pool);
         let key = lab.pool.encrypted(&vault);
         sure(["zfs", "create", target.dataset.as_str()]);
@@ -279,12 +346,14 @@ fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
         let locked = restore.run().await.unwrap_err();
         let hint = locked.what_to_do().unwrap_or_default();
         let staged = restore.staging.locator.as_str();
-        let load = format!("`zfs load-key -L file:///PATH {staged}`");
-        let change = format!("`zfs change-key -i {}`", target.dataset);
-        assert!(hint.contains(&load) && hint.contains(&change), "{hint}");
+        let load = format!("zfs load-key -L file:///PATH '{staged}'");
+        let change = format!("`zfs change-key -i '{}'`", target.dataset);
+        assert!(
+            hint.contains(&format!("`{load}`")) && hint.contains(&change),
+            "{hint}"
+        );
         // As the words say.
-        let location = format!("file://{}", key.display());
-        sure(["zfs", "load-key", "-L", &location, staged]);
+        sure(["sh", "-c", &load.replace("/PATH", key.to_str().unwrap())]);
         restore.run().await.unwrap();
         assert_eq!(get("encryptionroot", staged), staged);
         assert_eq!(get("keylocation", staged), "prompt");

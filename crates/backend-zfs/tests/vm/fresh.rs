@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use reseed_backend_zfs::zfs::NativeStore;
-use reseed_core::SnapshotStore as _;
+use reseed_backend_zfs::zfs::{LocalSource, NativeStore};
 use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::names::Guid;
 use reseed_core::point::Target;
 use reseed_core::store::{Condition, Delivery, Replace, Settle, StagePurpose, StageRequest};
+use reseed_core::{RestoreSource as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context, marker, point};
 use reseed_testkit::files::Files as _;
 
 use crate::lab::{Pool, sure};
+use crate::source_lab::{snapshot, whole};
 
 /// `user::rw-,user:1000:r--,group::r--,mask::r--,other::---`, as Linux takes it (`linux/posix_acl_xattr.h`).
 const ACL: [u8; 44] = [
@@ -148,6 +149,33 @@ fn what_files_are_restored_into_is_made_as_what_it_stands_in_for() {
         ];
         has(dataset, &declared);
         populated(&pool, &target).await;
+    });
+}
+
+/// They are set one by one where ZFS refuses one of them, and the machine may stop in between.
+#[test]
+fn a_clone_has_all_that_its_origin_has_though_the_run_ended_while_it_was_given_it() {
+    block_on(async {
+        let pool = Pool::new();
+        let target = pool.target("a");
+        let dataset = target.dataset.as_str();
+        sure(["zfs", "create", "-o", "recordsize=16K", "-o", "x:y=z", dataset]);
+        snapshot(&pool, &target, "one", 1, true).await;
+        let (cx, source) = (context("clone"), LocalSource::new(&pool.store));
+        let point = source.points(&cx, &target).await.unwrap().remove(0);
+        let (request, stage) = whole(&target, &point);
+        let plan = source.plan(&cx, &request).await.unwrap();
+        let staging = pool.store.stage(&cx, &stage).await.unwrap();
+        let staged = staging.locator.as_str();
+        for ended in [false, true] {
+            if ended {
+                sure(["zfs", "inherit", "recordsize", staged]);
+                sure(["zfs", "inherit", "x:y", staged]);
+            }
+            let restored = source.execute(&cx, &plan, &staging).await.unwrap();
+            assert_eq!(restored.warnings, Vec::<String>::new());
+            has(staged, &[("recordsize", "16384"), ("x:y", "z")]);
+        }
     });
 }
 

@@ -46,6 +46,8 @@ mod vm_fresh;
 mod vm_keep;
 #[path = "killed.rs"]
 mod vm_killed;
+#[path = "legacy.rs"]
+mod vm_legacy;
 #[cfg(feature = "libzetta")]
 #[path = "lzc.rs"]
 mod vm_lzc;
@@ -53,6 +55,8 @@ mod vm_lzc;
 mod vm_odd;
 #[path = "origin.rs"]
 mod vm_origin;
+#[path = "places.rs"]
+mod vm_places;
 #[path = "prune.rs"]
 mod vm_prune;
 #[path = "space.rs"]

@@ -259,7 +259,7 @@ fn a_raw_replica_needs_its_key_here_and_what_arrived_waits_for_it() {
         let error = far.copy(&plan, &into, system()).await.map(drop).unwrap_err();
         let hint = error.what_to_do().unwrap_or_default();
         assert!(
-            hint.contains(&format!("zfs load-key {}", far.fetched())),
+            hint.contains(&format!("zfs load-key '{}'", far.fetched())),
             "{error} {hint}"
         );
         assert!(!into.join("dir").exists());

@@ -94,7 +94,7 @@ pub(super) async fn plan(
     let back = transfer::way_back::<SourceKind>(source.there(), cx, &original.dataset).await?;
     if back.encrypted {
         let key = format!(
-            "end here as long as its key isn't loaded on this machine, and keep what has arrived: `zfs load-key {name}`"
+            "end here as long as its key isn't loaded on this machine, and keep what has arrived: `zfs load-key '{name}'`"
         );
         steps.insert(1, key);
     }

@@ -26,7 +26,7 @@ fn planned(here: &Lineage, there: &Lineage) -> Option<ReplicationStep> {
         dataset: ds("tank/a"),
         mountpoint: "/a".into(),
     };
-    step(&target, &ds("back/tank/a"), here, there).unwrap()
+    step(&target, &ds("back/tank/a"), here, there, true).unwrap()
 }
 
 fn names_of(step: &ReplicationStep) -> Vec<&str> {
@@ -99,6 +99,21 @@ fn only_what_can_not_be_continued_is_set_aside() {
     assert_eq!(set_aside(&cut), None);
     cut.written = 1;
     assert_eq!(set_aside(&cut), Some((Guid(1), None)));
+}
+
+#[test]
+fn what_is_encrypted_is_no_increment_of_what_is_in_clear_text() {
+    let mut here = lineage(&[mark("a", 1, 10, 5), mark("b", 2, 20, 6)]);
+    here.encrypted = true;
+    let mut there = lineage(&[mark("a", 1, 7, 5)]);
+    let step = planned(&here, &there).unwrap();
+    assert!(step.set_aside.unwrap().why.contains("clear text"));
+    assert_eq!((step.bytes, step.send.len(), step.base), (Some(11), 2, None));
+    // Nothing is to be sent, it is sent in the clear, or it is encrypted there too.
+    assert_eq!(planned(&here, &lineage(&here.snapshots)), None);
+    assert_eq!(diverged(&here, &there, base(&here, &there).as_ref(), false), None);
+    there.encrypted = true;
+    assert_eq!(planned(&here, &there).unwrap().set_aside, None);
 }
 
 /// Its name can't be read, its data counts all the same.

@@ -62,7 +62,7 @@ impl NativeReplicator {
         );
         Ok(Some(ReplicateError::new(ReplicateKind::Diverged, what).hint(format!(
             "find out what writes to {replica}, takes its newest snapshot away (sanoid does where a type is 0), or takes snapshots of the \
-             same name anew, here or there; then remove what was set aside, or give it another name, as in `zfs rename {}{} '{replica}-was'`. \
+             same name anew, here or there; then remove what was set aside, or give it another name, as in `zfs rename {}'{}' '{replica}-was'`. \
              It is: {}",
             if there.volume { "" } else { "-u " },
             names[0],

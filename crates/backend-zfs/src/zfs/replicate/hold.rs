@@ -47,7 +47,7 @@ pub(super) fn tag(replica: &SourceName) -> Option<HoldTag> {
 
 /// The tag of a replication's base, from before there were bookmarks for that.
 fn base_tag(replica: &SourceName) -> Option<HoldTag> {
-    HoldTag::new(format!("reseed-base.{replica}")).ok()
+    HoldTag::new(format!("{}{replica}", argv::BASE)).ok()
 }
 
 impl Held {

@@ -105,7 +105,7 @@ impl NativeReplicator {
             return Ok(());
         }
         let what = format!("there is no {root}, where the replicas should be");
-        let hint = format!("`zfs create -o canmount=off {root}` on the replica's side");
+        let hint = format!("`zfs create -o canmount=off '{root}'` on the replica's side");
         Err(ReplicateError::new(ReplicateKind::NotFound, what).hint(hint))
     }
 

@@ -67,8 +67,8 @@ impl NativeReplicator {
         target: &Target,
     ) -> Result<Option<ReplicationStep>, ReplicateError> {
         let (here, there) = self.both(sides, target)?;
-        let mut step =
-            lineage::step(target, &self.replica(&target.dataset)?, &here, &there).map_err(other)?;
+        let replica = self.replica(&target.dataset)?;
+        let mut step = lineage::step(target, &replica, &here, &there, self.raw).map_err(other)?;
         let divergence = step.as_mut().and_then(|step| step.set_aside.as_mut());
         if let (Some(divergence), Some(_), None) = (divergence, &self.host, &there.origin) {
             divergence.why.push_str("; nothing says which host's it is");

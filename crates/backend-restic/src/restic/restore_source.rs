@@ -128,7 +128,7 @@ impl Restic {
             // From media that can only be read, or with credentials that may only read.
             if let error @ EngineError::BadLock { .. } = of(ended.exit, &ended.all_words(), "") {
                 // It said so before it had looked at all of them.
-                if let Ok(Some(holder)) = self.held_exclusively(cx).await {
+                if let Ok(Some(holder)) = self.kept_from_readers(cx).await {
                     return Err(EngineError::Locked { holder });
                 }
                 cx.emit(Event::Warning {

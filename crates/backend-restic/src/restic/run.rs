@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::by_looking::ask_by;
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
-use super::{Location, Restic, argv, error, rest};
+use super::{Location, Restic, argv, error, rest, whose};
 use crate::error::{EngineError, Result};
 use crate::lock::LockHolder;
 use crate::repo::Engine;
@@ -307,8 +307,8 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        let began = self.clock.now();
-        let ended = self.listen(cx, command, on_status).await;
+        let (began, mut pid) = (self.clock.now(), None);
+        let ended = self.listen(cx, command, on_status, &mut pid).await;
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
             Err(_) => false,
@@ -320,7 +320,7 @@ impl Restic {
         };
         if may_have_left_its_lock {
             // It has been waited for.
-            self.tidy_up(began).await;
+            self.tidy_up(began, pid).await;
         }
         ended
     }
@@ -330,16 +330,19 @@ impl Restic {
         cx: &Context,
         command: &Command,
         on_status: &(dyn Fn(Status) + Sync),
+        pid: &mut Option<i32>,
     ) -> Result<Ended> {
         let told = self.version.get().is_some_and(|version| version.restore_json());
         let restores = command.arguments().iter().any(|word| *word == "restore");
         let watch = Watch::over(&cx.cancel, command).ends_silently(restores && !told);
-        let command = command.clone().heard_by(watch.listener());
+        let mark = whose::mark();
+        let command = command.clone().heard_by(watch.listener()).env(whose::MARK, &mark);
         let mut running = self
             .runner
             .stream(&command, &watch.stop)
             .await
             .map_err(|error| failed_to_run(&error))?;
+        *pid = whose::process_of(&mark, &*self.clock).await;
         while let Some(text) = running.next_line().await {
             if text.cut {
                 continue;

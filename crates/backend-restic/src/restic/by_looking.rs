@@ -134,6 +134,7 @@ mod tests {
                 words: format!("Pack ID does not match, want {}", pack(3)),
                 said_more,
                 cut_short: false,
+                dead_stays: false,
             }
         };
         let lost = |ended: &Ended| Named::by(ended).lost().map(|lost| lost.len());

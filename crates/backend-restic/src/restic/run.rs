@@ -121,6 +121,8 @@ pub(crate) struct Ended {
     pub(crate) said_more: bool,
     /// It was ended when its work was done, and before it had tidied up.
     pub(crate) cut_short: bool,
+    /// The lock in its way is dead, and can't be removed.
+    pub(crate) dead_stays: bool,
 }
 
 impl Ended {
@@ -248,6 +250,7 @@ impl Restic {
             said_more: output.stderr.whole().is_none(),
             heard: watch.heard(),
             cut_short: false,
+            dead_stays: false,
         };
         if !ended.exit.success() {
             return Err(error::of(
@@ -289,7 +292,17 @@ impl Restic {
             // Where the locks can't all be looked at, one may be somebody's.
             Ok(false) | Err(_) => return Ok(first),
         }
-        self.unlock(&cx.cancel).await?;
+        match self.unlock(&cx.cancel).await {
+            Ok(()) => {}
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            // What may only be read keeps it, and that isn't what kept the call from its work.
+            Err(_) => {
+                return Ok(Ended {
+                    dead_stays: true,
+                    ..first
+                });
+            }
+        }
         cx.emit(Event::Warning {
             service: None,
             message: format!("{}: a lock was removed whose holder is dead: {holder}", self.name),
@@ -364,6 +377,7 @@ impl Restic {
                 words: output.stderr.text().into_owned(),
                 said_more: output.stderr.whole().is_none(),
                 cut_short: false,
+                dead_stays: false,
             }),
             // It had said that it was done before it heard that it should stop.
             Err(ExecError::Cancelled { stderr, .. })
@@ -379,6 +393,7 @@ impl Restic {
                     words: stderr,
                     said_more: false,
                     cut_short: true,
+                    dead_stays: false,
                 })
             }
             Err(error) => match watch.refused() {
@@ -388,6 +403,7 @@ impl Restic {
                     words,
                     said_more: false,
                     cut_short: false,
+                    dead_stays: false,
                 }),
                 None => Err(failed_to_run(&error)),
             },

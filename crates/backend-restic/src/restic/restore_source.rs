@@ -112,11 +112,13 @@ impl Restic {
             let keep = version.resumes() && only.is_none() && !deeper;
             staging::clear(&target, keep, &|| cx.cancel.is_cancelled())?;
         }
+        let door = target.has_door();
         let locked = |no_lock| argv::Restoring {
             snapshot: &request.point.locator,
             place: &located.place,
             only: only.as_deref(),
             target: path,
+            door,
             no_lock,
         };
         let mut warnings = Vec::new();

@@ -47,6 +47,8 @@ pub(crate) struct Listing {
     pub(crate) others: BTreeSet<String>,
     /// The whole repository has no snapshot, of anybody.
     pub(crate) of_no_snapshot: bool,
+    /// Snapshots of our host of which it isn't recorded whose they are.
+    pub(crate) unrecorded: HashSet<String>,
 }
 
 impl Listing {
@@ -67,14 +69,17 @@ impl Listing {
             .collect()
     }
 
-    /// The datasets that have one of these snapshots for a point.
-    pub(crate) fn datasets_of(&self, snapshots: &HashSet<String>) -> Vec<DatasetName> {
+    /// The datasets that have one of these snapshots for a point; none where one is another program's, which any service may be restored from.
+    pub(crate) fn datasets_of(&self, snapshots: &HashSet<String>) -> Option<Vec<DatasetName>> {
+        if !self.unrecorded.is_disjoint(snapshots) {
+            return None;
+        }
         let of_them = self
             .found
             .iter()
             .filter(|found| snapshots.contains(&found.point.locator));
         let names: BTreeSet<DatasetName> = of_them.map(|found| found.point.dataset.clone()).collect();
-        names.into_iter().collect()
+        Some(names.into_iter().collect())
     }
 }
 
@@ -154,6 +159,11 @@ impl Wanted<'_> {
 
         let mut listing = Listing {
             of_no_snapshot,
+            unrecorded: ours
+                .iter()
+                .filter(|snapshot| !is_recorded(snapshot))
+                .map(|snapshot| snapshot.id.clone())
+                .collect(),
             ..Listing::default()
         };
         listing.found = self.of_host(&mut holds, &ours)?;
@@ -429,6 +439,38 @@ mod tests {
         // restic's own of the very path need no looking, and are all there.
         let (hours, looks, _) = found(foreign("/srv/a"), "nas", |_| true);
         assert_eq!((hours.len(), looks), (60, 0));
+    }
+
+    #[test]
+    fn whose_another_programs_snapshot_is_nobody_knows() {
+        let all = [
+            snapshot(1, "/srv", &["reseed-dataset=tank/a"]),
+            snapshot(2, "/srv", &[]),
+            Snapshot {
+                host: "other".into(),
+                ..snapshot(3, "/srv", &[])
+            },
+        ];
+        let ids: Vec<String> = all.iter().map(|one| one.id.clone()).collect();
+        let wanted = Wanted {
+            source: &SourceName::new("offsite").unwrap(),
+            host: Some("nas"),
+            target: None,
+            only: None,
+            local: true,
+        };
+        let all = Snapshots {
+            readable: all.to_vec(),
+            unreadable: Vec::new(),
+        };
+        let listing = wanted.among(all, |_, _| Ok(true)).unwrap();
+        let of = |places: &[usize]| {
+            let damaged = places.iter().map(|place| ids[*place].clone()).collect();
+            listing.datasets_of(&damaged)
+        };
+        assert_eq!(of(&[0, 2]), Some(vec![DatasetName::new("tank/a").unwrap()]));
+        assert_eq!((of(&[2]), of(&[])), (Some(Vec::new()), Some(Vec::new())));
+        assert_eq!((of(&[1]), of(&[0, 1])), (None, None));
     }
 
     #[test]

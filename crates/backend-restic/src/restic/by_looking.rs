@@ -46,7 +46,7 @@ impl Restic {
         });
         let snapshots = looked.await.ok()??;
         let listing = self.listing(cx, None, None).await.ok()?;
-        Some(listing.datasets_of(&snapshots))
+        listing.datasets_of(&snapshots)
     }
 }
 

@@ -14,6 +14,14 @@ use crate::words::plain;
 ///
 /// `words` is all that it said on its standard error, as text.
 pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
+    // What it asked again for it may have been given; and what it wasn't is told at the end.
+    let stays = |line: &&str| !line.contains("returned error, retrying after") || lasts(line);
+    let stayed: Vec<&str> = words.lines().filter(stays).collect();
+    judged(exit, words, &stayed.join("\n"), location)
+}
+
+/// The same, by all words and by those that tell of what didn't pass.
+fn judged(exit: Exit, words: &str, stayed: &str, location: &str) -> EngineError {
     let has = |needle: &str| words.contains(needle);
     let any = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
     let place = || location.to_owned();
@@ -76,7 +84,7 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     if let Some(error) = of_lock(words) {
         return error;
     }
-    if is_damage(words) {
+    if is_damage(stayed) {
         return EngineError::Unreadable {
             what: format!("the repository at {location}"),
             detail: said(words),
@@ -263,7 +271,7 @@ pub(crate) fn lasts(words: &str) -> bool {
     gone || way_is_lost(words)
         || words.contains("x509:")
         || matches!(
-            of(Exit::Code(1), words, ""),
+            judged(Exit::Code(1), words, words, ""),
             EngineError::NoBucket { .. }
                 | EngineError::Credentials { .. }
                 | EngineError::CredentialsExpired { .. }

@@ -67,6 +67,19 @@ fn judged(exit: Exit, words: &str, stayed: &str, location: &str) -> EngineError 
         return of_ssh(words, location);
     }
     if has("config cannot be loaded") {
+        // It says so for whatever reason.
+        if let Some(why) = out_of_reach(words) {
+            return EngineError::Unreachable {
+                location: place(),
+                detail: plain(why),
+            };
+        }
+        if any(&DENIED) {
+            return EngineError::Denied {
+                what: place(),
+                detail: said(words),
+            };
+        }
         return EngineError::Config {
             location: place(),
             detail: said(words),
@@ -90,14 +103,7 @@ fn judged(exit: Exit, words: &str, stayed: &str, location: &str) -> EngineError 
             detail: said(words),
         };
     }
-    if any(&[
-        "permission denied",
-        "Permission denied",
-        "Access Denied",
-        "AccessDenied",
-        "403 Forbidden",
-        "401 Unauthorized",
-    ]) {
+    if any(&DENIED) {
         return EngineError::Denied {
             what: place(),
             detail: said(words),
@@ -245,6 +251,16 @@ pub(crate) fn out_of_reach(words: &str) -> Option<&str> {
             UNREACHED.iter().any(|word| said.contains(word))
         })
 }
+
+/// Words of what may not be done.
+const DENIED: [&str; 6] = [
+    "permission denied",
+    "Permission denied",
+    "Access Denied",
+    "AccessDenied",
+    "403 Forbidden",
+    "401 Unauthorized",
+];
 
 /// Words of Go's network and HTTP, as they are below each request of restic's.
 const UNREACHED: [&str; 11] = [

@@ -473,3 +473,22 @@ fn what_passed_when_it_was_asked_again_is_no_damage() {
         assert!(matches!(error, EngineError::Unreadable { .. }), "{error:?}");
     }
 }
+
+#[test]
+fn a_configuration_that_cannot_be_fetched_is_not_called_damaged() {
+    let of = |why: &str| {
+        of(
+            Exit::Code(1),
+            &format!("Fatal: config cannot be loaded: {why}"),
+            "b2",
+        )
+    };
+    let lost = of("Get \"https://b2/config\": dial tcp 10.0.0.1:443: connect: connection refused");
+    assert!(matches!(lost, EngineError::Unreachable { .. }), "{lost:?}");
+    for why in ["open /r/config: permission denied", "Stat: Access Denied."] {
+        let denied = of(why);
+        assert!(matches!(denied, EngineError::Denied { .. }), "{denied:?}");
+    }
+    let damaged = of("ciphertext verification failed");
+    assert!(matches!(damaged, EngineError::Config { .. }), "{damaged:?}");
+}

@@ -16,6 +16,7 @@ use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::{RecoveryPoint, Target};
 use rustic_core::{IndexedIdsStatus, Repository, TreeId};
 
+use crate::check::is_of_a_remote;
 use crate::embedded::Embedded;
 use crate::error::{EngineError, Result, guarded};
 use crate::place::{self, Entry, Levels};
@@ -251,6 +252,7 @@ impl Wanted<'_> {
             Ok(false) => return Ok(None),
             Ok(true) => found.path = Some(target.mountpoint.clone()),
             Err(error) if error.is_of_the_store() || error.is_of_the_run() => return Err(error),
+            Err(error) if is_of_a_remote(&error) && !self.local => return Err(error),
             // Nobody knows any more whether the target was in there.
             Err(error) => {
                 found.point.partial = true;

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reseed_core::Context;
@@ -23,6 +24,8 @@ use crate::lock::{LockFile, LockHolder, LockState, STALE_AFTER, WATCHED, hostnam
 
 /// More locks than anybody has; they aren't looked at one by one.
 const MOST: usize = 100;
+/// After a call that was ended no run waits longer for its lock to be taken away. Nobody can end it sooner.
+const ALL_OF_IT: Duration = Duration::from_secs(60);
 /// More than a lock, or a list of so many, has.
 const PRINTED: usize = 1 << 20;
 
@@ -69,10 +72,19 @@ impl Restic {
     /// After a call of ours, which began then as this process, was ended by force: its lock is dead by restic's rules. Unless it may take another's
     /// along. Whether this works changes nothing.
     pub(super) async fn tidy_up(&self, began: Timestamp, pid: Option<i32>) {
-        let never = CancellationToken::new();
-        if self.only_ours_looks_dead(&never, began, pid).await == Ok(true) {
-            let _ = self.unlock(&never).await;
+        let stop = CancellationToken::new();
+        let tidied = async {
+            if self.only_ours_looks_dead(&stop, began, pid).await == Ok(true) {
+                let _ = self.unlock(&stop).await;
+            }
+        };
+        tokio::pin!(tidied);
+        tokio::select! {
+            biased;
+            () = &mut tidied => return,
+            () = self.clock.sleep(ALL_OF_IT) => stop.cancel(),
         }
+        tidied.await;
     }
 
     /// Whether no other lock may go with that of the call. A second one with its name and number may be a namesake's.
@@ -169,8 +181,12 @@ impl Restic {
                     continue;
                 }
                 let lock = match self.tidying(argv::lock(id), cancel).await {
-                    Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                    Err(error) if error.is_of_the_store() || error.is_of_the_run() => None,
+                    // The next would wait for as long.
+                    Err(error @ (EngineError::Cancelled | EngineError::ToolDied { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) if error.is_of_the_store() => return Err(error),
+                    Err(error) if error.is_of_the_run() => None,
                     // Gone, or no lock: which of the two shows the next listing.
                     Err(_) => Some(None),
                     Ok(printed) => Some(serde_json::from_str(&printed).ok()),

@@ -201,3 +201,16 @@ fn what_a_call_of_ours_left_is_not_tidied_up_where_that_may_take_anothers_lock()
         assert_eq!(lab.calls(), calls);
     }
 }
+
+/// Each look may take a quarter of a minute where the store is gone, and nobody can end them.
+#[test]
+fn after_the_first_lock_that_cannot_be_fetched_no_other_is_asked_for() {
+    let killed = Answer {
+        exit: Exit::Signal(9),
+        ..answer(0, "", "")
+    };
+    let lost = answer(1, "", "Fatal: dial tcp: connection refused");
+    let lab = Lab::new("0.18.0", &[killed, ids(&["aa", "bb", "cc"]), lost]);
+    lab.backup().unwrap_err();
+    assert_eq!(lab.calls(), ["backup", "list", "cat"]);
+}

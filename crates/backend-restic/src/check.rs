@@ -137,7 +137,7 @@ impl OpenRepo {
                     }
                 }
             }
-            Err(error) if error.is_of_the_store() || error == EngineError::Cancelled => return Err(error),
+            Err(error) if error.is_of_the_store() || self.keeps_from_looking(&error) => return Err(error),
             Err(error) => findings.errors.push(error.to_string()),
         }
         Ok(())
@@ -145,7 +145,7 @@ impl OpenRepo {
 
     /// Whether it says nothing of what can't be had. A disk fails at one file, and that is damage.
     fn keeps_from_looking(&self, error: &EngineError) -> bool {
-        *error == EngineError::Cancelled || (error.is_of_the_store() && !self.store.is_local())
+        *error == EngineError::Cancelled || (is_of_a_remote(error) && !self.store.is_local())
     }
 
     /// Every pack of the index, once, by their ids.
@@ -245,6 +245,11 @@ impl OpenRepo {
     }
 }
 
+/// Whether it is of a store, where that isn't on this machine: it may also keep what is asked for from us.
+pub(crate) fn is_of_a_remote(error: &EngineError) -> bool {
+    error.is_of_the_store() || matches!(error, EngineError::Denied { .. })
+}
+
 /// Why a pack isn't sound, or can't be looked at.
 enum Fault {
     Damage(String),
@@ -293,6 +298,8 @@ fn check_pack(
             // A disk fails at one file, and that is damage. What else can't be had says nothing of what it is.
             error @ EngineError::Store { .. } if store.is_local() => Fault::Damage(error.to_string()),
             error if error.is_of_the_store() || error == EngineError::Cancelled => Fault::Store(error),
+            // An object of a cold class, or what a key may not read: what is in it nobody has seen.
+            error if is_of_a_remote(&error) && !store.is_local() => Fault::Store(error),
             error => Fault::Damage(error.to_string()),
         })?;
         hash.update(&piece);

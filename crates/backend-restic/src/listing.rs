@@ -3,8 +3,8 @@
 //! The list is complete or an error: what can't be read is in it, marked partial, and says why when it is asked for. A
 //! machine that starts must never take damage for the absence of backups; so where it asks what there is to restore, an index with data and no
 //! snapshot at all is damage. A first backup that was cut off looks the same, and the next one that ends well clears it. Trees are read only for snapshots whose
-//! record doesn't say whether they hold the target, and that is another program's: not where a whole point of reseed's own is there, and
-//! no further back than there are enough. Those that hold nothing of the target don't count for that: what is gone since last week is in none of the newest.
+//! record doesn't say whether they hold the target, and that is another program's: no further back than there are enough, nor, where looking
+//! takes long, than the newest whole point of reseed's own. What is newer is offered whatever there is of ours: reseed's backup may have ended months ago. Those that hold nothing of the target don't count for that: what is gone since last week is in none of the newest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use reseed_core::names::{DatasetName, SourceName};
 use reseed_core::point::{RecoveryPoint, Target};
 use rustic_core::{IndexedIdsStatus, Repository, TreeId};
 
+use crate::check::is_of_a_remote;
 use crate::embedded::Embedded;
 use crate::error::{EngineError, Result, guarded};
 use crate::place::{self, Entry, Levels};
@@ -47,6 +48,8 @@ pub(crate) struct Listing {
     pub(crate) others: BTreeSet<String>,
     /// The whole repository has no snapshot, of anybody.
     pub(crate) of_no_snapshot: bool,
+    /// Snapshots of our host of which it isn't recorded whose they are.
+    pub(crate) unrecorded: HashSet<String>,
 }
 
 impl Listing {
@@ -67,14 +70,17 @@ impl Listing {
             .collect()
     }
 
-    /// The datasets that have one of these snapshots for a point.
-    pub(crate) fn datasets_of(&self, snapshots: &HashSet<String>) -> Vec<DatasetName> {
+    /// The datasets that have one of these snapshots for a point; none where one is another program's, which any service may be restored from.
+    pub(crate) fn datasets_of(&self, snapshots: &HashSet<String>) -> Option<Vec<DatasetName>> {
+        if !self.unrecorded.is_disjoint(snapshots) {
+            return None;
+        }
         let of_them = self
             .found
             .iter()
             .filter(|found| snapshots.contains(&found.point.locator));
         let names: BTreeSet<DatasetName> = of_them.map(|found| found.point.dataset.clone()).collect();
-        names.into_iter().collect()
+        Some(names.into_iter().collect())
     }
 }
 
@@ -111,6 +117,7 @@ impl Embedded {
             host: self.host.as_deref(),
             target,
             only,
+            local: self.engine.local_path().is_some(),
         };
         wanted.among(all, |snapshot, path| holdings.holds(snapshot, path))
     }
@@ -127,6 +134,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) target: Option<&'a Target>,
     /// With this locator only.
     pub(crate) only: Option<&'a str>,
+    /// Of a repository on this machine: looking into trees takes no time to speak of.
+    pub(crate) local: bool,
 }
 
 impl Wanted<'_> {
@@ -151,6 +160,11 @@ impl Wanted<'_> {
 
         let mut listing = Listing {
             of_no_snapshot,
+            unrecorded: ours
+                .iter()
+                .filter(|snapshot| !is_recorded(snapshot))
+                .map(|snapshot| snapshot.id.clone())
+                .collect(),
             ..Listing::default()
         };
         listing.found = self.of_host(&mut holds, &ours)?;
@@ -184,20 +198,27 @@ impl Wanted<'_> {
         holds: &mut impl FnMut(&Snapshot, &Path) -> Result<bool>,
         ours: &[Snapshot],
     ) -> Result<Vec<Found>> {
-        let (mut found, mut own_is_there) = (BTreeMap::new(), false);
+        let (mut found, mut own) = (BTreeMap::new(), None);
         let mut enough: HashMap<(&str, &[String]), usize> = HashMap::new();
         for (perhaps, place) in self.whole_first(ours) {
             let snapshot = &ours[place];
             let so_far = enough.entry((&snapshot.host, &snapshot.paths)).or_default();
-            if perhaps && (own_is_there || *so_far >= ENOUGH) {
+            let is_older = perhaps && own.is_some_and(|own| snapshot.time <= own);
+            if (perhaps && *so_far >= ENOUGH) || (is_older && !self.local) {
                 continue;
             }
-            let Some(one) = self.found(holds, snapshot)? else {
-                continue;
+            let one = match self.found(holds, snapshot) {
+                Ok(Some(one)) => one,
+                Ok(None) => continue,
+                // They are more than what is needed, and the oldest come last.
+                Err(error) if is_older && error != EngineError::Cancelled => break,
+                Err(error) => return Err(error),
             };
             let sound = !one.point.partial;
             *so_far += usize::from(perhaps && sound);
-            own_is_there |= sound && !one.point.unseeded && is_recorded(snapshot);
+            if sound && !one.point.unseeded && is_recorded(snapshot) {
+                own = own.max(Some(snapshot.time));
+            }
             found.insert(place, one);
         }
         Ok(found.into_values().collect())
@@ -231,6 +252,7 @@ impl Wanted<'_> {
             Ok(false) => return Ok(None),
             Ok(true) => found.path = Some(target.mountpoint.clone()),
             Err(error) if error.is_of_the_store() || error.is_of_the_run() => return Err(error),
+            Err(error) if is_of_a_remote(&error) && !self.local => return Err(error),
             // Nobody knows any more whether the target was in there.
             Err(error) => {
                 found.point.partial = true;
@@ -358,6 +380,15 @@ mod tests {
         host: &str,
         holds: impl Fn(&Snapshot) -> bool,
     ) -> (Vec<i64>, u32, BTreeSet<String>) {
+        found_in(false, all, host, holds)
+    }
+
+    fn found_in(
+        local: bool,
+        all: impl IntoIterator<Item = Snapshot>,
+        host: &str,
+        holds: impl Fn(&Snapshot) -> bool,
+    ) -> (Vec<i64>, u32, BTreeSet<String>) {
         let mut readable: Vec<Snapshot> = all.into_iter().collect();
         readable.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.time));
         let target = Target {
@@ -369,6 +400,7 @@ mod tests {
             host: Some(host),
             target: Some(&target),
             only: None,
+            local,
         };
         let unreadable = Vec::new();
         let (all, mut looks) = (Snapshots { readable, unreadable }, 0);
@@ -385,11 +417,22 @@ mod tests {
     }
 
     #[test]
-    fn what_others_backed_up_is_not_looked_into_beside_a_point_of_our_own() {
+    fn what_others_backed_up_is_looked_into_beside_a_point_of_our_own_where_it_is_newer() {
         let foreign = |path: &'static str| (1..=60).map(move |number| snapshot(number, path, &[]));
-        let own = |more: &[&str]| snapshot(30, "/elsewhere", &[&["reseed-dataset=tank/a"], more].concat());
+        let own_of =
+            |hour, more: &[&str]| snapshot(hour, "/elsewhere", &[&["reseed-dataset=tank/a"], more].concat());
+        let own = |more: &[&str]| own_of(30, more);
+        let (hours, looks, _) = found(foreign("/srv").chain([own_of(60, &[])]), "nas", |_| true);
+        assert_eq!((hours.as_slice(), looks), (&[60][..], 0));
+        // Ours ended a while ago, and the other program goes on.
+        let (hours, looks, _) = found(foreign("/srv").chain([own_of(58, &[])]), "nas", |_| true);
+        assert_eq!((hours.as_slice(), looks), (&[60, 59, 58][..], 2));
         let (hours, looks, _) = found(foreign("/srv").chain([own(&[])]), "nas", |_| true);
-        assert_eq!((hours.as_slice(), looks), (&[30][..], 0));
+        assert_eq!((hours.len(), hours[0], hours[8], looks), (9, 60, 30, 8));
+        // Where that takes no time the older ones are offered, too: ours may turn out to be damaged.
+        let all = || foreign("/srv").chain([own_of(61, &[])]);
+        let (hours, looks, _) = found_in(true, all(), "nas", |_| true);
+        assert_eq!((hours.len(), hours[0], hours[1], looks), (9, 61, 60, 8));
         // One that is not whole, or of a service without its data, is nothing to be content with.
         for more in [crate::points::PARTIAL, "reseed-unseeded"] {
             let (hours, looks, _) = found(foreign("/srv").chain([own(&[more])]), "nas", |_| true);
@@ -398,6 +441,38 @@ mod tests {
         // restic's own of the very path need no looking, and are all there.
         let (hours, looks, _) = found(foreign("/srv/a"), "nas", |_| true);
         assert_eq!((hours.len(), looks), (60, 0));
+    }
+
+    #[test]
+    fn whose_another_programs_snapshot_is_nobody_knows() {
+        let all = [
+            snapshot(1, "/srv", &["reseed-dataset=tank/a"]),
+            snapshot(2, "/srv", &[]),
+            Snapshot {
+                host: "other".into(),
+                ..snapshot(3, "/srv", &[])
+            },
+        ];
+        let ids: Vec<String> = all.iter().map(|one| one.id.clone()).collect();
+        let wanted = Wanted {
+            source: &SourceName::new("offsite").unwrap(),
+            host: Some("nas"),
+            target: None,
+            only: None,
+            local: true,
+        };
+        let all = Snapshots {
+            readable: all.to_vec(),
+            unreadable: Vec::new(),
+        };
+        let listing = wanted.among(all, |_, _| Ok(true)).unwrap();
+        let of = |places: &[usize]| {
+            let damaged = places.iter().map(|place| ids[*place].clone()).collect();
+            listing.datasets_of(&damaged)
+        };
+        assert_eq!(of(&[0, 2]), Some(vec![DatasetName::new("tank/a").unwrap()]));
+        assert_eq!((of(&[2]), of(&[])), (Some(Vec::new()), Some(Vec::new())));
+        assert_eq!((of(&[1]), of(&[0, 1])), (None, None));
     }
 
     #[test]

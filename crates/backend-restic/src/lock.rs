@@ -12,8 +12,8 @@
 //! - An exclusive lock of another host keeps writers out however old it is, as with restic: that its clock is right is only
 //!   believed by those who read.
 //! - A lock of somebody else is removed only when its process is provably dead: same host, no such process. That a host has the same
-//!   name is all that is known of it, so an exclusive one is believed only when it wasn't refreshed for longer than restic takes for that
-//!   (`WATCHED`); until then it keeps writers out, and readers pass it.
+//!   name is all that is known of it, so that is believed only when it wasn't refreshed for longer than restic takes for that
+//!   (`WATCHED`); until then it stays, and one that is in the way keeps writers out. Readers pass it.
 //! - A lock file that is no lock (garbage, cut off, sealed with a key that is gone) is warned of, passed and left alone,
 //!   as by restic 0.14: nobody who holds a lock wrote it. restic from 0.15 on works past none of them. What cannot be fetched is another
 //!   matter: it may be somebody's, so nothing is written past it. Reading goes on even then.
@@ -133,7 +133,16 @@ impl LockFile {
 
     /// Whether its process is gone, and that may yet be another machine's: it may be refreshed.
     pub(crate) fn may_be_refreshed(&self, now: Timestamp) -> bool {
-        self.exclusive && now.duration_since(self.time) <= WATCHED
+        now.duration_since(self.time) <= WATCHED
+    }
+
+    /// Whether somebody may well hold it, here or on a machine of the same name.
+    pub(crate) fn may_be_held(&self, now: Timestamp, host: &str) -> bool {
+        match self.state(now, host, process_alive) {
+            LockState::Live => true,
+            LockState::Dead => self.may_be_refreshed(now),
+            LockState::Old => false,
+        }
     }
 
     /// Judges the lock by restic's rules.
@@ -321,7 +330,7 @@ impl Locker {
                     });
                 }
                 LockState::Dead if lock.may_be_refreshed(self.clock.now()) => {
-                    if mode == LockMode::Required {
+                    if mode == LockMode::Required && (exclusive || lock.exclusive) {
                         return Err(EngineError::Locked {
                             holder: lock.holder(&id),
                         });

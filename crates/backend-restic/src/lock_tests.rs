@@ -137,7 +137,7 @@ fn an_old_lock_of_another_host_is_left_alone_and_keeps_writers_out_when_it_is_ex
 #[test]
 fn the_lock_of_a_dead_process_here_is_removed() {
     let (_dir, locker) = locker();
-    for (exclusive, minutes_old) in [(false, 1), (true, 7)] {
+    for (exclusive, minutes_old) in [(false, 7), (true, 7)] {
         let dead = LockFile {
             pid: NOBODY,
             ..theirs(&locker, exclusive, "here", minutes_old)
@@ -157,17 +157,23 @@ fn the_lock_of_a_dead_process_here_is_removed() {
 
 /// Containers have names and process ids of their own, and often the same.
 #[test]
-fn an_exclusive_lock_that_looks_dead_is_not_removed_before_it_would_have_been_refreshed() {
-    let (_dir, locker) = locker();
-    let namesake = LockFile {
-        pid: NOBODY,
-        ..theirs(&locker, true, "here", 5)
-    };
-    let kept = put(&locker, &namesake, false);
-    let writing = locker.take(LockMode::Required, &Gate::default());
-    assert!(matches!(writing, Err(EngineError::Locked { .. })), "{writing:?}");
-    drop(locker.take(LockMode::IfWritable, &Gate::default()).unwrap());
-    assert_eq!(locks_of(&locker), vec![(kept, namesake)]);
+fn a_lock_that_looks_dead_is_not_removed_before_it_would_have_been_refreshed() {
+    for exclusive in [false, true] {
+        let (_dir, locker) = locker();
+        let namesake = LockFile {
+            pid: NOBODY,
+            ..theirs(&locker, exclusive, "here", 5)
+        };
+        let kept = put(&locker, &namesake, false);
+        let writing = locker.take(LockMode::Required, &Gate::default());
+        let refused = matches!(writing, Err(EngineError::Locked { .. }));
+        assert_eq!(refused, exclusive, "{writing:?}");
+        drop(writing);
+        drop(locker.take(LockMode::IfWritable, &Gate::default()).unwrap());
+        let alone = locker.start(true, LockMode::Required);
+        assert!(matches!(alone, Err(EngineError::Locked { .. })), "{alone:?}");
+        assert_eq!(locks_of(&locker), vec![(kept, namesake)]);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustic_core::{FileType, ReadBackend};
 use crate::backup::Cancelled;
 use crate::check::{Findings, ReadData};
 use crate::error::{EngineError, Result};
-use crate::lock::{LockFile, LockHolder, LockState, process_alive};
+use crate::lock::LockHolder;
 use crate::repo::{Engine, OpenRepo};
 use crate::secret::Password;
 
@@ -145,9 +145,8 @@ impl OpenRepo {
     /// Who has the repository for himself now.
     fn held_exclusively(&self) -> Result<Option<LockHolder>> {
         let (now, host) = (self.locker.clock.now(), &self.locker.host);
-        let live = |lock: &LockFile| lock.state(now, host, process_alive) == LockState::Live;
         let mut locks = self.locks()?.into_iter();
-        let held = locks.find(|(_, lock)| lock.exclusive && live(lock));
+        let held = locks.find(|(_, lock)| lock.exclusive && lock.may_be_held(now, host));
         Ok(held.map(|(id, lock)| lock.holder(&id)))
     }
 }

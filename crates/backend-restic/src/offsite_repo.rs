@@ -201,7 +201,7 @@ impl OffsiteRepo for Embedded {
                 // What was found is told whether or not it can be told whose it is.
                 Some(snapshots) => {
                     let listing = this.listing(None, None).ok();
-                    listing.map(|listing| listing.datasets_of(snapshots))
+                    listing.and_then(|listing| listing.datasets_of(snapshots))
                 }
                 None => None,
             };

@@ -216,6 +216,31 @@ fn real_a_backup_by_hand_comes_back_also_where_it_lies_deep_in_the_snapshot() {
     }
 }
 
+/// What a restore relies on that must leave the `.zfs` of its target alone.
+#[test]
+fn real_what_is_excluded_from_the_root_of_a_restore_is_not_deleted() {
+    let (lab, program) = (Lab::new(), &programs()[1]);
+    fs::create_dir_all(lab.path("tree/a/b/.zfs")).unwrap();
+    fs::write(lab.path("tree/a/b/.zfs/data"), b"x").unwrap();
+    by_hand(&lab, program, &["backup", lab.path("tree").to_str().unwrap()]);
+    fs::create_dir_all(lab.path("out/.zfs")).unwrap();
+    for name in ["out/.zfs/snapshot", "out/stale"] {
+        fs::write(lab.path(name), b"x").unwrap();
+    }
+    let (target, what) = (
+        lab.path("out"),
+        format!("latest:{}", lab.path("tree/a").display()),
+    );
+    let target = format!("--target={}", target.display());
+    by_hand(
+        &lab,
+        program,
+        &["restore", "--delete", "--exclude=/.zfs", &target, &what],
+    );
+    let is_there = |name: &str| lab.path(name).exists();
+    assert!(is_there("out/.zfs/snapshot") && is_there("out/b/.zfs/data") && !is_there("out/stale"));
+}
+
 #[test]
 fn real_a_part_of_a_backup_by_hand_is_found_below_its_path() {
     for program in &programs() {

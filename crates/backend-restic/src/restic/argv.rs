@@ -135,6 +135,8 @@ pub(crate) struct Restoring<'a> {
     /// Only this, relative to the tree.
     pub(crate) only: Option<&'a Path>,
     pub(crate) target: &'a Path,
+    /// ZFS's own `.zfs` stands in the target, which nobody can remove.
+    pub(crate) door: bool,
     pub(crate) no_lock: bool,
 }
 
@@ -154,6 +156,10 @@ pub(crate) fn restore(version: Version, restoring: &Restoring<'_>) -> Vec<OsStri
     }
     if version.resumes() && restoring.only.is_none() {
         args.push("--delete".into());
+        // What isn't restored isn't deleted either; and this is the one in the root of what is restored.
+        if restoring.door {
+            args.push("--exclude=/.zfs".into());
+        }
     }
     let folder = Path::new("/").join(restoring.place);
     let only = restoring.only.map(|only| Path::new("/").join(only));
@@ -280,6 +286,7 @@ mod tests {
             place: Path::new(place),
             only: only.map(Path::new),
             target: Path::new("/stage"),
+            door: false,
             no_lock: false,
         };
         let args = |text: &str, place, only| joined(&restore(version(text), &restoring(place, only)));
@@ -299,6 +306,21 @@ mod tests {
             args("0.18.0", "", None),
             "--json|restore|--verify|--sparse|--delete|--target=/stage|ab12"
         );
+        let door = |only| Restoring {
+            door: true,
+            ..restoring("srv", only)
+        };
+        assert_eq!(
+            joined(&restore(version("0.18.0"), &door(None))),
+            "--json|restore|--verify|--sparse|--delete|--exclude=/.zfs|--target=/stage|ab12:/srv"
+        );
+        // Where nothing is deleted nothing is in the way, and there can't be both.
+        for args in [
+            restore(version("0.16.0"), &door(None)),
+            restore(version("0.18.0"), &door(Some("x"))),
+        ] {
+            assert!(!joined(&args).contains("--exclude"));
+        }
         assert!(
             lies_deeper(version("0.14.0"), Path::new("srv"))
                 && !lies_deeper(version("0.14.0"), Path::new(""))

@@ -46,7 +46,7 @@ impl Restic {
         });
         let snapshots = looked.await.ok()??;
         let listing = self.listing(cx, None, None).await.ok()?;
-        Some(listing.datasets_of(&snapshots))
+        listing.datasets_of(&snapshots)
     }
 }
 
@@ -87,7 +87,10 @@ impl Named {
             lost.extend(named(words));
         }
         let all = (kept && !ended.said_more) || broken.is_some_and(|packs| !packs.is_empty());
-        Self { lost, all }
+        Self {
+            lost,
+            all: all && ended.came_to_its_end(),
+        }
     }
 
     /// There may be more.
@@ -131,9 +134,13 @@ mod tests {
             Ended {
                 exit: reseed_core::exec::Exit::Code(1),
                 heard,
-                words: format!("Pack ID does not match, want {}", pack(3)),
+                words: format!(
+                    "Pack ID does not match, want {}\nFatal: repository contains errors",
+                    pack(3)
+                ),
                 said_more,
                 cut_short: false,
+                dead_stays: false,
             }
         };
         let lost = |ended: &Ended| Named::by(ended).lost().map(|lost| lost.len());
@@ -143,6 +150,12 @@ mod tests {
         // The summary names all.
         assert_eq!(lost(&ended(9, false, Some(vec![pack(1), pack(7)]))), Some(4));
         assert_eq!(lost(&ended(9, false, Some(Vec::new()))), None);
+        // What it stumbled over is not all there is.
+        let stumbled = Ended {
+            words: format!("Fatal: Load(<data/{}>): unexpected EOF", pack(3)),
+            ..ended(2, false, None)
+        };
+        assert_eq!(lost(&stumbled), None);
     }
 
     #[test]

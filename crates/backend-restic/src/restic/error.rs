@@ -14,6 +14,14 @@ use crate::words::plain;
 ///
 /// `words` is all that it said on its standard error, as text.
 pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
+    // What it asked again for it may have been given; and what it wasn't is told at the end.
+    let stays = |line: &&str| !line.contains("returned error, retrying after") || lasts(line);
+    let stayed: Vec<&str> = words.lines().filter(stays).collect();
+    judged(exit, words, &stayed.join("\n"), location)
+}
+
+/// The same, by all words and by those that tell of what didn't pass.
+fn judged(exit: Exit, words: &str, stayed: &str, location: &str) -> EngineError {
     let has = |needle: &str| words.contains(needle);
     let any = |needles: &[&str]| needles.iter().any(|needle| words.contains(needle));
     let place = || location.to_owned();
@@ -59,6 +67,19 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
         return of_ssh(words, location);
     }
     if has("config cannot be loaded") {
+        // It says so for whatever reason.
+        if let Some(why) = out_of_reach(words) {
+            return EngineError::Unreachable {
+                location: place(),
+                detail: plain(why),
+            };
+        }
+        if any(&DENIED) {
+            return EngineError::Denied {
+                what: place(),
+                detail: said(words),
+            };
+        }
         return EngineError::Config {
             location: place(),
             detail: said(words),
@@ -76,20 +97,13 @@ pub(crate) fn of(exit: Exit, words: &str, location: &str) -> EngineError {
     if let Some(error) = of_lock(words) {
         return error;
     }
-    if is_damage(words) {
+    if is_damage(stayed) {
         return EngineError::Unreadable {
             what: format!("the repository at {location}"),
             detail: said(words),
         };
     }
-    if any(&[
-        "permission denied",
-        "Permission denied",
-        "Access Denied",
-        "AccessDenied",
-        "403 Forbidden",
-        "401 Unauthorized",
-    ]) {
+    if any(&DENIED) {
         return EngineError::Denied {
             what: place(),
             detail: said(words),
@@ -238,6 +252,16 @@ pub(crate) fn out_of_reach(words: &str) -> Option<&str> {
         })
 }
 
+/// Words of what may not be done.
+const DENIED: [&str; 6] = [
+    "permission denied",
+    "Permission denied",
+    "Access Denied",
+    "AccessDenied",
+    "403 Forbidden",
+    "401 Unauthorized",
+];
+
 /// Words of Go's network and HTTP, as they are below each request of restic's.
 const UNREACHED: [&str; 11] = [
     "dial tcp",
@@ -263,7 +287,7 @@ pub(crate) fn lasts(words: &str) -> bool {
     gone || way_is_lost(words)
         || words.contains("x509:")
         || matches!(
-            of(Exit::Code(1), words, ""),
+            judged(Exit::Code(1), words, words, ""),
             EngineError::NoBucket { .. }
                 | EngineError::Credentials { .. }
                 | EngineError::CredentialsExpired { .. }

@@ -455,3 +455,40 @@ fn an_object_that_is_gone_is_damage_and_a_hiccup_is_none() {
         assert!(!lasts(&again("Load(<data/0123456789>, 5, 0)", said)), "{said}");
     }
 }
+
+#[test]
+fn what_passed_when_it_was_asked_again_is_no_damage() {
+    let again = "Load(<data/0123456789>, 5, 0) returned error, retrying after 1s: unexpected EOF";
+    let lost = "Fatal: Get \"https://b2/x\": dial tcp 10.0.0.1:443: connect: connection refused";
+    let error = of(Exit::Code(1), &format!("{again}\n{lost}"), "b2");
+    assert!(!matches!(error, EngineError::Unreadable { .. }), "{error:?}");
+    // What it was told at the end, and what doesn't pass, is.
+    let gone =
+        "Load(<data/0123456789>, 5, 0) returned error, retrying after 1s: The specified key does not exist.";
+    for damage in [
+        format!("{again}\nFatal: unexpected EOF"),
+        format!("{gone}\nFatal: Load(<data/0123456789>)"),
+    ] {
+        let error = of(Exit::Code(1), &damage, "b2");
+        assert!(matches!(error, EngineError::Unreadable { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_fetched_is_not_called_damaged() {
+    let of = |why: &str| {
+        of(
+            Exit::Code(1),
+            &format!("Fatal: config cannot be loaded: {why}"),
+            "b2",
+        )
+    };
+    let lost = of("Get \"https://b2/config\": dial tcp 10.0.0.1:443: connect: connection refused");
+    assert!(matches!(lost, EngineError::Unreachable { .. }), "{lost:?}");
+    for why in ["open /r/config: permission denied", "Stat: Access Denied."] {
+        let denied = of(why);
+        assert!(matches!(denied, EngineError::Denied { .. }), "{denied:?}");
+    }
+    let damaged = of("ciphertext verification failed");
+    assert!(matches!(damaged, EngineError::Config { .. }), "{damaged:?}");
+}

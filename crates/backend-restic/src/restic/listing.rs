@@ -67,6 +67,7 @@ impl Restic {
                 host: this.host.as_deref(),
                 target: target.as_ref(),
                 only: only.as_deref(),
+                local: this.location.local_path().is_some(),
             };
             // restic would be run for each directory, and each time read all that says what is where.
             let engine = this.location.embedded(Arc::clone(&this.clock));

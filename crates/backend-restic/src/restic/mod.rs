@@ -40,6 +40,7 @@ mod stand;
 mod trees;
 mod unlock;
 pub mod version;
+mod whose;
 
 use std::collections::HashMap;
 use std::ffi::OsString;

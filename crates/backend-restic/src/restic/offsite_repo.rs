@@ -274,13 +274,14 @@ impl Restic {
                 .extend(words.take(FINDINGS).map(crate::words::plain));
             return Ok(report);
         }
-        // It says so at its end, whatever it found.
-        if !said.contains("repository contains errors") || error::way_is_lost(&said) {
+        if !ended.came_to_its_end() {
             let error = error::of(ended.exit, &said, &self.location.to_string());
             // What keeps it from looking, or damage that it stumbled over.
             return match &error {
                 EngineError::Unreadable { .. } => {
                     report.errors.push(error.to_string());
+                    let why = "the check ended there: what it had not come to may be damaged as well";
+                    report.warnings.push(why.to_owned());
                     Ok(report)
                 }
                 _ => Err(error),
@@ -313,6 +314,14 @@ impl Restic {
             report.errors.push("the repository contains errors".to_owned());
         }
         Ok(report)
+    }
+}
+
+impl Ended {
+    /// Whether a check has looked at all that it was to look at: it says so at its end, whatever it found.
+    pub(super) fn came_to_its_end(&self) -> bool {
+        let said = self.all_words();
+        self.exit.success() || (said.contains("repository contains errors") && !error::way_is_lost(&said))
     }
 }
 

@@ -112,11 +112,13 @@ impl Restic {
             let keep = version.resumes() && only.is_none() && !deeper;
             staging::clear(&target, keep, &|| cx.cancel.is_cancelled())?;
         }
+        let door = target.has_door();
         let locked = |no_lock| argv::Restoring {
             snapshot: &request.point.locator,
             place: &located.place,
             only: only.as_deref(),
             target: path,
+            door,
             no_lock,
         };
         let mut warnings = Vec::new();
@@ -124,11 +126,11 @@ impl Restic {
         let on_status = |status| Self::progress_to(cx, dataset, status);
         let command = self.command(version, argv::restore(version, &locked(false)))?;
         let mut ended = self.locking(cx, &command, &on_status).await?;
-        if !ended.exit.success() && could_not_lock(&ended.all_words()) {
-            // From media that can only be read, or with credentials that may only read.
+        if !ended.exit.success() && (ended.dead_stays || could_not_lock(&ended.all_words())) {
+            // From media that can only be read, or with credentials that may only read; past a lock that nobody holds, too.
             if let error @ EngineError::BadLock { .. } = of(ended.exit, &ended.all_words(), "") {
                 // It said so before it had looked at all of them.
-                if let Ok(Some(holder)) = self.held_exclusively(cx).await {
+                if let Ok(Some(holder)) = self.kept_from_readers(cx).await {
                     return Err(EngineError::Locked { holder });
                 }
                 cx.emit(Event::Warning {

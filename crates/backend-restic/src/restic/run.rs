@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::by_looking::ask_by;
 use super::parse::{Line, Problem, Status, Summary, line, problem_in_words};
 use super::version::Version;
-use super::{Location, Restic, argv, error, rest};
+use super::{Location, Restic, argv, error, rest, whose};
 use crate::error::{EngineError, Result};
 use crate::lock::LockHolder;
 use crate::repo::Engine;
@@ -121,6 +121,8 @@ pub(crate) struct Ended {
     pub(crate) said_more: bool,
     /// It was ended when its work was done, and before it had tidied up.
     pub(crate) cut_short: bool,
+    /// The lock in its way is dead, and can't be removed.
+    pub(crate) dead_stays: bool,
 }
 
 impl Ended {
@@ -248,6 +250,7 @@ impl Restic {
             said_more: output.stderr.whole().is_none(),
             heard: watch.heard(),
             cut_short: false,
+            dead_stays: false,
         };
         if !ended.exit.success() {
             return Err(error::of(
@@ -289,7 +292,17 @@ impl Restic {
             // Where the locks can't all be looked at, one may be somebody's.
             Ok(false) | Err(_) => return Ok(first),
         }
-        self.unlock(&cx.cancel).await?;
+        match self.unlock(&cx.cancel).await {
+            Ok(()) => {}
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            // What may only be read keeps it, and that isn't what kept the call from its work.
+            Err(_) => {
+                return Ok(Ended {
+                    dead_stays: true,
+                    ..first
+                });
+            }
+        }
         cx.emit(Event::Warning {
             service: None,
             message: format!("{}: a lock was removed whose holder is dead: {holder}", self.name),
@@ -307,8 +320,8 @@ impl Restic {
         if cx.cancel.is_cancelled() {
             return Err(EngineError::Cancelled);
         }
-        let began = self.clock.now();
-        let ended = self.listen(cx, command, on_status).await;
+        let (began, mut pid) = (self.clock.now(), None);
+        let ended = self.listen(cx, command, on_status, &mut pid).await;
         let may_have_left_its_lock = match &ended {
             Err(EngineError::Cancelled | EngineError::ToolDied { .. }) => true,
             Err(_) => false,
@@ -320,7 +333,7 @@ impl Restic {
         };
         if may_have_left_its_lock {
             // It has been waited for.
-            self.tidy_up(began).await;
+            self.tidy_up(began, pid).await;
         }
         ended
     }
@@ -330,16 +343,19 @@ impl Restic {
         cx: &Context,
         command: &Command,
         on_status: &(dyn Fn(Status) + Sync),
+        pid: &mut Option<i32>,
     ) -> Result<Ended> {
         let told = self.version.get().is_some_and(|version| version.restore_json());
         let restores = command.arguments().iter().any(|word| *word == "restore");
         let watch = Watch::over(&cx.cancel, command).ends_silently(restores && !told);
-        let command = command.clone().heard_by(watch.listener());
+        let mark = whose::mark();
+        let command = command.clone().heard_by(watch.listener()).env(whose::MARK, &mark);
         let mut running = self
             .runner
             .stream(&command, &watch.stop)
             .await
             .map_err(|error| failed_to_run(&error))?;
+        *pid = whose::process_of(&mark, &*self.clock).await;
         while let Some(text) = running.next_line().await {
             if text.cut {
                 continue;
@@ -361,6 +377,7 @@ impl Restic {
                 words: output.stderr.text().into_owned(),
                 said_more: output.stderr.whole().is_none(),
                 cut_short: false,
+                dead_stays: false,
             }),
             // It had said that it was done before it heard that it should stop.
             Err(ExecError::Cancelled { stderr, .. })
@@ -376,6 +393,7 @@ impl Restic {
                     words: stderr,
                     said_more: false,
                     cut_short: true,
+                    dead_stays: false,
                 })
             }
             Err(error) => match watch.refused() {
@@ -385,6 +403,7 @@ impl Restic {
                     words,
                     said_more: false,
                     cut_short: false,
+                    dead_stays: false,
                 }),
                 None => Err(failed_to_run(&error)),
             },

@@ -3,11 +3,13 @@
 //! restic itself does it (`unlock`), for all dead locks at once: those of processes on this host that are gone, and those that nobody
 //! refreshed for half an hour, by the clock of whoever wrote them and by ours. Stores that don't compare clocks (sftp, REST, a
 //! directory that is mounted) let one that is wrong by more live. And of two machines or containers of one name either knows nothing of the other's processes. So
-//! where a lock of another host is old, or an exclusive one of this host's name was refreshed a moment ago by a process that isn't here, it is
-//! watched first: who is alive refreshes it every five minutes, by writing another.
+//! where a lock of another host is old, or one of this host's name was refreshed a moment ago by a process that isn't here, it is
+//! watched first: who is alive refreshes it every five minutes, by writing another. A backup's counts like a prune's: whoever works on
+//! without its lock loses what the next prune takes for unneeded, and restic doesn't look whether it still has one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reseed_core::Context;
@@ -22,6 +24,8 @@ use crate::lock::{LockFile, LockHolder, LockState, STALE_AFTER, WATCHED, hostnam
 
 /// More locks than anybody has; they aren't looked at one by one.
 const MOST: usize = 100;
+/// After a call that was ended no run waits longer for its lock to be taken away. Nobody can end it sooner.
+const ALL_OF_IT: Duration = Duration::from_secs(60);
 /// More than a lock, or a list of so many, has.
 const PRINTED: usize = 1 << 20;
 
@@ -44,7 +48,7 @@ impl Restic {
     /// # Errors
     /// `Cancelled`, and what asking for locks can raise.
     pub(super) async fn only_dead_ones_look_dead(&self, cx: &Context) -> Result<bool> {
-        let first = self.doubtful(&cx.cancel, Timestamp::MIN).await?;
+        let first = self.doubtful(&cx.cancel).await?;
         if first.is_empty() {
             return Ok(true);
         }
@@ -62,20 +66,39 @@ impl Restic {
             () = cx.cancel.cancelled() => return Err(EngineError::Cancelled),
             () = self.clock.sleep(WATCHED.unsigned_abs()) => {}
         }
-        Ok(self.doubtful(&cx.cancel, Timestamp::MIN).await?.is_subset(&first))
+        Ok(self.doubtful(&cx.cancel).await?.is_subset(&first))
     }
 
-    /// After a call of ours, which began then, was ended by force: its lock is dead by restic's rules. Unless it may take another's along. Whether
-    /// this works changes nothing.
-    pub(super) async fn tidy_up(&self, began: Timestamp) {
-        let never = CancellationToken::new();
-        if self
-            .doubtful(&never, began)
-            .await
-            .is_ok_and(|doubtful| doubtful.is_empty())
-        {
-            let _ = self.unlock(&never).await;
+    /// After a call of ours, which began then as this process, was ended by force: its lock is dead by restic's rules. Unless it may take another's
+    /// along. Whether this works changes nothing.
+    pub(super) async fn tidy_up(&self, began: Timestamp, pid: Option<i32>) {
+        let stop = CancellationToken::new();
+        let tidied = async {
+            if self.only_ours_looks_dead(&stop, began, pid).await == Ok(true) {
+                let _ = self.unlock(&stop).await;
+            }
+        };
+        tokio::pin!(tidied);
+        tokio::select! {
+            biased;
+            () = &mut tidied => return,
+            () = self.clock.sleep(ALL_OF_IT) => stop.cancel(),
         }
+        tidied.await;
+    }
+
+    /// Whether no other lock may go with that of the call. A second one with its name and number may be a namesake's.
+    async fn only_ours_looks_dead(
+        &self,
+        cancel: &CancellationToken,
+        began: Timestamp,
+        pid: Option<i32>,
+    ) -> Result<bool> {
+        let is_ours = |lock: &LockFile| {
+            self.state(lock) == LockState::Dead && Some(lock.pid) == pid && lock.time >= began
+        };
+        let (ours, others): (Vec<_>, Vec<_>) = self.all_held(cancel).await?.into_values().partition(is_ours);
+        Ok(ours.len() < 2 && !others.iter().any(|lock| self.is_doubtful(lock)))
     }
 
     /// Has restic take away locks that are dead by its rules.
@@ -83,35 +106,55 @@ impl Restic {
         self.tidying(argv::unlock(), cancel).await.map(drop)
     }
 
-    /// The locks that are dead by nothing but their age, or by nothing but this host's name. An exclusive one that was written after `since` is
-    /// ours: while a call of ours has a lock nobody else can have such a one.
-    async fn doubtful(&self, cancel: &CancellationToken, since: Timestamp) -> Result<BTreeSet<String>> {
-        let (locks, missed) = self.held(cancel).await?;
-        if missed {
-            return Err(EngineError::BadOutput {
-                detail: "not all locks can be read".into(),
-            });
-        }
-        let doubtful = locks.into_iter().filter(|(_, lock)| match self.state(lock) {
-            LockState::Old => true,
-            LockState::Dead => {
-                let anothers = since == Timestamp::MIN || lock.time < since;
-                lock.may_be_refreshed(self.clock.now()) && anothers
-            }
-            LockState::Live => false,
-        });
-        Ok(doubtful.map(|(id, _)| id).collect())
+    /// The locks that are dead by nothing but their age, or by nothing but this host's name.
+    async fn doubtful(&self, cancel: &CancellationToken) -> Result<BTreeSet<String>> {
+        let mut locks = self.all_held(cancel).await?;
+        locks.retain(|_, lock| self.is_doubtful(lock));
+        Ok(locks.into_keys().collect())
     }
 
-    /// Who has the repository for himself now.
+    fn is_doubtful(&self, lock: &LockFile) -> bool {
+        match self.state(lock) {
+            LockState::Old => true,
+            LockState::Dead => lock.may_be_refreshed(self.clock.now()),
+            LockState::Live => false,
+        }
+    }
+
+    /// Who may have the repository for himself now.
     ///
     /// # Errors
     /// `Cancelled`, and what asking for locks can raise.
     pub(super) async fn held_exclusively(&self, cx: &Context) -> Result<Option<LockHolder>> {
+        let (now, host) = (self.clock.now(), hostname());
+        self.exclusive(cx, |lock| lock.may_be_held(now, &host)).await
+    }
+
+    /// Who has it for himself and isn't known to be gone: for those who read, who pass one whose process isn't here.
+    pub(super) async fn kept_from_readers(&self, cx: &Context) -> Result<Option<LockHolder>> {
+        self.exclusive(cx, |lock| self.state(lock) == LockState::Live)
+            .await
+    }
+
+    async fn exclusive(
+        &self,
+        cx: &Context,
+        counts: impl Fn(&LockFile) -> bool,
+    ) -> Result<Option<LockHolder>> {
         let (locks, _) = self.held(&cx.cancel).await?;
-        let is_it = |lock: &LockFile| lock.exclusive && self.state(lock) == LockState::Live;
-        let held = locks.into_iter().find(|(_, lock)| is_it(lock));
+        let mut locks = locks.into_iter();
+        let held = locks.find(|(_, lock)| lock.exclusive && counts(lock));
         Ok(held.map(|(id, lock)| lock.holder(&id)))
+    }
+
+    /// Every lock there is.
+    async fn all_held(&self, cancel: &CancellationToken) -> Result<BTreeMap<String, LockFile>> {
+        match self.held(cancel).await? {
+            (locks, false) => Ok(locks),
+            (_, true) => Err(EngineError::BadOutput {
+                detail: "not all locks can be read".into(),
+            }),
+        }
     }
 
     fn state(&self, lock: &LockFile) -> LockState {
@@ -138,8 +181,12 @@ impl Restic {
                     continue;
                 }
                 let lock = match self.tidying(argv::lock(id), cancel).await {
-                    Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
-                    Err(error) if error.is_of_the_store() || error.is_of_the_run() => None,
+                    // The next would wait for as long.
+                    Err(error @ (EngineError::Cancelled | EngineError::ToolDied { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) if error.is_of_the_store() => return Err(error),
+                    Err(error) if error.is_of_the_run() => None,
                     // Gone, or no lock: which of the two shows the next listing.
                     Err(_) => Some(None),
                     Ok(printed) => Some(serde_json::from_str(&printed).ok()),

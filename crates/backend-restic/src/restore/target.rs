@@ -85,6 +85,11 @@ impl Target {
         Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
     }
 
+    /// Whether that `.zfs` is there.
+    pub(crate) fn has_door(&self) -> bool {
+        self.is_door(OsStr::new(".zfs"))
+    }
+
     fn is_door(&self, name: &OsStr) -> bool {
         if name != ".zfs" {
             return false;

@@ -22,7 +22,11 @@ fn there(index: &[&str]) -> [Answer; 2] {
 }
 
 fn lock(host: &str, pid: i32, exclusive: bool) -> Answer {
-    let time = SystemClock::new().now();
+    aged(0, host, pid, exclusive)
+}
+
+fn aged(minutes: i64, host: &str, pid: i32, exclusive: bool) -> Answer {
+    let time = SystemClock::new().now() - jiff::SignedDuration::from_mins(minutes);
     let lock = format!(
         r#"{{"time":"{time}","exclusive":{exclusive},"hostname":"{host}","username":"root","pid":{pid},"uid":0,"gid":0}}"#
     );
@@ -144,9 +148,10 @@ fn what_a_prune_removed_meanwhile_is_looked_for_again() {
 #[test]
 fn what_a_prune_may_be_removing_is_no_damage() {
     let same = there(&["aa"]);
-    let (live, dead, shared) = (
+    let (live, namesake, dead, shared) = (
         lock("other-host", 7, true),
         lock(&here(), NOBODY, true),
+        aged(7, &here(), NOBODY, true),
         lock("other-host", 7, false),
     );
     let gone = answer(1, "", "Fatal: no matching ID found");
@@ -158,6 +163,9 @@ fn what_a_prune_may_be_removing_is_no_damage() {
     // It was refreshed between the listing and the look.
     let refreshed = lost(&[&[ids(&["bb"]), gone], &[ids(&["cc"]), live]]);
     assert_eq!(check(&refreshed).unwrap_err().kind(), OffsiteKind::Locked);
+    // A machine of the same name may prune.
+    let held = lost(&[&[ids(&["bb"])], &[namesake]]);
+    assert_eq!(check(&held).unwrap_err().kind(), OffsiteKind::Locked);
     // A backup, and one that died, remove nothing.
     let others = lost(&[&[ids(&["bb", "cc"])], &[shared, dead]]);
     assert_eq!(check(&others).unwrap().errors.len(), 2);

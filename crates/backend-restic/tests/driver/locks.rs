@@ -8,7 +8,7 @@ use reseed_core::clock::{Clock, SystemClock};
 use reseed_core::error::OffsiteKind;
 use reseed_core::exec::Exit;
 
-use super::{Answer, Lab, NOBODY, SUMMARY, answer, here, locked_by};
+use super::{Answer, CHILD, Lab, NOBODY, SUMMARY, answer, here, locked_by};
 
 /// The system's clock, which waits for nothing.
 #[derive(Debug)]
@@ -27,10 +27,14 @@ impl Clock for Hasty {
 
 /// A lock file as restic prints it, by its own clock so old.
 fn printed(host: &str, pid: i32, minutes_old: i64) -> Answer {
+    of_kind(true, host, &pid.to_string(), minutes_old)
+}
+
+fn of_kind(exclusive: bool, host: &str, pid: &str, minutes_old: i64) -> Answer {
     let now = SystemClock::new().now();
     let time = now - jiff::SignedDuration::from_mins(minutes_old);
     let lock = format!(
-        r#"{{"time":"{time}","exclusive":true,"hostname":"{host}","username":"root","pid":{pid},"uid":0,"gid":0}}"#
+        r#"{{"time":"{time}","exclusive":{exclusive},"hostname":"{host}","username":"root","pid":{pid},"uid":0,"gid":0}}"#
     );
     answer(0, &lock, "")
 }
@@ -115,16 +119,67 @@ fn an_exclusive_lock_of_a_namesake_is_watched_before_it_is_removed() {
     ]);
     lab.backup().unwrap();
     assert!(lab.calls().contains(&"unlock".to_owned()), "{:?}", lab.calls());
-    // After a call of ours that was killed, the one from before it is another's.
+}
+
+/// restic doesn't look whether its lock is still there, so that a prune beside it takes what it has just written.
+#[test]
+fn a_shared_lock_of_a_namesake_is_watched_before_it_is_removed() {
+    let backup = || of_kind(false, &here(), &NOBODY.to_string(), 1);
+    let begin = || {
+        let dead = printed(&here(), NOBODY, 20);
+        let locked = answer(11, "", &locked_by(&here(), NOBODY));
+        vec![locked, ids(&["aa", "bb"]), dead, backup()]
+    };
+    let dead = || printed(&here(), NOBODY, 26);
+    let by = |again: Vec<Answer>| {
+        let all = [begin(), again].concat();
+        Lab::by_clock("0.18.0", &all, Arc::new(Hasty(SystemClock::new())))
+    };
+    let lab = by(vec![ids(&["aa", "cc"]), dead(), backup()]);
+    assert_eq!(lab.backup().unwrap_err().kind(), OffsiteKind::Locked);
+    assert!(!lab.calls().contains(&"unlock".to_owned()), "{:?}", lab.calls());
+    // Silent: one that was killed by a power cut.
+    let again = vec![
+        ids(&["aa", "bb"]),
+        dead(),
+        backup(),
+        answer(0, "", ""),
+        answer(0, SUMMARY, ""),
+    ];
+    let lab = by(again);
+    lab.backup().unwrap();
+    assert!(lab.calls().contains(&"unlock".to_owned()), "{:?}", lab.calls());
+}
+
+#[test]
+fn after_a_call_of_ours_that_was_killed_only_its_own_lock_is_removed() {
     let killed = Answer {
         exit: Exit::Signal(9),
         ..answer(0, "", "")
     };
-    for (found, calls) in [(theirs(), 3), (printed(&here(), NOBODY, -1), 4)] {
-        let answers = [killed.clone(), ids(&["aa"]), found, answer(0, "", "")];
+    let nobody = NOBODY.to_string();
+    let (ours, theirs) = (CHILD, nobody.as_str());
+    // Written a moment after it began, unless it is older.
+    let cases = [
+        (vec![(ours, -1)], true),
+        (vec![(ours, 1)], false),
+        (vec![(theirs, -1)], false),
+        (vec![(ours, -1), (theirs, -1)], false),
+        (vec![(ours, -1), (theirs, 7)], true),
+        (vec![(ours, -1), (ours, -1)], false),
+    ];
+    for (locks, is_removed) in cases {
+        let names = &["aa", "bb"][..locks.len()];
+        let mut answers = vec![killed.clone(), ids(names)];
+        let found = locks
+            .iter()
+            .map(|(pid, minutes)| of_kind(false, &here(), pid, *minutes));
+        answers.extend(found);
+        answers.push(answer(0, "", ""));
         let lab = Lab::new("0.18.0", &answers);
         lab.backup().unwrap_err();
-        assert_eq!(lab.calls().len(), calls, "{:?}", lab.calls());
+        let removed = lab.calls().contains(&"unlock".to_owned());
+        assert_eq!(removed, is_removed, "{locks:?}: {:?}", lab.calls());
     }
 }
 
@@ -134,16 +189,28 @@ fn what_a_call_of_ours_left_is_not_tidied_up_where_that_may_take_anothers_lock()
         exit: Exit::Signal(9),
         ..answer(0, "", "")
     };
-    for (minutes, calls) in [
-        (120, vec!["backup", "list", "cat"]),
-        (1, vec!["backup", "list", "cat", "unlock"]),
-    ] {
-        let found = printed("other-host", 7, minutes);
-        let lab = Lab::new(
-            "0.18.0",
-            &[killed.clone(), ids(&["aa"]), found, answer(0, "", "")],
+    let calls = ["backup", "list", "cat", "cat", "unlock"];
+    for (minutes, calls) in [(120, &calls[..4]), (1, &calls[..])] {
+        let (other, ours) = (
+            printed("other-host", 7, minutes),
+            of_kind(false, &here(), CHILD, -1),
         );
+        let answers = [killed.clone(), ids(&["aa", "bb"]), other, ours, answer(0, "", "")];
+        let lab = Lab::new("0.18.0", &answers);
         lab.backup().unwrap_err();
         assert_eq!(lab.calls(), calls);
     }
+}
+
+/// Each look may take a quarter of a minute where the store is gone, and nobody can end them.
+#[test]
+fn after_the_first_lock_that_cannot_be_fetched_no_other_is_asked_for() {
+    let killed = Answer {
+        exit: Exit::Signal(9),
+        ..answer(0, "", "")
+    };
+    let lost = answer(1, "", "Fatal: dial tcp: connection refused");
+    let lab = Lab::new("0.18.0", &[killed, ids(&["aa", "bb", "cc"]), lost]);
+    lab.backup().unwrap_err();
+    assert_eq!(lab.calls(), ["backup", "list", "cat"]);
 }

@@ -60,7 +60,12 @@ struct Scripted {
     calls: Mutex<Vec<String>>,
     /// The run's.
     cancel: CancellationToken,
+    /// The process that stood for the last call that was listened to.
+    child: Mutex<String>,
 }
+
+/// In an answer: the number of that process.
+const CHILD: &str = "@CHILD@";
 
 impl Scripted {
     /// What it writes to stdout, and how it ends.
@@ -87,7 +92,9 @@ impl Scripted {
                 .unwrap()
                 .push(words.collect::<Vec<_>>().join(" "));
             let next = self.answers.lock().unwrap().pop_front();
-            next.unwrap_or_else(|| panic!("nobody expected {shown}"))
+            let mut next = next.unwrap_or_else(|| panic!("nobody expected {shown}"));
+            next.stdout = next.stdout.replace(CHILD, &self.child.lock().unwrap());
+            next
         };
         let mut kept = String::new();
         for line in answer.stderr.lines() {
@@ -127,14 +134,25 @@ impl Runner for Scripted {
     async fn pipe(&self, _: &[Command], _: &CancellationToken) -> Result<PipeOutput, ExecError> {
         panic!("the driver needs no pipes")
     }
+    #[expect(clippy::disallowed_methods, reason = "a process that stands for restic's")]
     async fn stream(&self, command: &Command, _: &CancellationToken) -> Result<Streaming, ExecError> {
         let (stdout, output) = self.next(command);
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .env("RESEED_CALL", command.variable("RESEED_CALL").unwrap())
+            .spawn()
+            .unwrap();
+        *self.child.lock().unwrap() = child.id().to_string();
         let (send, lines) = tokio::sync::mpsc::channel(64);
         for line in stdout.lines() {
             let bytes = line.as_bytes().to_vec();
             send.try_send(Line { bytes, cut: false }).unwrap();
         }
-        Ok(Streaming::from_parts(lines, None, async move { output }))
+        Ok(Streaming::from_parts(lines, None, async move {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            output
+        }))
     }
 }
 
@@ -184,6 +202,7 @@ impl Lab {
             answers: Mutex::new(answers.to_vec().into()),
             calls: Mutex::default(),
             cancel: CancellationToken::new(),
+            child: Mutex::default(),
         });
         let runner: Arc<dyn Runner> = Arc::<Scripted>::clone(&program);
         let restic = Restic::new(

@@ -134,6 +134,7 @@ fn a_check_that_loses_its_store_calls_nothing_damaged(it: S3Lab) {
         (S3Fault::INTERNAL, "unreachable"),
         (S3Fault::EXPIRED, "credentials_expired"),
         (S3Fault::Cut(5000), "unreachable"),
+        (S3Fault::DENIED, "denied"),
     ] {
         let _rule = it.faults().add(S3Rule::on(S3Op::Get, fault.clone()).key("data/"));
         let error = check().unwrap_err();

@@ -21,8 +21,8 @@ pub struct Progress {
 /// Is told about progress. Must not block.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// A report for every so many bytes or files.
-const STEP_BYTES: u64 = 8 << 20;
+/// A report for every so many bytes or files. Whoever waits tells by them whether anything moves, on a slow line too.
+const STEP_BYTES: u64 = 1 << 20;
 const STEP_FILES: u64 = 500;
 
 /// Sums up progress from any number of threads.

@@ -334,7 +334,8 @@ pub(crate) struct VerifyOffsiteArgs {
     /// `3/30`
     #[arg(long, value_name = "DEPTH", default_value = "rotating")]
     pub(crate) depth: String,
-    /// In how many checks a rotation has read everything; run daily, that is days
+    /// In how many checks a rotation has read everything; run daily, that is days. Of a repository that no service backs up to the day decides
+    /// which part it is
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) parts: u32,
     /// Say what would be read, and read nothing

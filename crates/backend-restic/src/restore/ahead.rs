@@ -49,7 +49,11 @@ impl Ahead {
             return;
         }
         let (mut wanted, mut bytes, mut known) = (Vec::new(), 0_u64, HashSet::new());
-        for id in next.filter(|id| !is_there(id) && known.insert(*id)).take(TREES) {
+        // Of many equal directories none is there once it was taken: no more is looked at than may be read.
+        let next = next
+            .take(4 * TREES)
+            .filter(|id| !is_there(id) && known.insert(*id));
+        for id in next.take(TREES) {
             let Some((pack, at)) = place(&id) else { continue };
             bytes = bytes.saturating_add(at.length.into());
             if bytes > BYTES {

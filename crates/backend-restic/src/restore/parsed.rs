@@ -50,6 +50,10 @@ impl Parsed {
     }
 
     pub(super) fn take(&mut self, id: &TreeId) -> Option<Tree> {
+        // Empty directories are all the same one.
+        if let Some((tree, _)) = self.trees.get(id).filter(|(tree, _)| tree.nodes.is_empty()) {
+            return Some(tree.clone());
+        }
         let (tree, bytes) = self.trees.remove(id)?;
         self.held = self.held.saturating_sub(bytes);
         Some(tree)
@@ -68,7 +72,8 @@ impl Parsed {
         if self.held > HELD || next.peek().is_none_or(|id| self.holds(id)) {
             return;
         }
-        let next: Vec<TreeId> = next.filter(|id| !self.holds(id)).take(TREES).collect();
+        let next = next.take(4 * TREES).filter(|id| !self.holds(id));
+        let next: Vec<TreeId> = next.take(TREES).collect();
         let (mut wanted, mut bytes) = (Vec::new(), 0_u64);
         for id in next {
             let Some((pack, at)) = place(&id) else { continue };

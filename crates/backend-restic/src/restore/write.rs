@@ -87,6 +87,12 @@ impl Writing<'_> {
         {
             self.meter.add(file.size, 1);
         }
+        // Files without a missing piece count once they are finished.
+        let is_missing = |file: u32| shared.slots[file as usize].missing.load(Ordering::Relaxed) > 0;
+        let stands = self.plan.pieces.iter().zip(&self.standing.pieces);
+        let stands = stands.filter(|(piece, stands)| **stands && is_missing(piece.file));
+        self.meter
+            .add(stands.map(|(piece, _)| u64::from(piece.plain_len)).sum(), 0);
         threads::each(workers, "restore", || {
             let result = self.work(&shared);
             if result.is_err() {

@@ -70,7 +70,16 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
                 text.push_str(&format!("  {}\n", printable(step)));
             }
         }
-        return Ok(Answer::new(&preview, text, Exit::Ok));
+        let unit = match args.set_aside {
+            true => Some(Unit::of(session, &args.service).await?),
+            false => None,
+        };
+        text.push_str(&unit.as_ref().map(Unit::shown).unwrap_or_default());
+        let exit = match unit.is_some_and(|unit| unit.runs()) {
+            true => Exit::Blocked,
+            false => Exit::Ok,
+        };
+        return Ok(Answer::new(&preview, text, exit));
     }
     // What goes elsewhere changes nothing of the service, whose snapshots are taken on.
     let claim = if to.is_some() {

@@ -62,6 +62,11 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     let services = session.services_or_all(&args.services)?;
     let services: Vec<_> = services.iter().collect();
     let mut plans = preseed::plan(&session.engine, &session.cx, &services).await;
+    let latest = |source: &PlannedSource| source.all.iter().map(|state| state.taken_at).max();
+    let latest: Vec<Vec<Option<Timestamp>>> = plans
+        .iter()
+        .map(|plan| plan.sources.iter().map(latest).collect())
+        .collect();
     if args.services.is_empty() {
         // Of all services that is too much to look at.
         let sources = plans.iter_mut().flat_map(|plan| &mut plan.sources);
@@ -78,7 +83,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     ]);
     let mut notes = String::new();
     let mut ahead: Vec<Ahead> = Vec::new();
-    for plan in &plans {
+    for (plan, latest) in plans.iter().zip(&latest) {
         let best = plan
             .order
             .first()
@@ -126,8 +131,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
                 plan.service, plan.service
             ));
         }
-        for source in &plan.sources {
-            ahead.extend(in_the_future(&plan.service, &source.source, source.taken_at, now));
+        // What is dated far ahead isn't the best.
+        for (source, latest) in plan.sources.iter().zip(latest) {
+            ahead.extend(in_the_future(&plan.service, &source.source, *latest, now));
         }
         if let Some(why) = &plan.why {
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));

@@ -122,15 +122,16 @@ fn a_lock_that_a_dead_program_left() {
     killed.kill().unwrap();
     assert!(!killed.wait().unwrap().success());
     assert_eq!(locks().len(), 1, "nobody was left to remove it");
-    // Its process is gone from this host, so the lock goes, too.
+    // Its process isn't on this host. It may be on one of the same name, which would refresh it within minutes: until then it stays, and keeps
+    // nobody from restoring or backing up.
     lab.lose_data();
     assert_eq!(
         lab.preseed(0),
         ("restored".to_owned(), Some("offsite".to_owned()))
     );
     lab.assert_whole();
-    assert_eq!(locks(), Vec::<String>::new());
     lab.run(&["backup", "app"]).expect(0);
+    assert_eq!(locks().len(), 1, "those who came later removed their own");
 }
 
 #[test]

@@ -115,18 +115,18 @@ pub async fn forget_plan(
         }
         let known = Doubts::about(engine, &service.name, pruner.name()).and_then(|doubts| {
             let since = engine.journal.begun_anew();
-            // One that it knows to be whole was stored since: what is before that matters no more.
-            let is_known = |point: &RecoveryPoint| {
-                let is_of_it = service
-                    .targets
-                    .iter()
-                    .any(|target| target.dataset == point.dataset);
-                is_of_it
-                    && is_whole(point)
-                    && !doubts.has(&point.id)
-                    && since.is_none_or(|at| point.taken_at >= at)
+            // Of each dataset one that it knows to be whole was stored since: what is before that matters no more.
+            let now = engine.clock.now();
+            let is_known = |point: &&RecoveryPoint, since: Timestamp| {
+                let is_since = (since..=now).contains(&point.taken_at);
+                is_since && is_whole(point) && !doubts.has(&point.id)
             };
-            match since.filter(|_| !points.iter().any(is_known)) {
+            let is_settled = |since: &Timestamp| {
+                let datasets = service.targets.iter().map(|target| mine(&target.dataset));
+                let mut stored = datasets.filter(|mine| !mine.is_empty());
+                stored.all(|mine| mine.iter().any(|point| is_known(point, *since)))
+            };
+            match since.filter(|since| !is_settled(since)) {
                 Some(at) => Err(JournalError::BegunAnew { at }),
                 None => Ok(doubts),
             }

@@ -218,8 +218,8 @@ pub async fn plan(engine: &Engine, cx: &Context, services: &[&Service]) -> Vec<S
     stream::iter(planned).buffered(PLANNED_AT_ONCE).collect().await
 }
 
-/// So many services ask their sources at the same time.
-const PLANNED_AT_ONCE: usize = 16;
+/// So many services ask their sources at the same time. Each has a connection of its own, of which an sshd lets few begin at once.
+const PLANNED_AT_ONCE: usize = 4;
 
 pub(crate) mod walk_plan;
 pub use walk_plan::{PlannedSource, PlannedState, ServicePlan};

@@ -10,6 +10,9 @@ use crate::names::RunId;
 /// A fetch of which nothing more was told for so long stands still.
 const LULL: Duration = Duration::from_secs(5 * 60);
 
+/// Progress is told by the megabyte, which may take as long on a slow line.
+const SHORTEST: Duration = Duration::from_secs(60);
+
 /// How a fetch goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
@@ -42,12 +45,12 @@ struct Furthest {
 }
 
 impl Moves {
-    /// Of a fetch that has `share` of the time: a lull of a quarter of it is long, whatever it is.
+    /// Of a fetch that has `share` of the time: a lull of a quarter of it is long.
     pub(super) fn new(to: Arc<dyn EventSink>, clock: Arc<dyn Clock>, share: Duration) -> Self {
         Self {
             to,
             clock,
-            lull: LULL.min(share / 4),
+            lull: LULL.min(share / 4).max(SHORTEST),
             furthest: Mutex::new(None),
         }
     }

@@ -81,16 +81,26 @@ async fn probe_one(
 /// Dated so far ahead a state is of a clock that was wrong, then or now. A clock that has the wrong zone is off by less.
 const FAR_AHEAD: SignedDuration = SignedDuration::from_hours(24);
 
-/// Of a source that knows of no order but that of dates: what is dated far ahead would pass for the newest until then, and goes behind all else. Where the clock is
-/// wrong now, and far behind, that is so of all of them, and changes nothing. Answers the latest.
+/// A clock that was wrong once leaves states within so short a time,
+const ONCE: SignedDuration = SignedDuration::from_hours(24);
+/// so far from all others. Where ours is behind now, what is ahead of it follows upon what isn't.
+const FAR_FROM_OTHERS: SignedDuration = SignedDuration::from_hours(40 * 24);
+
+/// Of a source that knows of no order but that of dates: what a clock that was wrong once has put into the future would pass for the newest until
+/// then, and goes behind all else. That is not taken for it which may as well be of a clock that is behind now: the newest of all would be
+/// passed over. Answers the latest.
 fn demote(points: &mut [RecoveryPoint], now: Timestamp) -> Option<Timestamp> {
     let last = now.saturating_add(FAR_AHEAD).unwrap_or(now);
+    let dates = points.iter().map(|point| point.taken_at);
+    let (ahead, known): (Vec<Timestamp>, Vec<Timestamp>) = dates.partition(|at| *at > last);
+    let (first, latest) = (*ahead.iter().min()?, *ahead.iter().max()?);
+    let newest = known.into_iter().max()?;
+    let is_of_once = latest.duration_since(first) <= ONCE && first.duration_since(newest) > FAR_FROM_OTHERS;
+    if !is_of_once {
+        return None;
+    }
     points.sort_by_key(|point| point.taken_at > last);
-    let ahead = points.iter().rev().take_while(|point| point.taken_at > last);
-    let ahead: Vec<Timestamp> = ahead.map(|point| point.taken_at).collect();
-    (ahead.len() < points.len())
-        .then(|| ahead.into_iter().max())
-        .flatten()
+    Some(latest)
 }
 
 fn tell(cx: &Context, service: &Service, source: &SourceName, ahead: Option<Timestamp>) {
@@ -211,6 +221,10 @@ mod tests {
             (vec![114, 99, 98], vec![114, 99, 98], None),
             // Our own clock is the one that is wrong.
             (vec![9000, 8999], vec![9000, 8999], None),
+            // And it may be so in the middle of what there is, wherever that is.
+            (vec![148, 124, 99, 98], vec![148, 124, 99, 98], None),
+            (vec![2000, 1300, 99], vec![2000, 1300, 99], None),
+            (vec![500, 99, 98], vec![500, 99, 98], None),
             (vec![], vec![], None),
         ] {
             let mut points: Vec<RecoveryPoint> = dates.into_iter().map(point).collect();

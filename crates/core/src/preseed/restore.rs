@@ -315,8 +315,9 @@ impl Walk<'_> {
             .await;
         let is_timed_out = |error: &SourceError| error.kind() == SourceKind::TimedOut;
         if self.until(*ends).is_zero() && !fetched.as_ref().is_err_and(is_timed_out) {
-            // It was let go on, and so is what comes after it.
-            *ends = self.engine.clock.monotonic() + self.left();
+            // It was let go on, and what comes after it has a share of its own, behind which it is looked at again.
+            let share = self.share(self.service.policy.source_budget, Some(source.name()));
+            *ends = self.engine.clock.monotonic() + share;
         }
         let restored = fetched.map_err(|error| Failure {
             stood_still: is_timed_out(&error) && matches!(moves.pace(), Pace::Still(_)),

@@ -110,7 +110,13 @@ impl Walk<'_> {
         }
         match self.restore(&candidate, slots).await {
             Tried::Restored => Some(Outcome::Restored),
-            Tried::Failed => None,
+            Tried::Failed => {
+                let last = self.attempts.last().and_then(|attempt| attempt.error.as_ref());
+                let is_damaged = last.is_some_and(|error| error.kind == SourceKind::Corrupt.name());
+                self.unfinished
+                    .take_if(|slow| is_damaged && slow.source == candidate.source);
+                None
+            }
             Tried::Stop(outcome) => Some(outcome),
         }
     }

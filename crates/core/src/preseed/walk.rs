@@ -195,7 +195,30 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        for candidate in order(self.groups(&probes, &targets), policy.prefer, None) {
+        if let Some(outcome) = self.try_in_order(&probes, &targets, slots, &mut tried).await {
+            return outcome;
+        }
+        if let Some(outcome) = self.ask_stuck_again(slots).await {
+            return outcome;
+        }
+        if self.unfinished.is_none()
+            && let Some(outcome) = self.try_in_order(&probes, &targets, slots, &mut tried).await
+        {
+            // Who stood still had something damaged, and may have something older.
+            return outcome;
+        }
+        self.exhausted(&probes, &targets).await
+    }
+
+    /// Tries every state of every source that wasn't tried, in their order.
+    async fn try_in_order(
+        &mut self,
+        probes: &[Probe],
+        targets: &[&Target],
+        slots: &mut [Slot],
+        tried: &mut BTreeSet<(usize, Vec<(PointId, String)>)>,
+    ) -> Option<Outcome> {
+        for candidate in order(self.groups(probes, targets), self.service.policy.prefer, None) {
             // A slow source is as slow with an older state of it.
             if self
                 .unfinished
@@ -220,14 +243,11 @@ impl<'a> Walk<'a> {
                 self.is_unfinished(&candidate, error, None);
                 continue;
             }
-            if let Some(outcome) = self.try_one(&candidate, slots, &mut tried).await {
-                return outcome;
+            if let Some(outcome) = self.try_one(&candidate, slots, tried).await {
+                return Some(outcome);
             }
         }
-        if let Some(outcome) = self.ask_stuck_again(slots).await {
-            return outcome;
-        }
-        self.exhausted(&probes, &targets).await
+        None
     }
 
     /// The candidates of each source, best first.

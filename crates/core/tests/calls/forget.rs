@@ -686,9 +686,16 @@ async fn a_journal_that_was_begun_anew_does_not_know_what_is_whole() {
     assert!(gone.unwrap().unpruned.is_some());
     // One was stored since.
     let stored = RecoveryPoint {
-        taken_at: SystemClock::new().now() + jiff::SignedDuration::from_secs(2),
+        taken_at: SystemClock::new().now(),
         ..point("tank/a", 0)
     };
-    let (why, gone) = planned([ages("tank/a"), vec![stored]].concat()).await;
+    let (why, gone) = planned([ages("tank/a"), vec![stored.clone()]].concat()).await;
     assert_eq!((why, gone.len()), (None, 2));
+    // By a clock that was wrong.
+    let later = RecoveryPoint {
+        taken_at: days_ago(-400),
+        ..stored
+    };
+    let (why, gone) = planned([ages("tank/a"), vec![later]].concat()).await;
+    assert!(why.is_some() && gone.is_empty(), "{gone:?}");
 }

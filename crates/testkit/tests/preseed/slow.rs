@@ -162,6 +162,49 @@ fn who_was_let_go_on_and_stands_still_then_makes_room_too() {
     });
 }
 
+/// Nor has what comes after it all the time there is: it was let go on once, and hangs at the next try.
+#[test]
+fn who_was_let_go_on_is_looked_at_again_at_its_next_try() {
+    unhindered(async {
+        let (mut lab, faults) = lost().await;
+        let slow = Faulty::new(
+            lab.service.sources[1].clone(),
+            "line",
+            &faults,
+            Arc::new(lab.world.clone()),
+        );
+        lab.service.sources[1] = Arc::new(slow);
+        let first = Rule::on(Op::SourceExecute, Fault::Slow(Duration::from_secs(12)));
+        let _slow = faults.add(first.of("line").nth(1));
+        let fails = Rule::on(Op::SourceExecute, Fault::Cut(40)).of("nas").nth(1);
+        let _fails = faults.add(fails);
+        let hangs = Rule::on(Op::SourceExecute, Fault::HangIn(6, None)).of("nas");
+        let _hangs = faults.add(hangs);
+        let report = lab.preseed().await;
+        assert_eq!(came_from(&report), ("b2", 1), "{report:?}");
+        assert!(report.seconds < 400.0, "{report:?}");
+    });
+}
+
+/// What it has is damaged after all, and it has something older.
+#[test]
+fn who_stood_still_and_turns_out_damaged_is_asked_for_what_is_older() {
+    unhindered(async {
+        let (mut lab, faults) = lost().await;
+        lab.service.sources.truncate(2);
+        lab.service.policy.tries = 1;
+        let hangs = Rule::on(Op::SourceExecute, Fault::HangIn(6, None)).of("nas");
+        let _hangs = faults.add(hangs.nth(1));
+        let damaged = Rule::on(Op::SourceExecute, Fault::FailBefore(Common::Corrupt));
+        let _damaged = faults.add(damaged.of("nas").nth(1));
+        let report = lab.preseed().await;
+        assert!(
+            matches!(report.outcome, Outcome::StartedEmpty { .. }),
+            "it has nothing older: {report:?}"
+        );
+    });
+}
+
 #[test]
 fn who_stood_still_is_asked_once_more_behind_the_others() {
     unhindered(async {

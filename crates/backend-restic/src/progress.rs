@@ -121,18 +121,18 @@ mod tests {
         let sink = Arc::clone(&seen);
         let meter = Meter::new(Arc::new(move |progress| sink.lock().unwrap().push(progress)));
         for _ in 0..100 {
-            meter.add(1 << 20, 1);
+            meter.add(100 << 10, 1);
         }
-        meter.set_total(100 << 20);
+        meter.set_total(10_000 << 10);
         meter.report();
         let seen = seen.lock().unwrap();
         assert!((10..=20).contains(&seen.len()), "{}", seen.len());
         assert_eq!(
             seen.last(),
             Some(&Progress {
-                bytes: 100 << 20,
+                bytes: 10_000 << 10,
                 files: 100,
-                total: Some(100 << 20)
+                total: Some(10_000 << 10)
             })
         );
     }

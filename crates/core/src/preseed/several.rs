@@ -111,6 +111,7 @@ impl Walk<'_> {
         if let Some(outcome) = self.ask_stuck_again(slots).await {
             return outcome;
         }
+        self.tell_untried();
         if let Some(held) = self.held_for_slow() {
             return held;
         }

@@ -13,7 +13,8 @@ use super::restore::{Failure, Slot, Staged, Tried};
 use super::{Candidate, Walk};
 use crate::RestoreSource;
 use crate::engine::GRACE;
-use crate::error::{Common, ErrorReport, Kind as _, SourceKind};
+use crate::error::{Common, ErrorReport, Kind as _, SourceError, SourceKind};
+use crate::names::SourceName;
 use crate::store::{Leftover, StageState};
 
 /// A source that was not done when its time was up.
@@ -118,6 +119,17 @@ impl Walk<'_> {
                 None
             }
             Tried::Stop(outcome) => Some(outcome),
+        }
+    }
+
+    /// Each source has its word, also one that was not tried for what another has brought.
+    pub(super) fn tell_untried(&mut self) {
+        let sources = self.service.sources.iter().map(|source| source.name());
+        let is_untold = |name: &&SourceName| !self.attempts.iter().any(|attempt| attempt.source == **name);
+        let untold: Vec<SourceName> = sources.filter(is_untold).cloned().collect();
+        for name in untold {
+            let error = SourceError::new(SourceKind::TimedOut, "it was not tried: the time was up").report();
+            self.record(name, Vec::new(), 1, Stage::Plan, Some(error), 0.0);
         }
     }
 

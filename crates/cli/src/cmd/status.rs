@@ -62,17 +62,6 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     let services = session.services_or_all(&args.services)?;
     let services: Vec<_> = services.iter().collect();
     let mut plans = preseed::plan(&session.engine, &session.cx, &services).await;
-    let latest = |source: &PlannedSource| source.all.iter().map(|state| state.taken_at).max();
-    let latest: Vec<Vec<Option<Timestamp>>> = plans
-        .iter()
-        .map(|plan| plan.sources.iter().map(latest).collect())
-        .collect();
-    if args.services.is_empty() {
-        // Of all services that is too much to look at.
-        let sources = plans.iter_mut().flat_map(|plan| &mut plan.sources);
-        sources.for_each(|source| source.all.clear());
-    }
-    let plans = plans;
     let now = session.engine.clock.now();
     let mut table = Table::new(&[
         "service",
@@ -83,7 +72,7 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
     ]);
     let mut notes = String::new();
     let mut ahead: Vec<Ahead> = Vec::new();
-    for (plan, latest) in plans.iter().zip(&latest) {
+    for plan in &plans {
         let best = plan
             .order
             .first()
@@ -124,7 +113,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
                 error,
             ));
         }
-        notes.push_str(&listed(plan));
+        if !args.services.is_empty() {
+            notes.push_str(&listed(plan));
+        }
         for source in empty_beside_others(plan) {
             notes.push_str(&format!(
                 "{}: {source} holds no state of it that could come back, and other sources do\n  hint: `reseed history {}` shows when it was last sent or backed up there\n",
@@ -132,8 +123,9 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             ));
         }
         // What is dated far ahead isn't the best.
-        for (source, latest) in plan.sources.iter().zip(latest) {
-            ahead.extend(in_the_future(&plan.service, &source.source, *latest, now));
+        for source in &plan.sources {
+            let latest = source.all.iter().map(|state| state.taken_at).max();
+            ahead.extend(in_the_future(&plan.service, &source.source, latest, now));
         }
         if let Some(why) = &plan.why {
             notes.push_str(&format!("{}: {}\n", plan.service, printable(why)));
@@ -201,6 +193,11 @@ pub(crate) async fn run(args: &StatusArgs, session: &Session) -> Result<Answer, 
             true,
         ),
     };
+    if args.services.is_empty() {
+        // Every state of all services is too much to look at.
+        let sources = plans.iter_mut().flat_map(|plan| &mut plan.sources);
+        sources.for_each(|source| source.all.clear());
+    }
     let mut answer = json!({ "services": plans, "lagging": lagging, "ahead": ahead, "silent": silent });
     if !fetched.is_empty() {
         answer["fetched"] = json!(fetched);

@@ -198,10 +198,12 @@ impl<'a> Walk<'a> {
         if let Some(outcome) = self.try_in_order(&probes, &targets, slots, &mut tried).await {
             return outcome;
         }
+        let was_stuck = self.stuck.is_some();
         if let Some(outcome) = self.ask_stuck_again(slots).await {
             return outcome;
         }
-        if self.unfinished.is_none()
+        if was_stuck
+            && self.unfinished.is_none()
             && let Some(outcome) = self.try_in_order(&probes, &targets, slots, &mut tried).await
         {
             // Who stood still had something damaged, and may have something older.

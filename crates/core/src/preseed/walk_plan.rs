@@ -81,11 +81,11 @@ pub struct PlannedState {
 
 impl PlannedState {
     fn of(candidate: &Candidate) -> Self {
-        let first = candidate.points.first();
+        let first = &candidate.points[0];
         Self {
             taken_at: candidate.taken_at(),
-            point: candidate.points[0].id.clone(),
-            snapshot: first.and_then(|point| point.snapshot.clone()),
+            point: first.id.clone(),
+            snapshot: first.snapshot.clone(),
             partial: candidate.points.iter().any(|point| point.partial),
             unseeded: candidate.is_unseeded(),
         }

@@ -42,19 +42,25 @@ enum Name {
     Digest,
     /// Simulated schedules per second and core.
     Sim,
-    /// Restores, a check and the driver on a repository of 1 GiB in 20,000 files, against the newest restic that there is.
+    /// Restores and a check of a repository of 1 GiB in 20,000 files, against the newest restic that there is.
     Offsite,
+    /// A restore of the same through S3, from a bucket that answers late, against the same restic.
+    OffsiteS3,
+    /// What the driver adds to the same restic's own time.
+    OffsiteDriver,
     /// A backup of 1 GiB in 20,000 files that haven't changed, against the same restic.
     OffsiteUnchanged,
     /// Restore from a replica, preseed, planning and pruning on real ZFS in a virtual machine, against the bare commands.
     Zfs,
 }
 
-const ALL: [Name; 6] = [
+const ALL: [Name; 8] = [
     Name::PreseedPresent,
     Name::Digest,
     Name::Sim,
     Name::Offsite,
+    Name::OffsiteS3,
+    Name::OffsiteDriver,
     Name::OffsiteUnchanged,
     Name::Zfs,
 ];
@@ -90,7 +96,13 @@ pub(crate) fn run(args: &Args) -> Done {
     for name in names {
         match name {
             Name::Digest => needs.push(setup::B3SUM),
-            Name::PreseedPresent | Name::Sim | Name::Offsite | Name::OffsiteUnchanged | Name::Zfs => {}
+            Name::PreseedPresent
+            | Name::Sim
+            | Name::Offsite
+            | Name::OffsiteS3
+            | Name::OffsiteDriver
+            | Name::OffsiteUnchanged
+            | Name::Zfs => {}
         }
     }
     setup::ensure(&needs, args.yes)?;
@@ -107,6 +119,8 @@ pub(crate) fn run(args: &Args) -> Done {
             Name::Digest => digest::run(&bench),
             Name::Sim => simulator::run(&bench),
             Name::Offsite => offsite::run(&bench, args.yes),
+            Name::OffsiteS3 => offsite::through_s3(&bench, args.yes),
+            Name::OffsiteDriver => offsite::driven(&bench, args.yes),
             Name::OffsiteUnchanged => offsite::unchanged(&bench, args.yes),
             Name::Zfs => zfs::run(args.yes),
         };

@@ -131,8 +131,6 @@ pub(super) fn run(bench: &Bench, yes: bool) -> Rows {
     let mut rows = Vec::new();
     rows.extend(restores(&lab)?);
     rows.push(checked(&lab)?);
-    rows.extend(driven(&lab)?);
-    rows.push(through_s3(&lab)?);
     Ok(rows)
 }
 
@@ -306,7 +304,8 @@ fn checked(lab: &Lab<'_>) -> Measured<Row> {
 }
 
 /// The driver around restic, against the same calls of restic alone: the backend's own example measures both.
-fn driven(lab: &Lab<'_>) -> Rows {
+pub(super) fn driven(bench: &Bench, yes: bool) -> Rows {
+    let lab = &made(bench, yes)?;
     let driver = release(
         &["--package", "reseed-backend-restic", "--example", "driver"],
         "examples/driver",
@@ -344,7 +343,8 @@ impl Drop for Late {
 }
 
 /// All of it from a bucket that answers late.
-fn through_s3(lab: &Lab<'_>) -> Measured<Row> {
+pub(super) fn through_s3(bench: &Bench, yes: bool) -> Rows {
+    let lab = &made(bench, yes)?;
     let server = release(
         &[
             "--package",
@@ -415,7 +415,7 @@ fn through_s3(lab: &Lab<'_>) -> Measured<Row> {
     )?;
     same(&lab.tree, &lab.ours)?;
     same(&lab.tree, &lab.theirs)?;
-    Ok(row)
+    Ok(vec![row])
 }
 
 fn same(original: &Path, restored: &Path) -> Measured<()> {

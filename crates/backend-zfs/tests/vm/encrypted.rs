@@ -161,6 +161,50 @@ fn what_is_sent_in_the_clear_is_encrypted_where_its_root_is() {
     });
 }
 
+/// What was sent in the clear came without properties. When its dataset is in clear text too, they come along, and the first of them that a
+/// dataset receives count over what it was given by itself before (OpenZFS 2.3.2), unless that is said once more.
+#[test]
+fn what_came_without_properties_is_kept_from_the_live_place_when_they_come() {
+    block_on(async {
+        let lab = Lab::new();
+        let target = lab.pool.target("secret");
+        let dataset = target.dataset.as_str();
+        lab.encrypted(dataset);
+        let replicator = lab.replicator("open").raw(false).of_host("nas");
+        let replica = lab.sent(&target, "open", &replicator).await;
+        // As somebody brings it back who wants it in clear text from now on.
+        sure(["zfs", "rename", dataset, &format!("{}/was", lab.pool.pool)]);
+        let line = format!(
+            "zfs send -R '{replica}@four-open' | zfs receive -x mountpoint -x canmount -x readonly '{dataset}'"
+        );
+        sure(["sh", "-c", &line]);
+        for wanted in ["sharenfs=off", "quota=100M", "canmount=on", "readonly=off"] {
+            sure(["zfs", "set", wanted, dataset]);
+        }
+        sure([
+            "zfs",
+            "set",
+            &format!("mountpoint={}", target.mountpoint.display()),
+            dataset,
+        ]);
+        snapshot(&lab.pool, &target, "plain", 9, true).await;
+        let cx = context("send");
+        let plan = replicator.plan(&cx, std::slice::from_ref(&target)).await.unwrap();
+        assert_eq!(plan.steps[0].set_aside, None, "it goes on with what is there");
+        let report = replicator.execute(&cx, &plan).await.unwrap();
+        assert_eq!(report.failed, []);
+        for (property, wanted) in [
+            ("canmount", "noauto"),
+            ("readonly", "on"),
+            ("mounted", "no"),
+            ("quota", "0"),
+        ] {
+            assert_eq!(get(property, &replica), wanted, "{property}");
+        }
+        assert_ne!(get("mountpoint", &replica), target.mountpoint.to_str().unwrap());
+    });
+}
+
 /// A dataset that isn't encrypted, inside of one that is: its replica stands inside of that one's, whose key is elsewhere.
 #[test]
 fn what_is_plain_inside_of_an_encrypted_dataset_stays_so_inside_of_its_raw_replica() {

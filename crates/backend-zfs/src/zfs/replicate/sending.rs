@@ -127,8 +127,13 @@ impl NativeReplicator {
         for (property, none) in space::none(&here.space) {
             own.push((property, none));
         }
-        // With an increment `-x` keeps out only what the replica has a value of its own for.
-        if there.dataset.is_some() && step.set_aside.is_none() && there.origin != origin {
+        let form = argv::Form::of(here.encrypted, self.raw);
+        let is_new = there.dataset.is_none() || step.set_aside.is_some();
+        // With an increment `-x` keeps out only what the replica has a value of its own for, or was told to inherit while it came. What came
+        // without properties was told nothing, and the first that come later replace what it was given by itself before
+        // (OpenZFS 2.3.2).
+        let may_be_first = form == argv::Form::Plain && !self.raw;
+        if !is_new && (there.origin != origin || may_be_first) {
             own.extend([("mountpoint", "none"), ("sharenfs", "off"), ("sharesmb", "off")]);
         }
         let of_its_type = |name: &str| !here.volume || !argv::NOT_OF_VOLUMES.contains(&name);
@@ -165,7 +170,6 @@ impl NativeReplicator {
         let Some(first) = left.first() else {
             return Ok(arrival);
         };
-        let form = argv::Form::of(here.encrypted, self.raw);
         if form == argv::Form::Decrypted {
             // What the snapshots say of themselves doesn't come along.
             arrival = Arrival::Unsure;

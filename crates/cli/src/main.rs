@@ -69,7 +69,7 @@ fn log() {
 
 /// Cancels the run at the first SIGINT or SIGTERM, or at SIGHUP: a connection that drops must not leave behind what it began, unsupervised and
 /// without its lock. It then ends by itself: children are reaped, locks released, staging stays
-/// resumable. A third signal ends a run that hangs at once.
+/// resumable. A third signal ends a run that hangs at once; SIGHUP counts as the first only.
 async fn on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -90,13 +90,17 @@ async fn on_signal(cancel: CancellationToken) {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = hung_up => {}
+        let by_hand = tokio::select! {
+            _ = term.recv() => true,
+            _ = int.recv() => true,
+            _ = hung_up => false,
+        };
+        cancel.cancel();
+        // A connection that drops may say so more than once, and nobody is in a hurry there.
+        if !by_hand && asked > 0 {
+            continue;
         }
         asked += 1;
-        cancel.cancel();
         match asked {
             1 => complain("ending the run; what is staged is kept for the next one"),
             2 => complain("still ending; once more ends it at once"),

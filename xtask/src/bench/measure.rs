@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::sh;
 
 /// One run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sample {
     pub(super) wall: Duration,
     /// Bytes; 0 when it was not asked for.

@@ -55,8 +55,9 @@ impl Status {
             .max(self.files_restored.saturating_add(self.files_skipped))
     }
 
+    /// Of a restore that goes on, restic counts what is there already apart from both.
     pub(crate) fn total(&self) -> Option<u64> {
-        self.total_bytes
+        Some(self.total_bytes?.saturating_add(self.bytes_skipped))
     }
 }
 

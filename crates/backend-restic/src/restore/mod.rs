@@ -156,9 +156,12 @@ pub fn restore_with(
                 }
                 Err(error) => error,
             };
-            if !open()
-                .and_then(|open| detours.around(&error, &open))
-                .unwrap_or(false)
+            // Of anything else there is no way around, and a store that is gone is not asked once more.
+            let is_damage = matches!(error, EngineError::CorruptPack { .. });
+            if !is_damage
+                || !open()
+                    .and_then(|open| detours.around(&error, &open))
+                    .unwrap_or(false)
             {
                 return Err(error);
             }

@@ -26,6 +26,9 @@ use super::tool::{Tool, not_cancelled, not_understood};
 /// How often a scrub that is followed is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// The state of a pool that isn't there. One that is suspended has no numbers either.
+const NOT_IMPORTED: &str = "NOT IMPORTED";
+
 /// A pool, as it is now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PoolHealth {
@@ -59,7 +62,7 @@ impl PoolHealth {
     fn not_imported(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            state: "NOT IMPORTED".to_owned(),
+            state: NOT_IMPORTED.to_owned(),
             size: None,
             allocated: None,
             free: None,
@@ -195,7 +198,7 @@ impl Pools {
     /// As [`health`](Self::health); `PoolUnavailable` when it isn't imported.
     pub async fn one(&self, cx: &Context, name: &str) -> Result<PoolHealth, StoreError> {
         let found = self.health(cx, &BTreeSet::from([name.to_owned()])).await?;
-        let found = found.into_iter().find(|pool| pool.size.is_some());
+        let found = found.into_iter().find(|pool| pool.state != NOT_IMPORTED);
         found.ok_or_else(|| {
             let hint = "`zpool list` shows the pools that are, `zpool import` those that could be";
             StoreError::new(StoreKind::PoolUnavailable, format!("pool {name} is not imported")).hint(hint)

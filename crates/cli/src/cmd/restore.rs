@@ -8,7 +8,7 @@ use reseed_core::lock::Claim;
 use reseed_core::names::SourceName;
 use reseed_core::ops::{self, At, RestoreOptions};
 use reseed_core::source::Scope;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::unit::Unit;
 use crate::args::RestoreArgs;
@@ -75,11 +75,15 @@ pub(crate) async fn run(args: &RestoreArgs, session: &Session) -> Result<Answer,
             false => None,
         };
         text.push_str(&unit.as_ref().map(Unit::shown).unwrap_or_default());
-        let exit = match unit.is_some_and(|unit| unit.runs()) {
+        let exit = match unit.as_ref().is_some_and(Unit::runs) {
             true => Exit::Blocked,
             false => Exit::Ok,
         };
-        return Ok(Answer::new(&preview, text, exit));
+        let mut answer = Answer::new(&preview, text, exit);
+        if let (Some(unit), Value::Object(all)) = (unit, &mut answer.json) {
+            all.insert("unit".to_owned(), unit.json());
+        }
+        return Ok(answer);
     }
     // What goes elsewhere changes nothing of the service, whose snapshots are taken on.
     let claim = if to.is_some() {

@@ -448,11 +448,16 @@ impl Journal for SqliteJournal {
     fn begun_anew(&self) -> Option<Timestamp> {
         let name = self.path.file_name()?.to_str()?;
         let beside = fs::read_dir(self.path.parent()?).ok()?;
+        // By its name, or when it was last written to, should the clock have been wrong when it got that name.
         let time = |entry: io::Result<fs::DirEntry>| {
-            let found = entry.ok()?.file_name();
+            let entry = entry.ok()?;
+            let found = entry.file_name();
             let time = found.to_str()?.strip_prefix(name)?.strip_prefix(".broken-")?;
             let time = DateTime::strptime(SET_ASIDE, time.get(..16)?).ok()?;
-            TimeZone::UTC.to_timestamp(time).ok()
+            let named = TimeZone::UTC.to_timestamp(time).ok()?;
+            let written = entry.metadata().and_then(|found| found.modified()).ok();
+            let written = written.and_then(|time| Timestamp::try_from(time).ok());
+            Some(written.map_or(named, |written| written.max(named)))
         };
         beside.filter_map(time).max()
     }

@@ -15,7 +15,7 @@ use crate::error::{ErrorReport, OffsiteKind, OpError, OpKind};
 use crate::event::Event;
 use crate::journal::{Query, RunKind, RunOutcome};
 use crate::names::{PointId, SourceName};
-use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, OffsiteRepo};
+use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, CheckDepth, OffsiteRepo};
 use crate::point::{RecoveryPoint, Snapshot};
 use crate::service::Service;
 use crate::store::{Settle, StagePurpose, StageRequest};
@@ -148,9 +148,11 @@ async fn stored(
         repo.points(&cx, None).await
     });
     let points = points.await.map_err(|e| e.report())?;
-    // Read once too often is no harm.
+    // Read once too often is no harm. A history that was begun anew doesn't know which of the points before it were in doubt.
     let doubts = Doubts::about(engine, &service.name, repo.name()).unwrap_or(Doubts::All);
-    let whole = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id);
+    let since = engine.journal.begun_anew();
+    let is_known = |point: &RecoveryPoint| since.is_none_or(|since| point.taken_at >= since);
+    let whole = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id) && is_known(point);
     Ok(points.into_iter().filter(whole).collect())
 }
 
@@ -169,8 +171,8 @@ fn same_tree<'p>(
     stored.iter().filter(|point| point.taken_at <= now).find(same)
 }
 
-/// Whether nothing speaks against what a repository holds of a service: the last check and the last verification, where there were any,
-/// have found it sound. Otherwise a backup has to look what is missing.
+/// Whether nothing speaks against what a repository holds of a service: the last verification, where there was any, has found it sound, and what a
+/// check found was sound in a later one that read as much, all of it or the same part. Otherwise a backup has to look what is missing.
 fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> bool {
     let now = engine.clock.now();
     let well = |kind| {
@@ -183,14 +185,47 @@ fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> boo
         runs.is_ok_and(|runs| {
             // What found it sound by a clock that was ahead would have the last word until then.
             let is_word = |outcome: RunOutcome, at| at <= now || !outcome.is_success();
-            let last = runs
+            let mut words = runs
                 .iter()
                 .filter(|run| run.key.peer.as_ref() == Some(repo.name()))
-                .find_map(|run| run.outcome.filter(|outcome| is_word(*outcome, run.started_at)));
-            last.is_none_or(RunOutcome::is_success)
+                .filter_map(|run| {
+                    Some((
+                        run,
+                        run.outcome.filter(|outcome| is_word(*outcome, run.started_at))?,
+                    ))
+                });
+            let mut sound = Vec::new();
+            words.all(|(run, outcome)| {
+                let depth = run.verification.as_deref().and_then(|text| text.parse().ok());
+                if outcome.is_success() {
+                    sound.push(depth);
+                    return true;
+                }
+                // What read another part of the data knows nothing of what was found in this one.
+                let takes_back = |later: &Option<CheckDepth>| match (later, depth) {
+                    _ if kind != RunKind::Check => true,
+                    (Some(CheckDepth::Everything), _) | (_, Some(CheckDepth::Structure) | None) => true,
+                    (later, found) => *later == found,
+                };
+                sound.iter().any(takes_back)
+            })
         })
     };
-    well(RunKind::Check) && well(RunKind::Verify)
+    // Of a history that was begun anew one can't know what it has said.
+    let is_known = engine.journal.begun_anew().is_none_or(|since| {
+        let query = Query {
+            service: Some(service.name.clone()),
+            kind: Some(RunKind::Check),
+            ..Query::default()
+        };
+        let runs = engine.journal.history(&query).unwrap_or_default();
+        runs.iter().any(|run| {
+            let is_since = (since..=now).contains(&run.started_at);
+            let is_of_it = run.key.peer.as_ref() == Some(repo.name());
+            is_of_it && is_since && run.outcome.is_some_and(RunOutcome::is_success)
+        })
+    });
+    is_known && well(RunKind::Check) && well(RunKind::Verify)
 }
 
 async fn one(

@@ -119,7 +119,8 @@ pub async fn forget_plan(
             let now = engine.clock.now();
             let is_known = |point: &&RecoveryPoint, since: Timestamp| {
                 let is_since = (since..=now).contains(&point.taken_at);
-                is_since && is_whole(point) && !doubts.has(&point.id)
+                // Without a digest too, which what sanoid takes has none of.
+                is_since && !point.partial && !point.unseeded && !doubts.has(&point.id)
             };
             let is_settled = |since: &Timestamp| {
                 let datasets = service.targets.iter().map(|target| mine(&target.dataset));

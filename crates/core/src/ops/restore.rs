@@ -213,7 +213,12 @@ pub async fn restore_to(
                     doing.warn(warning.clone());
                 }
             }
-            doing.end(OpOutcome::Ok);
+            // What lacks something is no success to go by.
+            let is_other = reports.iter().any(|one| one.digest_matches == Some(false));
+            doing.end(match is_other {
+                true => OpOutcome::Partial,
+                false => OpOutcome::Ok,
+            });
         }
         Err(error) => {
             doing.fail(error.report());

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Common, Kind as _, SourceKind, StoreError, StoreKind};
 use crate::journal::{Entry, ServiceRecord};
 use crate::names::{HoldTag, SourceName};
-use crate::point::{MarkerState, Target};
+use crate::point::{MarkerState, Snapshot, Target};
 use crate::service::{Service, WhenExhausted};
 use crate::store::{HoldChange, Inspection, Settle};
 
@@ -114,6 +114,7 @@ impl Walk<'_> {
         }
         let targets: Vec<Target> = targets.iter().map(|t| (*t).clone()).collect();
         let store = &self.service.store;
+        let now = self.engine.clock.now();
         let hold = self.engine.within(
             self.cx,
             self.left_to_end(),
@@ -121,14 +122,16 @@ impl Walk<'_> {
             |cx| async move {
                 let tag = unseeded_hold()?;
                 let snapshots = store.list(&cx, &targets).await?;
+                // By the store's order, and by their dates: where that order is by date, one of a wrong clock comes last.
                 let last = |target: &Target| {
-                    snapshots
-                        .iter()
-                        .rev()
-                        .find(|s| s.dataset == target.dataset && !s.unseeded)
-                        .map(|s| s.reference())
+                    let good = |s: &&Snapshot| s.dataset == target.dataset && !s.unseeded;
+                    let by_date = snapshots.iter().filter(good);
+                    let by_date = by_date.max_by_key(|s| (s.taken_at <= now, s.taken_at));
+                    let mut both: Vec<_> = snapshots.iter().rev().find(good).into_iter().collect();
+                    both.extend(by_date.filter(|by_date| both.iter().all(|last| last.guid != by_date.guid)));
+                    both.into_iter().map(Snapshot::reference).collect::<Vec<_>>()
                 };
-                let last: Vec<_> = targets.iter().filter_map(last).collect();
+                let last: Vec<_> = targets.iter().flat_map(last).collect();
                 store.hold(&cx, &last, &tag, HoldChange::Add).await
             },
         );

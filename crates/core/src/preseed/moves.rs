@@ -85,11 +85,48 @@ impl EventSink for Moves {
                 *furthest = Some(Furthest {
                     bytes: most.max(*bytes),
                     files: of_files.max(*files),
-                    has_all: total.is_some_and(|total| *bytes >= total),
+                    // Who is past it didn't know how much it is.
+                    has_all: *bytes > 0 && *total == Some(*bytes),
                     at: self.clock.monotonic(),
                 });
             }
         }
         self.to.emit(run, event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::event::Silent;
+    use crate::names::DatasetName;
+
+    #[test]
+    fn only_who_has_exactly_all_is_at_what_comes_after_that() {
+        let run = RunId::new("20261122T203300Z-test").unwrap();
+        let dataset = DatasetName::new("tank/app").unwrap();
+        for (bytes, total, has_all) in [
+            (5, Some(5), true),
+            (5, Some(9), false),
+            (9, Some(5), false),
+            (0, Some(0), false),
+            (5, None, false),
+        ] {
+            let moves = Moves::new(Arc::new(Silent), Arc::new(SystemClock::new()), Duration::ZERO);
+            moves.emit(
+                &run,
+                Event::Progress {
+                    dataset: dataset.clone(),
+                    bytes,
+                    total,
+                    files: 1,
+                },
+            );
+            let Pace::Moves { still_in } = moves.pace() else {
+                panic!("{bytes} of {total:?}")
+            };
+            assert_eq!(still_in == Duration::MAX, has_all, "{bytes} of {total:?}");
+        }
     }
 }

@@ -150,7 +150,7 @@ impl Walk<'_> {
                 return Tried::Stop(Outcome::Failed { error: failure.error });
             }
             let is_up = self.until(source_ends).is_zero();
-            if is_slow(&failure, is_up) {
+            if is_slow(&failure, is_up) || self.is_late(&failure, is_up, candidate, slots).await {
                 if failure.stood_still {
                     self.stuck.get_or_insert_with(|| candidate.clone());
                 }
@@ -189,6 +189,10 @@ impl Walk<'_> {
     ) -> Result<(), Failure> {
         let mut verified = Vec::with_capacity(slots.len());
         for (slot, point) in slots.iter_mut().zip(&candidate.points) {
+            if !verified.is_empty() {
+                // Looking at what came has the time that it takes, which is none of what the source has for the next dataset.
+                self.renew(source, ends);
+            }
             let restored = self.fetch(slot, point, source, ends).await?;
             verified.push(self.verify(slot, point, source, restored).await?);
         }
@@ -305,6 +309,14 @@ impl Walk<'_> {
             .map_err(|error| Failure::store(Stage::Stage, &error))?;
         let into = &staging;
         let (what, moves) = self.transfer(slot, source, *ends);
+        if self.until(*ends).is_zero() {
+            // Begun now, it could only be ended again.
+            let what = format!("{what} was not begun: no time is left for it");
+            return Err(Failure::source(
+                Stage::Stage,
+                &SourceError::new(SourceKind::TimedOut, what),
+            ));
+        }
         let heard = self.cx.heard_by(Arc::clone(&moves) as Arc<dyn EventSink>);
         let is_up = self.is_up(&what, *ends, &moves);
         let fetched = self
@@ -314,10 +326,9 @@ impl Walk<'_> {
             })
             .await;
         let is_timed_out = |error: &SourceError| error.kind() == SourceKind::TimedOut;
-        if self.until(*ends).is_zero() && !fetched.as_ref().is_err_and(is_timed_out) {
+        if !fetched.as_ref().is_err_and(is_timed_out) {
             // It was let go on, and what comes after it has a share of its own, behind which it is looked at again.
-            let share = self.share(self.service.policy.source_budget, Some(source.name()));
-            *ends = self.engine.clock.monotonic() + share;
+            self.renew(source, ends);
         }
         let restored = fetched.map_err(|error| Failure {
             stood_still: is_timed_out(&error) && matches!(moves.pace(), Pace::Still(_)),

@@ -20,7 +20,8 @@ use crate::store::{Leftover, StageState};
 /// A source that was not done when its time was up.
 #[derive(Debug)]
 pub(super) struct Unfinished {
-    pub(super) source: usize,
+    /// What it was asked for.
+    pub(super) candidate: Candidate,
     /// What was said of it.
     pub(super) error: ErrorReport,
     /// How far it was, where something of it is staged, which the next run goes on with.
@@ -39,6 +40,28 @@ pub(super) fn is_slow(failure: &Failure, is_up: bool) -> bool {
 }
 
 impl Walk<'_> {
+    /// Gives a source another share of the time where it has used up its own, as long as there is any.
+    pub(super) fn renew(&self, source: &dyn RestoreSource, ends: &mut Duration) {
+        if self.until(*ends).is_zero() {
+            let share = self.share(self.service.policy.source_budget, Some(source.name()));
+            *ends = self.engine.clock.monotonic() + share;
+        }
+    }
+
+    /// Whether a source was not asked for a dataset any more for the time that the datasets before took: that is as slow as any other.
+    pub(super) async fn is_late(
+        &mut self,
+        failure: &Failure,
+        is_up: bool,
+        candidate: &Candidate,
+        slots: &mut [Slot],
+    ) -> bool {
+        failure.stage == Stage::Plan
+            && is_up
+            && failure.error.kind == Common::TimedOut.name()
+            && self.has_brought(candidate, slots, Stage::Plan).await
+    }
+
     /// Where a source was slow before it failed otherwise, nothing is started without its data: not for that, unless what it has is damaged.
     pub(super) fn was_slow(
         &mut self,
@@ -61,7 +84,7 @@ impl Walk<'_> {
     ) {
         if self.unfinished.is_none() || brought.is_some() {
             self.unfinished = Some(Unfinished {
-                source: candidate.source,
+                candidate: candidate.clone(),
                 error,
                 brought,
             });
@@ -115,10 +138,21 @@ impl Walk<'_> {
                 let last = self.attempts.last().and_then(|attempt| attempt.error.as_ref());
                 let is_damaged = last.is_some_and(|error| error.kind == SourceKind::Corrupt.name());
                 self.unfinished
-                    .take_if(|slow| is_damaged && slow.source == candidate.source);
+                    .take_if(|slow| is_damaged && slow.candidate.source == candidate.source);
                 None
             }
             Tried::Stop(outcome) => Some(outcome),
+        }
+    }
+
+    /// What is staged of who stood still is kept too, where nobody behind it has taken its place.
+    pub(super) async fn look_what_is_kept(&mut self, slots: &mut [Slot]) {
+        if let Some(slow) = self.unfinished.take_if(|slow| slow.brought.is_none()) {
+            let is_kept = self.has_brought(&slow.candidate, slots, Stage::Fetch).await;
+            self.unfinished = Some(Unfinished {
+                brought: is_kept.then_some(Stage::Fetch),
+                ..slow
+            });
         }
     }
 
@@ -136,7 +170,7 @@ impl Walk<'_> {
     /// The end of a chain of which a source was not done in time.
     pub(super) fn held_for_slow(&mut self) -> Option<Outcome> {
         let slow = self.unfinished.take()?;
-        let name = self.service.sources[slow.source].name();
+        let name = self.service.sources[slow.candidate.source].name();
         let kept = match slow.brought {
             None => "the next run asks it again",
             Some(Stage::Verify) => {

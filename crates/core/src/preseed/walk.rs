@@ -209,6 +209,7 @@ impl<'a> Walk<'a> {
             // Who stood still had something damaged, and may have something older.
             return outcome;
         }
+        self.look_what_is_kept(slots).await;
         self.exhausted(&probes, &targets).await
     }
 
@@ -225,7 +226,7 @@ impl<'a> Walk<'a> {
             if self
                 .unfinished
                 .as_ref()
-                .is_some_and(|slow| slow.source == candidate.source)
+                .is_some_and(|slow| slow.candidate.source == candidate.source)
             {
                 continue;
             }

@@ -293,6 +293,38 @@ async fn a_repository_that_was_found_damaged_is_backed_up_to_by_reading() {
     }
 }
 
+/// A rotating check looks at another part each day.
+#[tokio::test]
+async fn what_a_check_of_one_part_found_no_check_of_another_takes_back() {
+    let run = |n: i64, depth: &str, outcome| {
+        let key = RunKey {
+            run: format!("r{n}").parse().unwrap(),
+            service: "app".parse().unwrap(),
+            kind: RunKind::Check,
+            peer: Some("b2".parse().unwrap()),
+        };
+        Run {
+            outcome: Some(outcome),
+            verification: Some(depth.to_owned()),
+            ..Run::begun(key, at(n - 1000))
+        }
+    };
+    let (bad, good) = (RunOutcome::Failed, RunOutcome::Ok);
+    for (found, later, is_taken_back) in [
+        ("3/30", "4/30", false),
+        ("3/30", "structure", false),
+        ("3/30", "3/7", false),
+        ("everything", "3/30", false),
+        ("3/30", "3/30", true),
+        ("3/30", "everything", true),
+        ("structure", "4/30", true),
+    ] {
+        let history = vec![run(1, "9/30", good), run(2, found, bad), run(3, later, good)];
+        let recorded = is_taken_back.then(|| Ok(Some(report())));
+        backed_up_after(repo(stored(), true, recorded), !is_taken_back, history).await;
+    }
+}
+
 /// A point that may only look whole is no model for another.
 #[tokio::test]
 async fn what_nobody_knows_to_be_whole_is_not_recorded_again() {

@@ -80,6 +80,53 @@ fn what_was_brought_is_looked_at_as_long_as_there_is_time() {
     });
 }
 
+/// Looking at the first of several datasets takes longer than the source's share: it has the others all the same.
+#[test]
+fn what_the_first_dataset_took_is_not_lost_to_the_second() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let more = World::target("tank/more");
+        lab.world.make(&more);
+        lab.world.write(&more.mountpoint.join("more"), b"and more");
+        lab.service.targets.push(more.clone());
+        lab.service.policy.source_budget = Duration::from_secs(60);
+        lab.service.policy.budget = Duration::from_secs(1200);
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.lose(true);
+        lab.world.destroy(&more.dataset, true);
+        lab.look.takes.store(200, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+    });
+}
+
+/// There is no time left for the second: the first is kept, and the next run goes on.
+#[test]
+fn where_no_time_is_left_for_the_second_dataset_the_first_is_kept() {
+    unhindered(async {
+        let mut lab = Lab::new();
+        let more = World::target("tank/more");
+        lab.world.make(&more);
+        lab.world.write(&more.mountpoint.join("more"), b"and more");
+        lab.service.targets.push(more.clone());
+        lab.service.policy.source_budget = Duration::from_secs(60);
+        lab.service.policy.budget = Duration::from_secs(600);
+        lab.write("all of it");
+        lab.snapshot("good").await;
+        lab.send().await;
+        lab.lose(true);
+        lab.world.destroy(&more.dataset, true);
+        lab.look.takes.store(539, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        assert!(matches!(report.outcome, Outcome::Held { .. }), "{report:?}");
+        lab.look.takes.store(0, Ordering::SeqCst);
+        let report = lab.preseed().await;
+        assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+    });
+}
+
 /// A service with a replica and a repository that both have all of it, each with its faults; the data is lost.
 async fn lost() -> (Lab, Faults) {
     let mut lab = Lab::new();

@@ -36,8 +36,13 @@ impl Detours {
         Some(around.unwrap_or((pack, at)))
     }
 
-    /// Finds a way around what failed. False where there is none.
-    pub(crate) fn around(&mut self, failed: &EngineError, open: &OpenRepo) -> Result<bool> {
+    /// Finds a way around what failed. False where there is none. The repository is only opened where there may be one: a store that is gone is
+    /// not asked once more.
+    pub(crate) fn around(
+        &mut self,
+        failed: &EngineError,
+        open: impl FnOnce() -> Result<OpenRepo>,
+    ) -> Result<bool> {
         let EngineError::CorruptPack { pack, detail, .. } = failed else {
             return Ok(false);
         };
@@ -47,6 +52,7 @@ impl Detours {
         if self.avoid.len() == MOST || !self.avoid.insert(id) {
             return Ok(false);
         }
+        let open = open()?;
         let (mut lost, mut of_this) = (HashSet::new(), HashSet::new());
         open.each_pack(|(pack, blobs)| {
             if self.avoid.contains(&*pack) {

@@ -156,13 +156,7 @@ pub fn restore_with(
                 }
                 Err(error) => error,
             };
-            // Of anything else there is no way around, and a store that is gone is not asked once more.
-            let is_damage = matches!(error, EngineError::CorruptPack { .. });
-            if !is_damage
-                || !open()
-                    .and_then(|open| detours.around(&error, &open))
-                    .unwrap_or(false)
-            {
+            if !detours.around(&error, open).unwrap_or(false) {
                 return Err(error);
             }
             // What is there now is ours.

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteKind, OpError, OpKind};
 use crate::event::Event;
-use crate::journal::{Query, RunKind, RunOutcome};
+use crate::journal::{JournalError, Query, Run, RunKind};
 use crate::names::{PointId, SourceName};
 use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, CheckDepth, OffsiteRepo};
 use crate::point::{RecoveryPoint, Snapshot};
@@ -174,58 +174,67 @@ fn same_tree<'p>(
 /// Whether nothing speaks against what a repository holds of a service: the last verification, where there was any, has found it sound, and what a
 /// check found was sound in a later one that read as much, all of it or the same part. Otherwise a backup has to look what is missing.
 fn is_trusted(engine: &Engine, service: &Service, repo: &dyn OffsiteRepo) -> bool {
-    let now = engine.clock.now();
-    let well = |kind| {
-        let query = Query {
-            service: Some(service.name.clone()),
-            kind: Some(kind),
-            ..Query::default()
-        };
-        let runs = engine.journal.history(&query);
-        runs.is_ok_and(|runs| {
-            // What found it sound by a clock that was ahead would have the last word until then.
-            let is_word = |outcome: RunOutcome, at| at <= now || !outcome.is_success();
-            let mut words = runs
-                .iter()
-                .filter(|run| run.key.peer.as_ref() == Some(repo.name()))
-                .filter_map(|run| {
-                    Some((
-                        run,
-                        run.outcome.filter(|outcome| is_word(*outcome, run.started_at))?,
-                    ))
-                });
-            let mut sound = Vec::new();
-            words.all(|(run, outcome)| {
-                let depth = run.verification.as_deref().and_then(|text| text.parse().ok());
-                if outcome.is_success() {
-                    sound.push(depth);
-                    return true;
-                }
-                // What read another part of the data knows nothing of what was found in this one.
-                let takes_back = |later: &Option<CheckDepth>| match (later, depth) {
-                    _ if kind != RunKind::Check => true,
-                    (Some(CheckDepth::Everything), _) | (_, Some(CheckDepth::Structure) | None) => true,
-                    (later, found) => *later == found,
-                };
-                sound.iter().any(takes_back)
-            })
-        })
+    let found = |kind| words(engine, service, repo, kind);
+    let (Ok(checks), Ok(verifications)) = (found(RunKind::Check), found(RunKind::Verify)) else {
+        return false;
     };
     // Of a history that was begun anew one can't know what it has said.
-    let is_known = engine.journal.begun_anew().is_none_or(|since| {
-        let query = Query {
-            service: Some(service.name.clone()),
-            kind: Some(RunKind::Check),
-            ..Query::default()
-        };
-        let runs = engine.journal.history(&query).unwrap_or_default();
-        runs.iter().any(|run| {
-            let is_since = (since..=now).contains(&run.started_at);
-            let is_of_it = run.key.peer.as_ref() == Some(repo.name());
-            is_of_it && is_since && run.outcome.is_some_and(RunOutcome::is_success)
+    let since = engine.journal.begun_anew();
+    let is_known = since.is_none_or(|since| checks.iter().any(|word| word.is_sound && word.at >= since));
+    is_known && is_taken_back(&checks, reads_as_much) && is_taken_back(&verifications, |_, _| true)
+}
+
+/// What a check or a verification has found.
+#[derive(Debug)]
+struct Word {
+    is_sound: bool,
+    /// Of a check.
+    depth: Option<CheckDepth>,
+    at: Timestamp,
+}
+
+/// What was found of a service in a repository, newest first.
+fn words(
+    engine: &Engine,
+    service: &Service,
+    repo: &dyn OffsiteRepo,
+    kind: RunKind,
+) -> Result<Vec<Word>, JournalError> {
+    let query = Query {
+        service: Some(service.name.clone()),
+        kind: Some(kind),
+        ..Query::default()
+    };
+    let (runs, now) = (engine.journal.history(&query)?, engine.clock.now());
+    let of_it = runs
+        .iter()
+        .filter(|run| run.key.peer.as_ref() == Some(repo.name()));
+    let word = |run: &Run| {
+        Some(Word {
+            is_sound: run.outcome?.is_success(),
+            depth: run.verification.as_deref().and_then(|text| text.parse().ok()),
+            at: run.started_at,
         })
-    });
-    is_known && well(RunKind::Check) && well(RunKind::Verify)
+    };
+    // What found it sound by a clock that was ahead would have the last word until then.
+    let counts = |word: &Word| word.at <= now || !word.is_sound;
+    Ok(of_it.filter_map(word).filter(counts).collect())
+}
+
+/// Whether a later sound word takes back each that isn't.
+fn is_taken_back(words: &[Word], takes_back: impl Fn(&Word, &Word) -> bool) -> bool {
+    words.iter().enumerate().all(|(at, word)| {
+        let takes_back = |later: &Word| later.is_sound && takes_back(later, word);
+        word.is_sound || words[..at].iter().any(takes_back)
+    })
+}
+
+/// Whether a check has read what an earlier one had: who reads another part of the data knows nothing of what was found in this one.
+fn reads_as_much(later: &Word, found: &Word) -> bool {
+    match (later.depth, found.depth) {
+        (Some(CheckDepth::Everything), _) | (_, Some(CheckDepth::Structure) | None) => true,
+        (later, found) => later == found,
+    }
 }
 
 async fn one(

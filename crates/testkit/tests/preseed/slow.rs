@@ -80,24 +80,29 @@ fn what_was_brought_is_looked_at_as_long_as_there_is_time() {
     });
 }
 
+/// A service of two datasets that is lost; looking at each takes so many seconds.
+async fn lost_two(budget: u64, takes: u64) -> Lab {
+    let mut lab = Lab::new();
+    let more = World::target("tank/more");
+    lab.world.make(&more);
+    lab.world.write(&more.mountpoint.join("more"), b"and more");
+    lab.service.targets.push(more.clone());
+    lab.service.policy.source_budget = Duration::from_secs(60);
+    lab.service.policy.budget = Duration::from_secs(budget);
+    lab.write("all of it");
+    lab.snapshot("good").await;
+    lab.send().await;
+    lab.lose(true);
+    lab.world.destroy(&more.dataset, true);
+    lab.look.takes.store(takes, Ordering::SeqCst);
+    lab
+}
+
 /// Looking at the first of several datasets takes longer than the source's share: it has the others all the same.
 #[test]
 fn what_the_first_dataset_took_is_not_lost_to_the_second() {
     unhindered(async {
-        let mut lab = Lab::new();
-        let more = World::target("tank/more");
-        lab.world.make(&more);
-        lab.world.write(&more.mountpoint.join("more"), b"and more");
-        lab.service.targets.push(more.clone());
-        lab.service.policy.source_budget = Duration::from_secs(60);
-        lab.service.policy.budget = Duration::from_secs(1200);
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
-        lab.lose(true);
-        lab.world.destroy(&more.dataset, true);
-        lab.look.takes.store(200, Ordering::SeqCst);
-        let report = lab.preseed().await;
+        let report = lost_two(1200, 200).await.preseed().await;
         assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
     });
 }
@@ -106,19 +111,7 @@ fn what_the_first_dataset_took_is_not_lost_to_the_second() {
 #[test]
 fn where_no_time_is_left_for_the_second_dataset_the_first_is_kept() {
     unhindered(async {
-        let mut lab = Lab::new();
-        let more = World::target("tank/more");
-        lab.world.make(&more);
-        lab.world.write(&more.mountpoint.join("more"), b"and more");
-        lab.service.targets.push(more.clone());
-        lab.service.policy.source_budget = Duration::from_secs(60);
-        lab.service.policy.budget = Duration::from_secs(600);
-        lab.write("all of it");
-        lab.snapshot("good").await;
-        lab.send().await;
-        lab.lose(true);
-        lab.world.destroy(&more.dataset, true);
-        lab.look.takes.store(539, Ordering::SeqCst);
+        let lab = lost_two(600, 539).await;
         let report = lab.preseed().await;
         assert!(matches!(report.outcome, Outcome::Held { .. }), "{report:?}");
         lab.look.takes.store(0, Ordering::SeqCst);

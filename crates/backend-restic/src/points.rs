@@ -164,6 +164,7 @@ pub fn point_of(snapshot: &Snapshot, source: &SourceName, target: Option<&Target
         bytes: bytes.or(fingerprint.map(|print| print.bytes)),
         unseeded: has(UNSEEDED),
         partial: has(PARTIAL),
+        altered: snapshot.original.is_some(),
     })
 }
 
@@ -193,6 +194,7 @@ pub(crate) fn point_of_unreadable(
         bytes: None,
         unseeded: false,
         partial: true,
+        altered: false,
     })
 }
 

@@ -155,7 +155,8 @@ fn make_tree_for_restic(tree: &Path) {
     set_time(tree, 1_400_000_000, 987_654_321);
 }
 
-fn by_hand(lab: &Lab, program: &OsString, args: &[&str]) {
+/// What it answers.
+fn by_hand(lab: &Lab, program: &OsString, args: &[&str]) -> String {
     let command = Command::new(program)
         .args(["--no-cache", "-r"])
         .arg(lab.path("repo"))
@@ -163,6 +164,7 @@ fn by_hand(lab: &Lab, program: &OsString, args: &[&str]) {
         .env_secret_file("RESTIC_PASSWORD_FILE", Secret::new("correct horse"));
     let output = block_on(SystemRunner::new().run(&command, &CancellationToken::new())).unwrap();
     assert!(output.exit.success(), "restic {args:?}: {}", output.stderr.text());
+    output.stdout.text().into_owned()
 }
 
 #[test]
@@ -305,6 +307,66 @@ fn real_parents_are_found_from_whichever_path_a_tree_is_read() {
             .collect();
         let recorded = lab.path("work/trees/var+lib+service").display().to_string();
         assert_eq!(paths, [[recorded.clone()], [recorded]]);
+        // It is compared with, so that what has not changed is not read.
+        let all: serde_json::Value =
+            serde_json::from_str(&by_hand(&lab, program, &["snapshots", "--json"])).unwrap();
+        let first = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .min_by_key(|one| one["time"].to_string());
+        let second = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .max_by_key(|one| one["time"].to_string());
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_eq!(second["parent"], first["id"], "{all:#}");
+    }
+}
+
+/// `tag` leaves the same trace as `repair snapshots --forget` and `rewrite --forget`, which cut a tree down and keep all else that is recorded:
+/// that none of it may count as whole is for the core. What is cut down is never what comes back for the whole.
+#[test]
+fn real_a_record_that_was_written_anew_is_told() {
+    for (number, program) in programs().iter().enumerate() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        fs::create_dir(&tree).unwrap();
+        for name in ["kept", "gone"] {
+            fs::write(tree.join(name), noise(3, 1000)).unwrap();
+        }
+        let (driver, embedded) = (driver(&lab, program), embedded(&lab));
+        backup(&driver, &tree, "first", 1);
+        backup(&driver, &tree, "second", 2);
+        backup(&embedded, &tree, "third", 3);
+        let sources: [&dyn RestoreSource; 2] = [&driver, &embedded];
+        let altered = |id: &str| {
+            sources.map(|source| {
+                let found = points(source, &target(AS_PATH));
+                let one = found.into_iter().find(|point| point.id.as_str() == id).unwrap();
+                (one.altered, one.partial)
+            })
+        };
+        let locator = |id: &str| {
+            let found = points(&driver, &target(AS_PATH));
+            let one = found.into_iter().find(|point| point.id.as_str() == id).unwrap();
+            one.locator
+        };
+        assert_eq!(altered("first"), [(false, false); 2]);
+        by_hand(&lab, program, &["tag", "--add", "keep", &locator("first")]);
+        assert_eq!(altered("first"), [(true, false); 2]);
+        assert_eq!(altered("second"), [(false, false); 2]);
+        // The old one can't cut anything down.
+        if number == 1 {
+            let words = ["rewrite", "--forget", "--exclude=gone"];
+            by_hand(&lab, program, &[&words[..], &[&locator("third")]].concat());
+            assert_eq!(altered("third"), [(true, false); 2]);
+            let stage = lab.path("stage");
+            let found = points(&driver, &target(AS_PATH));
+            restore(&driver, &target(AS_PATH), &found[0], &stage).unwrap();
+            assert!(stage.join("kept").exists() && !stage.join("gone").exists());
+        }
     }
 }
 

@@ -35,6 +35,7 @@ fn restored_by(answers: &[Answer]) -> (Restored, Vec<String>) {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         },
         scope: Scope::Whole,
     };

@@ -109,6 +109,7 @@ fn point_of(name: &SourceName, root: &Root, member: &Member) -> RecoveryPoint {
         bytes: snapshot.bytes,
         unseeded: snapshot.unseeded,
         partial: member.record.is_err(),
+        altered: false,
     }
 }
 

@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The state of a pool that isn't there. One that is suspended has no numbers either.
 const NOT_IMPORTED: &str = "NOT IMPORTED";
+/// The tool's word for a pool that has stopped all reading and writing.
+const SUSPENDED: &str = "SUSPENDED";
 
 /// A pool, as it is now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -208,9 +210,15 @@ impl Pools {
     /// Starts a scrub. One that runs goes on, and a paused one is resumed: then false.
     ///
     /// # Errors
-    /// As [`one`](Self::one); when the tool refuses.
+    /// As [`one`](Self::one); `PoolUnavailable` while it is suspended; when the tool refuses.
     pub async fn scrub(&self, cx: &Context, name: &str) -> Result<bool, StoreError> {
         let pool = self.one(cx, name).await?;
+        if pool.state == SUSPENDED {
+            // The tool would hang in the kernel until the pool goes on.
+            let what = format!("can't scrub pool {name}: it is {SUSPENDED}, its disks can't be written");
+            return Err(StoreError::new(StoreKind::PoolUnavailable, what)
+                .hint(format!("bring its disks back, then `zpool clear {name}`")));
+        }
         let before = pool.scan.map(|scan| (scan.function, scan.state));
         if before == Some((ScanFunction::Scrub, ScanState::Running)) {
             return Ok(false);

@@ -55,6 +55,7 @@ pub(crate) async fn points_in(
             bytes: Some(one.referenced),
             unseeded: one.unseeded,
             partial: false,
+            altered: false,
         };
         // The same snapshot in two lineages is one point.
         if !all.iter().any(|known| known.id == point.id) {

@@ -405,3 +405,33 @@ fn what_was_sent_raw_says_how_it_has_its_parents_key_again() {
         assert_eq!(get("encryptionroot", staged), vault);
     });
 }
+
+/// Until somebody sets it aside. What is told does it.
+#[test]
+fn what_was_sent_raw_or_in_the_clear_can_be_continued_only_so_and_that_is_told() {
+    block_on(async {
+        let lab = Lab::new();
+        for (raw, part) in [
+            (false, "set `raw = false` again"),
+            (true, "leave out `raw = false` again"),
+        ] {
+            let target = lab.pool.target(&format!("secret-{raw}"));
+            lab.encrypted(target.dataset.as_str());
+            lab.sent(&target, "locked", &lab.replicator("locked").raw(raw))
+                .await;
+            snapshot(&lab.pool, &target, "later", 9, true).await;
+            let cx = context("send");
+            let other = lab.replicator("locked").raw(!raw);
+            let plan = other.plan(&cx, std::slice::from_ref(&target)).await.unwrap();
+            let error = other.execute(&cx, &plan).await.unwrap_err();
+            let hint = error.report().hint.unwrap();
+            assert!(hint.contains(part), "{hint}");
+            let (_, rename) = hint.split_once("`zfs rename").unwrap();
+            let (rename, _) = rename.split_once('`').unwrap();
+            sure(["sh", "-c", &format!("zfs rename{rename}")]);
+            let plan = other.plan(&cx, std::slice::from_ref(&target)).await.unwrap();
+            let report = other.execute(&cx, &plan).await.unwrap();
+            assert_eq!((report.failed, report.sent.len()), (vec![], 5));
+        }
+    });
+}

@@ -26,6 +26,8 @@ mod ssh_lab;
 mod vm_asides;
 #[path = "beneath.rs"]
 mod vm_beneath;
+#[path = "blocks.rs"]
+mod vm_blocks;
 #[path = "brake.rs"]
 mod vm_brake;
 #[path = "cost.rs"]

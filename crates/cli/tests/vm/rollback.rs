@@ -105,7 +105,12 @@ fn vm_a_rollback_says_what_it_sets_aside_and_destroys_nothing() {
         [second.as_str(), "by hand"]
     );
     let own = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.dataset()]);
-    assert_eq!(own.lines().map(name_of).collect::<Vec<_>>(), [first.as_str()]);
+    let own: Vec<String> = own.lines().map(name_of).collect();
+    assert_eq!((own.len(), own[0].as_str()), (2, first.as_str()));
+    assert!(
+        own[1].starts_with("reseed_") && own[1].ends_with("Z_restored"),
+        "{own:?}"
+    );
     let at = lab.root.join("look");
     fs::create_dir(&at).unwrap();
     sure(&[

@@ -150,6 +150,7 @@ async fn stored(
     let points = points.await.map_err(|e| e.report())?;
     // Read once too often is no harm. A history that was begun anew doesn't know which of the points before it were in doubt.
     let doubts = Doubts::about(engine, &service.name, repo.name()).unwrap_or(Doubts::All);
+    let doubts = doubts.and_altered(&points);
     let since = engine.journal.begun_anew();
     let is_known = |point: &RecoveryPoint| since.is_none_or(|since| point.taken_at >= since);
     let whole = |point: &RecoveryPoint| !point.partial && !doubts.has(&point.id) && is_known(point);

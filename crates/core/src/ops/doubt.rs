@@ -3,13 +3,15 @@
 //! A snapshot is there before its writer has said whether all of it could be read, and restic is told by a tag afterwards. Where a run was
 //! killed in between, or the tag was refused, the repository can't tell that point from a whole one. The journal can: a backup
 //! writes down that it begins to store a point, and that it is done when it knows it whole. What was begun and isn't done is in doubt,
-//! whether the run failed, was killed, or the power went. What the journal says nothing of isn't.
+//! whether the run failed, was killed, or the power went. What the journal says nothing of isn't, unless its record was written anew since: `restic
+//! repair snapshots --forget` and `rewrite --forget` cut a tree down and keep all that is recorded of it, and `tag` leaves the same trace.
 
 use std::collections::HashSet;
 
 use crate::engine::Engine;
 use crate::journal::{JournalError, Query, RunKind};
 use crate::names::{PointId, ServiceName, SourceName};
+use crate::point::RecoveryPoint;
 
 /// How far storing a point is: begun.
 pub(super) const BEGUN: &str = "store";
@@ -56,6 +58,16 @@ impl Doubts {
             }
         }
         Ok(Self::Of(doubts))
+    }
+
+    /// Also those of which there is no copy that is as it was written.
+    pub(super) fn and_altered(mut self, points: &[RecoveryPoint]) -> Self {
+        if let Self::Of(doubts) = &mut self {
+            let ids = |altered| points.iter().filter(move |p| p.altered == altered).map(|p| &p.id);
+            let unaltered: HashSet<&PointId> = ids(false).collect();
+            doubts.extend(ids(true).filter(|id| !unaltered.contains(id)).cloned());
+        }
+        self
     }
 
     pub(super) fn has(&self, point: &PointId) -> bool {

@@ -114,6 +114,7 @@ pub async fn forget_plan(
             continue;
         }
         let known = Doubts::about(engine, &service.name, pruner.name()).and_then(|doubts| {
+            let doubts = doubts.and_altered(&points);
             let since = engine.journal.begun_anew();
             // Of each dataset one that it knows to be whole was stored since: what is before that matters no more.
             let now = engine.clock.now();

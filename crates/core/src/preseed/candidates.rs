@@ -208,6 +208,7 @@ mod tests {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         }
     }
 

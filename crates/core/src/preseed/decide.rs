@@ -118,6 +118,7 @@ mod tests {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         };
         cut_off.leftover = Some(crate::store::Leftover {
             run: "20261122T203300Z-1".parse().unwrap(),

@@ -213,6 +213,7 @@ mod tests {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         };
         let now = Timestamp::from_second(100 * 3600).unwrap();
         for (dates, wanted, ahead) in [

@@ -542,6 +542,14 @@ impl Walk<'_> {
                 None,
             );
         }
+        let untold = |p: &RecoveryPoint| p.altered && p.fingerprint.is_none();
+        if candidate.points.iter().any(untold) {
+            self.warn(
+                "the restored point's record was written anew since (`tag`, `rewrite`, `repair`), and has no digest: whether all of it is still there can't be told"
+                    .to_owned(),
+                None,
+            );
+        }
         if candidate.taken_at() > self.engine.clock.now() {
             self.warn(
                 format!(

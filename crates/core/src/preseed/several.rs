@@ -204,6 +204,7 @@ mod tests {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         };
         Inspection {
             target: Target {

@@ -139,6 +139,7 @@ fn stored() -> RecoveryPoint {
         bytes: Some(700),
         unseeded: false,
         partial: false,
+        altered: false,
     }
 }
 

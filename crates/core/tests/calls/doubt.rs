@@ -76,6 +76,7 @@ impl OffsiteRepo for Repo {
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         });
         if matches!(goes, Goes::Dies) {
             std::future::pending::<()>().await;
@@ -276,4 +277,17 @@ async fn what_the_journal_says_nothing_of_is_as_it_looks() {
             .iter()
             .all(|point| point.id == of_it)
     );
+}
+
+/// `restic repair snapshots --forget` has cut it down, perhaps, and all that is recorded of it says what it was.
+#[tokio::test]
+async fn what_was_written_anew_since_is_stored_again() {
+    let mut lab = Lab::new(&[Goes::Well, Goes::Well]);
+    lab.ends(OpOutcome::Ok).await;
+    lab.repo.points.lock().unwrap()[0].altered = true;
+    assert_eq!(lab.planned().await, 1);
+    lab.ends(OpOutcome::Ok).await;
+    // There is a copy of it that is as it was written.
+    assert_eq!(lab.planned().await, 0);
+    lab.ends(OpOutcome::UpToDate).await;
 }

@@ -91,6 +91,7 @@ fn point(dataset: &str, days: i64) -> RecoveryPoint {
         bytes: None,
         unseeded: false,
         partial: false,
+        altered: false,
     }
 }
 

@@ -107,6 +107,7 @@ async fn what_was_fetched_for_files_keeps_no_service_waiting_and_goes_only_under
             bytes: None,
             unseeded: false,
             partial: false,
+            altered: false,
         },
         promoted: false,
     };
@@ -182,6 +183,7 @@ async fn asked_for(scope: Scope, partial: bool, other: u64) -> usize {
                 bytes: None,
                 unseeded: false,
                 partial,
+                altered: false,
             }])
         });
         source.expect_plan().returning(|_, request| {
@@ -255,6 +257,7 @@ async fn promotion_failed(effect: Effect, stands: bool) -> (Outcome, Vec<String>
         bytes: None,
         unseeded: false,
         partial: false,
+        altered: false,
     };
     let mut store = MockStore::new();
     store.expect_caps().return_const(StoreCaps {

@@ -102,6 +102,7 @@ pub fn point(target: &Target, id: &str) -> RecoveryPoint {
         bytes: None,
         unseeded: false,
         partial: false,
+        altered: false,
     }
 }
 

@@ -171,6 +171,7 @@ impl MemOffsite {
             bytes: None,
             unseeded: request.unseeded,
             partial: false,
+            altered: false,
         }
     }
 

@@ -85,6 +85,7 @@ impl MemSource {
             bytes: snap.meta.bytes,
             unseeded: snap.meta.unseeded,
             partial: false,
+            altered: false,
         }
     }
 

@@ -171,6 +171,18 @@ impl Lab {
             .remove(0)
     }
 
+    async fn restore(&self, at: At, set_aside: bool) -> ServiceReport {
+        let options = RestoreOptions {
+            from: None,
+            at,
+            set_aside,
+        };
+        let cx = context("restore");
+        ops::restore(&self.engine, &cx, &self.service, &options)
+            .await
+            .unwrap()
+    }
+
     /// It was protected. Then its source can't be reached, and the data is gone with its snapshots: it starts without.
     async fn started_empty(&self) {
         self.write("all of it");
@@ -489,27 +501,50 @@ fn a_source_that_is_in_use_is_waited_for_and_nothing_started_without_it() {
 #[test]
 fn a_restore_on_request_goes_by_age_where_the_service_does() {
     unhindered(async {
-        let mut lab = Lab::new();
-        lab.write("old");
-        lab.snapshot("old").await;
-        lab.write("new");
-        lab.snapshot("new").await;
-        lab.send().await;
-        let newest = lab.snapshots().await.last().unwrap().reference();
-        let cx = context("clean");
-        lab.service.store.prune(&cx, &[newest]).await.unwrap();
-        let options = RestoreOptions {
-            from: None,
-            at: At::Newest,
-            set_aside: true,
-        };
         for (prefer, text) in [(Prefer::Newest, "new"), (Prefer::Chain, "old")] {
+            let mut lab = Lab::new();
+            lab.write("old");
+            lab.snapshot("old").await;
+            lab.write("new");
+            lab.snapshot("new").await;
+            lab.send().await;
+            let newest = lab.snapshots().await.last().unwrap().reference();
+            let cx = context("clean");
+            lab.service.store.prune(&cx, &[newest]).await.unwrap();
             lab.service.policy.prefer = prefer;
-            let report = ops::restore(&lab.engine, &context("restore"), &lab.service, &options)
-                .await
-                .unwrap();
-            assert_eq!(report.outcome, Outcome::Restored, "{report:?}");
+            assert_eq!(lab.restore(At::Newest, true).await.outcome, Outcome::Restored);
             assert_eq!(lab.text().as_deref(), Some(text.as_bytes()));
+        }
+    });
+}
+
+/// What was left is newer than all else, in the store as well as in the repository, until there is something newer.
+#[test]
+fn a_preseed_brings_back_what_somebody_went_back_to_and_not_what_they_left() {
+    unhindered(async {
+        for set_aside in [true, false] {
+            let mut lab = Lab::new();
+            let repo = lab.repository().await;
+            lab.service.sources.push(repo);
+            lab.write("good");
+            lab.snapshot("good").await;
+            let good = lab.snapshots().await[0].guid;
+            lab.write("bad");
+            lab.snapshot("bad").await;
+            lab.back_up().await;
+            if !set_aside {
+                lab.lose(false);
+            }
+            lab.clock.jump(60);
+            let report = lab.restore(At::Point(good.to_string()), set_aside).await;
+            assert_eq!((report.outcome, report.warnings), (Outcome::Restored, vec![]));
+            assert_eq!(
+                lab.snapshots().await.last().unwrap().fingerprint.unwrap().files,
+                1
+            );
+            lab.lose(false);
+            assert_eq!(lab.preseed().await.outcome, Outcome::Restored);
+            assert_eq!(lab.text().as_deref(), Some(&b"good"[..]));
         }
     });
 }

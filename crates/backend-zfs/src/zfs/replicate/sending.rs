@@ -98,7 +98,42 @@ impl NativeReplicator {
     ) -> (Option<String>, Result<Arrival, ReplicateError>) {
         let mut set_aside = None;
         let result = self.send_steps(cx, step, here, there, &mut set_aside).await;
+        let result = result.map_err(|error| self.of_other_form(step, here, there, error));
         (set_aside, result)
+    }
+
+    /// With what to do about it where a replica was sent the other way until now, raw or in the clear: no increment goes on from that.
+    fn of_other_form(
+        &self,
+        step: &ReplicationStep,
+        here: &Lineage,
+        there: &Lineage,
+        error: ReplicateError,
+    ) -> ReplicateError {
+        let goes_on = there.dataset.is_some() && step.set_aside.is_none();
+        let (Ok(replica), Some(guid), true) = (
+            self.replica(&step.target.dataset),
+            there.dataset,
+            here.encrypted && goes_on,
+        ) else {
+            return error;
+        };
+        let words = error.report().said.unwrap_or_default();
+        let anew = match names::diverged(&replica, guid) {
+            Ok(aside) => format!("`zfs rename -u '{replica}' '{aside}'` sets it aside, and all is sent anew"),
+            Err(_) => "rename the replica, and all is sent anew".to_owned(),
+        };
+        if words.contains("IV set guid mismatch") {
+            return error.with_kind(ReplicateKind::Diverged).hint(format!(
+                "until now {replica} was sent in the clear, and a raw stream doesn't go on from that: set `raw = false` again, or {anew}"
+            ));
+        }
+        if !self.raw && words.contains("inherited key must be loaded") {
+            return error.hint(format!(
+                "load the key of what is above {replica} with `zfs load-key`; if it was sent raw until now, leave out `raw = false` again, or {anew}"
+            ));
+        }
+        error
     }
 
     async fn send_steps(

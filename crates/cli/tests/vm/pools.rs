@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use reseed_core::clock::{Clock as _, SystemClock};
 use reseed_testkit::vm::pool::ScratchPool;
 
 use crate::zfs_lab::{ZfsLab, sure};
@@ -65,7 +66,7 @@ fn until(what: &str, mut ready: impl FnMut() -> bool) {
         if ready() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        sure(&["sleep", "0.2"]);
     }
     panic!("no {what} after two minutes");
 }
@@ -140,7 +141,7 @@ fn vm_a_replica_that_is_a_day_behind_is_told_and_sent_to_by_hand() {
     let listed = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.replica()]);
     let newest = listed.lines().last().unwrap();
     // As if it had been taken two days ago.
-    let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(49);
+    let then = SystemClock::new().now() - jiff::SignedDuration::from_hours(49);
     sure(&["zfs", "set", &format!("reseed:taken={then}"), newest]);
     let ran = lab.run(&["status"]).expect(3);
     assert!(ran.out.contains("reseed replicate --now app"), "{ran:?}");

@@ -100,8 +100,8 @@ pub struct RecoveryPoint {
     pub unseeded: bool,
     /// Something was unreadable when it was taken.
     pub partial: bool,
-    /// Its record was written anew since, by another program's `tag`, `rewrite` or `repair`, and the original is gone: whether all of it is still
-    /// there only the digest tells, where there is one.
+    /// Its record is not the one that was written when it was taken, but another program's `tag`, `rewrite`, `repair` or `copy` of that: whether all of
+    /// it is still there only the digest tells, where there is one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
 }

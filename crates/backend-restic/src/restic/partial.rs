@@ -139,15 +139,22 @@ impl Restic {
                 &self.location.to_string(),
             ));
         }
-        // Older ones don't say which one it became.
+        // Older ones don't say which one it became. One that was written anew before keeps the original that it had.
         let point = tag_of_point(&request.point);
-        let of_it = |snapshot: &Snapshot| {
-            let first = snapshot.original.as_ref();
-            first.is_some_and(|first| first.starts_with(id)) && snapshot.tags.contains(&point)
+        let of_it = |snapshot: &&Snapshot| {
+            let has = |tag: &str| snapshot.tags.iter().any(|one| one == tag);
+            snapshot.original.is_some() && has(&point) && has(PARTIAL)
         };
         let all = self.all_snapshots(cx).await?.readable;
-        let new = all.into_iter().find(of_it);
-        new.map(|snapshot| snapshot.id)
+        let of_id = |snapshot: &&Snapshot| {
+            snapshot
+                .original
+                .as_ref()
+                .is_some_and(|first| first.starts_with(id))
+        };
+        let new = all.iter().filter(of_it).find(of_id);
+        let new = new.or_else(|| all.iter().filter(of_it).max_by_key(|snapshot| snapshot.time));
+        new.map(|snapshot| snapshot.id.clone())
             .ok_or_else(|| EngineError::BadOutput {
                 detail: "the tagged snapshot isn't listed".into(),
             })

@@ -272,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_printed_of_a_key_is_no_secret() {
+        let mut key = S3Credentials::new("AK", "s/e+c=ret");
+        key.token = Zeroizing::new("a token".to_owned());
+        let from = CredentialsFrom::Given(key.clone());
+        for shown in [format!("{key:?} {key:#?}"), format!("{from:?} {from:#?}")] {
+            assert!(
+                !shown.contains("s/e+c=ret") && !shown.contains("a token"),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
     fn a_credentials_file_is_read_as_aws_reads_it() {
         let text = "# of nas\n[other]\naws_access_key_id = x\naws_secret_access_key=y\n\n[ default ]\n\
                     aws_access_key_id=AK\naws_secret_access_key =  s/e+c=ret \nregion = nowhere\n";

@@ -412,7 +412,7 @@ fn what_was_sent_raw_or_in_the_clear_can_be_continued_only_so_and_that_is_told()
     block_on(async {
         let lab = Lab::new();
         for (raw, part) in [
-            (false, "set `raw = false` again"),
+            (false, "`raw = false` was left out"),
             (true, "leave out `raw = false` again"),
         ] {
             let target = lab.pool.target(&format!("secret-{raw}"));

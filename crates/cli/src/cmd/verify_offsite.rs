@@ -7,6 +7,7 @@ use reseed_core::offsite::CheckDepth;
 use reseed_core::ops::{self, RepoCheck};
 use serde_json::json;
 
+use super::offsite;
 use crate::args::VerifyOffsiteArgs;
 use crate::exit::Exit;
 use crate::output::Answer;
@@ -23,7 +24,7 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
     };
     let services = session.services_or_all(&[])?;
     let (mut text, mut exit) = (String::new(), Exit::Ok);
-    let (mut plans, mut checks) = (Vec::new(), Vec::new());
+    let (mut plans, mut checks, mut harms) = (Vec::new(), Vec::new(), Vec::new());
     for repo in &repos {
         let backed_up: Vec<&Service> = services
             .iter()
@@ -39,6 +40,17 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
             text.push_str(&format!("{}: would read {}\n", repo.name(), in_words(depth)));
             plans.push(json!({ "repository": repo.name(), "depth": depth }));
             continue;
+        }
+        // However sound it is today.
+        for harm in offsite::eating(session, repo.name()).await {
+            exit = exit.max(Exit::Failed);
+            let line = format!("{}: {harm}: the repository will be destroyed", repo.name());
+            text.push_str(&format!(
+                "{}\n  hint: {}\n",
+                session.ui.paint(Mood::Bad, &printable(&line)),
+                offsite::remove_it(repo.name())
+            ));
+            harms.push(json!({ "repository": repo.name(), "harm": harm }));
         }
         let check = ops::check_repo(&session.engine, &session.cx, repo.as_ref(), &backed_up, depth).await;
         text.push_str(&told(session, &check));
@@ -56,7 +68,7 @@ pub(crate) async fn run(args: &VerifyOffsiteArgs, session: &Session) -> Result<A
     }
     Ok(match args.dry_run {
         true => Answer::new(&json!({ "plans": plans }), text, exit),
-        false => Answer::new(&json!({ "repositories": checks }), text, exit),
+        false => Answer::new(&json!({ "repositories": checks, "harms": harms }), text, exit),
     })
 }
 

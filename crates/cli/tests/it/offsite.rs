@@ -32,6 +32,19 @@ fn a_rule_that_would_eat_the_repository_is_an_alarm() {
     assert!(ran.out.contains("hint: remove that rule now"), "{ran:#?}");
     let told = lab.run(&["--json", "doctor"]).expect(1).json();
     assert_eq!(told["lifecycles"][0]["harms"][0]["rule"], "cheap", "{told:#}");
+    // What proves each day that the repository is well says so too, however sound it still is.
+    lab.run(&["init"]).expect(0);
+    let ran = lab
+        .run(&["verify", "offsite", "b2", "--depth", "structure"])
+        .expect(1);
+    assert!(
+        ran.out.contains("\"cheap\" deletes every object") && ran.out.contains("b2: sound"),
+        "{ran:#?}"
+    );
+    server.set_lifecycle("backups", "");
+    lab.run(&["verify", "offsite", "b2", "--depth", "structure"])
+        .expect(0);
+    server.set_lifecycle("backups", EATS);
     assert!(!ran.all().contains(&server.access().secret_access_key));
     fs::write(
         lab.path("key"),

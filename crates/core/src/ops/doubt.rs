@@ -63,9 +63,18 @@ impl Doubts {
     /// Also those of which there is no copy that is as it was written.
     pub(super) fn and_altered(mut self, points: &[RecoveryPoint]) -> Self {
         if let Self::Of(doubts) = &mut self {
-            let ids = |altered| points.iter().filter(move |p| p.altered == altered).map(|p| &p.id);
-            let unaltered: HashSet<&PointId> = ids(false).collect();
-            doubts.extend(ids(true).filter(|id| !unaltered.contains(id)).cloned());
+            let ids = |is_it: fn(&RecoveryPoint) -> bool| {
+                points
+                    .iter()
+                    .filter(move |point| is_it(point))
+                    .map(|point| &point.id)
+            };
+            let unaltered: HashSet<&PointId> = ids(|point| !point.altered && !point.partial).collect();
+            doubts.extend(
+                ids(|point| point.altered)
+                    .filter(|id| !unaltered.contains(id))
+                    .cloned(),
+            );
         }
         self
     }

@@ -216,7 +216,7 @@ async fn guarded(
 /// The best copy of each state, and the others: a backup that could not be told to be partial is stored once more. Rules are about states, and
 /// would as soon keep the partial one of two.
 fn states<'a>(points: &[&'a RecoveryPoint]) -> (Vec<&'a RecoveryPoint>, Vec<&'a RecoveryPoint>) {
-    let rank = |point: &RecoveryPoint| (!point.partial, Reverse(point.locator.clone()));
+    let rank = |point: &RecoveryPoint| (!point.partial, !point.altered, Reverse(point.locator.clone()));
     let (mut best, mut spare): (Vec<&RecoveryPoint>, Vec<&RecoveryPoint>) = (Vec::new(), Vec::new());
     for point in points {
         match best.iter_mut().find(|known| known.id == point.id) {

@@ -29,6 +29,7 @@ pub use prune::{PrunePlan, prune, prune_plan};
 pub use replicate::{Ahead, replicate, replicate_ahead, replicate_plan, replicate_planned};
 pub use restore::{At, RestoreOptions, RestorePreview, ScratchReport, restore, restore_plan, restore_to};
 pub use rollback::{NewerSnapshot, RollbackPreview, RollbackStep, rollback, rollback_plan};
+pub(crate) use snapshot::make_newest;
 pub use snapshot::{due, snapshot, snapshot_name, snapshot_plan};
 pub use verify::verify;
 

@@ -6,20 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::snapshot;
+use super::snapshot::make_newest;
 use super::{Doing, OpOutcome};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{OpError, OpKind, SourceError, SourceKind};
 use crate::journal::RunKind;
-use crate::names::{DatasetName, PointId, SnapshotName, SourceName};
+use crate::names::{DatasetName, PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
 use crate::preseed::{
-    BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, may_lack, of_no_state, order,
-    passed_over, probe_all,
+    ALTERED, BY_AGE, Candidate, Outcome, ServiceReport, Slot, Tried, Walk, group, may_lack, of_no_state,
+    order, passed_over, probe_all,
 };
 use crate::preseed::{record, record_begin};
 use crate::service::{Prefer, Service};
@@ -112,32 +111,14 @@ pub async fn restore(
     let outcome = ended.unwrap_or_else(|| Outcome::Held { why: walk.reasons() });
     let mut report = walk.into_report(outcome);
     record(engine, std::slice::from_ref(&report), RunKind::Restore);
-    let is_chosen = options.at != At::Newest || slots.iter().any(|slot| slot.replace != Replace::OnlyEmpty);
+    let is_chosen = options.at != At::Newest
+        || options.from.is_some()
+        || slots.iter().any(|slot| slot.replace != Replace::OnlyEmpty);
+    // Only now does the history say whether the service is seeded.
     if report.outcome == Outcome::Restored && is_chosen {
         report.warnings.extend(make_newest(engine, cx, service).await);
     }
     Ok(report)
-}
-
-/// Snapshots what somebody chose to go back to, as `reseed_<UTC>_restored`. The state they left is the newest that there is of the service until
-/// then, and would be what a preseed brings back. Answers why that couldn't be done.
-async fn make_newest(engine: &Engine, cx: &Context, service: &Service) -> Option<String> {
-    let now = engine.clock.now().to_zoned(TimeZone::UTC);
-    let name = format!("reseed_{}_restored", now.strftime("%Y-%m-%d_%H:%M:%S%.3fZ"));
-    let taken = match SnapshotName::new(name) {
-        Ok(name) => snapshot(engine, cx, service, &name).await.error,
-        Err(error) => Some(OpError::new(OpKind::Failed, error.to_string()).report()),
-    };
-    let why = taken?;
-    let message = format!(
-        "no snapshot was taken of what is in place now, so that newer states are still the first to be restored: {why}"
-    );
-    cx.emit(crate::event::Event::Warning {
-        service: Some(service.name.clone()),
-        message: message.clone(),
-        hint: Some(format!("run `reseed snapshot {}`", service.name)),
-    });
-    Some(message)
 }
 
 /// Says what [`restore`] or [`restore_to`] would do.
@@ -416,6 +397,9 @@ async fn one_to(
         let digest_matches = recorded.map(|recorded| Some(recorded) == fingerprint);
         // Of a partial point something is missing, and that is told with it.
         let mut warnings = restored.warnings;
+        if point.altered && digest_matches.is_none() {
+            warnings.push(ALTERED.to_owned());
+        }
         if digest_matches == Some(false) && may_lack(point, source) {
             warnings.push("what could not be read when it was taken is recorded, and not there".to_owned());
         } else if digest_matches == Some(false) {

@@ -9,10 +9,11 @@ use super::{Doing, OpOutcome, OpReport};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{Effect, Kind as _, OpError, OpKind, StoreKind};
+use crate::event::Event;
 use crate::names::{InvalidName, SnapshotName};
 use crate::point::{MarkerState, Snapshot};
 use crate::retention::sanoid::{Kind, Policy};
-use crate::service::Service;
+use crate::service::{Service, Verify};
 use crate::store::{Condition, CreateSnapshots, Inspection};
 
 /// Longest that taking one snapshot may take. Plain directories copy what changed.
@@ -67,8 +68,18 @@ pub async fn due(
 ///
 /// A dataset that holds nothing is not snapshotted: the newest point would be an empty one.
 pub async fn snapshot(engine: &Engine, cx: &Context, service: &Service, name: &SnapshotName) -> OpReport {
+    told(engine, cx, service, name, true).await
+}
+
+async fn told(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    name: &SnapshotName,
+    measure: bool,
+) -> OpReport {
     let mut doing = Doing::begin(engine, cx, service, "snapshot", None);
-    match take(engine, cx, service, name).await {
+    match take(engine, cx, service, name, measure).await {
         Ok(taken) => {
             for snapshot in &taken {
                 doing.done(format!("{}@{}", snapshot.dataset, snapshot.name));
@@ -81,6 +92,38 @@ pub async fn snapshot(engine: &Engine, cx: &Context, service: &Service, name: &S
         }
         Err(error) => doing.fail(error.report()),
     }
+}
+
+/// Snapshots what somebody chose to go back to, as `reseed_<UTC>_restored`. The state they left is the newest that there is of the service until
+/// then, and would be what a preseed brings back. It is measured where restores are compared with what was recorded: what comes back from a replica
+/// of it is to be, too. Answers why that couldn't be done.
+pub(crate) async fn make_newest(engine: &Engine, cx: &Context, service: &Service) -> Option<String> {
+    let now = engine.clock.now().to_zoned(TimeZone::UTC);
+    let name = format!("reseed_{}_restored", now.strftime("%Y-%m-%d_%H:%M:%S%.3fZ"));
+    let error = match SnapshotName::new(name) {
+        Ok(name) => {
+            let measure = service.policy.verify == Verify::Digest;
+            told(engine, cx, service, &name, measure).await.error
+        }
+        Err(error) => Some(OpError::new(OpKind::Failed, error.to_string()).report()),
+    };
+    let why = error?;
+    let message = match why.effect {
+        Effect::None => {
+            format!(
+                "no snapshot was taken of what is in place now, so that newer states are still the first to be restored: {why}"
+            )
+        }
+        _ => format!(
+            "whether a snapshot was taken of what is in place now isn't known; without one newer states are the first to be restored: {why}"
+        ),
+    };
+    cx.emit(Event::Warning {
+        service: Some(service.name.clone()),
+        message: message.clone(),
+        hint: Some(format!("run `reseed snapshot {}`", service.name)),
+    });
+    Some(message)
 }
 
 /// Says why [`snapshot`] would not take one now; nothing when it would.
@@ -106,6 +149,7 @@ pub(super) async fn take(
     cx: &Context,
     service: &Service,
     name: &SnapshotName,
+    measure: bool,
 ) -> Result<Vec<Snapshot>, OpError> {
     let store = &service.store;
     let inspections = look(engine, cx, service).await?;
@@ -116,7 +160,7 @@ pub(super) async fn take(
         targets: service.targets.clone(),
         name: name.clone(),
         taken_at: engine.clock.now(),
-        measure: true,
+        measure,
         unseeded: unseeded || super::unseeded_by_journal(engine, service).is_some(),
     };
     let create = async |request: &CreateSnapshots| {

@@ -76,20 +76,28 @@ pub(crate) fn group(source: usize, targets: &[&Target], points: &[RecoveryPoint]
             .or_insert_with(|| vec![Copies::default(); targets.len()]);
         group[place].add((nth, point));
     }
-    let mut candidates: Vec<(usize, Candidate)> = Vec::with_capacity(groups.len());
+    let mut candidates: Vec<(usize, bool, Candidate)> = Vec::with_capacity(groups.len());
     for group in groups.into_values() {
         let of = |pick: fn(&Copies<'_>) -> Option<usize>| {
             let nths: Vec<usize> = group.iter().map(pick).collect::<Option<_>>()?;
             let points = nths.iter().map(|nth| points[*nth].clone()).collect();
-            Some((*nths.first()?, Candidate { source, points }))
+            Some(Candidate { source, points })
         };
-        candidates.extend(of(|copies| Some(copies.best?.0)));
+        let Some((place, _)) = group.first().and_then(|copies| copies.best) else {
+            continue;
+        };
+        let best = of(|copies| Some(copies.best?.0));
+        candidates.extend(best.map(|best| (place, false, best)));
         if group.iter().any(|copies| copies.other.is_some()) {
-            candidates.extend(of(|copies| Some(copies.other.or(copies.best)?.0)));
+            let other = of(|copies| Some(copies.other.or(copies.best)?.0));
+            candidates.extend(other.map(|other| (place, true, other)));
         }
     }
-    candidates.sort_by_key(|(nth, candidate)| (candidate.rank(), *nth));
-    candidates.into_iter().map(|(_, candidate)| candidate).collect()
+    candidates.sort_by_key(|(place, is_other, candidate)| (candidate.rank(), *place, *is_other));
+    candidates
+        .into_iter()
+        .map(|(_, _, candidate)| candidate)
+        .collect()
 }
 
 /// What a source has of one dataset in one state, each with its place in the source's list.
@@ -102,8 +110,8 @@ struct Copies<'a> {
 
 impl<'a> Copies<'a> {
     fn add(&mut self, new: (usize, &'a RecoveryPoint)) {
-        // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one.
-        let worth = |(_, point): (usize, &RecoveryPoint)| (point.taken_at, !point.partial);
+        // Two points of one dataset under one name: the newer one, and of one state that was stored twice the whole one, as it was written.
+        let worth = |(_, point): (usize, &RecoveryPoint)| (point.taken_at, !point.partial, !point.altered);
         let is_same = |(_, old): (usize, &RecoveryPoint)| old.taken_at == new.1.taken_at;
         match self.best {
             Some(best) if worth(best) >= worth(new) => {
@@ -263,6 +271,19 @@ mod tests {
             assert!(!found[0].points[0].partial, "{points:?}");
             // A part is better than something older, and comes after it: where the whole one can't be had.
             assert!(found[1].points[0].partial, "{points:?}");
+        }
+        let altered = RecoveryPoint {
+            altered: true,
+            locator: "altered".to_owned(),
+            ..point("tank/data", "l", 1, 1)
+        };
+        for points in [
+            [altered.clone(), point("tank/data", "l", 1, 1)],
+            [point("tank/data", "l", 1, 1), altered],
+        ] {
+            let found = group(0, &[&data], &points);
+            let places: Vec<&str> = found.iter().map(|c| c.points[0].locator.as_str()).collect();
+            assert_eq!(places.first(), Some(&""), "{points:?}");
         }
         let again = RecoveryPoint {
             locator: "again".to_owned(),

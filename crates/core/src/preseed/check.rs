@@ -21,6 +21,10 @@ pub(crate) fn may_lack(point: &RecoveryPoint, source: &dyn RestoreSource) -> boo
     point.partial && source.caps().verifies
 }
 
+/// What is told of an altered point that is compared with no digest.
+pub(crate) const ALTERED: &str = "the point's record was written anew since (by `tag`, `rewrite`, `repair snapshots` or `copy`), and it is compared with no digest: \
+     whether all of it is still there can't be told";
+
 impl Walk<'_> {
     /// What was fetched is looked at for as long as there is time at all, whatever the source's share of it was.
     pub(super) async fn verify(

@@ -42,7 +42,7 @@ use crate::service::Service;
 use crate::store::{Inspection, SnapshotStore};
 
 pub(crate) use candidates::{BY_AGE, Candidate, group, order, passed_over};
-pub(crate) use check::may_lack;
+pub(crate) use check::{ALTERED, may_lack};
 pub(crate) use decide::{Decision, decide};
 pub(crate) use exhausted::{UNSEEDED_HOLD, of_no_state, release_unseeded_hold};
 pub(crate) use probe::probe_all;

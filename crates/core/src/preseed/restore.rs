@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::moves::Pace;
 use super::report::{Attempt, DatasetReport, Outcome, Stage};
 use super::slow::is_slow;
-use super::{Candidate, Walk};
+use super::{ALTERED, Candidate, Walk};
 use crate::context::Context;
 use crate::error::{
     Common, Effect, ErrorReport, Kind, Retry, SourceError, SourceKind, StoreError, StoreKind,
@@ -14,6 +14,7 @@ use crate::error::{
 use crate::event::{Event, EventSink};
 use crate::names::{PointId, SourceName};
 use crate::point::{Fingerprint, RecoveryPoint, Target};
+use crate::service::Verify;
 use crate::source::{RestoreRequest, RestoreSource, Restored, Scope};
 use crate::store::{Condition, Inspection};
 use crate::store::{Delivery, Leftover, Replace, Settle, Settled, StagePurpose, StageRequest, Staging};
@@ -542,13 +543,10 @@ impl Walk<'_> {
                 None,
             );
         }
-        let untold = |p: &RecoveryPoint| p.altered && p.fingerprint.is_none();
+        let is_compared = self.service.policy.verify == Verify::Digest;
+        let untold = |p: &RecoveryPoint| p.altered && !(is_compared && p.fingerprint.is_some());
         if candidate.points.iter().any(untold) {
-            self.warn(
-                "the restored point's record was written anew since (`tag`, `rewrite`, `repair`), and has no digest: whether all of it is still there can't be told"
-                    .to_owned(),
-                None,
-            );
+            self.warn(ALTERED.to_owned(), None);
         }
         if candidate.taken_at() > self.engine.clock.now() {
             self.warn(

@@ -16,6 +16,7 @@ use crate::error::{ErrorReport, SourceError, SourceKind};
 use crate::event::Event;
 use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
+use crate::ops::make_newest;
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
 use crate::service::{Prefer, Service};
@@ -67,11 +68,11 @@ impl<'a> Walk<'a> {
             service: self.service.name.clone(),
             operation: "preseed".to_owned(),
         });
-        let mut present = Vec::new();
+        let (mut present, mut finished) = (Vec::new(), false);
         let outcome = match inspections {
             Ok(inspections) => {
                 let outcome = self.run(&inspections).await;
-                let finished = inspections
+                finished = inspections
                     .iter()
                     .any(|i| i.leftover.as_ref().is_some_and(|left| left.promoted));
                 present = match finished && outcome == Outcome::DataPresent {
@@ -91,7 +92,13 @@ impl<'a> Walk<'a> {
             Outcome::DataPresent => self.is_seeded_again(&present).await,
             _ => {}
         }
-        self.into_report(outcome)
+        let (engine, cx, service) = (self.engine, self.cx, self.service);
+        let mut report = self.into_report(outcome);
+        if finished && report.outcome == Outcome::DataPresent {
+            // Somebody may have gone back to it, and the run that was cut off didn't come to this.
+            report.warnings.extend(make_newest(engine, cx, service).await);
+        }
+        report
     }
 
     async fn run(&mut self, inspections: &[Inspection]) -> Outcome {

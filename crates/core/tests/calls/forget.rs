@@ -302,6 +302,33 @@ async fn the_last_point_that_is_known_to_be_whole_stays() {
     assert_eq!(planned().await, Vec::<String>::new());
 }
 
+/// And what was written anew since, which may have been cut down: unless there is a whole copy of it as it was.
+#[tokio::test]
+async fn the_last_point_whose_record_is_its_own_stays() {
+    let altered = RecoveryPoint {
+        altered: true,
+        ..point("tank/a", 1)
+    };
+    let copy = |partial| RecoveryPoint {
+        locator: "copy".to_owned(),
+        partial,
+        ..point("tank/a", 1)
+    };
+    for (more, removed) in [
+        (None, vec!["tank-a-50"]),
+        (Some(copy(true)), vec!["tank-a-50"]),
+        (Some(copy(false)), vec!["tank-a-40", "tank-a-50"]),
+    ] {
+        let mut points = vec![altered.clone(), point("tank/a", 40), point("tank/a", 50)];
+        points.extend(more);
+        let (repo, services) = (repo(points), [service("a", sound())]);
+        let plan = ops::forget_plan(&engine(), &cx(), &repo, &services, &thirty_days()).await;
+        let mut named = plan.unwrap().services[0].remove();
+        named.sort();
+        assert_eq!(named, removed);
+    }
+}
+
 #[tokio::test]
 async fn what_the_journal_calls_the_last_good_state_stays_too() {
     let (repo, engine) = (repo(ages("tank/a")), engine());

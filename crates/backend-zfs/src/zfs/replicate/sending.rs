@@ -125,7 +125,8 @@ impl NativeReplicator {
         };
         if words.contains("IV set guid mismatch") {
             return error.with_kind(ReplicateKind::Diverged).hint(format!(
-                "until now {replica} was sent in the clear, and a raw stream doesn't go on from that: set `raw = false` again, or {anew}"
+                "a raw stream doesn't go on from what is there: {replica} was sent in the clear until now, or {} came back in the clear and has another key; {anew}, and where only `raw = false` was left out that can be set again",
+                step.target.dataset
             ));
         }
         if !self.raw && words.contains("inherited key must be loaded") {

@@ -3,6 +3,7 @@
 use reseed_backend_restic::s3::lifecycle::{self, Dialect};
 use reseed_backend_restic::secret::open_to_all;
 use reseed_core::error::{OpError, OpKind};
+use reseed_core::names::SourceName;
 use serde_json::json;
 
 use crate::args;
@@ -53,6 +54,29 @@ pub(super) fn run(
     Ok(Answer::new(&answer, text, Exit::Ok))
 }
 
+/// The rules of a repository's bucket that will destroy it. None for one that is in no bucket, or whose rules can't be asked for: that
+/// [`doctor`] tells, for a key that may only read and write has no right to them.
+pub(crate) async fn eating(session: &Session, name: &SourceName) -> Vec<lifecycle::Harm> {
+    let Some((place, key)) = session.bucket(name) else {
+        return Vec::new();
+    };
+    let asked = tokio::select! {
+        asked = lifecycle::ask(&place, &key) => asked,
+        () = session.cx.cancel.cancelled() => return Vec::new(),
+    };
+    match asked {
+        Ok(lifecycle::Answer::Rules(rules)) => lifecycle::harms(&rules, &place),
+        _ => Vec::new(),
+    }
+}
+
+/// What to do about such a rule.
+pub(crate) fn remove_it(name: &SourceName) -> String {
+    format!(
+        "remove that rule now; `reseed offsite lifecycle {name}` prints rules that are safe, and `keep` ages points out"
+    )
+}
+
 /// Looks at every repository's files with secrets, and at the rules of its bucket where it is in one.
 pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
     let (mut text, mut found, mut exit) = (String::new(), Vec::new(), Exit::Ok);
@@ -88,11 +112,7 @@ pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
                 for harm in &harms {
                     exit = exit.max(Exit::Failed);
                     let line = format!("{name}: {harm}: the repository will be destroyed");
-                    let hint = format!(
-                        "remove that rule now; `reseed offsite lifecycle {name}` prints rules that are safe, and `keep` ages \
-                         points out"
-                    );
-                    tell(Mood::Bad, &line, &hint);
+                    tell(Mood::Bad, &line, &remove_it(name));
                 }
                 if harms.is_empty() {
                     let line = format!(

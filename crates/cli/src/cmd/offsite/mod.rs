@@ -10,7 +10,7 @@ use crate::args::OffsiteCmd;
 use crate::output::Answer;
 use crate::session::Session;
 
-pub(crate) use lifecycle::doctor;
+pub(crate) use lifecycle::{doctor, eating, remove_it};
 
 pub(crate) async fn run(command: &OffsiteCmd, session: &Session) -> Result<Answer, OpError> {
     match command {

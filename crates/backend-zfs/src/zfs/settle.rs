@@ -56,7 +56,7 @@ pub(crate) async fn settle(
             target,
             leftover,
             marker,
-        } => finish(tool, cx, target, leftover, (marker, owner(target))).await,
+        } => finish(tool, cx, places, target, leftover, (marker, owner(target))).await,
         Settle::Quarantine { staging, why } => {
             same_place(places, staging)?;
             quarantine(tool, cx, places, &staging.target, why).await
@@ -137,6 +137,7 @@ async fn close(places: &Path, staging: &Staging) -> Result<Settled, StoreError> 
 async fn finish(
     tool: &Tool,
     cx: &Context,
+    places: &Path,
     target: &Target,
     leftover: &Leftover,
     (marker, owner): (&Marker, Option<&Ownership>),
@@ -154,6 +155,8 @@ async fn finish(
     let record = StageRecord::promoted(&target.dataset, &facts)
         .filter(|record| record.run == leftover.run && record.is_for(&leftover.point))
         .ok_or_else(other)?;
+    // Another run, without the service's lock, had mounted the staging when it was renamed: where it lies now nobody looks for it.
+    work::unmount::<StoreKind>(staging_place(places, &target.dataset)).await?;
     promote::complete(tool, &calm(cx), target, &facts, (&record, owner), marker).await?;
     Ok(Settled {
         guid: Some(facts.guid),

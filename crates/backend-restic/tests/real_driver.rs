@@ -19,7 +19,7 @@ use reseed_core::digest::TreeDigest;
 use reseed_core::error::{OffsiteKind, Retry, SourceKind};
 use reseed_core::exec::{Command, Runner, Secret, SystemRunner};
 use reseed_core::names::{DatasetName, PointId, SourceName};
-use reseed_core::offsite::{BackupOutcome, BackupRequest};
+use reseed_core::offsite::{BackupOutcome, BackupRequest, CheckDepth};
 use reseed_core::point::{Fingerprint, RecoveryPoint, Target};
 use reseed_core::source::{RestoreRequest, Restored, Scope};
 use reseed_core::store::{StageState, Staging};
@@ -545,5 +545,42 @@ fn real_what_was_recorded_to_be_nothing_comes_back_as_nothing() {
         let restored = restore(&restic, &of, &point, &lab.path("out")).unwrap();
         assert_eq!((restored.files, restored.bytes), (0, 0));
         assert!(walk(&lab.path("out")).is_empty());
+    }
+}
+
+/// restic names packs; whose data is in them is found by looking.
+#[test]
+fn real_damage_is_told_with_what_it_takes_away() {
+    for program in &programs() {
+        let lab = Lab::new();
+        let tree = lab.path("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), noise(3, 300_000)).unwrap();
+        let driver = driver(&lab, program);
+        backup(&driver, &tree, "of-service", 1);
+        // Of another dataset, whose data is elsewhere.
+        let other = lab.path("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("file"), noise(4, 1000)).unwrap();
+        let mut of_other = request(&other, "of-other", 2);
+        of_other.target = Target {
+            dataset: DatasetName::new("tank/other").unwrap(),
+            mountpoint: "/var/lib/other".into(),
+        };
+        of_other.as_path = "/var/lib/other".into();
+        block_on(driver.backup(&context("backup"), &of_other)).unwrap();
+        let check = || block_on(driver.check(&context("check"), CheckDepth::Everything)).unwrap();
+        let sound = check();
+        assert_eq!((sound.errors, sound.affected), (vec![], Some(vec![])));
+        let mut packs = Vec::new();
+        for dir in fs::read_dir(lab.path("repo/data")).unwrap() {
+            let files = fs::read_dir(dir.unwrap().path()).unwrap();
+            packs.extend(files.map(|file| file.unwrap().path()));
+        }
+        let largest = packs.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len());
+        flip_bit(largest.unwrap(), 0.5);
+        let damaged = check();
+        assert!(!damaged.errors.is_empty());
+        assert_eq!(damaged.affected, Some(vec![target(AS_PATH).dataset]));
     }
 }

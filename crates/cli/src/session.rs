@@ -353,6 +353,7 @@ struct Wiring<'a> {
     stores: Vec<(SourceName, Store)>,
     /// By store and replica: services that share one are planned together.
     replicators: Vec<((SourceName, SourceName), Arc<dyn Replicator>)>,
+    repositories: Vec<(SourceName, offsite::Repository)>,
     /// Whose points are offered.
     host: &'a str,
     /// Sources deliver files into any directory, also those that could deliver a dataset as a whole.
@@ -387,6 +388,7 @@ impl<'a> Wiring<'a> {
             session,
             stores: Vec::new(),
             replicators: Vec::new(),
+            repositories: Vec::new(),
             host: &session.config.host,
             files: false,
         }

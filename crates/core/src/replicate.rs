@@ -119,7 +119,7 @@ pub struct ReplicationStep {
     pub base: Option<SnapshotRef>,
     /// What is sent, oldest first.
     pub send: Vec<SnapshotRef>,
-    /// Estimated bytes.
+    /// Estimated bytes; none where nobody has counted them (ZFS: since a bookmark).
     pub bytes: Option<u64>,
     /// The replica's lineage that is renamed aside first, because it has nothing in common with the store's.
     pub set_aside: Option<Divergence>,

@@ -85,6 +85,16 @@ pub trait SnapshotStore: Send + Sync + fmt::Debug {
     async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef)
     -> Result<Since, StoreError>;
 
+    /// Whether nothing at all was written between two snapshots of one dataset, of which the one with the guid `older` is the older: both
+    /// are of the same tree then. By the store's own account, without looking into either. A store that keeps none says no, and so does
+    /// one that doesn't have both.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    async fn unwritten(&self, _cx: &Context, _older: Guid, _newer: &SnapshotRef) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Adds or takes away a hold on each of the snapshots.
     ///
     /// # Errors

@@ -128,37 +128,60 @@ impl Restic {
     async fn tag_partial(&self, cx: &Context, id: &str, request: &BackupRequest) -> Result<String> {
         let version = self.version(cx).await?;
         let command = self.command(version, argv::tag(id, PARTIAL))?;
-        let ended = self.locking(cx, &command, &|_| ()).await?;
+        let ended = match self.locking(cx, &command, &|_| ()).await {
+            Ok(ended) if ended.exit.success() => ended,
+            Ok(ended) => {
+                let error = error::of(ended.exit, &ended.all_words(), &self.location.to_string());
+                return self.tagged_beside(cx, id, request, error).await;
+            }
+            Err(error) => return self.tagged_beside(cx, id, request, error).await,
+        };
         if let Some(new) = ended.heard.changed {
             return Ok(new);
         }
-        if !ended.exit.success() {
-            return Err(error::of(
-                ended.exit,
-                &ended.all_words(),
-                &self.location.to_string(),
-            ));
-        }
         // Older ones don't say which one it became. One that was written anew before keeps the original that it had.
-        let point = tag_of_point(&request.point);
-        let of_it = |snapshot: &&Snapshot| {
-            let has = |tag: &str| snapshot.tags.iter().any(|one| one == tag);
-            snapshot.original.is_some() && has(&point) && has(PARTIAL)
-        };
         let all = self.all_snapshots(cx).await?.readable;
-        let of_id = |snapshot: &&Snapshot| {
-            snapshot
-                .original
-                .as_ref()
-                .is_some_and(|first| first.starts_with(id))
-        };
-        let new = all.iter().filter(of_it).find(of_id);
+        let of_it = |snapshot: &&Snapshot| is_tagged(snapshot, request);
+        let new = all.iter().filter(of_it).find(|snapshot| is_made_of(snapshot, id));
         let new = new.or_else(|| all.iter().filter(of_it).max_by_key(|snapshot| snapshot.time));
         new.map(|snapshot| snapshot.id.clone())
             .ok_or_else(|| EngineError::BadOutput {
                 detail: "the tagged snapshot isn't listed".into(),
             })
     }
+
+    /// restic writes the tagged one first and then removes the other. Where only that was denied there are both, and readers go by the
+    /// second.
+    async fn tagged_beside(
+        &self,
+        cx: &Context,
+        id: &str,
+        request: &BackupRequest,
+        error: EngineError,
+    ) -> Result<String> {
+        if !matches!(error, EngineError::Denied { .. }) {
+            return Err(error);
+        }
+        let Ok(all) = self.all_snapshots(cx).await else {
+            return Err(error);
+        };
+        let mut all = all.readable.into_iter();
+        let new = all.find(|snapshot| is_tagged(snapshot, request) && is_made_of(snapshot, id));
+        new.map(|snapshot| snapshot.id).ok_or(error)
+    }
+}
+
+/// Whether it is of the request's state, and says that it is partial.
+fn is_tagged(snapshot: &Snapshot, request: &BackupRequest) -> bool {
+    let has = |tag: &str| snapshot.tags.iter().any(|one| one == tag);
+    snapshot.original.is_some() && has(&tag_of_point(&request.point)) && has(PARTIAL)
+}
+
+fn is_made_of(snapshot: &Snapshot, id: &str) -> bool {
+    snapshot
+        .original
+        .as_ref()
+        .is_some_and(|first| first.starts_with(id))
 }
 
 /// Whether it is of the request's state and nothing says that it isn't whole.

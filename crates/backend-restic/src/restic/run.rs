@@ -497,3 +497,70 @@ fn failed_to_run(error: &ExecError) -> EngineError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use reseed_core::clock::SystemClock;
+    use reseed_core::exec::SystemRunner;
+
+    use super::super::{Location, RestPlace, Restic};
+    use super::Version;
+    use crate::PasswordFrom;
+    use crate::secret::Password;
+
+    fn command(location: Location, version: &str) -> reseed_core::exec::Command {
+        let restic = Restic::new(
+            "offsite".parse().unwrap(),
+            location,
+            PasswordFrom::Given(Password::new("secret")),
+            "/work",
+            Arc::new(SystemRunner::new()),
+            Arc::new(SystemClock::new()),
+        );
+        let version = Version::of_output(&format!("restic {version} compiled with go")).unwrap();
+        restic.command(version, vec!["snapshots".into()]).unwrap()
+    }
+
+    /// Each snapshot of ZFS is another device: all directories would look changed.
+    #[test]
+    fn devices_tell_hard_links_only_where_restic_can_be_told_so() {
+        for (version, wanted) in [
+            ("0.14.0", None),
+            ("0.16.4", None),
+            ("0.17.0", Some("device-id-for-hardlinks")),
+            ("0.18.1", Some("device-id-for-hardlinks")),
+            ("0.19.0", None),
+        ] {
+            let command = command(Location::Local("/repo".into()), version);
+            let told = command.variable("RESTIC_FEATURES");
+            let told = told.as_ref().and_then(|text| text.to_str());
+            assert_eq!(told, wanted, "{version}");
+        }
+    }
+
+    /// With neither, 0.19 fails where there is no home directory, and others have theirs in it.
+    #[test]
+    fn there_is_a_cache_of_our_own_or_none() {
+        let served = Location::Rest(RestPlace {
+            url: "http://localhost:1/".into(),
+            login: None,
+            allow_http: true,
+        });
+        for (location, wanted) in [
+            (Location::Local("/repo".into()), "--no-cache"),
+            (served, "--cache-dir=/work/cache"),
+        ] {
+            let command = command(location, "0.18.0");
+            assert!(
+                command
+                    .arguments()
+                    .iter()
+                    .any(|word| word.as_os_str() == Path::new(wanted)),
+                "{command}"
+            );
+        }
+    }
+}

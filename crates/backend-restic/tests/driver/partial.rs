@@ -83,6 +83,31 @@ fn a_partial_backup_is_tagged_and_says_what_is_missing() {
     assert!(lab.told()[0].contains("could not be tagged"), "{:?}", lab.told());
 }
 
+/// Where nothing may be removed restic fails after it has written the tagged one.
+#[test]
+fn a_tagged_snapshot_beside_the_first_is_enough() {
+    let denied = answer(1, "", "Fatal: Remove(<snapshot/0123456789>): Access Denied.");
+    let tagged = listed("new")
+        .replace("\"tree\"", &format!("\"original\":\"{STORED}\",\"tree\""))
+        .replace("\"reseed\",", "\"reseed\",\"reseed-partial\",");
+    for (listing, id, told) in [
+        (
+            tagged.replace("\"new\"", &format!("\"{}\"", "ab".repeat(32))),
+            "ab".repeat(32),
+            0,
+        ),
+        (listed(STORED), STORED.to_owned(), 1),
+    ] {
+        let answers = [answer(3, SUMMARY, ""), denied.clone(), answer(0, &listing, "")];
+        let lab = Lab::new("0.18.0", &answers);
+        assert_eq!(lab.backup().unwrap().snapshot_id, id);
+        assert_eq!(
+            (lab.calls().join(" "), lab.told().len()),
+            ("backup tag snapshots".to_owned(), told)
+        );
+    }
+}
+
 /// By a backup of another host, which takes its time.
 #[test]
 fn a_tag_that_others_keep_out_is_tried_again() {

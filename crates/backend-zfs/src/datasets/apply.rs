@@ -1,6 +1,6 @@
 //! Carries a plan out, one `zfs` command for each step, and reads what is there.
 //!
-//! Promises: the only commands are `get`, `create -u`, `set` and `mount`; of files only the topmost directories of datasets are changed,
+//! Promises: the only commands are `get`, `list`, `create -u`, `set` and `mount`; of files only the topmost directories of datasets are changed,
 //! and of these only owner, group and permissions; nothing is mounted over a directory that has
 //! something in it, neither a new dataset nor one whose mountpoint changes; a step that fails stops those below it and no
 //! others.

@@ -259,10 +259,12 @@ pub(crate) fn step(
             })
         }
     };
+    // What ZFS counts of a snapshot is since the one before it, which is older than the bookmark, or none: then it is all that there is.
+    let is_counted = found.as_ref().is_none_or(|base| !base.is_bookmark);
     Ok(Some(ReplicationStep {
         target: target.clone(),
         base: found.as_ref().map(|base| reference(&base.mark)),
-        bytes: Some(send.iter().map(|mark| mark.written).sum()),
+        bytes: is_counted.then(|| send.iter().map(|mark| mark.written).sum()),
         send: send.into_iter().map(reference).collect(),
         set_aside,
     }))

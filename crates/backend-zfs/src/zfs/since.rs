@@ -3,9 +3,11 @@
 
 use reseed_core::Context;
 use reseed_core::error::{StoreError, StoreKind};
+use reseed_core::names::Guid;
 use reseed_core::point::{SnapshotRef, Target};
 use reseed_core::store::Since;
 
+use super::lineage::Lineage;
 use super::parse::{BadOutput, text};
 use super::tool::Tool;
 use super::{argv, aside, list};
@@ -33,6 +35,35 @@ pub(crate) async fn since(
         written: Some(tool.read(cx, asked, &what, written).await?),
         kept_as: aside::free_name(tool, cx, target).await?.to_string(),
     })
+}
+
+/// Whether each snapshot after the one up to the other has nothing that the one before it hasn't. Whatever changes in a dataset, a name or a time too,
+/// is a block that is written.
+pub(crate) async fn unwritten(
+    tool: &Tool,
+    cx: &Context,
+    older: Guid,
+    newer: &SnapshotRef,
+) -> Result<bool, StoreError> {
+    let names = std::slice::from_ref(&newer.dataset);
+    let lines = list::lineages::<StoreKind>(tool, cx, names).await?;
+    let of_it = lines.iter().filter(|line| line.dataset == newer.dataset);
+    Ok(is_unwritten(&Lineage::of(of_it), older, newer.guid))
+}
+
+fn is_unwritten(lineage: &Lineage, older: Guid, newer: Guid) -> bool {
+    let at = |guid| lineage.snapshots.iter().find(|mark| mark.guid == guid);
+    let (Some(older), Some(newer)) = (at(older), at(newer)) else {
+        return false;
+    };
+    let between = older.createtxg + 1..=newer.createtxg;
+    let named = lineage
+        .snapshots
+        .iter()
+        .map(|mark| (mark.createtxg, mark.written));
+    let odd = lineage.odd.iter().map(|mark| (mark.createtxg, mark.written));
+    let mut all = named.chain(odd);
+    older.createtxg < newer.createtxg && all.all(|(at, written)| written == 0 || !between.contains(&at))
 }
 
 fn written(stdout: &[u8]) -> Result<u64, BadOutput> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reseed_core::error::{StoreError, StoreKind};
 use reseed_core::exec::Runner;
-use reseed_core::names::{DatasetName, HoldTag, SourceName};
+use reseed_core::names::{DatasetName, Guid, HoldTag, SourceName};
 use reseed_core::ownership::Ownership;
 use reseed_core::point::{Snapshot, SnapshotRef, Target};
 use reseed_core::store::{
@@ -152,6 +152,11 @@ impl SnapshotStore for NativeStore {
     ) -> Result<Since, StoreError> {
         not_cancelled::<StoreKind>(cx)?;
         since::since(&self.tool, cx, target, snapshot).await
+    }
+
+    async fn unwritten(&self, cx: &Context, older: Guid, newer: &SnapshotRef) -> Result<bool, StoreError> {
+        not_cancelled::<StoreKind>(cx)?;
+        since::unwritten(&self.tool, cx, older, newer).await
     }
 
     async fn hold(

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use reseed_backend_zfs::zfs::{Location, Mapping, NativeReplicator, NativeStore};
-use reseed_core::Replicator as _;
 use reseed_core::exec::{Command, ExecError, Output, PipeOutput, Runner, Streaming, SystemRunner};
 use reseed_core::names::DatasetName;
 use reseed_core::point::Target;
+use reseed_core::{Replicator as _, SnapshotStore as _};
 use reseed_testkit::conformance::{block_on, context};
 use reseed_testkit::files::Files as _;
 use tokio_util::sync::CancellationToken;
@@ -129,5 +129,52 @@ fn so_many_datasets_are_sent_at_once_and_no_more() {
             assert_eq!(report.failed, []);
             assert_eq!(pipes.most.load(Ordering::SeqCst), limit);
         }
+    });
+}
+
+#[test]
+fn what_was_not_written_to_between_two_snapshots_is_known_without_a_look() {
+    block_on(async {
+        let pool = Pool::sized("256M");
+        let target = pool.target("app");
+        sure(["zfs", "create", target.dataset.as_str()]);
+        pool.files.write(&target.mountpoint.join("file"), b"one");
+        let mut taken = Vec::new();
+        let place = target.mountpoint.to_str().unwrap();
+        let file = format!("{place}/file");
+        for (minutes, (name, change)) in (1..).zip([
+            ("first", "true".to_owned()),
+            ("same", "true".to_owned()),
+            ("same-too", "true".to_owned()),
+            ("mode", format!("chmod 600 '{file}'")),
+            ("times", format!("touch -m -d 2020-01-01 '{file}'")),
+            ("name", format!("mv '{file}' '{file}2'")),
+            ("as-it-was", format!("mv '{file}2' '{file}'")),
+        ]) {
+            sure(["sh", "-c", &change]);
+            sure(["zpool", "sync", &pool.pool]);
+            taken.push(snapshot(&pool, &target, name, minutes, true).await.reference());
+        }
+        let cx = context("written");
+        for (older, newer, wanted) in [
+            (0, 1, true),
+            (0, 2, true),
+            (1, 2, true),
+            (2, 3, false),
+            (0, 3, false),
+            (3, 4, false),
+            (4, 5, false),
+            (5, 6, false),
+            (1, 0, false),
+            (1, 1, false),
+        ] {
+            let (older, newer) = (&taken[older], &taken[newer]);
+            let found = pool.store.unwritten(&cx, older.guid, newer).await.unwrap();
+            assert_eq!(found, wanted, "{} to {}", older.name, newer.name);
+        }
+        // One that is gone says nothing.
+        sure(["zfs", "destroy", &format!("{}@first", target.dataset)]);
+        let found = pool.store.unwritten(&cx, taken[0].guid, &taken[1]).await.unwrap();
+        assert!(!found);
     });
 }

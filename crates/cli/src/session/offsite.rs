@@ -17,9 +17,12 @@ use reseed_core::{OffsitePruner, OffsiteRepo, RestoreSource};
 
 use super::{Session, Wiring};
 
+/// What is written to, and the same as what is restored from.
+pub(super) type Repository = (Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>);
+
 impl Session {
     pub(crate) fn repo(&self, name: &str) -> Result<Arc<dyn OffsiteRepo>, OpError> {
-        let wiring = Wiring::new(self);
+        let mut wiring = Wiring::new(self);
         let found = SourceName::new(name).ok().and_then(|name| wiring.offsite(&name));
         found
             .map(|(repo, _)| repo)
@@ -27,7 +30,7 @@ impl Session {
     }
 
     pub(crate) fn repos(&self) -> Vec<(SourceName, Arc<dyn OffsiteRepo>)> {
-        let wiring = Wiring::new(self);
+        let mut wiring = Wiring::new(self);
         self.config
             .offsite
             .keys()
@@ -147,11 +150,18 @@ fn by_restic(repository: &RepoLocation, access: Option<&Access>) -> Option<Resti
 }
 
 impl Wiring<'_> {
-    /// A repository, as what is written to and as what is restored from.
-    pub(super) fn offsite(
-        &self,
-        name: &SourceName,
-    ) -> Option<(Arc<dyn OffsiteRepo>, Arc<dyn RestoreSource>)> {
+    /// A repository, as what is written to and as what is restored from: one for all services, so that its key is derived once, and what it
+    /// holds is read once.
+    pub(super) fn offsite(&mut self, name: &SourceName) -> Option<Repository> {
+        if let Some((_, known)) = self.repositories.iter().find(|(known, _)| known == name) {
+            return Some(known.clone());
+        }
+        let made = self.make_offsite(name)?;
+        self.repositories.push((name.clone(), made.clone()));
+        Some(made)
+    }
+
+    fn make_offsite(&self, name: &SourceName) -> Option<Repository> {
         match self.session.config.offsite.get(name)? {
             Offsite::Embedded {
                 repository,

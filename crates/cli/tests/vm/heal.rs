@@ -134,3 +134,27 @@ fn vm_present_datasets_are_told_by_one_process() {
     }
     assert_eq!(started.len(), 1, "{started:#?}");
 }
+
+/// sanoid's snapshots have no digest; what was written since is for ZFS to say.
+#[test]
+fn vm_an_unchanged_service_is_backed_up_without_a_look_at_it() {
+    let lab = ZfsLab::with_bucket().started();
+    let backed_up = |name: &str| {
+        sure(&["zfs", "snapshot", &format!("{}@{name}", lab.dataset())]);
+        let ran = lab.run(&["--json", "backup", "app"]).expect(0);
+        ran.json()["reports"][0]["done"][0].as_str().unwrap().to_owned()
+    };
+    let first = backed_up("autosnap_2026-11-29_10:00:00_hourly");
+    assert!(first.contains("2 files"), "{first}");
+    for name in [
+        "autosnap_2026-11-29_11:00:00_hourly",
+        "autosnap_2026-11-29_12:00:00_hourly",
+    ] {
+        let said = backed_up(name);
+        assert!(said.contains("unchanged since"), "{said}");
+    }
+    fs::write(lab.live().join("file"), "other").unwrap();
+    let changed = backed_up("autosnap_2026-11-29_13:00:00_hourly");
+    assert!(changed.contains("2 files"), "{changed}");
+    lab.run(&["verify", "offsite", "--depth", "everything"]).expect(0);
+}

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use reseed_core::clock::{Clock as _, SystemClock};
+
 use crate::zfs_lab::{ZfsLab, sure};
 
 /// Every dataset, snapshot and bookmark of the pool, by guid.
@@ -175,4 +177,53 @@ fn vm_an_old_zfs_without_json_is_enough() {
             .any(|word| word.starts_with("-j") || word.starts_with("--json"));
         assert!(!json, "{line}");
     }
+}
+
+/// By the counts of its kinds and what was written on each snapshot about when it was taken; others' and the last stay.
+#[test]
+fn vm_what_is_due_is_taken_once_and_what_is_too_old_is_removed_and_nothing_else() {
+    let lab = ZfsLab::new().started();
+    lab.configure("retention = { hourly = 2, daily = 1 }\n");
+    let names = || {
+        let words = [
+            "zfs",
+            "list",
+            "-Hpt",
+            "snapshot",
+            "-s",
+            "createtxg",
+            "-o",
+            "name",
+            &lab.dataset(),
+        ];
+        sure(&words).lines().map(name_of).collect::<Vec<_>>()
+    };
+    lab.run(&["snapshot", "app", "--due"]).expect(0);
+    let due = names();
+    assert_eq!(due.len(), 2, "an hour's and a day's: {due:?}");
+    lab.run(&["snapshot", "app", "--due"]).expect(0);
+    assert_eq!(names(), due);
+    // As a day of hours leaves it.
+    let now = SystemClock::new().now();
+    for hours in [30, 5, 4, 3] {
+        let at = now - jiff::SignedDuration::from_hours(hours);
+        let name = format!("autosnap_{}_hourly", at.strftime("%Y-%m-%d_%H:%M:%S"));
+        let full = format!("{}@{name}", lab.dataset());
+        sure(&["zfs", "snapshot", "-o", &format!("reseed:taken={at}"), &full]);
+    }
+    for other in ["by hand", "autosnap_2020-01-01_00:00:00_weekly"] {
+        sure(&["zfs", "snapshot", &format!("{}@{other}", lab.dataset())]);
+    }
+    let held = names()[4].clone();
+    sure(&["zfs", "hold", "mine", &format!("{}@{held}", lab.dataset())]);
+    let before = names();
+    let planned = lab.run(&["prune", "app", "-n"]).expect(0);
+    assert_eq!(names(), before, "{planned:?}");
+    lab.run(&["prune", "app"]).expect(0);
+    let gone: Vec<&String> = before.iter().filter(|name| !names().contains(name)).collect();
+    // Of five hours the three oldest are too many; of those the newest is held.
+    assert_eq!(gone, [&before[2], &before[3]]);
+    lab.run(&["prune", "app"]).expect(0);
+    assert_eq!(names().len(), before.len() - 2);
+    lab.assert_whole();
 }

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{ErrorReport, OffsiteKind, OpError, OpKind};
 use crate::event::Event;
 use crate::journal::{JournalError, Query, Run, RunKind};
-use crate::names::{PointId, SourceName};
+use crate::names::{Guid, PointId, SourceName};
 use crate::offsite::{BackupOutcome, BackupReport, BackupRequest, CheckDepth, OffsiteRepo};
 use crate::point::{RecoveryPoint, Snapshot};
 use crate::service::Service;
@@ -338,7 +338,7 @@ async fn one(
     }
 }
 
-/// Has the repository record what it holds already, where the snapshot's digest says so. Nothing is read for that, so nothing is opened.
+/// Has the repository record what it holds already, where the snapshot's digest says so, or the store's account of what was written. Nothing is read for that, so nothing is opened.
 async fn recorded<'p>(
     engine: &Engine,
     cx: &Context,
@@ -349,13 +349,18 @@ async fn recorded<'p>(
     request: &(impl Fn(PathBuf) -> BackupRequest + Sync),
 ) -> Result<Option<(BackupReport, &'p RecoveryPoint)>, ErrorReport> {
     let now = engine.clock.now();
-    let Some(same_as) = same_tree(stored, snapshot, now) else {
+    let same_as = match same_tree(stored, snapshot, now) {
+        Some(same_as) => Some(same_as),
+        None => unwritten_since(engine, cx, service, stored, snapshot).await,
+    };
+    let Some(same_as) = same_as else {
         return Ok(None);
     };
     let Ok(read_since) = now.checked_sub(SignedDuration::from_hours(READ_AGAIN_HOURS)) else {
         return Ok(None);
     };
-    let request = request(PathBuf::new());
+    let mut request = request(PathBuf::new());
+    request.fingerprint = request.fingerprint.or(same_as.fingerprint);
     let record = engine.within(cx, BUDGET, "recording what is stored", |cx| async move {
         repo.record(&cx, &request, same_as, read_since).await
     });
@@ -375,6 +380,32 @@ async fn recorded<'p>(
         }
         Err(error) => Err(error.report()),
     }
+}
+
+/// The newest point of the dataset that is stored, where nothing was written since its snapshot, which is still there. Asked of a snapshot without a
+/// digest: sanoid's have none.
+async fn unwritten_since<'p>(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    stored: &'p [RecoveryPoint],
+    snapshot: &Snapshot,
+) -> Option<&'p RecoveryPoint> {
+    if snapshot.fingerprint.is_some() {
+        return None;
+    }
+    let now = engine.clock.now();
+    let mine = stored
+        .iter()
+        .filter(|point| point.dataset == snapshot.dataset && point.taken_at <= now);
+    let newest = mine.max_by_key(|point| point.taken_at)?;
+    let older: Guid = newest.id.as_str().parse().ok()?;
+    let (store, newer) = (&service.store, &snapshot.reference());
+    let asked = engine.within(cx, BUDGET, "asking what was written", |cx| async move {
+        store.unwritten(&cx, older, newer).await
+    });
+    // Read once too often is no harm.
+    asked.await.unwrap_or(false).then_some(newest)
 }
 
 /// A store without checksums of its own may hand out a damaged snapshot. Backed up, it would be the newest good point there.

@@ -29,12 +29,12 @@ pub struct Point {
     pub name: String,
     /// Its identity: a guid, a full restic id. Checked before anything is removed.
     pub id: String,
-    /// When it was taken: for ZFS its `creation`, never the time in its name.
+    /// When it was taken: for ZFS what was written on it when it was (`reseed:taken`), or its `creation`; never the time in its name.
     pub created: Timestamp,
     /// Who holds it.
     #[serde(default)]
     pub holds: Vec<String>,
-    /// The next replication is incremental from it.
+    /// The next replication is incremental from it. For whoever has no bookmarks; where ZFS replicates, a bookmark stands for a base that goes.
     #[serde(default)]
     pub lineage_base: bool,
     /// The newest one that was verified, or the last one before a service became unseeded.

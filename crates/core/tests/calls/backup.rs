@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use reseed_core::clock::Clock as _;
 use reseed_core::digest::TreeDigest;
-use reseed_core::error::{OffsiteError, OffsiteKind};
+use reseed_core::error::{OffsiteError, OffsiteKind, StoreError, StoreKind};
 use reseed_core::journal::{Attempt, Entry, Run, RunKey, RunKind, RunOutcome};
 use reseed_core::names::{DatasetName, RunId, SourceName};
 use reseed_core::offsite::*;
@@ -174,8 +174,26 @@ async fn backed_up(repo: Repo, read: bool) -> OpReport {
 
 /// The same, with a history.
 async fn backed_up_after(repo: Repo, read: bool, history: Vec<Run>) -> OpReport {
+    backed_up_of(repo, read, history, (snapshot(), None)).await
+}
+
+/// The same of a snapshot, with what the store answers when it is asked what was written; none where it must not be asked.
+async fn backed_up_of(
+    repo: Repo,
+    read: bool,
+    history: Vec<Run>,
+    (snapshot, unwritten): (Snapshot, Option<Result<bool, StoreKind>>),
+) -> OpReport {
     let mut store = MockStore::new();
-    store.expect_list().returning(|_, _| Ok(vec![snapshot()]));
+    store
+        .expect_list()
+        .returning(move |_, _| Ok(vec![snapshot.clone()]));
+    if let Some(unwritten) = unwritten {
+        store
+            .expect_unwritten()
+            .times(1)
+            .returning(move |_, _, _| unwritten.map_err(|kind| StoreError::new(kind, "not now")));
+    }
     let reads = usize::from(read);
     store.expect_stage().times(reads).returning(|_, request| {
         Ok(Staging {
@@ -226,6 +244,33 @@ async fn what_is_stored_by_its_digest_is_recorded_and_not_opened() {
         report.done[0].contains("unchanged since 1969-12-31T23:58:20Z"),
         "{report:#?}"
     );
+}
+
+/// sanoid's have no digest. The store knows what was written.
+#[tokio::test]
+async fn what_was_not_written_to_since_what_is_stored_is_recorded_and_not_opened() {
+    let plain = || Snapshot {
+        fingerprint: None,
+        ..snapshot()
+    };
+    let recorded = || repo(stored(), true, Some(Ok(Some(report()))));
+    let report = backed_up_of(recorded(), false, Vec::new(), (plain(), Some(Ok(true)))).await;
+    assert_eq!(report.outcome, OpOutcome::Ok, "{report:#?}");
+    for answer in [Ok(false), Err(StoreKind::Busy)] {
+        let unasked = repo(stored(), true, None);
+        backed_up_of(unasked, true, Vec::new(), (plain(), Some(answer))).await;
+    }
+    // Of another dataset, or not known to be whole: there is nothing to ask about.
+    for change in [
+        (|point: &mut RecoveryPoint| point.dataset = DatasetName::new("tank/other").unwrap())
+            as fn(&mut RecoveryPoint),
+        |point| point.partial = true,
+        |point| point.altered = true,
+    ] {
+        let mut point = stored();
+        change(&mut point);
+        backed_up_of(repo(point, true, None), true, Vec::new(), (plain(), None)).await;
+    }
 }
 
 #[tokio::test]

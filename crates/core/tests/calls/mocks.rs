@@ -11,7 +11,7 @@ use reseed_core::clock::Clock;
 use reseed_core::entropy::SplitMix;
 use reseed_core::error::{OpError, StoreError};
 use reseed_core::journal::MemoryJournal;
-use reseed_core::names::HoldTag;
+use reseed_core::names::{Guid, HoldTag};
 use reseed_core::point::{Fingerprint, Snapshot, SnapshotRef, Target};
 use reseed_core::store::*;
 use reseed_core::verify::Validator;
@@ -27,6 +27,7 @@ mock! {
         async fn list(&self, cx: &Context, targets: &[Target]) -> Result<Vec<Snapshot>, StoreError>;
         async fn create(&self, cx: &Context, request: &CreateSnapshots) -> Result<Vec<Snapshot>, StoreError>;
         async fn since(&self, cx: &Context, target: &Target, snapshot: &SnapshotRef) -> Result<Since, StoreError>;
+        async fn unwritten(&self, cx: &Context, older: Guid, newer: &SnapshotRef) -> Result<bool, StoreError>;
         async fn hold(&self, cx: &Context, snapshots: &[SnapshotRef], tag: &HoldTag, change: HoldChange) -> Result<(), StoreError>;
         async fn prune(&self, cx: &Context, snapshots: &[SnapshotRef]) -> Result<Vec<Pruned>, StoreError>;
         async fn stage(&self, cx: &Context, request: &StageRequest) -> Result<Staging, StoreError>;

@@ -548,3 +548,29 @@ fn a_preseed_brings_back_what_somebody_went_back_to_and_not_what_they_left() {
         }
     });
 }
+
+/// And of the moments before, the last.
+#[test]
+fn a_restore_of_a_moment_brings_the_newest_state_that_was_taken_by_then() {
+    unhindered(async {
+        let lab = Lab::new();
+        for text in ["one", "two", "three"] {
+            lab.write(text);
+            lab.snapshot(text).await;
+        }
+        let taken: Vec<_> = lab.snapshots().await.iter().map(|one| one.taken_at).collect();
+        let between = taken[1] + jiff::SignedDuration::from_mins(30);
+        for (at, text) in [(between, "two"), (taken[0], "one"), (between, "two")] {
+            lab.clock.jump(60);
+            assert_eq!(lab.restore(At::Time(at), true).await.outcome, Outcome::Restored);
+            assert_eq!(lab.text().as_deref(), Some(text.as_bytes()));
+        }
+        let options = RestoreOptions {
+            from: None,
+            at: At::Time(taken[0] - jiff::SignedDuration::from_secs(1)),
+            set_aside: true,
+        };
+        let error = ops::restore(&lab.engine, &context("early"), &lab.service, &options).await;
+        assert_eq!(error.unwrap_err().kind(), OpKind::NotFound);
+    });
+}

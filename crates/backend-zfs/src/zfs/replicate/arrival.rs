@@ -108,7 +108,7 @@ impl NativeReplicator {
                 continue;
             };
             let mut all_told = true;
-            for wanted in &step.send {
+            for (nth, wanted) in step.send.iter().enumerate() {
                 let Some(original) = from.snapshots.iter().find(|mark| mark.guid == wanted.guid) else {
                     continue;
                 };
@@ -124,7 +124,10 @@ impl NativeReplicator {
                         result = result.and(Err(error));
                     }
                 }
-                report.bytes = report.bytes.saturating_add(original.written);
+                // Since a bookmark nobody counts, and the plan says so.
+                if nth > 0 || step.bytes.is_some() {
+                    report.bytes = report.bytes.saturating_add(original.written);
+                }
                 report.sent.push(wanted.clone());
             }
         }

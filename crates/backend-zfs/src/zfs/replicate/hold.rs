@@ -97,8 +97,8 @@ impl Held {
 
 /// What of the steps is to be held while it is sent. Pure.
 pub(super) fn worth(steps: &[ReplicationStep]) -> BTreeSet<Named> {
-    let is_worth =
-        |step: &&ReplicationStep| step.base.is_none() || step.send.len() > 1 || step.bytes >= Some(WORTH);
+    let is_much = |step: &ReplicationStep| step.bytes.is_none_or(|bytes| bytes >= WORTH);
+    let is_worth = |step: &&ReplicationStep| step.base.is_none() || step.send.len() > 1 || is_much(step);
     let all = steps.iter().filter(is_worth).flat_map(|step| &step.send);
     all.map(|one| (one.dataset.clone(), one.name.clone())).collect()
 }

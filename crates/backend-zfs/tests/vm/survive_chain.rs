@@ -64,7 +64,7 @@ fn a_restore_cut_at_random_offsets_goes_on_and_misses_nothing() {
         let staged = format!("{}/svc/.reseed-stage:t", chain.pool.pool);
         let token = || run(["zfs", "get", "-H", "-o", "value", "receive_resume_token", &staged]);
         let mut resumable = 0;
-        for round in 0..5 {
+        for round in 0.. {
             // Cut, gone on with, cut again, and gone on with to the end.
             for bytes in [random(4_000_000), random(1_500_000)] {
                 let runner = Arc::new(Meddler::cutting(vec![bytes]));
@@ -97,12 +97,12 @@ fn a_restore_cut_at_random_offsets_goes_on_and_misses_nothing() {
                 "what is back",
             );
             assert!(is_marked_restored(&chain.look(&target).await));
+            if resumable >= 10 {
+                break;
+            }
+            assert!(round < 20, "only {resumable} cuts left something to go on with");
             chain.lose(&target);
         }
-        assert!(
-            resumable > 3,
-            "only {resumable} of 10 cuts left something to go on with"
-        );
     });
 }
 

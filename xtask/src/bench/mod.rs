@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Only these; all without a name.
     #[arg(value_enum)]
     names: Vec<Name>,
-    /// Where the data is made, and removed afterwards. A filesystem on a disk, with some 6 GiB free.
+    /// Where the data is made, and removed afterwards. A filesystem on a disk, with some 6 GiB free, 30 for `offsite`.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Pairs of runs that count, behind one that warms up. Each benchmark has its own number.

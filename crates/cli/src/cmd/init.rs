@@ -98,6 +98,10 @@ pub(crate) async fn run(args: &InitArgs, path: &Path, ui: Ui, cancel: Cancellati
             Err(error) => Err(error.convert(OpKind::Failed)),
         };
         let make = async || {
+            if let Some(harm) = super::offsite::eating(&session, &name).await.first() {
+                let what = format!("{harm}: a repository there will be destroyed");
+                return Err(OpError::new(OpKind::Failed, what).hint(super::offsite::remove_it(&name)));
+            }
             let info = repo.init(&session.cx).await;
             info.map(|info| info.id).map_err(|e| e.convert(OpKind::Failed))
         };

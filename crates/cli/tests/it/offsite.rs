@@ -32,8 +32,15 @@ fn a_rule_that_would_eat_the_repository_is_an_alarm() {
     assert!(ran.out.contains("hint: remove that rule now"), "{ran:#?}");
     let told = lab.run(&["--json", "doctor"]).expect(1).json();
     assert_eq!(told["lifecycles"][0]["harms"][0]["rule"], "cheap", "{told:#}");
-    // What proves each day that the repository is well says so too, however sound it still is.
+    // No repository is made there. What proves each day that one is well says so too, however sound it still is.
+    let ran = lab.run(&["init"]).expect(1);
+    assert!(
+        ran.out.contains("a repository there will be destroyed"),
+        "{ran:#?}"
+    );
+    server.set_lifecycle("backups", "");
     lab.run(&["init"]).expect(0);
+    server.set_lifecycle("backups", EATS);
     let ran = lab
         .run(&["verify", "offsite", "b2", "--depth", "structure"])
         .expect(1);

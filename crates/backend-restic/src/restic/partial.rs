@@ -129,7 +129,8 @@ impl Restic {
         let version = self.version(cx).await?;
         let command = self.command(version, argv::tag(id, PARTIAL))?;
         let ended = match self.locking(cx, &command, &|_| ()).await {
-            Ok(ended) if ended.exit.success() => ended,
+            // The call may have been ended over a lock that can't be removed, with that said.
+            Ok(ended) if ended.exit.success() || ended.heard.changed.is_some() => ended,
             Ok(ended) => {
                 let error = error::of(ended.exit, &ended.all_words(), &self.location.to_string());
                 return self.tagged_beside(cx, id, request, error).await;
@@ -143,7 +144,10 @@ impl Restic {
         let all = self.all_snapshots(cx).await?.readable;
         let of_it = |snapshot: &&Snapshot| is_tagged(snapshot, request);
         let new = all.iter().filter(of_it).find(|snapshot| is_made_of(snapshot, id));
-        let new = new.or_else(|| all.iter().filter(of_it).max_by_key(|snapshot| snapshot.time));
+        // What couldn't be tagged is still there, and restic ends as if it had been.
+        let is_left = all.iter().any(|snapshot| snapshot.id.starts_with(id));
+        let other = || all.iter().filter(of_it).max_by_key(|snapshot| snapshot.time);
+        let new = new.or_else(|| if is_left { None } else { other() });
         new.map(|snapshot| snapshot.id.clone())
             .ok_or_else(|| EngineError::BadOutput {
                 detail: "the tagged snapshot isn't listed".into(),

@@ -108,6 +108,31 @@ fn a_tagged_snapshot_beside_the_first_is_enough() {
     }
 }
 
+/// restic ends well where it could not tag, and says nothing of it in JSON. Another partial copy of that state isn't it.
+#[test]
+fn a_tag_that_did_not_come_about_is_warned_of() {
+    let of = |id: &str, original: &str| {
+        let one = listed(id);
+        let one = one.trim_start_matches('[').trim_end_matches(']');
+        let (original, partial) = match original {
+            "" => (String::new(), ""),
+            other => (format!("\"original\":\"{other}\","), "\"reseed-partial\","),
+        };
+        one.replace("\"tree\"", &format!("{original}\"tree\""))
+            .replace("\"reseed\",", &format!("\"reseed\",{partial}"))
+    };
+    let (tagged, before) = ("ab".repeat(32), "cd".repeat(32));
+    for (left, id, told) in [(true, STORED, 1), (false, tagged.as_str(), 0)] {
+        let mut all = vec![of(&tagged, &before)];
+        all.extend(left.then(|| of(STORED, "")));
+        let listing = format!("[{}]", all.join(","));
+        let answers = [answer(3, SUMMARY, ""), answer(0, "", ""), answer(0, &listing, "")];
+        let lab = Lab::new("0.14.0", &answers);
+        assert_eq!(lab.backup().unwrap().snapshot_id, id);
+        assert_eq!(lab.told().len(), told, "{:?}", lab.told());
+    }
+}
+
 /// By a backup of another host, which takes its time.
 #[test]
 fn a_tag_that_others_keep_out_is_tried_again() {

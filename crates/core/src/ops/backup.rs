@@ -47,7 +47,7 @@ pub async fn backup(engine: &Engine, cx: &Context, service: &Service) -> Vec<OpR
     };
     let newest = match newest {
         Ok(None) => match snapshot_name(None, &engine.clock.now().to_zoned(jiff::tz::TimeZone::UTC)) {
-            Ok(name) => take(engine, cx, service, &name, true).await,
+            Ok(name) => take(engine, cx, service, &name, (true, BUDGET)).await,
             Err(error) => Err(OpError::new(OpKind::InvalidInput, error.to_string())),
         },
         Ok(Some(state)) => Ok(state),

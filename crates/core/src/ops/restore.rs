@@ -74,19 +74,29 @@ pub async fn restore(
     options: &RestoreOptions,
 ) -> Result<ServiceReport, OpError> {
     let mut inspections = inspect(engine, cx, service).await?;
+    let mut finished = false;
     if inspections
         .iter()
         .any(|i| i.leftover.as_ref().is_some_and(|l| l.promoted))
     {
         // An earlier restore was cut off after its data stood at its place: that one ends first.
-        Walk::begin(engine, cx, service, engine.clock.monotonic())
+        finished = Walk::begin(engine, cx, service, engine.clock.monotonic())
             .finish_promotions(&inspections)
             .await;
         inspections = inspect(engine, cx, service).await?;
     }
     let mut slots = Vec::with_capacity(inspections.len());
     for inspection in &inspections {
-        slots.push(slot(service, inspection, options.set_aside)?);
+        match slot(service, inspection, options.set_aside) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => {
+                // It may have been just that restore which was cut off.
+                if finished {
+                    make_newest(engine, cx, service, BUDGET).await;
+                }
+                return Err(error);
+            }
+        }
     }
     let candidates = choose(engine, cx, service, options).await?;
     let mut patient = service.clone();
@@ -116,7 +126,9 @@ pub async fn restore(
         || slots.iter().any(|slot| slot.replace != Replace::OnlyEmpty);
     // Only now does the history say whether the service is seeded.
     if report.outcome == Outcome::Restored && is_chosen {
-        report.warnings.extend(make_newest(engine, cx, service).await);
+        report
+            .warnings
+            .extend(make_newest(engine, cx, service, BUDGET).await);
     }
     Ok(report)
 }

@@ -68,7 +68,7 @@ pub async fn due(
 ///
 /// A dataset that holds nothing is not snapshotted: the newest point would be an empty one.
 pub async fn snapshot(engine: &Engine, cx: &Context, service: &Service, name: &SnapshotName) -> OpReport {
-    told(engine, cx, service, name, true).await
+    told(engine, cx, service, name, (true, BUDGET)).await
 }
 
 async fn told(
@@ -76,10 +76,10 @@ async fn told(
     cx: &Context,
     service: &Service,
     name: &SnapshotName,
-    measure: bool,
+    how: (bool, Duration),
 ) -> OpReport {
     let mut doing = Doing::begin(engine, cx, service, "snapshot", None);
-    match take(engine, cx, service, name, measure).await {
+    match take(engine, cx, service, name, how).await {
         Ok(taken) => {
             for snapshot in &taken {
                 doing.done(format!("{}@{}", snapshot.dataset, snapshot.name));
@@ -96,14 +96,20 @@ async fn told(
 
 /// Snapshots what somebody chose to go back to, as `reseed_<UTC>_restored`. The state they left is the newest that there is of the service until
 /// then, and would be what a preseed brings back. It is measured where restores are compared with what was recorded: what comes back from a replica
-/// of it is to be, too. Answers why that couldn't be done.
-pub(crate) async fn make_newest(engine: &Engine, cx: &Context, service: &Service) -> Option<String> {
+/// of it is to be, too. Looking and measuring may take `limit` each; what can't be measured by then is there without a digest. Answers why that couldn't
+/// be done.
+pub(crate) async fn make_newest(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    limit: Duration,
+) -> Option<String> {
     let now = engine.clock.now().to_zoned(TimeZone::UTC);
     let name = format!("reseed_{}_restored", now.strftime("%Y-%m-%d_%H:%M:%S%.3fZ"));
     let error = match SnapshotName::new(name) {
         Ok(name) => {
             let measure = service.policy.verify == Verify::Digest;
-            told(engine, cx, service, &name, measure).await.error
+            told(engine, cx, service, &name, (measure, limit)).await.error
         }
         Err(error) => Some(OpError::new(OpKind::Failed, error.to_string()).report()),
     };
@@ -131,12 +137,17 @@ pub(crate) async fn make_newest(engine: &Engine, cx: &Context, service: &Service
 /// # Errors
 /// `Guarded` or `Blocked`, with the reason.
 pub async fn snapshot_plan(engine: &Engine, cx: &Context, service: &Service) -> Result<(), OpError> {
-    look(engine, cx, service).await.map(drop)
+    look(engine, cx, service, BUDGET).await.map(drop)
 }
 
-async fn look(engine: &Engine, cx: &Context, service: &Service) -> Result<Vec<Inspection>, OpError> {
+async fn look(
+    engine: &Engine,
+    cx: &Context,
+    service: &Service,
+    limit: Duration,
+) -> Result<Vec<Inspection>, OpError> {
     let store = &service.store;
-    let inspect = engine.within(cx, BUDGET, "inspecting", |cx| async move {
+    let inspect = engine.within(cx, limit, "inspecting", |cx| async move {
         store.inspect(&cx, &service.targets).await
     });
     let inspections = inspect.await.map_err(|e| e.convert(OpKind::Blocked))?;
@@ -149,10 +160,10 @@ pub(super) async fn take(
     cx: &Context,
     service: &Service,
     name: &SnapshotName,
-    measure: bool,
+    (measure, limit): (bool, Duration),
 ) -> Result<Vec<Snapshot>, OpError> {
     let store = &service.store;
-    let inspections = look(engine, cx, service).await?;
+    let inspections = look(engine, cx, service, limit).await?;
     let unseeded = inspections
         .iter()
         .any(|i| i.marker.as_ref().is_some_and(crate::point::Marker::is_unseeded));
@@ -164,7 +175,7 @@ pub(super) async fn take(
         unseeded: unseeded || super::unseeded_by_journal(engine, service).is_some(),
     };
     let create = async |request: &CreateSnapshots| {
-        let call = engine.within(cx, BUDGET, "taking the snapshot", |cx| async move {
+        let call = engine.within(cx, limit, "taking the snapshot", |cx| async move {
             store.create(&cx, request).await
         });
         call.await

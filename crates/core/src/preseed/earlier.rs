@@ -49,7 +49,8 @@ impl Walk<'_> {
     }
 
     /// Completes what a crash cut off between the rename and the marker.
-    pub(crate) async fn finish_promotions(&mut self, inspections: &[Inspection]) {
+    pub(crate) async fn finish_promotions(&mut self, inspections: &[Inspection]) -> bool {
+        let (mut finished, mut failed) = (false, false);
         for inspection in inspections {
             let Some(leftover) = inspection.leftover.as_ref().filter(|l| l.promoted) else {
                 continue;
@@ -61,22 +62,29 @@ impl Walk<'_> {
                 marker,
             };
             match self.settle(&request, "finishing an earlier promotion").await {
-                Ok(_) => self.step(
-                    "finished",
-                    format!(
-                        "{} was put back by run {}",
-                        inspection.target.dataset, leftover.run
-                    ),
-                ),
-                Err(error) => self.warn(
-                    format!(
-                        "the promotion of {} could not be finished: {error}",
-                        inspection.target.dataset
-                    ),
-                    None,
-                ),
+                Ok(_) => {
+                    finished = true;
+                    self.step(
+                        "finished",
+                        format!(
+                            "{} was put back by run {}",
+                            inspection.target.dataset, leftover.run
+                        ),
+                    );
+                }
+                Err(error) => {
+                    failed = true;
+                    self.warn(
+                        format!(
+                            "the promotion of {} could not be finished: {error}",
+                            inspection.target.dataset
+                        ),
+                        None,
+                    );
+                }
             }
         }
+        finished && !failed
     }
 
     /// Data is there, so what an earlier run staged is of no use any more.

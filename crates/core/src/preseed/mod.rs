@@ -37,6 +37,7 @@ use crate::engine::Engine;
 use crate::event::Event;
 use crate::journal::{Entry, LastGood, Run, RunKey, RunKind, ServiceRecord};
 use crate::names::ServiceName;
+use crate::ops::make_newest;
 use crate::point::Target;
 use crate::service::Service;
 use crate::store::{Inspection, SnapshotStore};
@@ -73,12 +74,17 @@ pub async fn preseed(
             continue;
         };
         let walk = Walk::begin(engine, cx, services[index], began);
-        let report = walk.preseed(inspected).await;
+        let (mut report, newest) = walk.preseed(inspected).await;
         if report.outcome == Outcome::DataPresent {
             // One write for all: fifty services whose data is there cost one transaction.
             quick.push(report.clone());
         } else {
             record(engine, std::slice::from_ref(&report), RunKind::Preseed);
+        }
+        if let Some(limit) = newest {
+            // Only now does the history say whether the service is seeded.
+            let unmade = make_newest(engine, cx, services[index], limit).await;
+            report.warnings.extend(unmade);
         }
         // Also after one whose data is there: removing what an earlier run had staged for it may have taken long.
         began = engine.clock.monotonic();
@@ -119,7 +125,7 @@ pub async fn present(engine: &Engine, cx: &Context, services: &[&Service]) -> Ve
         let report = match inspected {
             Ok(list) if clean(&list) => {
                 let walk = Walk::begin(engine, cx, service, engine.clock.monotonic());
-                Some(walk.preseed(Ok(list)).await)
+                Some(walk.preseed(Ok(list)).await.0)
             }
             _ => None,
         };

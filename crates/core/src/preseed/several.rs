@@ -24,6 +24,7 @@ impl Walk<'_> {
         self.in_part = true;
         let mut slots = slots(inspections, missing);
         if let Some((source, taken_at)) = goes_on(inspections, missing) {
+            self.finished = true;
             return self.finish_group(&mut slots, taken_at, &source).await;
         }
         let targets: Vec<&Target> = slots.iter().map(|slot| &slot.target).collect();

@@ -16,7 +16,6 @@ use crate::error::{ErrorReport, SourceError, SourceKind};
 use crate::event::Event;
 use crate::journal::RunKind;
 use crate::names::{PointId, SourceName};
-use crate::ops::make_newest;
 use crate::point::{Marker, MarkerState, RecoveryPoint, Target};
 use crate::retry;
 use crate::service::{Prefer, Service};
@@ -42,6 +41,8 @@ pub(crate) struct Walk<'a> {
     pub(super) stuck: Option<Candidate>,
     /// Only some of the datasets were missing.
     pub(super) in_part: bool,
+    /// It has finished what an earlier run began to put in place.
+    pub(super) finished: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -60,19 +61,25 @@ impl<'a> Walk<'a> {
             unfinished: None,
             stuck: None,
             in_part: false,
+            finished: false,
         }
     }
 
-    pub(crate) async fn preseed(mut self, inspections: Result<Vec<Inspection>, String>) -> ServiceReport {
+    /// The report; and where an earlier run was finished, how long there is for what that run hadn't come to: to
+    /// [make it the newest](crate::ops::make_newest), for somebody may have gone back to it.
+    pub(crate) async fn preseed(
+        mut self,
+        inspections: Result<Vec<Inspection>, String>,
+    ) -> (ServiceReport, Option<Duration>) {
         self.cx.emit(Event::ServiceStarted {
             service: self.service.name.clone(),
             operation: "preseed".to_owned(),
         });
-        let (mut present, mut finished) = (Vec::new(), false);
+        let mut present = Vec::new();
         let outcome = match inspections {
             Ok(inspections) => {
                 let outcome = self.run(&inspections).await;
-                finished = inspections
+                let finished = inspections
                     .iter()
                     .any(|i| i.leftover.as_ref().is_some_and(|left| left.promoted));
                 present = match finished && outcome == Outcome::DataPresent {
@@ -92,17 +99,15 @@ impl<'a> Walk<'a> {
             Outcome::DataPresent => self.is_seeded_again(&present).await,
             _ => {}
         }
-        let (engine, cx, service) = (self.engine, self.cx, self.service);
-        let mut report = self.into_report(outcome);
-        if finished && report.outcome == Outcome::DataPresent {
-            // Somebody may have gone back to it, and the run that was cut off didn't come to this.
-            report.warnings.extend(make_newest(engine, cx, service).await);
-        }
-        report
+        // Of a look at what stands there, and of the snapshot.
+        let left = self.finished.then(|| self.left_to_end() / 2);
+        let report = self.into_report(outcome);
+        let is_there = [Outcome::DataPresent, Outcome::Restored].contains(&report.outcome);
+        (report, left.filter(|_| is_there))
     }
 
     async fn run(&mut self, inspections: &[Inspection]) -> Outcome {
-        self.finish_promotions(inspections).await;
+        self.finished = self.finish_promotions(inspections).await;
         let finished = self.look_at_finished(inspections).await;
         let inspections = finished.as_deref().unwrap_or(inspections);
         match decide(inspections) {

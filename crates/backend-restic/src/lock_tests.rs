@@ -233,12 +233,12 @@ fn an_empty_lock_file_says_nothing() {
 fn a_hangup_does_not_end_a_lock_holder() {
     let (_dir, locker) = locker();
     let lock = locker.take(LockMode::Required, &Gate::default()).unwrap();
-    let arrived = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGHUP, std::sync::Arc::clone(&arrived)).unwrap();
+    let arrived = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&arrived)).unwrap();
     let this = rustix::process::getpid();
     rustix::process::kill_process(this, rustix::process::Signal::HUP).unwrap();
     // Another thread may get it, when it comes to run: not after the lock is gone.
-    while !arrived.load(std::sync::atomic::Ordering::SeqCst) {
+    while !arrived.load(Ordering::SeqCst) {
         std::thread::yield_now();
     }
     assert_eq!(locks_of(&locker).len(), 1);

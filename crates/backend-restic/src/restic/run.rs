@@ -516,7 +516,7 @@ mod tests {
             "offsite".parse().unwrap(),
             location,
             PasswordFrom::Given(Password::new("secret")),
-            "/work",
+            "/var/lib/driver",
             Arc::new(SystemRunner::new()),
             Arc::new(SystemClock::new()),
         );
@@ -551,7 +551,7 @@ mod tests {
         });
         for (location, wanted) in [
             (Location::Local("/repo".into()), "--no-cache"),
-            (served, "--cache-dir=/work/cache"),
+            (served, "--cache-dir=/var/lib/driver/cache"),
         ] {
             let command = command(location, "0.18.0");
             assert!(

@@ -110,12 +110,10 @@ impl NativeReplicator {
         there: &Lineage,
         error: ReplicateError,
     ) -> ReplicateError {
-        let goes_on = there.dataset.is_some() && step.set_aside.is_none();
-        let (Ok(replica), Some(guid), true) = (
-            self.replica(&step.target.dataset),
-            there.dataset,
-            here.encrypted && goes_on,
-        ) else {
+        if !here.encrypted || step.set_aside.is_some() {
+            return error;
+        }
+        let (Ok(replica), Some(guid)) = (self.replica(&step.target.dataset), there.dataset) else {
             return error;
         };
         let words = error.report().said.unwrap_or_default();

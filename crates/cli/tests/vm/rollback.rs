@@ -22,6 +22,22 @@ fn all(lab: &ZfsLab) -> BTreeSet<String> {
     listed.lines().map(str::to_owned).collect()
 }
 
+/// The snapshots of a dataset, oldest first.
+fn names_of(dataset: &str) -> Vec<String> {
+    let words = [
+        "zfs",
+        "list",
+        "-Hpt",
+        "snapshot",
+        "-s",
+        "createtxg",
+        "-o",
+        "name",
+        dataset,
+    ];
+    sure(&words).lines().map(name_of).collect()
+}
+
 fn name_of(line: &str) -> String {
     line.rsplit('@').next().unwrap().to_owned()
 }
@@ -91,21 +107,7 @@ fn vm_a_rollback_says_what_it_sets_aside_and_destroys_nothing() {
     let after = all(&lab);
     assert!(before.is_subset(&after), "{before:#?} {after:#?}");
     assert_eq!(sure(&["zfs", "get", "-Hpo", "value", "guid", aside]), live);
-    let kept = sure(&[
-        "zfs",
-        "list",
-        "-Hpt",
-        "snapshot",
-        "-s",
-        "createtxg",
-        "-o",
-        "name",
-        aside,
-    ]);
-    assert_eq!(
-        kept.lines().map(name_of).collect::<Vec<_>>(),
-        [second.as_str(), "by hand"]
-    );
+    assert_eq!(names_of(aside), [second.as_str(), "by hand"]);
     let own = sure(&["zfs", "list", "-Hpt", "snapshot", "-o", "name", &lab.dataset()]);
     let own: Vec<String> = own.lines().map(name_of).collect();
     assert_eq!((own.len(), own[0].as_str()), (2, first.as_str()));
@@ -184,20 +186,7 @@ fn vm_an_old_zfs_without_json_is_enough() {
 fn vm_what_is_due_is_taken_once_and_what_is_too_old_is_removed_and_nothing_else() {
     let lab = ZfsLab::new().started();
     lab.configure("retention = { hourly = 2, daily = 1 }\n");
-    let names = || {
-        let words = [
-            "zfs",
-            "list",
-            "-Hpt",
-            "snapshot",
-            "-s",
-            "createtxg",
-            "-o",
-            "name",
-            &lab.dataset(),
-        ];
-        sure(&words).lines().map(name_of).collect::<Vec<_>>()
-    };
+    let names = || names_of(&lab.dataset());
     lab.run(&["snapshot", "app", "--due"]).expect(0);
     let due = names();
     let is_of = |name: &String, kind| name.ends_with(kind);

@@ -1,5 +1,7 @@
 //! `reseed offsite lifecycle`, and what `reseed doctor` says of buckets' rules.
 
+use reseed_backend_restic::error::EngineError;
+use reseed_backend_restic::s3::S3Place;
 use reseed_backend_restic::s3::lifecycle::{self, Dialect};
 use reseed_backend_restic::secret::open_to_all;
 use reseed_core::error::{OpError, OpKind};
@@ -57,17 +59,23 @@ pub(super) fn run(
 /// The rules of a repository's bucket that will destroy it. None for one that is in no bucket, or whose rules can't be asked for: that
 /// [`doctor`] tells, for a key that may only read and write has no right to them.
 pub(crate) async fn eating(session: &Session, name: &SourceName) -> Vec<lifecycle::Harm> {
-    let Some((place, key)) = session.bucket(name) else {
-        return Vec::new();
-    };
-    let asked = tokio::select! {
-        asked = lifecycle::ask(&place, &key) => asked,
-        () = session.cx.cancel.cancelled() => return Vec::new(),
-    };
-    match asked {
-        Ok(lifecycle::Answer::Rules(rules)) => lifecycle::harms(&rules, &place),
+    match asked(session, name).await {
+        Some((place, Ok(lifecycle::Answer::Rules(rules)))) => lifecycle::harms(&rules, &place),
         _ => Vec::new(),
     }
+}
+
+/// The bucket of a repository, and what it says of its rules; none where there is no bucket, or when the run was cancelled.
+async fn asked(
+    session: &Session,
+    name: &SourceName,
+) -> Option<(S3Place, Result<lifecycle::Answer, EngineError>)> {
+    let (place, key) = session.bucket(name)?;
+    let asked = tokio::select! {
+        asked = lifecycle::ask(&place, &key) => asked,
+        () = session.cx.cancel.cancelled() => return None,
+    };
+    Some((place, asked))
 }
 
 /// What to do about such a rule.
@@ -97,14 +105,11 @@ pub(crate) async fn doctor(session: &Session) -> Result<Answer, OpError> {
         }
     }
     for name in session.config.offsite.keys() {
-        let Some((place, key)) = session.bucket(name) else {
-            continue;
-        };
-        let asked = tokio::select! {
-            asked = lifecycle::ask(&place, &key) => asked,
-            () = session.cx.cancel.cancelled() => {
+        let Some((place, asked)) = asked(session, name).await else {
+            if session.cx.cancel.is_cancelled() {
                 return Err(OpError::new(OpKind::Cancelled, "cancelled"));
             }
+            continue;
         };
         match asked {
             Ok(lifecycle::Answer::Rules(rules)) => {
